@@ -1,0 +1,110 @@
+"""The data that flows through the package, step by step: anchor sets in, wrist frames out.
+
+Conventions, here and everywhere: OpenCV camera axes (x right, y down, z forward), metres, radians, stamps in
+nanoseconds. ``T_a_b`` takes coordinates in frame ``b`` to frame ``a``; ``T_camera_world`` is therefore what VGGT calls
+"camera from world". The world of a reconstruction is the first anchor's camera.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A pinhole camera without distortion.
+
+    K: float64 [3, 3], pixels; pixel i's centre is coordinate i.
+    T_camera_world: float64 [4, 4], rigid, metres.
+    width, height: pixels.
+    """
+
+    K: np.ndarray
+    T_camera_world: np.ndarray
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class AnchorSet:
+    """Images of all anchor cameras at one time.
+
+    stamp_ns: acquisition time of the first anchor's image.
+    names: V camera names, in the order of the images.
+    images: uint8 [V, H, W, 3], RGB.
+    intrinsics: float64 [V, 3, 3] in pixels of ``images``, or None when unknown.
+    depth: float32 [V, H, W], metres, 0 where unknown, or None.
+    """
+
+    stamp_ns: int
+    names: tuple[str, ...]
+    images: np.ndarray
+    intrinsics: np.ndarray | None = None
+    depth: np.ndarray | None = None
+
+    def __post_init__(self):
+        if self.images.dtype != np.uint8 or self.images.ndim != 4 or self.images.shape[-1] != 3:
+            raise ValueError(
+                f'AnchorSet.images is {self.images.dtype} {list(self.images.shape)}; it must be uint8 [V, H, W, 3] RGB.'
+            )
+        if len(self.names) != len(self.images):
+            raise ValueError(f'AnchorSet has {len(self.names)} names for {len(self.images)} images; give one a camera.')
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """What stage 1 says of one anchor set. Tensors stay on the model's device.
+
+    wrist, anchors: cameras in the first anchor's frame.
+    points: float32 [V, H, W, 3], metres (model scale), in the first anchor's frame.
+    confidence: float32 [V, H, W], at least 1 (VGGT's 1 + exp).
+    colors: uint8 [V, H, W, 3], the anchor images at the model's resolution.
+    """
+
+    wrist: Camera
+    anchors: tuple[Camera, ...]
+    points: torch.Tensor
+    confidence: torch.Tensor
+    colors: torch.Tensor
+
+
+@dataclass(frozen=True)
+class ConditionMap:
+    """The anchors' coloured cloud seen by the wrist camera.
+
+    image: uint8 [h, w, 3], black where nothing is seen. depth: float32 [h, w], metres, 0 where empty.
+    """
+
+    image: torch.Tensor
+    depth: torch.Tensor
+
+    @property
+    def coverage(self) -> float:
+        """Share of the wrist's pixels that at least one point hits, 0 to 1."""
+        return float((self.depth > 0).float().mean())
+
+
+@dataclass(frozen=True)
+class WristFrame:
+    """One generated wrist image and how far to trust it.
+
+    stamp_ns: stamp of the anchor set it shows. image: uint8 [h, w, 3] RGB. camera: in the first anchor's frame.
+    condition: uint8 [h, w, 3], the condition map that led to it. coverage, confidence: 0 to 1.
+    latency_s: from the moment its anchor set was pushed to the moment it was ready, seconds.
+    fit: whether a policy may use it; reason: one sentence why not, empty when fit.
+    reconstruction: the cloud and cameras behind it.
+    """
+
+    stamp_ns: int
+    image: np.ndarray
+    camera: Camera
+    condition: np.ndarray
+    coverage: float
+    confidence: float
+    latency_s: float
+    fit: bool
+    reason: str
+    reconstruction: Reconstruction
