@@ -1,0 +1,66 @@
+"""Every setting of the virtual wrist, stated once.
+
+These records are the source of the node's ROS parameters, `config/virtual_wrist.yaml`, the table in
+`docs/settings.md` and the command line's options.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+
+def setting(default: Any, doc: str, *, low=None, high=None, choices=None, live: bool = False):
+    """One setting: its default, what it means (with units), what is allowed, and whether it may change while running."""
+    metadata = {'doc': doc, 'low': low, 'high': high, 'choices': choices, 'live': live}
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class StreamSettings:
+    """What `streaming.VirtualWrist` needs to know; no ROS in it."""
+
+    model: str = setting('sim_tiny', 'Name of a model that ships with the package, or the path of a model directory.')
+    device: str = setting('auto', 'Where the models run; auto takes the GPU when there is one.', choices=('auto', 'cpu', 'cuda'))
+    threads: int = setting(0, 'CPU threads for the models; 0 leaves the choice to torch.', low=0, high=256)
+    chunk: int = setting(1, 'Frames generated at once. More is cheaper a frame and later by as many frames.', low=1, high=16)
+    steps: int = setting(1, 'Sampling steps a chunk. 1 is fastest and smoothest, 4 is sharpest.', low=1, high=50)
+    history: int = setting(4, 'Chunks of generated video that the next one sees (the size of the key/value ring).', low=0, high=64)
+    near: float = setting(0.03, 'Points nearer to the wrist camera than this are not drawn, metres.', low=0.001, high=1.0)
+    wrist_fov: float = setting(0.0, 'Vertical field of view of the virtual camera, degrees; 0 takes the predicted one.', low=0.0, high=150.0)
+    min_coverage: float = setting(0.2, 'Frames with less of the wrist view covered by points are not fit, 0 to 1.', low=0.0, high=1.0, live=True)
+    min_confidence: float = setting(0.1, 'Frames with less confidence are not fit, 0 to 1.', low=0.0, high=1.0, live=True)
+    seed: int = setting(0, 'Seed of the sampling noise; the same seed and input give the same video.', low=0, high=2**31 - 1)
+
+
+@dataclass(frozen=True)
+class NodeSettings(StreamSettings):
+    """What the `virtual_wrist` node needs beyond the stream."""
+
+    anchors: list = setting(['left', 'right'], 'Names of the anchor cameras; the node listens to anchor_<name>/image_raw. The first is the reference frame.')
+    transport: str = setting('raw', 'How anchor images arrive: image_raw or image_raw/compressed.', choices=('raw', 'compressed'))
+    slop: float = setting(0.05, 'Anchor images whose stamps differ by at most this belong together, seconds.', low=0.0, high=5.0)
+    freshness: float = setting(0.5, 'A wrist frame older than this when it is ready is not fit, and cameras silent for longer are reported, seconds.', low=0.01, high=60.0, live=True)
+    max_rate: float = setting(0.0, 'Most anchor sets a second that are used; 0 uses as many as the model manages.', low=0.0, high=1000.0, live=True)
+    anchor_frame: str = setting('', "TF frame of the first anchor; empty takes the frame_id of its images.")
+    wrist_frame: str = setting('virtual_wrist_optical_frame', 'TF frame of the virtual wrist camera (optical: z forward, x right, y down).')
+    publish_tf: bool = setting(True, 'Publish TF from the first anchor to the virtual wrist camera.')
+    publish_unfit: bool = setting(False, 'Publish frames that are not fit on wrist/view too (never on wrist/image_raw).', live=True)
+    points_stride: int = setting(2, 'Every n-th point of each row and column goes into the published cloud; 0 publishes none.', low=0, high=64, live=True)
+    reliable: bool = setting(True, 'Publish reliably; false publishes best effort.')
+    diagnostics_period: float = setting(1.0, 'Seconds between diagnostics.', low=0.1, high=60.0)
+
+
+def check(settings: StreamSettings) -> None:
+    """Raise ValueError with one sentence for the first value that is out of its bounds."""
+    for f in fields(settings):
+        value, m = getattr(settings, f.name), f.metadata
+        kind = {'bool': bool, 'int': int, 'float': (int, float), 'str': str, 'list': (list, tuple)}[f.type]
+        if not isinstance(value, kind) or (isinstance(value, bool) and f.type != 'bool'):
+            raise ValueError(f'Setting {f.name} is {value!r}; it takes a {f.type}: {m["doc"]}')
+        if m['choices'] and value not in m['choices']:
+            raise ValueError(f'Setting {f.name} is {value!r}; it takes one of {", ".join(m["choices"])}.')
+        if (m['low'] is not None and value < m['low']) or (m['high'] is not None and value > m['high']):
+            raise ValueError(f'Setting {f.name} is {value!r}; it takes {m["low"]} to {m["high"]}: {m["doc"]}')
