@@ -1,0 +1,37 @@
+"""Cameras, poses, condition maps and alignment. Torch and numpy, nothing else.
+
+OpenCV camera axes, metres, radians, quaternions x y z w; ``T_a_b`` takes coordinates in frame b to frame a.
+"""
+
+from .alignment import Similarity, align_camera_centres, align_cameras, fit_rigid, fit_similarity, pose_error
+from .cameras import (
+    crop_intrinsics,
+    decode_pose,
+    encode_pose,
+    fov_to_intrinsics,
+    intrinsics_to_fov,
+    pixel_grid,
+    project,
+    resize_intrinsics,
+    unproject_depth,
+)
+from .painter import paint_condition_map
+from .poses import (
+    camera_centre,
+    compose,
+    invert_rigid,
+    matrix_to_quaternion,
+    quaternion_to_matrix,
+    rotation_angle,
+    to_homogeneous,
+    transform_points,
+)
+from .splat import condition_map
+
+__all__ = [
+    'Similarity', 'align_camera_centres', 'align_cameras', 'camera_centre', 'compose', 'condition_map',
+    'crop_intrinsics', 'decode_pose', 'encode_pose', 'fit_rigid', 'fit_similarity', 'fov_to_intrinsics',
+    'intrinsics_to_fov', 'invert_rigid', 'matrix_to_quaternion', 'paint_condition_map', 'pixel_grid', 'pose_error',
+    'project', 'quaternion_to_matrix', 'resize_intrinsics', 'rotation_angle', 'to_homogeneous', 'transform_points',
+    'unproject_depth',
+]  # fmt: skip

@@ -1,0 +1,103 @@
+"""Pinhole cameras and VGGT's nine-number pose encoding: torch, batched over any leading shape, differentiable.
+
+Pose encoding "absT_quaR_FoV" (paper sheet 2.1): translation (3, metres), quaternion x y z w (4, any length), vertical
+then horizontal field of view (2, radians). It encodes camera-from-world (``T_camera_world``) in OpenCV axes.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .poses import invert_rigid, matrix_to_quaternion, quaternion_to_matrix, transform_points
+
+
+def fov_to_intrinsics(fov: Tensor, image_hw: tuple[int, int]) -> Tensor:
+    """K of fields of view, principal point at W/2, H/2.
+
+    fov: float [..., 2], vertical then horizontal, radians. image_hw: pixels. Returns float [..., 3, 3], pixels.
+    """
+    height, width = image_hw
+    half = fov.new_tensor([height / 2, width / 2])
+    focal_y, focal_x = (half / torch.tan(fov / 2)).unbind(-1)
+    zero, one = torch.zeros_like(focal_x), torch.ones_like(focal_x)
+    rows = [focal_x, zero, one * (width / 2), zero, focal_y, one * (height / 2), zero, zero, one]
+    return torch.stack(rows, -1).unflatten(-1, (3, 3))
+
+
+def intrinsics_to_fov(intrinsics: Tensor, image_hw: tuple[int, int]) -> Tensor:
+    """Fields of view of K, vertical then horizontal, radians [..., 2]; the principal point is not looked at."""
+    height, width = image_hw
+    vertical = 2 * torch.atan(height / 2 / intrinsics[..., 1, 1])
+    horizontal = 2 * torch.atan(width / 2 / intrinsics[..., 0, 0])
+    return torch.stack([vertical, horizontal], -1)
+
+
+def encode_pose(extrinsics: Tensor, intrinsics: Tensor, image_hw: tuple[int, int]) -> Tensor:
+    """Pose encoding [..., 9] of camera-from-world [..., 3, 4] or [..., 4, 4] and K [..., 3, 3]; w of the quaternion >= 0."""
+    quaternion = matrix_to_quaternion(extrinsics[..., :3, :3])
+    return torch.cat([extrinsics[..., :3, 3], quaternion, intrinsics_to_fov(intrinsics, image_hw)], -1)
+
+
+def decode_pose(pose_enc: Tensor, image_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Camera-from-world [..., 3, 4] and K [..., 3, 3] (principal point W/2, H/2) of a pose encoding [..., 9]."""
+    if pose_enc.shape[-1:] != (9,):
+        raise ValueError(f'pose_enc has shape {list(pose_enc.shape)}; its last dimension must be 9.')
+    extrinsics = torch.cat([quaternion_to_matrix(pose_enc[..., 3:7]), pose_enc[..., :3, None]], -1)
+    return extrinsics, fov_to_intrinsics(pose_enc[..., 7:9], image_hw)
+
+
+def project(points: Tensor, intrinsics: Tensor, T_camera_world: Tensor) -> tuple[Tensor, Tensor]:
+    """Pixels and depths of world points.
+
+    points: float [..., N, 3], metres; intrinsics: [..., 3, 3]; T_camera_world: [..., 3, 4] or [..., 4, 4].
+    Returns uv [..., N, 2] as (x, y) in pixels and z [..., N] in metres. Where z == 0, uv is the direction's, not NaN;
+    whoever calls must look at z before trusting uv.
+    """
+    camera = transform_points(T_camera_world, points)
+    z = camera[..., 2]
+    safe = torch.where(z == 0, torch.ones_like(z), z)
+    image = (camera / safe[..., None]) @ intrinsics.transpose(-1, -2)
+    return image[..., :2], z
+
+
+def pixel_grid(image_hw: tuple[int, int], device=None, dtype=torch.float32) -> Tensor:
+    """(x, y) of every pixel: [H, W, 2]; pixel i's centre is coordinate i."""
+    height, width = image_hw
+    y, x = torch.meshgrid(
+        torch.arange(height, device=device, dtype=dtype), torch.arange(width, device=device, dtype=dtype), indexing='ij'
+    )
+    return torch.stack([x, y], -1)
+
+
+def unproject_depth(depth: Tensor, intrinsics: Tensor, T_camera_world: Tensor | None = None) -> Tensor:
+    """World points of a depth image (camera points when no pose is given).
+
+    depth: float [..., H, W], camera z in metres; intrinsics [..., 3, 3]; T_camera_world [..., 3, 4] or [..., 4, 4].
+    Returns float [..., H, W, 3], metres.
+    """
+    grid = pixel_grid(tuple(depth.shape[-2:]), depth.device, depth.dtype)
+    rays = torch.cat([grid, torch.ones_like(grid[..., :1])], -1).flatten(0, 1)
+    camera = (rays @ torch.linalg.inv(intrinsics).transpose(-1, -2)) * depth.flatten(-2)[..., None]
+    if T_camera_world is not None:
+        camera = transform_points(invert_rigid(T_camera_world), camera)
+    return camera.unflatten(-2, tuple(depth.shape[-2:]))
+
+
+def resize_intrinsics(intrinsics: Tensor, from_hw: tuple[int, int], to_hw: tuple[int, int], centre: float = 0.0) -> Tensor:
+    """K [..., 3, 3] after the image was resized.
+
+    centre: the coordinate of the first pixel's centre; 0 here (types.py), 0.5 where coordinates start at the image's
+    edge, as in VGGT's K with its principal point at W/2.
+    """
+    scale_y, scale_x = to_hw[0] / from_hw[0], to_hw[1] / from_hw[1]
+    edge = 0.5 - centre
+    matrix = intrinsics.new_tensor(
+        [[scale_x, 0, edge * (scale_x - 1)], [0, scale_y, edge * (scale_y - 1)], [0, 0, 1]]
+    )
+    return matrix @ intrinsics
+
+
+def crop_intrinsics(intrinsics: Tensor, left: float, top: float) -> Tensor:
+    """K [..., 3, 3] of a crop whose first pixel is (left, top) of the old image, pixels (negative: padding)."""
+    return intrinsics.new_tensor([[1, 0, -left], [0, 1, -top], [0, 0, 1]]) @ intrinsics

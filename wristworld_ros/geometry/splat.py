@@ -1,0 +1,111 @@
+"""Condition maps: a coloured point cloud seen by a camera, nearest point first (paper sheet 2.4).
+
+Painting far to near, as published, is the same as keeping for each pixel the nearest point whose footprint covers it.
+So each point is scattered once into the pixel of its centre as one int64 (depth bits above, point index below), where
+the smallest wins, and the footprint |dx| + |dy| <= radius is then a windowed minimum: ``radius`` times the minimum over
+a pixel and its four neighbours. No sort, no loop over points, the same result in any order of execution.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_EMPTY = torch.iinfo(torch.int64).max
+
+
+def condition_map(
+    points: Tensor,
+    colors: Tensor,
+    intrinsics: Tensor,
+    extrinsics: Tensor,
+    *,
+    image_hw: tuple[int, int],
+    radius: int = 2,
+    near: float = 0.01,
+) -> tuple[Tensor, Tensor]:
+    """Image and depth of a coloured cloud as a camera sees it.
+
+    points: float32 [N, 3], metres, world; points that are not finite are ignored.
+    colors: uint8 [N, 3].
+    intrinsics: K [3, 3], pixels. extrinsics: camera-from-world [3, 4] (or [4, 4]), metres.
+    image_hw: pixels. radius: footprint |dx| + |dy| <= radius, pixels, cut at the border. near: keep z > near, metres.
+    A point whose centre lies outside 0 <= u < W, 0 <= v < H paints nothing. Equally near points: the lowest index wins.
+    Returns uint8 [H, W, 3], black where empty, and float32 [H, W], the winner's camera z in metres, 0 where empty; both
+    on the points' device, without gradient. Projection runs in float64. Raises ValueError in one sentence for wrong
+    shapes, dtypes or tensors on different devices.
+    """
+    _check(points, colors, intrinsics, extrinsics, image_hw, radius)
+    height, width = image_hw
+    with torch.no_grad():
+        if len(points) == 0:
+            return points.new_zeros((height, width, 3), dtype=torch.uint8), points.new_zeros((height, width))
+        pixel, z = _centres(points, intrinsics, extrinsics, height, width, near)
+        winners = _nearest(pixel, _pack(z), height, width)
+        winners = _dilate(winners, radius).flatten()
+        empty = winners == _EMPTY
+        index = (winners & _index_mask(len(points))).masked_fill_(empty, 0)
+        image = colors[index].masked_fill_(empty[:, None], 0)
+        depth = z[index].float().masked_fill_(empty, 0)
+    return image.view(height, width, 3), depth.view(height, width)
+
+
+def _centres(points, intrinsics, extrinsics, height, width, near):
+    """Flat pixel of each point (H*W where it paints nothing), int64 [N], and camera z, float64 [N]."""
+    # u = (row0 . X) / z with row0 of K @ T: three dot products a point, in float64 as the fixture's numbers need.
+    matrix = (intrinsics.double() @ extrinsics[:3].double())
+    rows = torch.stack([matrix[0], matrix[1], extrinsics[2].double()])
+    u, v, z = torch.addmm(rows[:, 3:], rows[:, :3], points.double().T).unbind(0)
+    u, v = u / z, v / z
+    # Comparisons with NaN are false, so points that are not finite drop out here.
+    kept = (z > near) & (u >= 0) & (u < width) & (v >= 0) & (v < height) & (z < float('inf'))
+    pixel = v.nan_to_num_(0).clamp_(0, height - 1).long() * width + u.nan_to_num_(0).clamp_(0, width - 1).long()
+    return pixel.masked_fill_(~kept, height * width), z
+
+
+def _index_mask(count: int) -> int:
+    return (1 << max(count - 1, 1).bit_length()) - 1
+
+
+def _pack(z: Tensor) -> Tensor:
+    """One int64 a point that sorts by depth, then by index: float64 bits of z, its lowest bits replaced by the index."""
+    mask = _index_mask(len(z))
+    return z.view(torch.int64).bitwise_and(~mask).bitwise_or_(torch.arange(len(z), device=z.device))
+
+
+def _nearest(pixel: Tensor, packed: Tensor, height: int, width: int) -> Tensor:
+    """Smallest packed value in each pixel, int64 [H, W]."""
+    buffer = torch.full((height * width + 1,), _EMPTY, dtype=torch.int64, device=packed.device)
+    buffer.scatter_reduce_(0, pixel, packed, 'amin')
+    return buffer[:-1].view(height, width)
+
+
+def _dilate(winners: Tensor, radius: int) -> Tensor:
+    """Minimum over |dx| + |dy| <= radius: ``radius`` minima over a pixel and its four neighbours."""
+    for _ in range(radius):
+        grown = winners.clone()
+        for target, source in (
+            (grown[1:], winners[:-1]),
+            (grown[:-1], winners[1:]),
+            (grown[:, 1:], winners[:, :-1]),
+            (grown[:, :-1], winners[:, 1:]),
+        ):
+            torch.minimum(target, source, out=target)
+        winners = grown
+    return winners
+
+
+def _check(points, colors, intrinsics, extrinsics, image_hw, radius):
+    if points.ndim != 2 or points.shape[1] != 3 or not points.is_floating_point():
+        raise ValueError(f'points is {points.dtype} {list(points.shape)}; it must be float32 [N, 3] in metres.')
+    if colors.dtype != torch.uint8 or colors.shape != points.shape:
+        raise ValueError(f'colors is {colors.dtype} {list(colors.shape)}; it must be uint8 {list(points.shape)}.')
+    if intrinsics.shape != (3, 3):
+        raise ValueError(f'intrinsics has shape {list(intrinsics.shape)}; it must be [3, 3].')
+    if extrinsics.shape not in ((3, 4), (4, 4)):
+        raise ValueError(f'extrinsics has shape {list(extrinsics.shape)}; it must be camera-from-world [3, 4].')
+    devices = {str(t.device) for t in (points, colors, intrinsics, extrinsics)}
+    if len(devices) > 1:
+        raise ValueError(f'condition_map got tensors on {" and ".join(sorted(devices))}; put all four on one device.')
+    if len(image_hw) != 2 or min(image_hw) < 1 or radius < 0:
+        raise ValueError(f'image_hw is {tuple(image_hw)} and radius {radius}; sizes must be at least 1, radius 0 or more.')
