@@ -45,22 +45,24 @@ def condition_map(
         winners = _dilate(winners, radius).flatten()
         empty = winners == _EMPTY
         index = (winners & _index_mask(len(points))).masked_fill_(empty, 0)
-        image = colors[index].masked_fill_(empty[:, None], 0)
-        depth = z[index].float().masked_fill_(empty, 0)
+        image = colors.index_select(0, index).masked_fill_(empty[:, None], 0)
+        depth = z.index_select(0, index).float().masked_fill_(empty, 0)
     return image.view(height, width, 3), depth.view(height, width)
 
 
 def _centres(points, intrinsics, extrinsics, height, width, near):
     """Flat pixel of each point (H*W where it paints nothing), int64 [N], and camera z, float64 [N]."""
-    # u = (row0 . X) / z with row0 of K @ T: three dot products a point, in float64 as the fixture's numbers need.
-    matrix = (intrinsics.double() @ extrinsics[:3].double())
-    rows = torch.stack([matrix[0], matrix[1], extrinsics[2].double()])
-    u, v, z = torch.addmm(rows[:, 3:], rows[:, :3], points.double().T).unbind(0)
-    u, v = u / z, v / z
+    matrix = torch.cat([(intrinsics.double() @ extrinsics[:3].double())[:2], extrinsics[2:3].double()])
+    x, y, z = points.detach().T.to(torch.float64, memory_format=torch.contiguous_format).unbind(0)
+    # Row by row with plain element-wise kernels: several times faster than a [3, 3] by [3, N] product on a CPU.
+    u, v, z = (
+        torch.mul(x, row[0]).addcmul_(y, row[1]).addcmul_(z, row[2]).add_(row[3]) for row in matrix.unbind(0)
+    )
+    u, v = u.div_(z), v.div_(z)
     # Comparisons with NaN are false, so points that are not finite drop out here.
     kept = (z > near) & (u >= 0) & (u < width) & (v >= 0) & (v < height) & (z < float('inf'))
-    pixel = v.nan_to_num_(0).clamp_(0, height - 1).long() * width + u.nan_to_num_(0).clamp_(0, width - 1).long()
-    return pixel.masked_fill_(~kept, height * width), z
+    pixel = torch.where(kept, v.trunc_().mul_(width).add_(u.trunc_()), float(height * width))
+    return pixel.long(), z
 
 
 def _index_mask(count: int) -> int:
