@@ -1,0 +1,34 @@
+"""Exact augmentation of anchor images: what a camera would have seen with another zoom and roll."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+
+def zoom_and_roll(rgb, depth, K, T_camera_world, zoom: float, roll: float):
+    """Zoom by a factor and turn the camera about its optical axis by `roll` radians.
+
+    Both are a homography of the image that leaves z-depth as it is, so nothing is approximated but the resampling.
+    rgb uint8 [H, W, 3]; depth [H, W]; K [3, 3]; T_camera_world [4, 4]. Returns the four of the new camera: its
+    intrinsics are K with the focal lengths times `zoom`; pixels from outside the old image are black with depth 0.
+    """
+    height, width = depth.shape
+    R = np.eye(4)
+    R[:2, :2] = [[np.cos(roll), -np.sin(roll)], [np.sin(roll), np.cos(roll)]]
+    K_new = K.copy()
+    K_new[0, 0] *= zoom
+    K_new[1, 1] *= zoom
+    H = (K_new @ R[:3, :3] @ np.linalg.inv(K))[:2]  # the last row is 0 0 1: roll and zoom keep z
+    warped = cv2.warpAffine(rgb, H, (width, height), flags=cv2.INTER_LINEAR)
+    warped_depth = cv2.warpAffine(depth, H, (width, height), flags=cv2.INTER_NEAREST)
+    return warped, warped_depth, K_new, R @ T_camera_world
+
+
+def jitter_colors(rgb: np.ndarray, rng: np.random.Generator, strength: float = 1.0) -> np.ndarray:
+    """Gain for each channel, contrast and gamma, drawn once for the image; uint8 [H, W, 3] in and out."""
+    gain = np.exp(rng.normal(0, 0.06 * strength, 3) + rng.normal(0, 0.12 * strength))
+    gamma = np.exp(rng.normal(0, 0.12 * strength))
+    ramp = np.linspace(0, 1, 256)[:, None] ** gamma * gain[None]
+    table = np.clip(ramp * 255, 0, 255).astype(np.uint8)
+    return np.stack([table[rgb[..., c], c] for c in range(3)], axis=-1)

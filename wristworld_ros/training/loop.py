@@ -1,0 +1,132 @@
+"""The loop both stages share: schedule, clipping, moving average, checkpoints, progress."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+
+@dataclass(frozen=True)
+class Optimisation:
+    """AdamW with a linear warm-up and a cosine to zero.
+
+    `minutes` ends the run by the clock: the schedule then follows the time spent, so that a run on a slow or a busy
+    machine still comes to its cosine's end. 0 leaves it to `steps`.
+    """
+
+    steps: int = 10_000
+    minutes: float = 0.0
+    learning_rate: float = 6e-4
+    weight_decay: float = 0.03
+    betas: tuple[float, float] = (0.9, 0.98)
+    warm_up: int = 150
+    clip: float = 5.0
+    average: float = 0.995
+    bf16: bool = True
+    checkpoint_every: int = 500
+
+
+class Average(nn.Module):
+    """Exponential moving average of a module's parameters, with a shorter memory at the start."""
+
+    def __init__(self, module: nn.Module, decay: float):
+        super().__init__()
+        self.module, self.decay, self.updates = copy.deepcopy(module).requires_grad_(False), decay, 0
+
+    @torch.no_grad()
+    def update(self, module: nn.Module) -> None:
+        self.updates += 1
+        weight = 1 - min(self.decay, (1 + self.updates) / (10 + self.updates))
+        ours, theirs = list(self.module.parameters()), [p.detach() for p in module.parameters()]
+        torch._foreach_lerp_(ours, theirs, weight)
+
+
+def _parameter_groups(module: nn.Module, decay: float) -> list[dict]:
+    matrices = [p for p in module.parameters() if p.requires_grad and p.ndim > 1]
+    vectors = [p for p in module.parameters() if p.requires_grad and p.ndim <= 1]
+    return [{'params': matrices, 'weight_decay': decay}, {'params': vectors, 'weight_decay': 0.0}]
+
+
+def train(
+    module: nn.Module,
+    batches: Iterable,
+    losses: Callable[[nn.Module, object, float], dict[str, torch.Tensor]],
+    optimisation: Optimisation,
+    folder: Path,
+    validate: Callable[[nn.Module], dict[str, float]] | None = None,
+) -> nn.Module:
+    """Train in place; returns the moving average. Resumes from `folder/last.pt` when it is there.
+
+    losses(module, batch, progress) gives the terms by name; "total" is descended. `folder/log.jsonl` gets a line every
+    20 steps, with the validation's figures at each checkpoint.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    o = optimisation
+    (folder / 'optimisation.json').write_text(json.dumps(asdict(o), indent=2))
+    optimiser = torch.optim.AdamW(_parameter_groups(module, o.weight_decay), lr=o.learning_rate, betas=o.betas)
+    average, step, spent = Average(module, o.average), 0, 0.0
+    if (folder / 'last.pt').exists():
+        state = torch.load(folder / 'last.pt', weights_only=True)
+        module.load_state_dict(state['module'])
+        average.module.load_state_dict(state['average'])
+        optimiser.load_state_dict(state['optimiser'])
+        step, spent, average.updates = state['step'], state['spent'], state['step']
+    started = time.monotonic() - spent
+    recent: dict[str, list[float]] = {}
+    bar = tqdm(total=o.steps if not o.minutes else None, initial=step, desc=folder.name, unit='step', mininterval=5)
+    stream = iter(batches)
+
+    def save():
+        state = {
+            'module': module.state_dict(), 'average': average.module.state_dict(), 'optimiser': optimiser.state_dict(),
+            'step': step, 'spent': time.monotonic() - started,
+        }  # fmt: skip
+        torch.save(state, folder / 'last.pt.part')
+        (folder / 'last.pt.part').rename(folder / 'last.pt')
+
+    module.train()
+    while True:
+        progress = (time.monotonic() - started) / (o.minutes * 60) if o.minutes else step / o.steps
+        if progress >= 1:
+            break
+        rate = o.learning_rate * min(1, (step + 1) / o.warm_up) * 0.5 * (1 + math.cos(math.pi * progress))
+        for group in optimiser.param_groups:
+            group['lr'] = rate
+        with torch.autocast('cpu', torch.bfloat16, enabled=o.bf16):
+            terms = losses(module, next(stream), progress)
+        optimiser.zero_grad(set_to_none=True)
+        terms['total'].backward()
+        norm = nn.utils.clip_grad_norm_(module.parameters(), o.clip)
+        if not torch.isfinite(norm):
+            tqdm.write(f'step {step}: the gradient is not finite; this batch is left out.')
+            continue
+        optimiser.step()
+        average.update(module)
+        step += 1
+        bar.update()
+        for name, value in terms.items():
+            recent.setdefault(name, []).append(float(value.detach()))
+        if step % 20 == 0 or step % o.checkpoint_every == 0:
+            record = {'step': step, 'minutes': (time.monotonic() - started) / 60, 'rate': rate}
+            record |= {k: sum(v) / len(v) for k, v in recent.items()}
+            recent.clear()
+            if step % o.checkpoint_every == 0:
+                save()
+                if validate:
+                    record |= validate(average.module)
+                    module.train()
+                    bar.set_postfix({k: f'{v:.3g}' for k, v in record.items() if k.startswith('val')})
+            with open(folder / 'log.jsonl', 'a') as f:
+                f.write(json.dumps(record) + '\n')
+    save()
+    bar.close()
+    return average.module

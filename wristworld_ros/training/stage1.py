@@ -1,0 +1,112 @@
+"""Training of stage 1 on simulated episodes (`wristworld train stage1`)."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from wristworld_ros.reconstruction import ReconstructionModel
+from wristworld_ros.training.frames import PackedEpisode
+from wristworld_ros.training.loop import Optimisation, train
+from wristworld_ros.training.stage1_data import Stage1Batches, Stage1Sampling, collate, draw
+from wristworld_ros.training.stage1_loss import Stage1Weights, stage1_losses
+
+# VGGT's shape at about a hundredth of its size. The wrist head's own layers are as published.
+SIM_TINY = {
+    'img_size': 168,
+    'patch_size': 14,
+    'embed_dim': 160,
+    'depth': 6,
+    'num_heads': 5,
+    'patch_embed_depth': 2,
+    'patch_embed_heads': 5,
+    'camera_trunk_depth': 1,
+    'camera_heads': 5,
+    'dpt_layers': [1, 2, 4, 5],
+    'dpt_features': 48,
+    'dpt_out_channels': [48, 64, 96, 96],
+    'heads': ['camera', 'wrist', 'points'],
+    'layerscale_init': 0.3,
+}
+HEADS = ('camera', 'wrist', 'points')
+
+
+@dataclass(frozen=True)
+class Stage1Training:
+    """One training run of stage 1."""
+
+    model: dict = field(default_factory=lambda: dict(SIM_TINY))
+    sampling: Stage1Sampling = field(default_factory=Stage1Sampling)
+    weights: Stage1Weights = field(default_factory=Stage1Weights)
+    optimisation: Optimisation = field(default_factory=lambda: Optimisation(minutes=45))
+    seed: int = 0
+    workers: int = 1
+
+
+class WithTokenTargets(nn.Module):
+    """The model and a linear guess of each patch's place in the wrist's and the base's frame, for training alone."""
+
+    def __init__(self, model: ReconstructionModel, width: int):
+        super().__init__()
+        self.model = model
+        self.places = nn.Linear(width, 6)
+
+    def forward(self, images: Tensor):
+        out = self.model(images, heads=HEADS)
+        return out, self.places(out.last_tokens[:, :, 5:])
+
+
+def train_stage1(
+    episodes: list[PackedEpisode], held_out: list[PackedEpisode], folder: Path, run: Stage1Training, device: str = 'cpu'
+) -> ReconstructionModel:
+    """Train stage 1 and leave `folder/config.json` and `folder/model.pt` with the averaged weights (a plain state dict).
+
+    Raises ValueError when there are no episodes.
+    """
+    if not episodes:
+        raise ValueError('There are no episodes to train on; make some with `wristworld simulate`.')
+    torch.manual_seed(run.seed)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / 'config.json').write_text(json.dumps(run.model, indent=2))
+    module = WithTokenTargets(ReconstructionModel.from_config(run.model), 2 * run.model['embed_dim']).to(device)
+    patch = run.model.get('patch_size', 14)
+
+    def losses(module, batch, progress):
+        batch = {k: v.to(device) for k, v in batch.items()}
+        out, aux = module(batch['rgb'])
+        with torch.autocast(device, enabled=False):
+            return stage1_losses(out, aux.float(), batch, run.weights, patch)
+
+    loader = DataLoader(Stage1Batches(episodes, run.sampling, run.seed), batch_size=None, num_workers=run.workers,
+                        prefetch_factor=4 if run.workers else None)  # fmt: skip
+    fixed = _held_out_batches(held_out)
+
+    @torch.no_grad()
+    def validate(module):
+        module.eval()
+        terms = [losses(module, batch, 1.0) for batch in fixed]
+        names = ('points_rel', 'wrist_m', 'spc_px', 'tokens_m')
+        return {f'val_{k}': float(np.mean([float(t[k]) for t in terms])) for k in names}
+
+    average = train(module, loader, losses, run.optimisation, folder, validate if fixed else None)
+    torch.save(average.model.state_dict(), folder / 'model.pt')
+    return average.model
+
+
+def _held_out_batches(episodes: list[PackedEpisode], batches: int = 4, size: int = 24) -> list[dict[str, Tensor]]:
+    """The same two-anchor samples at every validation, without augmentation."""
+    if not episodes:
+        return []
+    plain = Stage1Sampling(zoom=(1.0, 1.0), roll=0.0, color=0.0)
+    rng = np.random.default_rng(0)
+    return [
+        collate([draw(episodes[int(i)], 2, rng, plain) for i in rng.integers(len(episodes), size=size)])
+        for _ in range(batches)
+    ]

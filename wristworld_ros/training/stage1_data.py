@@ -1,0 +1,85 @@
+"""Batches for stage 1: images of anchors that stand elsewhere in every frame, with the geometry they should yield."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch.utils.data import IterableDataset
+
+from wristworld_ros.training.augmentation import jitter_colors, zoom_and_roll
+from wristworld_ros.training.frames import PackedEpisode
+
+
+@dataclass(frozen=True)
+class Stage1Sampling:
+    """How views are drawn. `views` maps a number of anchors to how often a batch has that many."""
+
+    batch: int = 16
+    views: dict[int, float] = field(default_factory=lambda: {1: 0.2, 2: 0.65, 3: 0.15})
+    zoom: tuple[float, float] = (0.9, 1.25)
+    roll: float = np.deg2rad(4.0)
+    color: float = 1.0
+
+
+def _view(episode: PackedEpisode, view: int, t: int, rng, sampling: Stage1Sampling):
+    cameras = episode.cameras
+    zoom = np.exp(rng.uniform(*np.log(sampling.zoom)))
+    rgb, depth, K, T = zoom_and_roll(
+        np.asarray(episode.rgb[view, t]),
+        np.asarray(episode.depth[view, t]),
+        cameras['K'][view, t],
+        cameras['T_camera_world'][view, t],
+        zoom,
+        rng.uniform(-sampling.roll, sampling.roll),
+    )
+    return jitter_colors(rgb, rng, sampling.color), depth, K, T
+
+
+def draw(episode: PackedEpisode, views: int, rng: np.random.Generator, sampling: Stage1Sampling) -> dict[str, np.ndarray]:
+    """One sample: `views` anchors at one time, in random order; poses are relative to the first of them.
+
+    rgb uint8 [V, H, W, 3]; depth uint16 [V, H, W] millimetres; K [V, 3, 3]; T_camera_anchor [V, 4, 4];
+    T_anchor_base [4, 4]; wrist_K [3, 3]; T_wrist_anchor [4, 4]; wrist_depth uint16 [h, w].
+    """
+    t = int(rng.integers(episode.length))
+    chosen = rng.choice(len(episode.cameras['K']), views, replace=False)
+    rgb, depth, K, T = (np.stack(x) for x in zip(*(_view(episode, v, t, rng, sampling) for v in chosen), strict=True))
+    T_base_anchor = np.linalg.inv(T[0])
+    return {
+        'rgb': rgb,
+        'depth': depth,
+        'K': K,
+        'T_camera_anchor': T @ T_base_anchor,
+        'T_anchor_base': T[0],
+        'wrist_K': episode.cameras['wrist_K'][t],
+        'T_wrist_anchor': episode.cameras['wrist_T_camera_world'][t] @ T_base_anchor,
+        'wrist_depth': np.asarray(episode.wrist_depth[t]),
+    }
+
+
+def collate(samples: list[dict[str, np.ndarray]]) -> dict[str, torch.Tensor]:
+    """Stack samples; images become float32 [B, V, 3, H, W] in [0, 1], depths float32 metres, matrices float32."""
+    batch = {k: np.stack([s[k] for s in samples]) for k in samples[0]}
+    out = {k: torch.from_numpy(v.astype(np.float32)) for k, v in batch.items() if k not in ('rgb',)}
+    out['rgb'] = torch.from_numpy(batch['rgb']).permute(0, 1, 4, 2, 3).float() / 255
+    out['depth'] = out['depth'] / 1000
+    out['wrist_depth'] = out['wrist_depth'] / 1000
+    return out
+
+
+class Stage1Batches(IterableDataset):
+    """An endless stream of collated batches; all samples of a batch have the same number of views."""
+
+    def __init__(self, episodes: list[PackedEpisode], sampling: Stage1Sampling, seed: int):
+        self.episodes, self.sampling, self.seed = episodes, sampling, seed
+
+    def __iter__(self):
+        worker = torch.utils.data.get_worker_info()
+        rng = np.random.default_rng((self.seed, worker.id if worker else 0))
+        numbers, shares = zip(*self.sampling.views.items(), strict=True)
+        while True:
+            views = int(rng.choice(numbers, p=shares))
+            picks = rng.integers(len(self.episodes), size=self.sampling.batch)
+            yield collate([draw(self.episodes[i], views, rng, self.sampling) for i in picks])
