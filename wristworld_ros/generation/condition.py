@@ -1,0 +1,49 @@
+"""Condition maps as the small model's input: holes filled, mask and inverse depth beside the picture."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+# A point this near, in metres, has inverse depth 1; the wrist camera's near plane.
+NEAREST_DEPTH = 0.1
+# Planes: filled warp (3), hit mask (1), inverse depth (1).
+CONDITION_PLANES = 5
+
+
+def fill_holes(image: torch.Tensor, hit: torch.Tensor) -> torch.Tensor:
+    """Fill what no point hit from its surroundings (push-pull): smooth, whatever the size of the hole.
+
+    Averages of the hit pixels are pushed down a pyramid of half sizes and pulled up into the holes, coarse to fine.
+    image: [N, C, H, W] float. hit: [N, 1, H, W], 1 where hit, 0 in holes. Returns image's shape; hit pixels are as they
+    were, an image without any is 0.
+    """
+    levels = [(image * hit, hit)]
+    while max(levels[-1][0].shape[-2:]) > 1:
+        # Sums and weights shrink alike, so their ratio stays the mean of the hit pixels below.
+        levels.append(tuple(F.avg_pool2d(part, 2, ceil_mode=True) for part in levels[-1]))
+    filled = levels[-1][0] / levels[-1][1].clamp(min=1e-12)
+    for colour, weight in reversed(levels[:-1]):
+        coarse = F.interpolate(filled, colour.shape[-2:], mode='bilinear', align_corners=False)
+        filled = torch.where(weight > 0, colour / weight.clamp(min=1e-12), coarse)
+    return torch.where(hit > 0, image, filled)
+
+
+def condition_planes(image: torch.Tensor, depth: torch.Tensor) -> torch.Tensor:
+    """A condition map as planes for the generator.
+
+    image: uint8 [..., H, W, 3], RGB. depth: float [..., H, W], metres, 0 where nothing was hit.
+    Returns float32 [..., 5, H, W]: the filled warp in [-1, 1]; 1 where hit, else 0; inverse depth ``NEAREST_DEPTH`` /
+    depth in 0..1, 0 where not hit. Raises ValueError on other dtypes or shapes.
+    """
+    if image.dtype != torch.uint8 or image.shape[-1] != 3 or image.shape[:-1] != depth.shape:
+        raise ValueError(
+            f'condition_planes got image {image.dtype} {list(image.shape)} and depth {list(depth.shape)}; '
+            'give uint8 [..., H, W, 3] and [..., H, W].'
+        )
+    lead, (height, width) = depth.shape[:-2], depth.shape[-2:]
+    colour = image.reshape(-1, height, width, 3).permute(0, 3, 1, 2).float() / 127.5 - 1
+    depth = depth.reshape(-1, 1, height, width).float()
+    hit = (depth > 0).float()
+    inverse = (NEAREST_DEPTH / depth.clamp(min=NEAREST_DEPTH)) * hit
+    return torch.cat([fill_holes(colour, hit), hit, inverse], dim=1).reshape(*lead, CONDITION_PLANES, height, width)

@@ -1,0 +1,85 @@
+"""Loading weights by renaming, strictly: every key must be there, be wanted and have the shape that is wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import nn
+
+# diffusers' name -> Wan's name, in the order they are tried; both are parts of a dotted name.
+_TRANSFORMER_NAMES = (
+    ('condition_embedder.text_embedder.linear_1.', 'text_embedding.0.'),
+    ('condition_embedder.text_embedder.linear_2.', 'text_embedding.2.'),
+    ('condition_embedder.time_embedder.linear_1.', 'time_embedding.0.'),
+    ('condition_embedder.time_embedder.linear_2.', 'time_embedding.2.'),
+    ('condition_embedder.time_proj.', 'time_projection.1.'),
+    ('.attn1.', '.self_attn.'),
+    ('.attn2.', '.cross_attn.'),
+    ('.to_q.', '.q.'),
+    ('.to_k.', '.k.'),
+    ('.to_v.', '.v.'),
+    ('.to_out.0.', '.o.'),
+    ('.norm2.', '.norm3.'),
+    ('.ffn.net.0.proj.', '.ffn.0.'),
+    ('.ffn.net.2.', '.ffn.2.'),
+    ('proj_out.', 'head.head.'),
+)
+
+
+def wan_name(name: str) -> str:
+    """Wan's own name of a parameter of diffusers' ``WanTransformer3DModel``.
+
+    name: for one ``blocks.0.attn1.to_q.weight``. Returns, for one, ``blocks.0.self_attn.q.weight``.
+    """
+    if name == 'scale_shift_table':
+        return 'head.modulation'
+    if name.endswith('.scale_shift_table'):
+        return name.removesuffix('scale_shift_table') + 'modulation'
+    for ours, theirs in _TRANSFORMER_NAMES:
+        name = name.replace(ours, theirs)
+    return name
+
+
+def named_tensors(module: nn.Module, rename: Callable[[str], str] = str) -> dict[str, torch.Tensor]:
+    """Parameters and saved buffers of a module under other names; a shared tensor is listed once.
+
+    module: any. rename: from the module's name to the wanted one; two names that meet are an error.
+    Returns name -> the module's own tensor (not a copy).
+    """
+    saved = module.state_dict(keep_vars=True)
+    tensors = {name: p for name, p in module.named_parameters()}
+    tensors |= {name: b for name, b in module.named_buffers() if name in saved}
+    renamed = {rename(name): tensor for name, tensor in tensors.items()}
+    if len(renamed) != len(tensors):
+        raise ValueError('Two tensors of the module got one name; the renaming must be one to one.')
+    return renamed
+
+
+def load_strict(targets: Mapping[str, torch.Tensor], weights: Mapping[str, torch.Tensor], source: str) -> None:
+    """Copy weights into tensors of the same names; nothing is copied unless everything fits.
+
+    targets: name -> tensor to fill. weights: name -> tensor, any floating dtype. source: where the weights come
+    from, for the message. Raises ValueError, one sentence: which key, shape found, shape wanted, what to do.
+    """
+    for name, target in targets.items():
+        if name not in weights:
+            raise ValueError(
+                f'{source}: key {name} is missing (wanted shape {list(target.shape)}); '
+                'give the complete checkpoint of this configuration.'
+            )
+        found = weights[name]
+        if tuple(found.shape) != tuple(target.shape):
+            raise ValueError(
+                f'{source}: key {name} has shape {list(found.shape)}, wanted {list(target.shape)}; '
+                'give the configuration that these weights were made with.'
+            )
+    for name, tensor in weights.items():
+        if name not in targets:
+            raise ValueError(
+                f'{source}: key {name} (shape {list(tensor.shape)}) is not part of this model; '
+                'remove it or give the configuration that these weights were made with.'
+            )
+    with torch.no_grad():
+        for name, target in targets.items():
+            target.copy_(weights[name])
