@@ -1,0 +1,101 @@
+"""The settings of a reconstruction model, as they stand in ``config.json`` beside its weights."""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, asdict, dataclass, fields
+
+HEADS = ('camera', 'wrist', 'depth', 'points', 'track')
+
+
+@dataclass(frozen=True)
+class ReconstructionConfig:
+    """Sizes of a VGGT-shaped model with a wrist head. The defaults of a field that has one suit any size.
+
+    img_size: side of the square image whose position embedding is stored, pixels.
+    embed_dim, depth, num_heads: the aggregator (``depth`` frame blocks and as many global blocks).
+    patch_embed_depth, patch_embed_heads: the DINOv2 patch embedding.
+    camera_trunk_depth, camera_heads: the trunk of the camera head and of the wrist head.
+    dpt_layers: the four aggregator layers that the dense heads read (default: last quarter points of ``depth``).
+    dpt_features, dpt_out_channels: widths of the dense heads.
+    track_*: the tracker.
+    patch_size: pixels. layerscale_init: start of every LayerScale. wrist_dropout: in training only.
+    heads: which heads are built; leave out those that a small model shall not carry.
+    gradient_checkpointing: recompute aggregator blocks in the backward pass, to save memory.
+    """
+
+    img_size: int
+    embed_dim: int
+    depth: int
+    num_heads: int
+    patch_embed_depth: int | None = None
+    patch_embed_heads: int | None = None
+    camera_trunk_depth: int = 4
+    camera_heads: int | None = None
+    dpt_layers: tuple[int, ...] | None = None
+    dpt_features: int = 256
+    dpt_out_channels: tuple[int, ...] | None = None
+    track_features: int = 128
+    track_iters: int = 4
+    track_corr_levels: int = 7
+    track_corr_radius: int = 4
+    track_hidden: int = 384
+    patch_size: int = 14
+    layerscale_init: float = 0.01
+    wrist_dropout: float = 0.1
+    heads: tuple[str, ...] = HEADS
+    gradient_checkpointing: bool = False
+
+    def __post_init__(self):
+        def fill(name, value):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
+
+        fill('patch_embed_depth', self.depth)
+        fill('patch_embed_heads', self.num_heads)
+        fill('camera_heads', self.num_heads)
+        fill('dpt_layers', tuple(max((self.depth * k) // 4 - 1, 0) for k in (1, 2, 3, 4)))
+        f = self.dpt_features
+        fill('dpt_out_channels', (f, 2 * f, 4 * f, 4 * f))
+        for name in ('dpt_layers', 'dpt_out_channels', 'heads'):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        self._check()
+
+    @classmethod
+    def from_dict(cls, config: dict) -> ReconstructionConfig:
+        """Settings from a dict; a missing or an unknown key is answered in one sentence (ValueError)."""
+        allowed = {f.name for f in fields(cls)}
+        required = {f.name for f in fields(cls) if f.default is MISSING}
+        if missing := sorted(required - set(config)):
+            raise ValueError(f'The reconstruction config lacks {", ".join(missing)}; it has {", ".join(sorted(config))}.')
+        if unknown := sorted(set(config) - allowed):
+            raise ValueError(
+                f'The reconstruction config has unknown keys {", ".join(unknown)}; allowed: {", ".join(sorted(allowed))}.'
+            )
+        return cls(**config)
+
+    def to_dict(self) -> dict:
+        """Every setting, ready for JSON; ``from_dict`` takes it back."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+    def _check(self):
+        def need(condition, sentence):
+            if not condition:
+                raise ValueError(sentence)
+
+        need(self.embed_dim % self.num_heads == 0 and self.embed_dim // self.num_heads % 4 == 0,
+             f'embed_dim {self.embed_dim} / num_heads {self.num_heads} must be a multiple of 4 for the rotary embedding.')
+        need(self.embed_dim % self.patch_embed_heads == 0,
+             f'embed_dim {self.embed_dim} must be a multiple of patch_embed_heads {self.patch_embed_heads}.')
+        need(2 * self.embed_dim % self.camera_heads == 0,
+             f'2 * embed_dim {2 * self.embed_dim} must be a multiple of camera_heads {self.camera_heads}.')
+        need(self.img_size >= self.patch_size, f'img_size {self.img_size} is below patch_size {self.patch_size}.')
+        need(len(self.dpt_layers) == 4 and all(0 <= i < self.depth for i in self.dpt_layers),
+             f'dpt_layers is {list(self.dpt_layers)}; it must be four layers in 0..{self.depth - 1}.')
+        need(len(self.dpt_out_channels) == 4 and all(c % 4 == 0 for c in self.dpt_out_channels),
+             f'dpt_out_channels is {list(self.dpt_out_channels)}; it must be four multiples of 4.')
+        need(self.dpt_features % 8 == 0, f'dpt_features {self.dpt_features} must be a multiple of 8.')
+        need(self.track_features % 4 == 0, f'track_features {self.track_features} must be a multiple of 4.')
+        need(self.track_hidden % 8 == 0, f'track_hidden {self.track_hidden} must be a multiple of 8 (heads).')
+        need(set(self.heads) <= set(HEADS), f'heads is {list(self.heads)}; each must be one of {", ".join(HEADS)}.')
+        need('wrist' not in self.heads or self.embed_dim % 4 == 0,
+             f'embed_dim {self.embed_dim} must be a multiple of 4 for the wrist head (8 heads on 2 * embed_dim).')
