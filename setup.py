@@ -17,26 +17,6 @@ NAME = 'wristworld_ros'
 ROOT = Path(__file__).resolve().parent
 MODULES = f'lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages'
 
-# The wheels' CMake targets name include directories of the machine that built the wheels; CMake refuses missing ones.
-DROP_MISSING_INCLUDES = """
-function(_drop_missing_includes)
-  get_property(targets DIRECTORY PROPERTY IMPORTED_TARGETS)
-  foreach(target IN LISTS targets)
-    get_target_property(includes ${target} INTERFACE_INCLUDE_DIRECTORIES)
-    if(includes)
-      set(kept "")
-      foreach(include IN LISTS includes)
-        if(NOT IS_ABSOLUTE "${include}" OR EXISTS "${include}")
-          list(APPEND kept "${include}")
-        endif()
-      endforeach()
-      set_target_properties(${target} PROPERTIES INTERFACE_INCLUDE_DIRECTORIES "${kept}")
-    endif()
-  endforeach()
-endfunction()
-cmake_language(DEFER DIRECTORY ${CMAKE_SOURCE_DIR} CALL _drop_missing_includes)
-"""
-
 # tf2_msgs has no wheel. /tf needs one message of it, whose type name and fields are fixed; see `needs_tf2_msgs`.
 TF2_MARK = 'The one message that /tf carries, built by wristworld_ros where tf2_msgs is not installed.'
 TF2_MSGS = {
@@ -73,7 +53,7 @@ def needs_tf2_msgs() -> bool:
 
 
 def skip(path: Path) -> bool:
-    """Headers and CMake files serve C++ packages, which find no compiler's worth of ROS in a virtual environment."""
+    """Headers and CMake files serve only C++ packages built on this one; a virtual environment has none."""
     return bool({'__pycache__', 'include', 'cmake'} & set(path.parts)) or '.egg-info' in str(path)
 
 
@@ -85,7 +65,6 @@ class CMakeBuild(build_ext):
         shutil.rmtree(work, ignore_errors=True)  # paths of an earlier isolated build must not survive in a cache
         stage = work / 'stage'
         work.mkdir(parents=True)
-        (work / 'fixup.cmake').write_text(DROP_MISSING_INCLUDES)
         self.cmake(ROOT, work / NAME, stage)
         if needs_tf2_msgs():
             for path, text in TF2_MSGS.items():
@@ -107,7 +86,7 @@ class CMakeBuild(build_ext):
             'BUILD_TESTING': 'OFF',
             'CMAKE_BUILD_TYPE': 'Release',
             'CMAKE_INSTALL_RPATH': '$ORIGIN;$ORIGIN/../../..',
-            'CMAKE_PROJECT_INCLUDE': build.parent / 'fixup.cmake',
+            'CMAKE_PROJECT_INCLUDE': ROOT / 'scripts/wheels.cmake',
         }
         defines = [f'-D{key}={value}' for key, value in options.items()]
         subprocess.run(['cmake', '-G', 'Ninja', '-S', source, '-B', build, *defines], check=True, env=env)

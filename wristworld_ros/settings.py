@@ -50,10 +50,28 @@ class NodeSettings(StreamSettings):
     publish_unfit: bool = setting(False, 'Publish frames that are not fit on wrist/view too (never on wrist/image_raw).', live=True)
     points_stride: int = setting(2, 'Every n-th point of each row and column goes into the published cloud; 0 publishes none.', low=0, high=64, live=True)
     reliable: bool = setting(True, 'Publish reliably; false publishes best effort.')
-    diagnostics_period: float = setting(1.0, 'Seconds between diagnostics.', low=0.1, high=60.0)
+    jump_back: float = setting(0.5, "A stamp that much older than its camera's newest one means that the clock was set back (a bag that loops): everything is forgotten, seconds.", low=0.0, high=3600.0)
+    diagnostics_period: float = setting(1.0, 'Seconds between diagnostics and status messages.', low=0.1, high=60.0)
+    autostart: bool = setting(False, 'Configure and activate at the start, without a lifecycle manager.')
 
 
-def check(settings: StreamSettings) -> None:
+@dataclass(frozen=True)
+class CameraSettings:
+    """What the `camera` node plays, and how."""
+
+    source: str = setting('simulator', 'What is played: simulator, or videos.', choices=('simulator', 'videos'))
+    videos: list = setting([], 'With source videos: one file a camera, in the order of anchors.')
+    wrist_video: str = setting('', 'With source videos: the recording of a real wrist camera, for comparison; empty for none.')
+    anchors: list = setting(['left', 'right'], 'Names of the cameras; images go to anchor_<name>/image_raw.')
+    rate: float = setting(10.0, 'Frames a second; 0 takes the rate of the first video (10 for the simulator).', low=0.0, high=240.0)
+    loop: bool = setting(True, 'Begin again at the end; otherwise the node falls silent.')
+    transport: str = setting('raw', 'What is published: image_raw, or JPEG on image_raw/compressed.', choices=('raw', 'compressed'))
+    width: int = setting(320, 'Width of the images, pixels; 0 keeps that of the videos.', low=0, high=8192)
+    height: int = setting(240, 'Height of the images, pixels; 0 keeps that of the videos.', low=0, high=8192)
+    seed: int = setting(0, 'With the simulator: which episode is first; every further episode is the next.', low=0, high=2**31 - 1)
+
+
+def check(settings: StreamSettings | CameraSettings) -> None:
     """Raise ValueError with one sentence for the first value that is out of its bounds."""
     for f in fields(settings):
         value, m = getattr(settings, f.name), f.metadata

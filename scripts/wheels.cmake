@@ -1,0 +1,18 @@
+# Included by CMake where ROS comes from wheels instead of an installation. The wheels' targets name include directories
+# of the machine that built them, and CMake refuses directories that do not exist: leave those out.
+function(_drop_missing_includes)
+  get_property(targets DIRECTORY PROPERTY IMPORTED_TARGETS)
+  foreach(target IN LISTS targets)
+    get_target_property(includes ${target} INTERFACE_INCLUDE_DIRECTORIES)
+    if(includes)
+      set(kept "")
+      foreach(include IN LISTS includes)
+        if(NOT IS_ABSOLUTE "${include}" OR EXISTS "${include}")
+          list(APPEND kept "${include}")
+        endif()
+      endforeach()
+      set_target_properties(${target} PROPERTIES INTERFACE_INCLUDE_DIRECTORIES "${kept}")
+    endif()
+  endforeach()
+endfunction()
+cmake_language(DEFER DIRECTORY ${CMAKE_SOURCE_DIR} CALL _drop_missing_includes)

@@ -1,0 +1,35 @@
+"""Every test process is alone: a ROS domain of its own, loopback only, few threads."""
+
+import fcntl
+import os
+import random
+import tempfile
+from pathlib import Path
+
+os.environ.update(
+    ROS_AUTOMATIC_DISCOVERY_RANGE='LOCALHOST',
+    OMP_NUM_THREADS='2',
+    OMP_WAIT_POLICY='PASSIVE',
+    PYTHONDONTWRITEBYTECODE='1',
+)
+
+
+def claim_domain():
+    """A domain id that no other test process on this machine holds; the lock lives as long as this process."""
+    for domain in random.Random(os.getpid()).sample(range(1, 101), 100):
+        lock = Path(tempfile.gettempdir(), f'wristworld_ros_domain_{domain}.lock').open('w')
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.close()
+            continue
+        os.environ['ROS_DOMAIN_ID'] = str(domain)
+        return lock
+    raise RuntimeError('All 100 ROS domains are taken by other test processes.')
+
+
+DOMAIN_LOCK = claim_domain()
+
+from wristworld_ros.nodes import environment  # noqa: E402
+
+environment.prepare()

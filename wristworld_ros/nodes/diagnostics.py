@@ -1,0 +1,46 @@
+"""The node's state as /diagnostics."""
+
+from __future__ import annotations
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from std_msgs.msg import Header
+
+from wristworld_ros.msg import VirtualWristStatus
+
+
+def verdict(status: VirtualWristStatus, before: VirtualWristStatus | None) -> tuple[bytes, str]:
+    """Level and one sentence. What only adds up is judged by what it added since the status before."""
+
+    def new(*names: str) -> int:
+        return sum(getattr(status, n) - (getattr(before, n) if before else 0) for n in names)
+
+    if status.state != 'active':
+        return DiagnosticStatus.OK, f'The node is {status.state}.'
+    if not status.enabled:
+        return DiagnosticStatus.OK, 'Switched off by ~/enable.'
+    if new('model_errors'):
+        return DiagnosticStatus.ERROR, status.reason
+    if status.silent_anchors:
+        return DiagnosticStatus.ERROR, f'No images from: {", ".join(status.silent_anchors)}.'
+    if new('images_bad_encoding', 'images_bad_step', 'images_bad_size', 'images_bad_data'):
+        return DiagnosticStatus.WARN, status.reason
+    if new('publish_errors'):
+        return DiagnosticStatus.WARN, status.reason
+    if not new('frames_published'):
+        return DiagnosticStatus.WARN, status.reason or 'No wrist frame was made since the last report.'
+    return DiagnosticStatus.OK, f'{status.frame_rate:.1f} frames/s, {status.latency_p50:.2f} s behind the anchors.'
+
+
+def to_array(status: VirtualWristStatus, before: VirtualWristStatus | None, name: str) -> DiagnosticArray:
+    """name: the node's full name."""
+    level, message = verdict(status, before)
+    values = []
+    for key in status.get_fields_and_field_types():
+        value = getattr(status, key)
+        if key == 'stamp':
+            continue
+        if isinstance(value, float):
+            value = f'{value:.3f}'
+        values.append(KeyValue(key=key, value=', '.join(value) if isinstance(value, list) else str(value)))
+    entry = DiagnosticStatus(level=level, name=f'{name}: virtual wrist', message=message, hardware_id=status.device, values=values)
+    return DiagnosticArray(header=Header(stamp=status.stamp), status=[entry])

@@ -1,0 +1,35 @@
+"""What the process environment must hold before the first node is made."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+PACKAGE = 'wristworld_ros'
+
+
+def prepare() -> None:
+    """Let share look-ups find packages that pip installed, and give Fast DDS room for images.
+
+    Wheels do not set AMENT_PREFIX_PATH; a sourced ROS installation does, and is left first. A profile the user has chosen
+    stays. Call it before rclpy.init().
+    """
+    prefixes = [p for p in os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep) if p]
+    if (Path(sys.prefix) / 'share/ament_index').is_dir() and sys.prefix not in prefixes:
+        os.environ['AMENT_PREFIX_PATH'] = os.pathsep.join([*prefixes, sys.prefix])
+    profile = share() / 'config/fastdds_shared_memory.xml'
+    names = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')  # the second: before Fast DDS 3
+    if profile.is_file() and not any(name in os.environ for name in names):
+        os.environ.update(dict.fromkeys(names, str(profile)))
+
+
+def share() -> Path:
+    """The folder that holds config/ and launch/: of the source tree when run from there, else the installed one."""
+    source = Path(__file__).resolve().parents[2]
+    if (source / 'package.xml').is_file():
+        return source
+    for prefix in [*os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep), sys.prefix]:
+        if prefix and (Path(prefix) / 'share' / PACKAGE).is_dir():
+            return Path(prefix) / 'share' / PACKAGE
+    return source
