@@ -37,6 +37,7 @@ def initialise(model: nn.Module) -> None:
             nn.init.zeros_(last.bias)
         elif isinstance(module, PoseRefinement):
             last = module.pose_branch.fc2
+            nn.init.trunc_normal_(last.weight, std=2e-3)
             last.bias.data[6:] = 1.0 / ROUNDS  # w of the quaternion, both fields of view
 
 
