@@ -18,19 +18,18 @@ from torch import nn
 class _Block(nn.Module):
     """Residual block, scaled and shifted by the noise level (adaptive group normalisation)."""
 
-    def __init__(self, channels_in: int, channels: int, noise_channels: int):
+    def __init__(self, channels: int, noise_channels: int):
         super().__init__()
-        self.norm1 = nn.GroupNorm(8, channels_in)
-        self.conv1 = nn.Conv2d(channels_in, channels, 3, padding=1)
+        self.norm1 = nn.GroupNorm(8, channels)
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
         self.norm2 = nn.GroupNorm(8, channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
         self.noise = nn.Linear(noise_channels, 2 * channels)
-        self.skip = nn.Conv2d(channels_in, channels, 1) if channels_in != channels else nn.Identity()
 
     def forward(self, x: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         scale, shift = self.noise(noise)[:, :, None, None].chunk(2, dim=1)
         h = self.norm2(self.conv1(F.silu(self.norm1(x))))
-        return self.skip(x) + self.conv2(F.silu(torch.addcmul(h + shift, h, scale)))
+        return x + self.conv2(F.silu(torch.addcmul(h + shift, h, scale)))
 
 
 class ConvDecoder(nn.Module):
@@ -41,7 +40,7 @@ class ConvDecoder(nn.Module):
 
     latent_channels: image channels * factor^2. condition_channels: condition planes * factor^2. feature_channels: of
     the transformer's output. widths: channels at 1/2, 1/4, 1/8, ... of the image, each a multiple of 8.
-    noise_channels: of the noise level's embedding. Raises ValueError on sizes that do not fit together.
+    noise_channels: of the noise level's embedding. fine_width: channels at full resolution. Raises ValueError on sizes that do not fit together.
     """
 
     def __init__(
@@ -50,8 +49,9 @@ class ConvDecoder(nn.Module):
         condition_channels: int,
         feature_channels: int,
         factor: int = 8,
-        widths: Sequence[int] = (32, 64, 128, 160),
+        widths: Sequence[int] = (32, 64, 128, 192),
         noise_channels: int = 128,
+        fine_width: int = 8,
     ):
         super().__init__()
         area = factor * factor
@@ -69,19 +69,20 @@ class ConvDecoder(nn.Module):
         self.noise_channels = noise_channels
         self.noise = nn.Sequential(nn.Linear(noise_channels, noise_channels), nn.SiLU())
         self.features = nn.Conv2d(feature_channels, widths[self.feature_level], 1)
-        self.fine = nn.Conv2d(planes, 16, 3, padding=1)
+        self.fine = nn.Conv2d(planes, fine_width, 3, padding=1)
         self.stem = nn.Conv2d(4 * planes, widths[0], 3, padding=1)
-        self.down = nn.ModuleList(_Block(w, w, noise_channels) for w in widths)
+        self.down = nn.ModuleList(_Block(w, noise_channels) for w in widths)
         self.shrink = nn.ModuleList(
             nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in zip(widths[:-1], widths[1:], strict=True)
         )
-        self.middle = _Block(widths[-1], widths[-1], noise_channels)
+        self.middle = _Block(widths[-1], noise_channels)
         self.grow = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in zip(widths[:-1], widths[1:], strict=True))
-        self.up = nn.ModuleList(_Block(2 * w, w, noise_channels) for w in widths[:-1])
-        self.head = nn.Conv2d(widths[0], 4 * 16, 1)
-        self.last = nn.Conv2d(16, self.image_channels + 1, 3, padding=1)
+        self.up = nn.ModuleList(_Block(w, noise_channels) for w in widths[:-1])
+        self.head = nn.Conv2d(widths[0], 4 * fine_width, 1)
+        self.last = nn.Conv2d(fine_width, self.image_channels + 1, 3, padding=1)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
+        self.to(memory_format=torch.channels_last)  # A fifth faster on a CPU, and what tensor cores want.
 
     def _planes(self, latents: torch.Tensor) -> torch.Tensor:
         """[B, C*r*r, T, h, w] latents -> [B*T, C, h*r, w*r] planes."""
@@ -115,7 +116,7 @@ class ConvDecoder(nn.Module):
         x = self.middle(x, noise)
         for i in reversed(range(len(self.up))):
             x = F.interpolate(self.grow[i](x), scale_factor=2.0, mode='nearest')
-            x = self.up[i](torch.cat([x, skips[i]], dim=1), noise)
+            x = self.up[i](x + skips[i], noise)
         x = self.last(F.silu(F.pixel_shuffle(self.head(x), 2) + self.fine(planes)))
         residual, gate = x[:, : self.image_channels], x[:, self.image_channels :]
         image = condition[:, : self.image_channels] + torch.sigmoid(gate) * residual

@@ -50,7 +50,7 @@ SIM_TINY: dict[str, Any] = {
     'eps': 1e-6,
     'latent_channels': 192,
     'prediction': 'sample',
-    'decoder': {'factor': 8, 'widths': [32, 64, 128, 160], 'noise_channels': 128},
+    'decoder': {'factor': 8, 'widths': [32, 64, 128, 192], 'noise_channels': 128},
     'anchor_encoder': {'image_size': 96, 'dim': 128, 'num_heads': 4, 'num_layers': 5, 'patch_size': 16},
     'autoencoder': {'kind': 'pixel_unshuffle', 'factor': 8},
     'text': 'learned',
