@@ -34,7 +34,9 @@ class Similarity:
         return moved.to(T_camera_source.dtype)
 
 
-def fit_similarity(source: Tensor, target: Tensor, weights: Tensor | None = None, with_scale: bool = True) -> Similarity:
+def fit_similarity(
+    source: Tensor, target: Tensor, weights: Tensor | None = None, with_scale: bool = True
+) -> Similarity:
     """Least-squares similarity from source to target points (Umeyama 1991); without scale: weighted Kabsch.
 
     source, target: float [N, 3], same order. weights: float [N], not negative, default all one.
@@ -48,7 +50,9 @@ def fit_similarity(source: Tensor, target: Tensor, weights: Tensor | None = None
     if weights.shape != source.shape[:1] or bool((weights < 0).any()):
         raise ValueError(f'weights has shape {list(weights.shape)}; it must be [{len(source)}] and not negative.')
     if int((weights > 0).sum()) < 3:
-        raise ValueError(f'fit_similarity needs 3 points with weight, got {int((weights > 0).sum())}; use align_cameras.')
+        raise ValueError(
+            f'fit_similarity needs 3 points with weight, got {int((weights > 0).sum())}; use align_cameras.'
+        )
     weights = weights / weights.sum()
     source_mean, target_mean = weights @ source, weights @ target
     source_centred, target_centred = source - source_mean, target - target_mean

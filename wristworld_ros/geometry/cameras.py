@@ -84,7 +84,9 @@ def unproject_depth(depth: Tensor, intrinsics: Tensor, T_camera_world: Tensor | 
     return camera.unflatten(-2, tuple(depth.shape[-2:]))
 
 
-def resize_intrinsics(intrinsics: Tensor, from_hw: tuple[int, int], to_hw: tuple[int, int], centre: float = 0.0) -> Tensor:
+def resize_intrinsics(
+    intrinsics: Tensor, from_hw: tuple[int, int], to_hw: tuple[int, int], centre: float = 0.0
+) -> Tensor:
     """K [..., 3, 3] after the image was resized.
 
     centre: the coordinate of the first pixel's centre; 0 here (types.py), 0.5 where coordinates start at the image's
@@ -92,9 +94,7 @@ def resize_intrinsics(intrinsics: Tensor, from_hw: tuple[int, int], to_hw: tuple
     """
     scale_y, scale_x = to_hw[0] / from_hw[0], to_hw[1] / from_hw[1]
     edge = 0.5 - centre
-    matrix = intrinsics.new_tensor(
-        [[scale_x, 0, edge * (scale_x - 1)], [0, scale_y, edge * (scale_y - 1)], [0, 0, 1]]
-    )
+    matrix = intrinsics.new_tensor([[scale_x, 0, edge * (scale_x - 1)], [0, scale_y, edge * (scale_y - 1)], [0, 0, 1]])
     return matrix @ intrinsics
 
 

@@ -55,9 +55,7 @@ def _centres(points, intrinsics, extrinsics, height, width, near):
     matrix = torch.cat([(intrinsics.double() @ extrinsics[:3].double())[:2], extrinsics[2:3].double()])
     x, y, z = points.detach().T.to(torch.float64, memory_format=torch.contiguous_format).unbind(0)
     # Row by row with plain element-wise kernels: several times faster than a [3, 3] by [3, N] product on a CPU.
-    u, v, z = (
-        torch.mul(x, row[0]).addcmul_(y, row[1]).addcmul_(z, row[2]).add_(row[3]) for row in matrix.unbind(0)
-    )
+    u, v, z = (torch.mul(x, row[0]).addcmul_(y, row[1]).addcmul_(z, row[2]).add_(row[3]) for row in matrix.unbind(0))
     u, v = u.div_(z), v.div_(z)
     # Comparisons with NaN are false, so points that are not finite drop out here.
     kept = (z > near) & (u >= 0) & (u < width) & (v >= 0) & (v < height) & (z < float('inf'))
@@ -110,4 +108,6 @@ def _check(points, colors, intrinsics, extrinsics, image_hw, radius):
     if len(devices) > 1:
         raise ValueError(f'condition_map got tensors on {" and ".join(sorted(devices))}; put all four on one device.')
     if len(image_hw) != 2 or min(image_hw) < 1 or radius < 0:
-        raise ValueError(f'image_hw is {tuple(image_hw)} and radius {radius}; sizes must be at least 1, radius 0 or more.')
+        raise ValueError(
+            f'image_hw is {tuple(image_hw)} and radius {radius}; sizes must be at least 1, radius 0 or more.'
+        )

@@ -20,6 +20,7 @@ class ReconstructionConfig:
     track_*: the tracker.
     patch_size: pixels. layerscale_init: start of every LayerScale. wrist_dropout: in training only.
     heads: which heads are built; leave out those that a small model shall not carry.
+    float32_heads: heads in float32 under autocast, as published; false lets autocast have them (small models on a CPU).
     gradient_checkpointing: recompute aggregator blocks in the backward pass, to save memory.
     """
 
@@ -43,6 +44,7 @@ class ReconstructionConfig:
     layerscale_init: float = 0.01
     wrist_dropout: float = 0.1
     heads: tuple[str, ...] = HEADS
+    float32_heads: bool = True
     gradient_checkpointing: bool = False
 
     def __post_init__(self):
@@ -66,7 +68,9 @@ class ReconstructionConfig:
         allowed = {f.name for f in fields(cls)}
         required = {f.name for f in fields(cls) if f.default is MISSING}
         if missing := sorted(required - set(config)):
-            raise ValueError(f'The reconstruction config lacks {", ".join(missing)}; it has {", ".join(sorted(config))}.')
+            raise ValueError(
+                f'The reconstruction config lacks {", ".join(missing)}; it has {", ".join(sorted(config))}.'
+            )
         if unknown := sorted(set(config) - allowed):
             raise ValueError(
                 f'The reconstruction config has unknown keys {", ".join(unknown)}; allowed: {", ".join(sorted(allowed))}.'
@@ -82,20 +86,32 @@ class ReconstructionConfig:
             if not condition:
                 raise ValueError(sentence)
 
-        need(self.embed_dim % self.num_heads == 0 and self.embed_dim // self.num_heads % 4 == 0,
-             f'embed_dim {self.embed_dim} / num_heads {self.num_heads} must be a multiple of 4 for the rotary embedding.')
-        need(self.embed_dim % self.patch_embed_heads == 0,
-             f'embed_dim {self.embed_dim} must be a multiple of patch_embed_heads {self.patch_embed_heads}.')
-        need(2 * self.embed_dim % self.camera_heads == 0,
-             f'2 * embed_dim {2 * self.embed_dim} must be a multiple of camera_heads {self.camera_heads}.')
+        need(
+            self.embed_dim % self.num_heads == 0 and self.embed_dim // self.num_heads % 4 == 0,
+            f'embed_dim {self.embed_dim} / num_heads {self.num_heads} must be a multiple of 4 for the rotary embedding.',
+        )
+        need(
+            self.embed_dim % self.patch_embed_heads == 0,
+            f'embed_dim {self.embed_dim} must be a multiple of patch_embed_heads {self.patch_embed_heads}.',
+        )
+        need(
+            2 * self.embed_dim % self.camera_heads == 0,
+            f'2 * embed_dim {2 * self.embed_dim} must be a multiple of camera_heads {self.camera_heads}.',
+        )
         need(self.img_size >= self.patch_size, f'img_size {self.img_size} is below patch_size {self.patch_size}.')
-        need(len(self.dpt_layers) == 4 and all(0 <= i < self.depth for i in self.dpt_layers),
-             f'dpt_layers is {list(self.dpt_layers)}; it must be four layers in 0..{self.depth - 1}.')
-        need(len(self.dpt_out_channels) == 4 and all(c % 4 == 0 for c in self.dpt_out_channels),
-             f'dpt_out_channels is {list(self.dpt_out_channels)}; it must be four multiples of 4.')
+        need(
+            len(self.dpt_layers) == 4 and all(0 <= i < self.depth for i in self.dpt_layers),
+            f'dpt_layers is {list(self.dpt_layers)}; it must be four layers in 0..{self.depth - 1}.',
+        )
+        need(
+            len(self.dpt_out_channels) == 4 and all(c % 4 == 0 for c in self.dpt_out_channels),
+            f'dpt_out_channels is {list(self.dpt_out_channels)}; it must be four multiples of 4.',
+        )
         need(self.dpt_features % 8 == 0, f'dpt_features {self.dpt_features} must be a multiple of 8.')
         need(self.track_features % 4 == 0, f'track_features {self.track_features} must be a multiple of 4.')
         need(self.track_hidden % 8 == 0, f'track_hidden {self.track_hidden} must be a multiple of 8 (heads).')
         need(set(self.heads) <= set(HEADS), f'heads is {list(self.heads)}; each must be one of {", ".join(HEADS)}.')
-        need('wrist' not in self.heads or self.embed_dim % 4 == 0,
-             f'embed_dim {self.embed_dim} must be a multiple of 4 for the wrist head (8 heads on 2 * embed_dim).')
+        need(
+            'wrist' not in self.heads or self.embed_dim % 4 == 0,
+            f'embed_dim {self.embed_dim} must be a multiple of 4 for the wrist head (8 heads on 2 * embed_dim).',
+        )

@@ -96,7 +96,10 @@ class DenseHead(nn.Module):
         x = F.interpolate(s.output_conv1(x), size, mode='bilinear', align_corners=True)
         if self.keep_features:
             return x
-        return s.output_conv2(self._with_uv(x, aspect))
+        hidden = s.output_conv2[:2](self._with_uv(x, aspect))
+        last = s.output_conv2[2]
+        with torch.autocast(x.device.type, enabled=False):  # points are metres: half precision is millimetres off
+            return last(hidden.to(last.weight.dtype))
 
     def _with_uv(self, x: Tensor, aspect: float) -> Tensor:
         if self.keep_features:

@@ -39,7 +39,9 @@ def camera_loss(
     decay^(rounds left), times weight.
     """
     if pose_enc.shape[1:] != target.shape:
-        raise ValueError(f'pose_enc {list(pose_enc.shape)} and target {list(target.shape)} must be [R, B, V, 9], [B, V, 9].')
+        raise ValueError(
+            f'pose_enc {list(pose_enc.shape)} and target {list(target.shape)} must be [R, B, V, 9], [B, V, 9].'
+        )
     error = (pose_enc - target).abs().mean((1, 2))
     each = (
         translation_weight * error[:, :3].mean(1)

@@ -83,7 +83,8 @@ class ReconstructionModel(nn.Module):
         layers = self._layers(heads)
         tokens = self.aggregator(images, layers)
         result = {'last_tokens': tokens.get(self.config.depth - 1)}
-        with torch.autocast(images.device.type, enabled=False):
+        device = images.device.type
+        with torch.autocast(device, enabled=torch.is_autocast_enabled(device) and not self.config.float32_heads):
             if {'camera', 'wrist'} & heads:
                 last = tokens[self.config.depth - 1]
                 if 'camera' in heads:
@@ -92,10 +93,10 @@ class ReconstructionModel(nn.Module):
                     result['wrist_pose_enc'] = self.wrist_head(last.to(self.wrist_head.embed_pose.weight.dtype))
             if 'depth' in heads:
                 raw = self._dense(self.depth_head, tokens, images.shape)
-                result['depth'], result['depth_conf'] = depth_and_confidence(raw)
+                result['depth'], result['depth_conf'] = depth_and_confidence(raw.float())
             if 'points' in heads:
                 raw = self._dense(self.point_head, tokens, images.shape)
-                result['world_points'], result['world_points_conf'] = points_and_confidence(raw)
+                result['world_points'], result['world_points_conf'] = points_and_confidence(raw.float())
             if 'track' in heads:
                 features = self._dense(self.track_head.feature_extractor, tokens, images.shape)
                 track = self.track_head.tracker(features, query_points)
@@ -136,7 +137,9 @@ class ReconstructionModel(nn.Module):
     def _check(self, images: Tensor, query_points: Tensor | None) -> None:
         patch = self.config.patch_size
         if images.ndim != 5 or images.shape[2] != 3 or not images.is_floating_point():
-            raise ValueError(f'images is {images.dtype} {list(images.shape)}; it must be float [B, V, 3, H, W] in [0, 1].')
+            raise ValueError(
+                f'images is {images.dtype} {list(images.shape)}; it must be float [B, V, 3, H, W] in [0, 1].'
+            )
         if min(images.shape) < 1 or images.shape[-2] % patch or images.shape[-1] % patch:
             raise ValueError(
                 f'images is {images.shape[-2]} x {images.shape[-1]} pixels in {images.shape[1]} views; height and width '

@@ -33,6 +33,10 @@ class PoseRefinement(nn.Module):
 
     def refine(self, tokens: Tensor) -> Tensor:
         """tokens: [B, V, dim], before token_norm. Returns the pose encoding of every round, [4, B, V, 9]."""
+        with torch.autocast(tokens.device.type, enabled=False):
+            return self._refine(tokens.to(self.embed_pose.weight.dtype))
+
+    def _refine(self, tokens: Tensor) -> Tensor:
         tokens = self.token_norm(tokens)
         plain = F.layer_norm(tokens, tokens.shape[-1:], eps=1e-6)
         pose, rounds = None, []

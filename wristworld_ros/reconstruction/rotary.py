@@ -28,7 +28,9 @@ def rotary_tables(
         half = head_dim // 2
         inverse = BASE ** (-torch.arange(0, half, 2, dtype=torch.float32, device=device) / half)
         y, x = torch.meshgrid(
-            torch.arange(1, grid_hw[0] + 1, device=device), torch.arange(1, grid_hw[1] + 1, device=device), indexing='ij'
+            torch.arange(1, grid_hw[0] + 1, device=device),
+            torch.arange(1, grid_hw[1] + 1, device=device),
+            indexing='ij',
         )
         positions = torch.stack([y, x], -1).flatten(0, 1).float()
         positions = torch.cat([positions.new_zeros(special, 2), positions]).repeat(views, 1)

@@ -94,7 +94,9 @@ def wrist_query_grid(image_hw: tuple[int, int], count: int = 32, margin: float =
     """Query points on the wrist image: count x count, from margin to size - margin on each axis, [1, count^2, 2] (x, y)."""
     height, width = image_hw
     if 2 * margin >= min(height, width):
-        raise ValueError(f'A margin of {margin} pixels leaves nothing of a {height} x {width} image; give a smaller one.')
+        raise ValueError(
+            f'A margin of {margin} pixels leaves nothing of a {height} x {width} image; give a smaller one.'
+        )
     y = torch.linspace(margin, height - margin, count, device=device)
     x = torch.linspace(margin, width - margin, count, device=device)
     grid_y, grid_x = torch.meshgrid(y, x, indexing='ij')
@@ -133,5 +135,7 @@ def matches_from_tracks(
 
 def _single(value: Tensor) -> Tensor:
     if value.shape[0] != 1:
-        raise ValueError(f'matches_from_tracks takes one scene a call, got a batch of {value.shape[0]}; index it first.')
+        raise ValueError(
+            f'matches_from_tracks takes one scene a call, got a batch of {value.shape[0]}; index it first.'
+        )
     return value[0]
