@@ -115,6 +115,8 @@ class ReconstructionModel(nn.Module):
         heads = {heads} if isinstance(heads, str) else set(heads)
         if not heads or not heads <= built:
             raise ValueError(f'heads is {sorted(heads)}; this model has {", ".join(self.config.heads)}.')
+        if heads == {'track'} and query_points is None:
+            raise ValueError('heads asks for tracks alone, which need query_points [B, N, 2]; give them.')
         return heads if query_points is not None else heads - {'track'}
 
     def _layers(self, heads: set[str]) -> set[int]:
