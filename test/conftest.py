@@ -17,11 +17,12 @@ os.environ.update(
 def claim_domain():
     """A domain id that no other test process on this machine holds; the lock lives as long as this process."""
     for domain in random.Random(os.getpid()).sample(range(1, 101), 100):
-        lock = Path(tempfile.gettempdir(), f'wristworld_ros_domain_{domain}.lock').open('w')
+        path = Path(tempfile.gettempdir(), f'wristworld_ros_domain_{domain}.lock')
+        lock = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            lock.close()
+            os.close(lock)
             continue
         os.environ['ROS_DOMAIN_ID'] = str(domain)
         return lock

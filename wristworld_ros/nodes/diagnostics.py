@@ -42,5 +42,7 @@ def to_array(status: VirtualWristStatus, before: VirtualWristStatus | None, name
         if isinstance(value, float):
             value = f'{value:.3f}'
         values.append(KeyValue(key=key, value=', '.join(value) if isinstance(value, list) else str(value)))
-    entry = DiagnosticStatus(level=level, name=f'{name}: virtual wrist', message=message, hardware_id=status.device, values=values)
+    entry = DiagnosticStatus(
+        level=level, name=f'{name}: virtual wrist', message=message, hardware_id=status.device, values=values
+    )
     return DiagnosticArray(header=Header(stamp=status.stamp), status=[entry])

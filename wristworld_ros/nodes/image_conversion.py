@@ -13,7 +13,13 @@ import numpy as np
 from sensor_msgs.msg import CompressedImage, Image
 
 # Channels of a pixel, and which of them are red, green and blue. Eight bits have no byte order: is_bigendian is moot here.
-PLAIN = {'rgb8': (3, (0, 1, 2)), 'bgr8': (3, (2, 1, 0)), 'rgba8': (4, (0, 1, 2)), 'bgra8': (4, (2, 1, 0)), 'mono8': (1, (0, 0, 0))}
+PLAIN = {
+    'rgb8': (3, (0, 1, 2)),
+    'bgr8': (3, (2, 1, 0)),
+    'rgba8': (4, (0, 1, 2)),
+    'bgra8': (4, (2, 1, 0)),
+    'mono8': (1, (0, 0, 0)),
+}
 
 
 class ImageError(ValueError):
@@ -56,7 +62,9 @@ def compressed_to_rgb(msg: CompressedImage) -> np.ndarray:
     except cv2.error:
         bgr = None
     if bgr is None:
-        raise ImageError('data', f'compressed image ({msg.format or "no format given"}, {len(msg.data)} bytes) cannot be decoded')
+        raise ImageError(
+            'data', f'compressed image ({msg.format or "no format given"}, {len(msg.data)} bytes) cannot be decoded'
+        )
     return np.ascontiguousarray(bgr[..., ::-1])
 
 
@@ -65,7 +73,8 @@ def _by_cv_bridge(msg: Image) -> np.ndarray:
         from cv_bridge import CvBridge
     except ImportError as error:
         raise ImageError(
-            'encoding', f"encoding '{msg.encoding}' needs cv_bridge, which is not installed; without it: {', '.join(PLAIN)}"
+            'encoding',
+            f"encoding '{msg.encoding}' needs cv_bridge, which is not installed; without it: {', '.join(PLAIN)}",
         ) from error
     try:
         return np.ascontiguousarray(CvBridge().imgmsg_to_cv2(msg, desired_encoding='rgb8'))

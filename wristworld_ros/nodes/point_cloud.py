@@ -9,7 +9,8 @@ from wristworld_ros.nodes.image_conversion import buffer
 
 POINT = np.dtype([('xyz', '<f4', 3), ('bgr0', 'u1', 4)])  # rgb as rviz reads it: 0x00RRGGBB, little endian
 FIELDS = [
-    PointField(name=name, offset=4 * i, datatype=PointField.FLOAT32, count=1) for i, name in enumerate(('x', 'y', 'z', 'rgb'))
+    PointField(name=name, offset=4 * i, datatype=PointField.FLOAT32, count=1)
+    for i, name in enumerate(('x', 'y', 'z', 'rgb'))
 ]
 
 

@@ -24,10 +24,17 @@ class ModelWorker:
     deliver: called in the thread with the frames of each push. failed: called there with what a push raised.
     """
 
-    def __init__(self, make: Callable[[], Stream], deliver: Callable[[list[WristFrame]], None], failed: Callable[[Exception], None]):
+    def __init__(
+        self,
+        make: Callable[[], Stream],
+        deliver: Callable[[list[WristFrame]], None],
+        failed: Callable[[Exception], None],
+    ):
         self._make, self._deliver, self._failed = make, deliver, failed
         self._wake = threading.Condition()
-        self._gate = threading.Lock()  # held while frames are delivered, so that none comes after reset() or stop() returns
+        self._gate = (
+            threading.Lock()
+        )  # held while frames are delivered, so that none comes after reset() or stop() returns
         self._pending: AnchorSet | None = None
         self._reset = self._stopped = False
         self._epoch = 0
@@ -60,7 +67,12 @@ class ModelWorker:
             self._reset = True
             self._epoch += 1
 
-    def stop(self, timeout: float = 1.5) -> bool:
+    @property
+    def busy(self) -> bool:
+        """Whether the thread lives."""
+        return self._thread.is_alive()
+
+    def stop(self, timeout: float = 1.0) -> bool:
         """Deliver nothing more and end the thread; False when it is still busy after that many seconds. It then ends by
         itself as soon as its push returns."""
         with self._wake, self._gate:
