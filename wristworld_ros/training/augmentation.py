@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+import torch
+
+from wristworld_ros.geometry import resize_intrinsics
 
 
-def zoom_and_roll(rgb, depth, K, T_camera_world, zoom: float, roll: float):
-    """Zoom by a factor and turn the camera about its optical axis by `roll` radians.
+def zoom_and_roll(rgb, depth, K, T_camera_world, zoom: float, roll: float, size: tuple[int, int]):
+    """Zoom by a factor, turn the camera about its optical axis by `roll` radians, resize to `size` (width, height).
 
     Both are a homography of the image that leaves z-depth as it is, so nothing is approximated but the resampling.
     rgb uint8 [H, W, 3]; depth [H, W]; K [3, 3]; T_camera_world [4, 4]. Returns the four of the new camera: its
-    intrinsics are K with the focal lengths times `zoom`; pixels from outside the old image are black with depth 0.
+    intrinsics are K of the resized image with the focal lengths times `zoom`; pixels from outside the old image are
+    black with depth 0.
     """
-    height, width = depth.shape
     R = np.eye(4)
     R[:2, :2] = [[np.cos(roll), -np.sin(roll)], [np.sin(roll), np.cos(roll)]]
-    K_new = K.copy()
+    K_new = resize_intrinsics(torch.from_numpy(K), depth.shape, size[::-1]).numpy()
     K_new[0, 0] *= zoom
     K_new[1, 1] *= zoom
     H = (K_new @ R[:3, :3] @ np.linalg.inv(K))[:2]  # the last row is 0 0 1: roll and zoom keep z
-    warped = cv2.warpAffine(rgb, H, (width, height), flags=cv2.INTER_LINEAR)
-    warped_depth = cv2.warpAffine(depth, H, (width, height), flags=cv2.INTER_NEAREST)
+    warped = cv2.warpAffine(rgb, H, size, flags=cv2.INTER_LINEAR)
+    warped_depth = cv2.warpAffine(depth, H, size, flags=cv2.INTER_NEAREST)
     return warped, warped_depth, K_new, R @ T_camera_world
 
 

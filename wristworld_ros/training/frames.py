@@ -36,21 +36,22 @@ class PackedEpisode:
     path: Path
 
     def _array(self, name: str) -> np.ndarray:
+        # Mapped anew at each use: thousands of episodes held open would run out of file handles.
         return np.load(self.path / f'{name}.npy', mmap_mode='r')
 
-    @cached_property
+    @property
     def rgb(self) -> np.ndarray:
         return self._array('rgb')
 
-    @cached_property
+    @property
     def depth(self) -> np.ndarray:
         return self._array('depth')
 
-    @cached_property
+    @property
     def wrist_rgb(self) -> np.ndarray:
         return self._array('wrist_rgb')
 
-    @cached_property
+    @property
     def wrist_depth(self) -> np.ndarray:
         return self._array('wrist_depth')
 
@@ -124,3 +125,8 @@ def pack_episodes(
             for job in tqdm(as_completed(jobs), total=len(jobs), desc='packing episodes', unit='episode'):
                 job.result()
     return [PackedEpisode(target / s.name) for s in sources]
+
+
+def packed_episodes(folder: Path) -> list[PackedEpisode]:
+    """The complete packed episodes of a folder, by name; those that are being written are not among them."""
+    return [PackedEpisode(p) for p in sorted(Path(folder).glob('[!.]*')) if p.is_dir()]

@@ -12,27 +12,29 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from wristworld_ros.reconstruction import ReconstructionModel
-from wristworld_ros.training.frames import PackedEpisode
+from wristworld_ros.training.frames import PackedEpisode, packed_episodes
 from wristworld_ros.training.loop import Optimisation, train
 from wristworld_ros.training.stage1_data import Stage1Batches, Stage1Sampling, collate, draw
 from wristworld_ros.training.stage1_loss import Stage1Weights, stage1_losses
 
 # VGGT's shape at about a hundredth of its size. The wrist head's own layers are as published.
 SIM_TINY = {
-    'img_size': 168,
+    'img_size': 126,
     'patch_size': 14,
-    'embed_dim': 160,
+    'embed_dim': 128,
     'depth': 6,
-    'num_heads': 5,
+    'num_heads': 4,
     'patch_embed_depth': 2,
-    'patch_embed_heads': 5,
+    'patch_embed_heads': 4,
     'camera_trunk_depth': 1,
-    'camera_heads': 5,
+    'camera_heads': 4,
     'dpt_layers': [1, 2, 4, 5],
     'dpt_features': 48,
     'dpt_out_channels': [48, 64, 96, 96],
     'heads': ['camera', 'wrist', 'points'],
     'layerscale_init': 0.3,
+    'wrist_dropout': 0.0,
+    'float32_heads': False,
 }
 HEADS = ('camera', 'wrist', 'points')
 
@@ -63,14 +65,14 @@ class WithTokenTargets(nn.Module):
 
 
 def train_stage1(
-    episodes: list[PackedEpisode], held_out: list[PackedEpisode], folder: Path, run: Stage1Training, device: str = 'cpu'
+    episodes: Path, held_out: list[PackedEpisode], folder: Path, run: Stage1Training, device: str = 'cpu'
 ) -> ReconstructionModel:
     """Train stage 1 and leave `folder/config.json` and `folder/model.pt` with the averaged weights (a plain state dict).
 
-    Raises ValueError when there are no episodes.
+    episodes: folder of packed episodes; it may still be growing. Raises ValueError when it holds none.
     """
-    if not episodes:
-        raise ValueError('There are no episodes to train on; make some with `wristworld simulate`.')
+    if not packed_episodes(episodes):
+        raise ValueError(f'{episodes} holds no packed episodes; make some with `wristworld simulate`.')
     torch.manual_seed(run.seed)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch.utils.data import IterableDataset
 
 from wristworld_ros.training.augmentation import jitter_colors, zoom_and_roll
-from wristworld_ros.training.frames import PackedEpisode
+from wristworld_ros.training.frames import PackedEpisode, packed_episodes
 
 
 @dataclass(frozen=True)
 class Stage1Sampling:
-    """How views are drawn. `views` maps a number of anchors to how often a batch has that many."""
+    """How views are drawn.
+
+    size: (width, height) of the images. views: how often a batch has that many anchors. zoom, roll (radians), color:
+    see `augmentation`.
+    """
 
     batch: int = 16
-    views: dict[int, float] = field(default_factory=lambda: {1: 0.2, 2: 0.65, 3: 0.15})
+    size: tuple[int, int] = (126, 98)
+    views: dict[int, float] = field(default_factory=lambda: {1: 0.15, 2: 0.75, 3: 0.1})
     zoom: tuple[float, float] = (0.9, 1.25)
     roll: float = np.deg2rad(4.0)
     color: float = 1.0
@@ -33,6 +40,7 @@ def _view(episode: PackedEpisode, view: int, t: int, rng, sampling: Stage1Sampli
         cameras['T_camera_world'][view, t],
         zoom,
         rng.uniform(-sampling.roll, sampling.roll),
+        sampling.size,
     )
     return jitter_colors(rgb, rng, sampling.color), depth, K, T
 
@@ -70,16 +78,21 @@ def collate(samples: list[dict[str, np.ndarray]]) -> dict[str, torch.Tensor]:
 
 
 class Stage1Batches(IterableDataset):
-    """An endless stream of collated batches; all samples of a batch have the same number of views."""
+    """An endless stream of collated batches; all samples of a batch have the same number of views.
 
-    def __init__(self, episodes: list[PackedEpisode], sampling: Stage1Sampling, seed: int):
-        self.episodes, self.sampling, self.seed = episodes, sampling, seed
+    The folder is looked through again every `rescan` batches, so training may start while episodes are still rendered.
+    """
+
+    def __init__(self, folder: Path, sampling: Stage1Sampling, seed: int, rescan: int = 200):
+        self.folder, self.sampling, self.seed, self.rescan = folder, sampling, seed, rescan
 
     def __iter__(self):
         worker = torch.utils.data.get_worker_info()
         rng = np.random.default_rng((self.seed, worker.id if worker else 0))
         numbers, shares = zip(*self.sampling.views.items(), strict=True)
-        while True:
+        for count in itertools.count():
+            if count % self.rescan == 0:
+                episodes = packed_episodes(self.folder)
             views = int(rng.choice(numbers, p=shares))
-            picks = rng.integers(len(self.episodes), size=self.sampling.batch)
-            yield collate([draw(self.episodes[i], views, rng, self.sampling) for i in picks])
+            picks = rng.integers(len(episodes), size=self.sampling.batch)
+            yield collate([draw(episodes[i], views, rng, self.sampling) for i in picks])

@@ -1,0 +1,72 @@
+"""Stage 2 as a step of the stream: condition maps and anchor images of a chunk in, wrist images out."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from wristworld_ros.generation import WristGenerator, commit_chunk, generate_chunk, new_cache
+from wristworld_ros.generation.condition import condition_latents
+from wristworld_ros.generation.sampling import shared_noise
+from wristworld_ros.streaming.reconstructor import resize_images
+from wristworld_ros.types import ConditionMap
+
+
+class ChunkStream:
+    """Generates one wrist video chunk by chunk, in memory of fixed size (a ring of keys and values).
+
+    chunk: frames at once. steps: sampling steps. history: chunks seen. seed: of the noise, whose share
+    `noise_share` of variance is the same in every frame, which steadies the video.
+    """
+
+    def __init__(
+        self, generator: WristGenerator, latent_hw: tuple[int, int], chunk: int, steps: int, history: int, seed: int,
+        noise_share: float,
+    ):  # fmt: skip
+        self.generator, self.latent_hw = generator, latent_hw
+        self.chunk, self.steps, self.seed, self.noise_share = chunk, steps, seed, noise_share
+        self.device = next(generator.parameters()).device
+        self.cache = new_cache(generator, latent_hw, chunk_frames=chunk, history_chunks=history)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the video so far; the next chunk is a first chunk."""
+        self.cache.reset()
+        self._random = torch.Generator().manual_seed(self.seed)
+        self._base = None
+        self._uncommitted = None
+
+    @torch.inference_mode()
+    def __call__(self, conditions: list[ConditionMap], anchors: list[np.ndarray]) -> list[np.ndarray]:
+        """`chunk` condition maps and as many anchor images uint8 [V, H, W, 3]; returns wrist images uint8 [h, w, 3]."""
+        if len(conditions) != self.chunk or len(anchors) != self.chunk:
+            raise ValueError(f'This stream takes chunks of {self.chunk} frames, not {len(conditions)}.')
+        self._commit()
+        image = torch.stack([c.image for c in conditions])
+        depth = torch.stack([c.depth for c in conditions])
+        condition = condition_latents(image[None], depth[None], self.generator.settings)
+        context = self._context(anchors)
+        shape = (1, self.generator.settings.latent_channels, self.chunk, *self.latent_hw)
+        noise, self._base = shared_noise(shape, self.noise_share, self._base, self._random)
+        latents = generate_chunk(
+            self.generator, noise.to(self.device), condition, context, self.cache, self.steps, commit=False
+        )
+        self._uncommitted = (latents, condition, context)
+        video = decode_pixels(latents, self.generator)
+        pixels = ((video[0].permute(1, 2, 3, 0) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+        return list(pixels.cpu().numpy())
+
+    @torch.inference_mode()
+    def _commit(self) -> None:
+        """Put the last chunk into the cache. Done when the next one comes, so that a frame never waits for it."""
+        if self._uncommitted is not None and self.cache.history_chunks:
+            commit_chunk(self.generator, *self._uncommitted, self.cache)
+        self._uncommitted = None
+
+    def _context(self, anchors: list[np.ndarray]) -> torch.Tensor:
+        gen = self.generator
+        size = gen.settings.anchor_encoder['image_size']
+        small = np.stack([resize_images(a, (size, size)) for a in anchors], axis=1)  # [V, T, H, W, 3]
+        images = torch.from_numpy(small).to(self.device).permute(0, 1, 4, 2, 3).float()[None] / 255
+        views = min(images.shape[1], gen.settings.max_views)
+        return gen.context(None, gen.anchor_tokens(gen.anchor_features(images[:, :views])))

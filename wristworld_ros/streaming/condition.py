@@ -1,0 +1,68 @@
+"""What the wrist camera would see of the cloud: points made dense, edges cut, splatted (paper section 2.4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from wristworld_ros.geometry import condition_map
+from wristworld_ros.types import Camera, ConditionMap, Reconstruction
+
+
+@dataclass(frozen=True)
+class CloudSettings:
+    """How a point map becomes a cloud that may be looked at from close by.
+
+    upsample: points a side for every point of the map; one anchor pixel covers several wrist pixels.
+    edge: a point is dropped where its neighbours' distance differs by more than this share (0 keeps all): between an
+        object and what lies behind it the map is interpolated, and such points fly.
+    radius: footprint, pixels. near: metres.
+    The published system is upsample 1, edge 0, radius 2, near 0.01.
+    """
+
+    upsample: int = 1
+    edge: float = 0.0
+    radius: int = 2
+    near: float = 0.01
+
+
+def dense_cloud(points: Tensor, images: Tensor, cloud: CloudSettings) -> tuple[Tensor, Tensor]:
+    """Points float32 [N, 3] and colours uint8 [N, 3] of point maps [V, H, W, 3] and images uint8 [V, h, w, 3].
+
+    The images may be finer than the maps: colours are taken at the upsampled map's resolution.
+    """
+    hw = (points.shape[1] * cloud.upsample, points.shape[2] * cloud.upsample)
+    maps = points.permute(0, 3, 1, 2)
+    keep = torch.ones(len(points), 1, *points.shape[1:3], device=points.device)
+    if cloud.edge > 0:
+        distance = maps.norm(dim=1, keepdim=True)
+        spread = F.max_pool2d(distance, 3, 1, 1) + F.max_pool2d(-distance, 3, 1, 1)
+        keep = (spread < cloud.edge * distance).float()
+    if cloud.upsample > 1:
+        maps = F.interpolate(maps, size=hw, mode='bilinear', align_corners=False)
+        keep = F.interpolate(keep, size=hw, mode='nearest')
+    if tuple(images.shape[1:3]) != hw:
+        images = F.interpolate(images.permute(0, 3, 1, 2).float(), size=hw, mode='bilinear', align_corners=False)
+        images = images.round().to(torch.uint8).permute(0, 2, 3, 1)
+    chosen = keep.flatten() > 0
+    return maps.permute(0, 2, 3, 1).reshape(-1, 3)[chosen], images.reshape(-1, 3)[chosen]
+
+
+def render_condition(points: Tensor, colors: Tensor, camera: Camera, cloud: CloudSettings) -> ConditionMap:
+    """The cloud seen by a camera. The splat counts pixels from the image's edge, hence the half pixel."""
+    K = torch.from_numpy(camera.K).to(points.device)
+    K = K + K.new_tensor([[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]])
+    T = torch.from_numpy(camera.T_camera_world[:3]).to(points.device)
+    image, depth = condition_map(
+        points, colors, K, T, image_hw=(camera.height, camera.width), radius=cloud.radius, near=cloud.near
+    )
+    return ConditionMap(image=image, depth=depth)
+
+
+def wrist_condition(reconstruction: Reconstruction, images: Tensor, cloud: CloudSettings) -> ConditionMap:
+    """Condition map of a reconstruction for its own wrist camera; images uint8 [V, h, w, 3] give the colours."""
+    points, colors = dense_cloud(reconstruction.points, images, cloud)
+    return render_condition(points, colors, reconstruction.wrist, cloud)

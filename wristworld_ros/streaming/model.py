@@ -1,0 +1,170 @@
+"""A model directory: both stages with all they need to run, and how it is read and written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from wristworld_ros.generation import WristGenerator
+from wristworld_ros.reconstruction import ReconstructionModel
+from wristworld_ros.streaming.chunks import ChunkStream
+from wristworld_ros.streaming.condition import CloudSettings, wrist_condition
+from wristworld_ros.streaming.reconstructor import Reconstructor
+from wristworld_ros.types import AnchorSet, ConditionMap, Reconstruction
+
+FORMAT = 1
+EMBEDDED = Path(__file__).parent.parent / 'models'
+
+
+class ModelError(ValueError):
+    """A model that cannot be loaded; the message is one sentence with the file and what to do."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """`config.json` of a model directory.
+
+    stage1, generator: configurations of the two networks. anchor_width: pixels stage 1 runs at.
+    wrist_hw: size of the wrist image. cloud: how points become condition maps. noise_share: of the sampler.
+    """
+
+    name: str
+    stage1: dict
+    generator: dict
+    anchor_width: int
+    wrist_hw: tuple[int, int]
+    cloud: CloudSettings
+    noise_share: float = 0.5
+    licence: str = 'Apache-2.0'
+
+    @classmethod
+    def read(cls, path: Path) -> ModelConfig:
+        """Read `config.json`; ModelError when it is missing, no JSON, of another format or incomplete."""
+        try:
+            raw = json.loads(path.read_text())
+        except FileNotFoundError:
+            raise ModelError(f'{path} is missing; a model directory has config.json and its weights.') from None
+        except json.JSONDecodeError as e:
+            raise ModelError(f'{path} is no JSON ({e}); restore it from where the model came.') from None
+        if raw.pop('format', None) != FORMAT:
+            raise ModelError(f'{path} does not say format {FORMAT}; this version of wristworld_ros reads no other.')
+        try:
+            cloud = CloudSettings(**raw.pop('cloud'))
+            return cls(**{**raw, 'wrist_hw': tuple(raw['wrist_hw'])}, cloud=cloud)
+        except (KeyError, TypeError) as e:
+            raise ModelError(f'{path} is incomplete or has keys that are not known ({e}).') from None
+
+    def write(self, path: Path) -> None:
+        """Write `config.json`."""
+        path.write_text(json.dumps({'format': FORMAT} | asdict(self), indent=2) + '\n')
+
+
+class WristModel:
+    """Both stages, ready to run on one device."""
+
+    def __init__(self, config: ModelConfig, stage1: ReconstructionModel, generator: WristGenerator, device: str):
+        self.config, self.device = config, torch.device(device)
+        self.stage1 = stage1.eval().requires_grad_(False).to(self.device)
+        self.generator = generator.eval().requires_grad_(False).to(self.device)
+        patch = config.stage1.get('patch_size', 14)
+        self._reconstructor = Reconstructor(self.stage1, config.anchor_width, patch, config.wrist_hw)
+
+    def reconstruct(self, anchors: AnchorSet) -> Reconstruction:
+        """Stage 1 on one anchor set."""
+        return self._reconstructor(anchors)
+
+    def condition(self, reconstruction: Reconstruction, images: np.ndarray, near: float | None = None) -> ConditionMap:
+        """The condition map; images uint8 [V, H, W, 3] at full resolution give the colours. near: metres."""
+        cloud = self.config.cloud if near is None else replace(self.config.cloud, near=near)
+        return wrist_condition(reconstruction, torch.from_numpy(images).to(self.device), cloud)
+
+    def stream(self, chunk: int, steps: int, history: int, seed: int = 0) -> ChunkStream:
+        """A new wrist video of this model."""
+        h, w = self.config.wrist_hw
+        factor = self.config.generator['autoencoder']['factor']
+        return ChunkStream(
+            self.generator, (h // factor, w // factor), chunk, steps, history, seed, self.config.noise_share
+        )
+
+
+def choose_device(device: str) -> str:
+    """`auto` becomes cuda where there is a GPU; ModelError when cuda is asked for and there is none."""
+    if device == 'auto':
+        return 'cuda' if torch.cuda.is_available() else 'cpu'
+    if device == 'cuda' and not torch.cuda.is_available():
+        raise ModelError('The device is cuda but torch sees no CUDA GPU here; use cpu or auto, or install a CUDA torch.')
+    return device
+
+
+def find_model(name_or_path: str) -> Path:
+    """Directory of a model that ships with the package, or the path itself; ModelError when there is none."""
+    shipped = EMBEDDED / name_or_path
+    if (shipped / 'config.json').exists():
+        return shipped
+    path = Path(name_or_path).expanduser()
+    if not path.is_dir():
+        names = ', '.join(sorted(p.name for p in EMBEDDED.glob('*') if p.is_dir())) or 'none'
+        raise ModelError(f'There is no model {name_or_path!r}; give the path of a model directory or one of: {names}.')
+    return path
+
+
+def load_weights(module: nn.Module, path: Path) -> None:
+    """Load safetensors strictly; halves become float32. ModelError names file, key, shape found and shape wanted."""
+    if not path.exists():
+        raise ModelError(f'{path} is missing; copy it there from where the model came, or choose another model.')
+    try:
+        weights = load_file(path)
+    except SafetensorError as e:
+        raise ModelError(f'{path} cannot be read as safetensors ({e}); it may be truncated: copy it again.') from None
+    wanted = module.state_dict()
+    for key, tensor in wanted.items():
+        if key not in weights:
+            raise ModelError(f'{path} lacks {key} {list(tensor.shape)}; it does not belong to this config.json.')
+        if weights[key].shape != tensor.shape:
+            raise ModelError(
+                f'{path} has {key} as {list(weights[key].shape)}, wanted {list(tensor.shape)}; '
+                'weights and config.json must come from the same model.'
+            )
+    if extra := sorted(set(weights) - set(wanted)):
+        raise ModelError(f'{path} has {extra[0]} that this config.json does not; they must come from the same model.')
+    module.load_state_dict({k: v.to(wanted[k].dtype) for k, v in weights.items()})
+
+
+def load_model(name_or_path: str = 'sim_tiny', device: str = 'auto') -> WristModel:
+    """Load a model by the name of one that ships with the package or by its directory.
+
+    Raises ModelError, one sentence, for whatever is missing or does not fit.
+    """
+    device = choose_device(device)
+    folder = find_model(name_or_path)
+    config = ModelConfig.read(folder / 'config.json')
+    stage1 = ReconstructionModel.from_config(config.stage1)
+    generator = WristGenerator.from_config(config.generator)
+    load_weights(stage1, folder / 'stage1.safetensors')
+    load_weights(generator, folder / 'generator.safetensors')
+    return WristModel(config, stage1, generator, device)
+
+
+def save_model(model: WristModel, folder: Path, half: bool = True) -> dict[str, str]:
+    """Write a model directory; returns the sha256 of each weight file. half: store float16."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    model.config.write(folder / 'config.json')
+    hashes = {}
+    for name, module in (('stage1', model.stage1), ('generator', model.generator)):
+        path = folder / f'{name}.safetensors'
+        tensors = {
+            k: (v.half() if half and v.is_floating_point() else v).cpu().contiguous()
+            for k, v in module.state_dict().items()
+        }
+        save_file(tensors, path)
+        hashes[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return hashes

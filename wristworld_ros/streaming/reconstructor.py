@@ -1,0 +1,57 @@
+"""Stage 1 as a step of the stream: an anchor set in, cameras and a coloured cloud out."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import torch
+
+from wristworld_ros.geometry import decode_pose, to_homogeneous
+from wristworld_ros.reconstruction import ReconstructionModel
+from wristworld_ros.types import AnchorSet, Camera, Reconstruction
+
+
+def model_size(image_hw: tuple[int, int], width: int, patch: int = 14) -> tuple[int, int]:
+    """(height, width) stage 1 runs at: `width`, and the height that keeps the aspect, in whole patches (paper 2.1)."""
+    height = round(width * image_hw[0] / image_hw[1] / patch) * patch
+    return max(height, patch), width
+
+
+def resize_images(images: np.ndarray, hw: tuple[int, int]) -> np.ndarray:
+    """uint8 [V, H, W, 3] to [V, h, w, 3]; averages where it shrinks, so that no detail aliases."""
+    if images.shape[1:3] == tuple(hw):
+        return images
+    shrinks = hw[0] * hw[1] < images.shape[1] * images.shape[2]
+    how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return np.stack([cv2.resize(image, hw[::-1], interpolation=how) for image in images])
+
+
+class Reconstructor:
+    """Runs the wrist, camera and point heads on one anchor set at a time (paper section 2: each step by itself)."""
+
+    def __init__(self, model: ReconstructionModel, width: int, patch: int, wrist_hw: tuple[int, int]):
+        self.model, self.width, self.patch, self.wrist_hw = model, width, patch, wrist_hw
+
+    @torch.inference_mode()
+    def __call__(self, anchors: AnchorSet) -> Reconstruction:
+        """The reconstruction in the first anchor's frame; its wrist camera has the size `wrist_hw`."""
+        hw = model_size(anchors.images.shape[1:3], self.width, self.patch)
+        images = resize_images(anchors.images, hw)
+        colors = torch.from_numpy(images).to(next(self.model.parameters()).device)
+        out = self.model((colors.permute(0, 3, 1, 2).float() / 255)[None], heads=('camera', 'wrist', 'points'))
+        cameras = [decode_camera(enc, hw) for enc in out.camera_pose_enc[-1, 0]]
+        return Reconstruction(
+            wrist=decode_camera(out.wrist_pose_enc[-1, 0, 0], self.wrist_hw),
+            anchors=tuple(cameras),
+            points=out.world_points[0].float(),
+            confidence=out.world_points_conf[0].float(),
+            colors=colors,
+        )
+
+
+def decode_camera(pose_enc: torch.Tensor, image_hw: tuple[int, int]) -> Camera:
+    """A pose encoding [9] as a camera of that size, pixels counted from the first one's centre."""
+    T, K = decode_pose(pose_enc.double(), image_hw)
+    K = K.cpu().numpy()
+    K[:2, 2] -= 0.5  # VGGT counts from the image's edge
+    return Camera(K=K, T_camera_world=to_homogeneous(T).cpu().numpy(), width=image_hw[1], height=image_hw[0])

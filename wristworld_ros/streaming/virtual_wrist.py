@@ -1,0 +1,139 @@
+"""The whole machine without ROS: anchor sets in, wrist frames out."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from wristworld_ros.settings import StreamSettings, check
+from wristworld_ros.streaming.chunks import ChunkStream
+from wristworld_ros.streaming.model import WristModel
+from wristworld_ros.types import AnchorSet, Camera, ConditionMap, Reconstruction, WristFrame
+
+
+@dataclass(frozen=True)
+class _Pending:
+    """A set that waits for its chunk to fill."""
+
+    anchors: AnchorSet
+    reconstruction: Reconstruction
+    condition: ConditionMap
+    arrived: float
+
+
+class VirtualWrist:
+    """A wrist camera that is not there.
+
+    push() takes one anchor set at a time, in order of their stamps, and gives back the frames that became ready: none
+    while a chunk fills, then all of the chunk. Memory and time a frame do not depend on how long the stream has run.
+    A change of cameras or image size, or a stamp that goes back, starts the stream afresh.
+
+    model: see `load_model`. settings: see `StreamSettings`; ValueError when one is out of its bounds.
+    """
+
+    def __init__(self, model: WristModel, settings: StreamSettings):
+        check(settings)
+        self.model, self.settings = model, settings
+        if settings.threads:
+            torch.set_num_threads(settings.threads)
+        self._stream: ChunkStream = model.stream(
+            chunk=settings.chunk, steps=settings.steps, history=settings.history, seed=settings.seed
+        )
+        self.seconds: dict[str, float] = {}
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything seen so far; settings and weights stay."""
+        self._stream.reset()
+        self._pending: list[_Pending] = []
+        self._shape: tuple | None = None
+        self._last_stamp = -1
+
+    def push(self, anchors: AnchorSet) -> list[WristFrame]:
+        """Take an anchor set; returns the wrist frames that became ready, oldest first.
+
+        Each frame carries the stamp of the set it shows. `seconds` then holds what each part of this call took.
+        """
+        arrived = time.perf_counter()
+        shape = (anchors.names, anchors.images.shape)
+        if shape != self._shape or anchors.stamp_ns <= self._last_stamp:
+            self.reset()
+            self._shape = shape
+        self._last_stamp = anchors.stamp_ns
+        reconstruction = self._with_known_view(self.model.reconstruct(anchors))
+        reconstructed = time.perf_counter()
+        condition = self.model.condition(reconstruction, anchors.images, self.settings.near)
+        conditioned = time.perf_counter()
+        self._pending.append(_Pending(anchors, reconstruction, condition, arrived))
+        frames = self._generate() if len(self._pending) == self.settings.chunk else []
+        self.seconds = {
+            'stage1': reconstructed - arrived,
+            'condition': conditioned - reconstructed,
+            'generation': time.perf_counter() - conditioned,
+        }
+        return frames
+
+    def _with_known_view(self, reconstruction: Reconstruction) -> Reconstruction:
+        """Replace the predicted field of view where the operator has set one."""
+        if not self.settings.wrist_fov:
+            return reconstruction
+        wrist = reconstruction.wrist
+        focal = wrist.height / 2 / np.tan(np.deg2rad(self.settings.wrist_fov) / 2)
+        K = wrist.K.copy()
+        K[0, 0] = K[1, 1] = focal
+        camera = Camera(K=K, T_camera_world=wrist.T_camera_world, width=wrist.width, height=wrist.height)
+        return Reconstruction(
+            camera, reconstruction.anchors, reconstruction.points, reconstruction.confidence, reconstruction.colors
+        )
+
+    def _generate(self) -> list[WristFrame]:
+        pending, self._pending = self._pending, []
+        images = self._stream([p.condition for p in pending], [p.anchors.images for p in pending])
+        return [self._frame(p, image) for p, image in zip(pending, images, strict=True)]
+
+    def _frame(self, pending: _Pending, image: np.ndarray) -> WristFrame:
+        coverage = pending.condition.coverage
+        confidence = seen_confidence(pending.reconstruction)
+        reason = self._why_unfit(coverage, confidence)
+        return WristFrame(
+            stamp_ns=pending.anchors.stamp_ns,
+            image=image,
+            camera=pending.reconstruction.wrist,
+            condition=pending.condition.image.cpu().numpy(),
+            coverage=coverage,
+            confidence=confidence,
+            latency_s=time.perf_counter() - pending.arrived,
+            fit=not reason,
+            reason=reason,
+            reconstruction=pending.reconstruction,
+        )
+
+    def _why_unfit(self, coverage: float, confidence: float) -> str:
+        if coverage < self.settings.min_coverage:
+            return (
+                f'Only {coverage:.0%} of the wrist view is covered by what the anchors see; '
+                f'{self.settings.min_coverage:.0%} are wanted (min_coverage).'
+            )
+        if confidence < self.settings.min_confidence:
+            return f'The reconstruction is {confidence:.2f} confident; {self.settings.min_confidence:.2f} is wanted (min_confidence).'
+        return ''
+
+
+def seen_confidence(reconstruction: Reconstruction) -> float:
+    """Mean confidence of the points that lie in the wrist's view, 0 to 1: VGGT's c >= 1 becomes 1 - 1 / c.
+
+    0 when no point lies in view.
+    """
+    wrist = reconstruction.wrist
+    T = torch.from_numpy(wrist.T_camera_world[:3]).to(reconstruction.points)
+    K = torch.from_numpy(wrist.K).to(reconstruction.points)
+    uvw = (reconstruction.points.reshape(-1, 3) @ T[:, :3].T + T[:, 3]) @ K.T
+    z = uvw[:, 2]
+    uv = uvw[:, :2] / z.clamp(min=1e-6)[:, None]
+    seen = (z > 0.01) & (uv >= 0).all(1) & (uv[:, 0] < wrist.width) & (uv[:, 1] < wrist.height)
+    if not seen.any():
+        return 0.0
+    return float((1 - 1 / reconstruction.confidence.flatten()[seen]).mean())
