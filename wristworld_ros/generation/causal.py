@@ -115,7 +115,7 @@ def block_causal_predict(
 
     noisy, clean: [B, C, T, h, w], T a multiple of chunk_frames. condition_latents: [B, condition_channels, T, h, w] or
     None for zeros. timestep: [B], or [B, T] (equal within a chunk), 0 to 1000, of the noisy latents; the clean ones
-    have 0. contexts: [B, G, S, text_dim] of ``chunk_contexts``. chunk_frames, history_chunks: None for the
+    have 0 (they may carry a little noise, so that the model learns to live with its own errors). contexts: [B, G, S, text_dim] of ``chunk_contexts``. chunk_frames, history_chunks: None for the
     configuration's. visible: int [B] or [B, G], chunks of history each noisy chunk may see (history dropping: 0).
     Returns what the network predicts for the noisy latents (``gen.settings.prediction``), their shape; ``gen.to_velocity``
     and ``gen.to_sample`` convert. Equal to ``generate_chunk``'s predictions when the same chunks are committed.

@@ -6,6 +6,7 @@ mask and the inverse depth learn at once. The transformer says what is missing a
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -62,7 +63,9 @@ class ConvDecoder(nn.Module):
                 f'multiples of {area}, and the condition must hold the warp.'
             )
         if level != int(level) or not 0 <= level < len(widths):
-            raise ValueError(f'ConvDecoder got factor {factor} for {len(widths)} widths; it must be 2, 4, ... 2^widths.')
+            raise ValueError(
+                f'ConvDecoder got factor {factor} for {len(widths)} widths; it must be 2, 4, ... 2^widths.'
+            )
         self.factor, self.feature_level = factor, int(level)
         self.image_channels = latent_channels // area
         planes = self.image_channels + condition_channels // area
@@ -72,11 +75,9 @@ class ConvDecoder(nn.Module):
         self.fine = nn.Conv2d(planes, fine_width, 3, padding=1)
         self.stem = nn.Conv2d(4 * planes, widths[0], 3, padding=1)
         self.down = nn.ModuleList(_Block(w, noise_channels) for w in widths)
-        self.shrink = nn.ModuleList(
-            nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in zip(widths[:-1], widths[1:], strict=True)
-        )
+        self.shrink = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in itertools.pairwise(widths))
         self.middle = _Block(widths[-1], noise_channels)
-        self.grow = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.grow = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in itertools.pairwise(widths))
         self.up = nn.ModuleList(_Block(w, noise_channels) for w in widths[:-1])
         self.head = nn.Conv2d(widths[0], 4 * fine_width, 1)
         self.last = nn.Conv2d(fine_width, self.image_channels + 1, 3, padding=1)

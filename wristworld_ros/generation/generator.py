@@ -51,9 +51,9 @@ class WristGenerator(nn.Module):
         self.view_embed = nn.Embedding(s.max_views, s.clip_dim)
         for embedding in (self.temporal_embed, self.view_embed):
             nn.init.normal_(embedding.weight, std=0.02)
-        self.decoder = ConvDecoder(s.latent_channels, s.condition_channels, s.out_channels, **s.decoder) if (
-            s.decoder
-        ) else None
+        self.decoder = (
+            ConvDecoder(s.latent_channels, s.condition_channels, s.out_channels, **s.decoder) if s.decoder else None
+        )
         self.anchor_encoder = AnchorEncoder(s.anchor_encoder) if s.anchor_encoder else None
         if s.text == 'learned':
             self.text_context = nn.Parameter(0.02 * torch.randn(s.context_length, s.text_dim))
@@ -205,9 +205,7 @@ class WristGenerator(nn.Module):
         plan: AttentionPlan | None = None,
     ) -> torch.Tensor:
         """The flow's velocity, noise minus sample, whatever the network predicts. Arguments as in ``predict``."""
-        return self.to_velocity(
-            self.predict(latents, condition_latents, timestep, context, plan), latents, timestep
-        )
+        return self.to_velocity(self.predict(latents, condition_latents, timestep, context, plan), latents, timestep)
 
     @torch.no_grad()
     def sample(

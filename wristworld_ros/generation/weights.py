@@ -48,7 +48,7 @@ def named_tensors(module: nn.Module, rename: Callable[[str], str] = str) -> dict
     Returns name -> the module's own tensor (not a copy).
     """
     saved = module.state_dict(keep_vars=True)
-    tensors = {name: p for name, p in module.named_parameters()}
+    tensors = dict(module.named_parameters())
     tensors |= {name: b for name, b in module.named_buffers() if name in saved}
     renamed = {rename(name): tensor for name, tensor in tensors.items()}
     if len(renamed) != len(tensors):

@@ -1,0 +1,52 @@
+"""The small model's decoder starts as the warp and answers to everything it is given."""
+
+import pytest
+import torch
+
+from wristworld_ros.generation import SIM_TINY, WristGenerator
+from wristworld_ros.generation.autoencoders import PixelUnshuffle
+from wristworld_ros.generation.condition import condition_planes
+from wristworld_ros.generation.decoder import ConvDecoder
+
+
+@torch.no_grad()
+def test_an_untrained_generator_returns_the_filled_warp(small_config):
+    gen = WristGenerator.from_config(small_config)
+    image = torch.randint(0, 256, (1, 2, 32, 32, 3), dtype=torch.uint8)
+    depth = torch.rand(1, 2, 32, 32) * (torch.rand(1, 2, 32, 32) > 0.5)
+    planes = condition_planes(image, depth).transpose(1, 2)
+    autoencoder = PixelUnshuffle(8)
+    context = gen.context(None, None)
+    latents = gen.sample(torch.randn(1, 192, 2, 4, 4), autoencoder.encode(planes), context, steps=2)
+    assert torch.allclose(autoencoder.decode(latents), planes[:, :3], atol=1e-5)
+
+
+@torch.no_grad()
+def test_every_input_counts():
+    torch.manual_seed(0)
+    decoder = ConvDecoder(48, 80, 6, factor=4, widths=[8, 16, 16])
+    torch.nn.init.normal_(decoder.last.weight)
+    inputs = {
+        'features': torch.randn(1, 6, 2, 4, 4),
+        'latents': torch.randn(1, 48, 2, 4, 4),
+        'condition_latents': torch.randn(1, 80, 2, 4, 4),
+        'sigma': torch.tensor([0.5]),
+    }
+    out = decoder(**inputs)
+    assert out.shape == (1, 48, 2, 4, 4)
+    for name, value in inputs.items():
+        assert not torch.allclose(decoder(**inputs | {name: value / 2}), out, atol=1e-4), name
+
+
+def test_sizes_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match='multiples of 64'):
+        ConvDecoder(190, 320, 8)
+    with pytest.raises(ValueError, match='factor 8'):
+        ConvDecoder(192, 320, 8, widths=[8, 8])
+
+
+def test_the_preset_stays_small():
+    with torch.device('meta'):
+        gen = WristGenerator.from_config(SIM_TINY)
+    assert sum(p.numel() for p in gen.decoder.parameters()) < 3e6
+    assert sum(p.numel() for p in gen.parameters()) < 10e6

@@ -1,0 +1,40 @@
+"""The sampler's schedule, steps and noise."""
+
+import pytest
+import torch
+
+from wristworld_ros.generation import sampling
+
+
+def test_schedules_are_the_published_ones():
+    assert sampling.shifted_sigmas(4, 5.0).tolist() == pytest.approx([1, 0.9375, 0.83333333, 0.625])
+    assert sampling.shifted_sigmas(2, 1.0).tolist() == [1, 0.5]
+    assert sampling.shifted_sigmas(1, 5.0).tolist() == [1]
+    with pytest.raises(ValueError, match='steps=0'):
+        sampling.shifted_sigmas(0, 5.0)
+
+
+def test_exact_velocity_leads_to_the_sample_in_any_number_of_steps():
+    sample, noise = torch.randn(2, 3, 4, 5, 6), torch.randn(2, 3, 4, 5, 6)
+    for steps in (1, 2, 4):
+        found = sampling.euler_sample(lambda x, sigma: noise - sample, noise, sampling.shifted_sigmas(steps, 3.0))
+        assert torch.allclose(found, sample, atol=1e-5)
+
+
+def test_noisy_latents_take_one_level_a_sample_or_a_frame():
+    sample, noise = torch.zeros(2, 1, 3, 1, 1), torch.ones(2, 1, 3, 1, 1)
+    assert sampling.add_noise(sample, noise, torch.tensor([0.2, 0.7]))[:, 0, 2, 0, 0].tolist() == pytest.approx(
+        [0.2, 0.7]
+    )
+    levels = torch.tensor([[0.1, 0.2, 0.3]] * 2)
+    assert torch.allclose(sampling.add_noise(sample, noise, levels)[:, 0, :, 0, 0], levels)
+
+
+@pytest.mark.parametrize('share', [0.0, 0.5, 1.0])
+def test_shared_noise_keeps_unit_variance_and_its_share_over_calls(share):
+    generator = torch.Generator().manual_seed(0)
+    noise, base = sampling.shared_noise((1, 64, 2, 16, 16), share, generator=generator)
+    more, same = sampling.shared_noise((1, 64, 2, 16, 16), share, base, generator)
+    assert torch.equal(same, base)
+    assert noise.std() == pytest.approx(1, abs=0.02)
+    assert (noise[:, :, 0] * more[:, :, 1]).mean() == pytest.approx(share, abs=0.03)
