@@ -76,7 +76,8 @@ def check(settings: StreamSettings | CameraSettings) -> None:
     for f in fields(settings):
         value, m = getattr(settings, f.name), f.metadata
         kind = {'bool': bool, 'int': int, 'float': (int, float), 'str': str, 'list': (list, tuple)}[f.type]
-        if not isinstance(value, kind) or (isinstance(value, bool) and f.type != 'bool'):
+        wrong = not isinstance(value, kind) or (isinstance(value, bool) and f.type != 'bool')
+        if wrong or (f.type == 'list' and not all(isinstance(v, str) for v in value)):
             raise ValueError(f'Setting {f.name} is {value!r}; it takes a {f.type}: {m["doc"]}')
         if m['choices'] and value not in m['choices']:
             raise ValueError(f'Setting {f.name} is {value!r}; it takes one of {", ".join(m["choices"])}.')

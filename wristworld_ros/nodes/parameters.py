@@ -31,6 +31,8 @@ def descriptor(f: Field) -> ParameterDescriptor:
     out = ParameterDescriptor(
         name=f.name, type=TYPES[f.type][1], description=m['doc'], additional_constraints=' '.join(notes)
     )
+    # rclpy takes an empty list for bytes, whatever the descriptor says; `check` looks at the type instead.
+    out.dynamic_typing = f.type == 'list'
     if m['low'] is not None and f.type == 'int':
         out.integer_range = [IntegerRange(from_value=m['low'], to_value=m['high'], step=0)]
     elif m['low'] is not None:
@@ -53,8 +55,9 @@ class Parameters:
             try:
                 value = node.declare_parameter(f.name, getattr(defaults, f.name), descriptor(f)).value
             except (InvalidParameterTypeException, InvalidParameterValueException) as error:
-                raise ValueError(f'Parameter {f.name} takes a {f.type}: {f.metadata["doc"]} ({error})') from error
-            values[f.name] = list(value) if f.type == 'list' else value
+                hint = ', written with a point,' if f.type == 'float' else ''
+                raise ValueError(f'Parameter {f.name} takes a {f.type}{hint}: {f.metadata["doc"]} ({error})') from error
+            values[f.name] = list(value or []) if f.type == 'list' else value
         self.settings = replace(defaults, **values)
         check(self.settings)
         node.add_on_set_parameters_callback(self._allow)
