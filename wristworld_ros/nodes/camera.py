@@ -25,7 +25,7 @@ from wristworld_ros.nodes.transforms import to_transform
 from wristworld_ros.settings import CameraSettings
 from wristworld_ros.types import Camera
 
-BASE = 'base'  # the source's world: the robot's base
+BASE = 'panda_link0'  # the simulator's world: the base of its arm
 
 
 class CameraNode(Node):
@@ -107,7 +107,7 @@ def main(args: list[str] | None = None) -> int:
     rclpy.init(args=args)
     try:
         node = CameraNode()
-    except ValueError as error:
+    except (ValueError, ImportError) as error:
         print(f'camera: {error}', file=sys.stderr)
         rclpy.try_shutdown()
         return 2

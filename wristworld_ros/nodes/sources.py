@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -84,10 +84,43 @@ class Videos:
         pass
 
 
+class Simulator:
+    """The simulated robot at work, without end. Its cameras are calibrated; its base is the world."""
+
+    CONTROL_HZ = 20
+
+    def __init__(self, settings: CameraSettings):
+        from wristworld_ros.episodes.simulator.stream import LIVE_SETTINGS, SimulatorStream
+
+        self.rate = 10.0
+        wanted = settings.rate or self.rate
+        steps = [n for n in range(1, self.CONTROL_HZ + 1) if self.CONTROL_HZ % n == 0]
+        fps = min(steps, key=lambda n: abs(n - wanted))  # simulated frames a second; a whole number of control steps each
+        live = replace(LIVE_SETTINGS, anchors=len(settings.anchors), fps=fps, control_hz=self.CONTROL_HZ)
+        if settings.width and settings.height:
+            live = replace(live, anchor_width=settings.width, anchor_height=settings.height)
+        names = {f'anchor{i}': name for i, name in enumerate(settings.anchors)}
+        self._names = {**names, 'wrist': WRIST}
+        self._seed = settings.seed
+        self._stream = SimulatorStream(live, settings.seed)
+
+    def frames(self, rate: float) -> Iterator[Played]:
+        self._stream.reset(self._seed)
+        while True:
+            images = self._stream.step()
+            cameras = self._stream.cameras()
+            yield Played(
+                {self._names[k]: v for k, v in images.items()}, {self._names[k]: v for k, v in cameras.items()}
+            )
+
+    def close(self) -> None:
+        self._stream.close()
+
+
 def open_source(settings: CameraSettings) -> Source:
     """The source that the settings name; ValueError with one sentence when it is not there."""
     if settings.source == 'simulator':
-        return open_simulator(settings)
+        return Simulator(settings)
     if len(settings.videos) != len(settings.anchors):
         raise ValueError(
             f'{len(settings.videos)} videos for {len(settings.anchors)} anchors; give one a camera (videos, anchors).'
