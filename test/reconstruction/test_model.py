@@ -287,6 +287,15 @@ def test_half_precision_trunk_leaves_the_heads_in_float32():
     assert model.depth_head.norm.weight.dtype == torch.float32
 
 
+def test_heads_under_autocast_still_report_float32_when_the_config_lets_them_run_in_half():
+    model = randomised(SMALL | {'float32_heads': False, 'layerscale_init': 0.3}).train()
+    with torch.autocast('cpu', torch.bfloat16):
+        out = model(images(1, 2, 56, 70))
+    outputs = {name: value for name, value in vars(out).items() if value is not None and name != 'last_tokens'}
+    assert len(outputs) == 6 and all(value.dtype == torch.float32 for value in outputs.values())
+    sum(value.square().mean() for value in outputs.values()).backward()
+
+
 def test_caches_made_in_inference_mode_serve_training():
     model = randomised(SMALL)
     x = images(1, 2, 70, 42)

@@ -76,7 +76,7 @@ def unproject_depth(depth: Tensor, intrinsics: Tensor, T_camera_world: Tensor | 
     depth: float [..., H, W], camera z in metres; intrinsics [..., 3, 3]; T_camera_world [..., 3, 4] or [..., 4, 4].
     Returns float [..., H, W, 3], metres.
     """
-    grid = pixel_grid(tuple(depth.shape[-2:]), depth.device, depth.dtype)
+    grid = pixel_grid((depth.shape[-2], depth.shape[-1]), depth.device, depth.dtype)
     rays = torch.cat([grid, torch.ones_like(grid[..., :1])], -1).flatten(0, 1)
     camera = (rays @ torch.linalg.inv(intrinsics).transpose(-1, -2)) * depth.flatten(-2)[..., None]
     if T_camera_world is not None:

@@ -58,7 +58,7 @@ class Aggregator(nn.Module):
                 outputs[i] = torch.cat([frame.view(shape), x.view(shape)], -1)
         return outputs
 
-    def _run(self, block: Block, x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+    def _run(self, block: nn.Module, x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
         if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
             return checkpoint(block, x, rotary, use_reentrant=False)
         return block(x, rotary)

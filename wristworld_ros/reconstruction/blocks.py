@@ -28,8 +28,9 @@ class LayerScale(nn.Module):
         super().__init__()
         self.gamma = nn.Parameter(torch.full((dim,), float(init)))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.gamma
+    def add(self, x: Tensor, change: Tensor) -> Tensor:
+        """x + gamma * change, in one pass over the memory."""
+        return torch.addcmul(x, change, self.gamma)
 
 
 class Attention(nn.Module):
@@ -40,14 +41,13 @@ class Attention(nn.Module):
         self.heads = heads
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
-        self.q_norm = nn.LayerNorm(dim // heads) if qk_norm else None
-        self.k_norm = nn.LayerNorm(dim // heads) if qk_norm else None
+        self.q_norm = nn.LayerNorm(dim // heads) if qk_norm else nn.Identity()
+        self.k_norm = nn.LayerNorm(dim // heads) if qk_norm else nn.Identity()
 
     def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """x: [B, N, dim]; rotary: cosines and sines, each [N, 2, dim / heads / 4]."""
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        if self.q_norm is not None:
-            q, k = self.q_norm(q), self.k_norm(k)
+        q, k = self.q_norm(q), self.k_norm(k)
         if rotary is not None:
             q, k = rotate(q, *rotary), rotate(k, *rotary)
         x = F.scaled_dot_product_attention(q.to(v.dtype), k.to(v.dtype), v)
@@ -67,8 +67,8 @@ class Block(nn.Module):
         self.ls2 = LayerScale(dim, layerscale)
 
     def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor] | None = None) -> Tensor:
-        x = x + self.ls1(self.attn(self.norm1(x), rotary))
-        return x + self.ls2(self.mlp(self.norm2(x)))
+        x = self.ls1.add(x, self.attn(self.norm1(x), rotary))
+        return self.ls2.add(x, self.mlp(self.norm2(x)))
 
 
 class CrossAttention(nn.Module):

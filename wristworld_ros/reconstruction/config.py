@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields
 
+REQUIRED = ('img_size', 'embed_dim', 'depth', 'num_heads')
 HEADS = ('camera', 'wrist', 'depth', 'points', 'track')
 
 
 @dataclass(frozen=True)
 class ReconstructionConfig:
-    """Sizes of a VGGT-shaped model with a wrist head. The defaults of a field that has one suit any size.
+    """Sizes of a VGGT-shaped model with a wrist head. ``from_dict`` fills in what follows from others.
 
     img_size: side of the square image whose position embedding is stored, pixels.
     embed_dim, depth, num_heads: the aggregator (``depth`` frame blocks and as many global blocks).
     patch_embed_depth, patch_embed_heads: the DINOv2 patch embedding.
     camera_trunk_depth, camera_heads: the trunk of the camera head and of the wrist head.
-    dpt_layers: the four aggregator layers that the dense heads read (default: last quarter points of ``depth``).
+    dpt_layers: the four aggregator layers that the dense heads read.
     dpt_features, dpt_out_channels: widths of the dense heads.
     track_*: the tracker.
     patch_size: pixels. layerscale_init: start of every LayerScale. wrist_dropout: in training only.
@@ -28,13 +29,13 @@ class ReconstructionConfig:
     embed_dim: int
     depth: int
     num_heads: int
-    patch_embed_depth: int | None = None
-    patch_embed_heads: int | None = None
+    patch_embed_depth: int
+    patch_embed_heads: int
+    camera_heads: int
+    dpt_layers: tuple[int, ...]
+    dpt_out_channels: tuple[int, ...]
     camera_trunk_depth: int = 4
-    camera_heads: int | None = None
-    dpt_layers: tuple[int, ...] | None = None
     dpt_features: int = 256
-    dpt_out_channels: tuple[int, ...] | None = None
     track_features: int = 128
     track_iters: int = 4
     track_corr_levels: int = 7
@@ -48,34 +49,36 @@ class ReconstructionConfig:
     gradient_checkpointing: bool = False
 
     def __post_init__(self):
-        def fill(name, value):
-            if getattr(self, name) is None:
-                object.__setattr__(self, name, value)
-
-        fill('patch_embed_depth', self.depth)
-        fill('patch_embed_heads', self.num_heads)
-        fill('camera_heads', self.num_heads)
-        fill('dpt_layers', tuple(max((self.depth * k) // 4 - 1, 0) for k in (1, 2, 3, 4)))
-        f = self.dpt_features
-        fill('dpt_out_channels', (f, 2 * f, 4 * f, 4 * f))
         for name in ('dpt_layers', 'dpt_out_channels', 'heads'):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         self._check()
 
     @classmethod
     def from_dict(cls, config: dict) -> ReconstructionConfig:
-        """Settings from a dict; a missing or an unknown key is answered in one sentence (ValueError)."""
-        allowed = {f.name for f in fields(cls)}
-        required = {f.name for f in fields(cls) if f.default is MISSING}
-        if missing := sorted(required - set(config)):
+        """Settings from a dict. img_size, embed_dim, depth and num_heads are required; everything else has a default:
+        the patch embedding's depth and the heads of it and of the camera trunk follow the aggregator's, dpt_layers are
+        the quarter points of ``depth``, dpt_out_channels are 1, 2, 4 and 4 times dpt_features.
+
+        A missing or an unknown key, or a size that does not fit, is answered in one sentence (ValueError).
+        """
+        allowed = {field.name for field in fields(cls)}
+        if missing := [name for name in REQUIRED if name not in config]:
             raise ValueError(
-                f'The reconstruction config lacks {", ".join(missing)}; it has {", ".join(sorted(config))}.'
+                f'The reconstruction config lacks {", ".join(missing)}; it has {", ".join(sorted(config)) or "nothing"}.'
             )
         if unknown := sorted(set(config) - allowed):
             raise ValueError(
                 f'The reconstruction config has unknown keys {", ".join(unknown)}; allowed: {", ".join(sorted(allowed))}.'
             )
-        return cls(**config)
+        depth, features = config['depth'], config.get('dpt_features', cls.dpt_features)
+        derived = {
+            'patch_embed_depth': depth,
+            'patch_embed_heads': config['num_heads'],
+            'camera_heads': config['num_heads'],
+            'dpt_layers': tuple(max(depth * k // 4 - 1, 0) for k in (1, 2, 3, 4)),
+            'dpt_out_channels': (features, 2 * features, 4 * features, 4 * features),
+        }
+        return cls(**(derived | config))
 
     def to_dict(self) -> dict:
         """Every setting, ready for JSON; ``from_dict`` takes it back."""

@@ -16,7 +16,7 @@ HIDDEN = 32
 
 
 class ResidualUnit(nn.Module):
-    """relu, 3x3, relu, 3x3, plus relu(x): in the published code the first ReLU works in place."""
+    """relu, 3x3, relu, 3x3, plus relu(x): the first ReLU works in place, as in the published model. Consumes its input."""
 
     def __init__(self, features: int):
         super().__init__()
@@ -24,8 +24,8 @@ class ResidualUnit(nn.Module):
         self.conv2 = nn.Conv2d(features, features, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(x)
-        return x + self.conv2(F.relu(self.conv1(x)))
+        x = F.relu(x, inplace=True)
+        return x + self.conv2(F.relu(self.conv1(x), inplace=True))
 
 
 class FusionBlock(nn.Module):
@@ -33,15 +33,38 @@ class FusionBlock(nn.Module):
 
     def __init__(self, features: int, with_layer: bool):
         super().__init__()
-        self.resConfUnit1 = ResidualUnit(features) if with_layer else None
+        self.resConfUnit1 = ResidualUnit(features) if with_layer else nn.Identity()
         self.resConfUnit2 = ResidualUnit(features)
         self.out_conv = nn.Conv2d(features, features, 1)
 
     def forward(self, x: Tensor, layer: Tensor | None, size: tuple[int, int]) -> Tensor:
         if layer is not None:
             x = x + self.resConfUnit1(layer)
-        x = F.interpolate(self.resConfUnit2(x), size, mode='bilinear', align_corners=True)
-        return self.out_conv(x)
+        # The 1x1 convolution and the resize commute (bilinear weights sum to one); this order convolves fewer pixels.
+        return F.interpolate(self.out_conv(self.resConfUnit2(x)), size, mode='bilinear', align_corners=True)
+
+
+class Scratch(nn.Module):
+    """The convolutions after the layers' maps, under the public names."""
+
+    def __init__(self, features: int, channels: tuple[int, ...], out_channels: int | None):
+        super().__init__()
+        one, two, three, four = channels
+        self.layer1_rn = nn.Conv2d(one, features, 3, padding=1, bias=False)
+        self.layer2_rn = nn.Conv2d(two, features, 3, padding=1, bias=False)
+        self.layer3_rn = nn.Conv2d(three, features, 3, padding=1, bias=False)
+        self.layer4_rn = nn.Conv2d(four, features, 3, padding=1, bias=False)
+        self.refinenet1 = FusionBlock(features, with_layer=True)
+        self.refinenet2 = FusionBlock(features, with_layer=True)
+        self.refinenet3 = FusionBlock(features, with_layer=True)
+        self.refinenet4 = FusionBlock(features, with_layer=False)
+        width = features if out_channels is None else features // 2
+        self.output_conv1 = nn.Conv2d(features, width, 3, padding=1)
+        self.output_conv2 = nn.Sequential()
+        if out_channels is not None:
+            self.output_conv2.extend(
+                [nn.Conv2d(width, HIDDEN, 3, padding=1), nn.ReLU(inplace=True), nn.Conv2d(HIDDEN, out_channels, 1)]
+            )
 
 
 class DenseHead(nn.Module):
@@ -64,16 +87,7 @@ class DenseHead(nn.Module):
                 nn.Conv2d(channels[3], channels[3], 3, 2, 1),
             ]
         )
-        self.scratch = nn.Module()
-        for k, c in enumerate(channels, 1):
-            self.scratch.add_module(f'layer{k}_rn', nn.Conv2d(c, features, 3, padding=1, bias=False))
-            self.scratch.add_module(f'refinenet{k}', FusionBlock(features, with_layer=k < 4))
-        width = features if self.keep_features else features // 2
-        self.scratch.output_conv1 = nn.Conv2d(features, width, 3, padding=1)
-        if not self.keep_features:
-            self.scratch.output_conv2 = nn.Sequential(
-                nn.Conv2d(width, HIDDEN, 3, padding=1), nn.ReLU(), nn.Conv2d(HIDDEN, out_channels, 1)
-            )
+        self.scratch = Scratch(features, channels, out_channels)
 
     def forward(self, layers: list[Tensor], image_hw: tuple[int, int]) -> Tensor:
         """layers: four of [N, P, dim] for N views. Returns [N, out_channels, H, W] before any activation, or the
@@ -85,9 +99,9 @@ class DenseHead(nn.Module):
         for k, tokens in enumerate(layers):
             x = self.norm(tokens[:, SPECIAL:]).transpose(1, 2).unflatten(2, grid_hw)
             x = self._with_uv(self.projects[k](x), aspect)
-            maps.append(self.scratch.get_submodule(f'layer{k + 1}_rn')(self.resize_layers[k](x)))
-        one, two, three, four = maps
+            maps.append(self.resize_layers[k](x))
         s = self.scratch
+        one, two, three, four = s.layer1_rn(maps[0]), s.layer2_rn(maps[1]), s.layer3_rn(maps[2]), s.layer4_rn(maps[3])
         x = s.refinenet4(four, None, three.shape[-2:])
         x = s.refinenet3(x, three, two.shape[-2:])
         x = s.refinenet2(x, two, one.shape[-2:])

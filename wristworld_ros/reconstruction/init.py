@@ -32,9 +32,9 @@ def initialise(model: nn.Module) -> None:
             nn.init.trunc_normal_(parameter, std=STD)
     for module in model.modules():
         if isinstance(module, DenseHead) and not module.keep_features:
-            last = module.scratch.output_conv2[-1]
-            nn.init.trunc_normal_(last.weight, std=1e-2)
-            nn.init.zeros_(last.bias)
+            *_, weight, bias = module.scratch.output_conv2.parameters()
+            nn.init.trunc_normal_(weight, std=1e-2)
+            nn.init.zeros_(bias)
         elif isinstance(module, PoseRefinement):
             last = module.pose_branch.fc2
             nn.init.trunc_normal_(last.weight, std=2e-3)

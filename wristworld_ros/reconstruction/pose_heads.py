@@ -46,7 +46,7 @@ class PoseRefinement(nn.Module):
             x = gate * (plain * (1 + scale) + shift) + tokens
             for block in self.trunk:
                 x = block(x)
-            delta = self.pose_branch(self.trunk_norm(x))
+            delta = self.pose_branch(self.trunk_norm(x)).to(previous.dtype)  # summed in full precision under autocast
             pose = delta if pose is None else pose.detach() + delta
             rounds.append(torch.cat([pose[..., :7], F.relu(pose[..., 7:])], -1))
         return torch.stack(rounds)

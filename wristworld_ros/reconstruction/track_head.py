@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -118,7 +120,7 @@ def motion_embedding(motion: Tensor, channels: int) -> Tensor:
     return torch.stack([angles.sin(), angles.cos()], -1).flatten(-3)
 
 
-def position_table(places: Tensor, grid_hw: tuple[int, int], width: int) -> Tensor:
+def position_table(places: Tensor, grid_hw: Sequence[int], width: int) -> Tensor:
     """The 2-D sin-cos table of the feature grid, sampled bilinearly with border padding: [..., 2] -> [..., width].
 
     Its halves depend on the column and on the row alone, so sampling is linear interpolation along each.
