@@ -37,13 +37,13 @@ class CameraNode(Node):
         self.source: Source = open_source(settings)
         self._rate = settings.rate or self.source.rate
         self._pass: Iterator[Played] = self.source.frames(self._rate)
-        self._publishers: dict[str, tuple] = {}
+        self._senders: dict[str, tuple] = {}
         self._tf = self.create_publisher(TFMessage, '/tf', 100)
         self._tf_static = self.create_publisher(
             TFMessage, '/tf_static', QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         )
         self._told: dict[str, bytes] = {}
-        self._timer = self.create_timer(1 / self._rate, self._tick)
+        self._ticks = self.create_timer(1 / self._rate, self._tick)
         self.get_logger().info(f'playing {settings.source} as {", ".join(settings.anchors)} at {self._rate:g} Hz')
 
     def _tick(self) -> None:
@@ -53,7 +53,7 @@ class CameraNode(Node):
             played = next(self._pass, None)
         if played is None:
             self.get_logger().info('The end; nothing more is played.')
-            self._timer.cancel()
+            self._ticks.cancel()
             return
         stamp = self.get_clock().now().to_msg()
         for name, image in played.images.items():
@@ -61,9 +61,9 @@ class CameraNode(Node):
         self._publish_poses(played.cameras, stamp)
 
     def _publish(self, name: str, image: np.ndarray, camera: Camera | None, stamp) -> None:
-        if name not in self._publishers:
-            self._publishers[name] = self._make_publishers('true_wrist' if name == WRIST else f'anchor_{name}')
-        images, infos, encode = self._publishers[name]
+        if name not in self._senders:
+            self._senders[name] = self._make_publishers('true_wrist' if name == WRIST else f'anchor_{name}')
+        images, infos, encode = self._senders[name]
         header = Header(stamp=stamp, frame_id=frame_id(name))
         height, width = image.shape[:2]
         info = (
