@@ -65,7 +65,7 @@ def test_listing_is_sorted_and_skips_what_is_not_an_episode(tmp_path):
 
 
 def test_missing_and_bad_files_are_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match='episode.json is missing'):
+    with pytest.raises(FileNotFoundError, match=r'episode\.json is missing'):
         read_episode(tmp_path)
     path = _write(tmp_path / 'e', [_track(depth=False)])
     with pytest.raises(KeyError, match='it has anchor0'):
@@ -76,7 +76,7 @@ def test_missing_and_bad_files_are_named(tmp_path):
     with pytest.raises(ValueError, match='cannot be decoded'):
         read_episode(path).rgb('anchor0')
     (path / 'anchor0.mp4').unlink()
-    with pytest.raises(FileNotFoundError, match='anchor0.mp4'):
+    with pytest.raises(FileNotFoundError, match=r'anchor0\.mp4'):
         read_episode(path)
     (path / 'episode.json').write_text(json.dumps({'version': 99}))
     with pytest.raises(ValueError, match='version 99'):

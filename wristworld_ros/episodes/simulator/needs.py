@@ -8,7 +8,7 @@ from types import SimpleNamespace
 _INSTALL = "The simulator needs {name}, which is not installed; run: pip install 'wristworld-ros[sim]'"
 
 try:
-    import mujoco
+    import mujoco as mujoco
 except ImportError as error:
     raise ImportError(_INSTALL.format(name='mujoco')) from error
 

@@ -10,7 +10,6 @@ from wristworld_ros.episodes.simulator.needs import mujoco
 from wristworld_ros.episodes.simulator.scene import (
     HIDDEN_GROUP,
     OBJECT_TEXTURES,
-    SHOWN_GROUP,
     SLOTS,
     START_Q,
     TABLE_TOP,
@@ -106,7 +105,7 @@ class Randomiser:
         if task == 'place':
             reach.insert(1, items[0].radius)
         for index, radius in enumerate(reach):
-            for attempt in range(200):
+            for _ in range(200):
                 wide = index >= needed + (task == 'place')
                 limit = (0.22, 0.33) if wide else (0.16, 0.22)
                 spot = rng.uniform((-limit[0], -limit[1]), limit)

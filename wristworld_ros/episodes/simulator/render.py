@@ -96,6 +96,8 @@ class Renderer:
             eye.frustum_center, eye.frustum_width = 0.0, 0.0
             eye.frustum_bottom, eye.frustum_top, eye.frustum_near, eye.frustum_far = -top, top, near, far
         view = mujoco.MjrRect(0, 0, W, H)
+        # Bound anew each time: with two renderers in a process, pictures would else be read from the other's buffer.
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
         mujoco.mjr_render(view, self._scene, self._context)
         color, raw = self._color[: H * W * 3], self._depth[: H * W] if depth else None
         mujoco.mjr_readPixels(color, raw, view, self._context)
