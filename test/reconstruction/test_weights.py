@@ -62,3 +62,14 @@ def test_missing_and_unknown_names_are_answered_in_one_sentence(pair):
         load_public_weights(model, weights | {'aggregator.more': torch.zeros(1)})
     with pytest.raises(ValueError, match=r'lack wrist_head'):
         load_public_weights(model, {n: v for n, v in weights.items() if n != 'wrist_head.token_query'})
+
+
+def test_a_model_on_the_meta_device_takes_the_tensors_and_gets_a_fresh_wrist_head(pair):
+    _, weights = pair
+    with torch.device('meta'):
+        model = ReconstructionModel.from_config(TINY)
+    load_public_weights(model, {name: value for name, value in weights.items() if not name.startswith('wrist_head.')})
+    assert not any(value.is_meta for value in model.state_dict().values())
+    with torch.no_grad():
+        out = model.eval()(torch.rand(1, 2, 3, 28, 28))
+    assert (out.wrist_pose_enc[-1, ..., 6:] - 1).abs().max() < 0.2

@@ -5,19 +5,23 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from .init import initialise
+from .model import ReconstructionModel
+from .pose_heads import WristHead
 
 log = logging.getLogger(__name__)
 
 WRIST_PREFIX = 'wrist_head.'
 
 
-def load_public_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> str:
+def load_public_weights(model: ReconstructionModel, weights: Mapping[str, Tensor]) -> str:
     """Load a public checkpoint, with or without a wrist head, and say in one sentence what came of it.
 
     The public VGGT file (1797 names) has no ``wrist_head.*``: the wrist head stays as it was, and the returned sentence
     says so (it is logged too). Weights of heads that the model was built without are left out and counted.
+    A model built on the meta device takes the tensors as they are, without a copy, and gets a fresh wrist head if need be.
     Raises ValueError in one sentence, before anything is changed, for a missing or unknown name or a wrong shape (the
     key, the shape found, the shape wanted).
     """
@@ -37,8 +41,11 @@ def load_public_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> str:
             raise ValueError(
                 f'{name} has shape {list(offered[name].shape)} in the weights; this model wants {list(own[name].shape)}.'
             )
-    with torch.no_grad():
-        model.load_state_dict(offered, strict=False)
+    on_meta = any(value.is_meta for value in own.values())
+    if on_meta and without_wrist:
+        model.wrist_head = WristHead(model.config).to(next(iter(offered.values())).device)
+        initialise(model.wrist_head)
+    model.load_state_dict(offered, strict=False, assign=on_meta)
     sentence = f'Loaded {len(offered)} tensors'
     if left_out:
         sentence += f', left out {len(left_out)} of heads that this model does not have'
