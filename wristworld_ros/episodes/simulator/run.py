@@ -121,7 +121,10 @@ def _work(slot: int, settings: SimulatorSettings, seed: int, out: str, jobs, res
     from wristworld_ros.episodes.simulator.record import TaskFailed, World, record_episode
 
     world = World(settings)
+    parent = os.getppid()
     while (index := jobs.get()) is not None:
+        if os.getppid() != parent:
+            return  # the one who would hear of the result is gone
         results.put((slot, 'begin', index, ''))
         kind, reason = 'failed', f'the policy failed {ATTEMPTS} times; try another seed.'
         for attempt in range(ATTEMPTS):
