@@ -1,0 +1,1 @@
+"""Rate, latency and memory on this machine."""

@@ -1,0 +1,61 @@
+"""Speed of the stream without ROS: frames a second, latency of a frame, time of each part, memory."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import numpy as np
+
+from wristworld_ros.benchmark.machine import resident_mib
+from wristworld_ros.settings import StreamSettings
+from wristworld_ros.streaming import VirtualWrist
+from wristworld_ros.streaming.model import WristModel
+from wristworld_ros.types import AnchorSet
+
+
+def pictures(frame: int, views: int, height: int = 240, width: int = 320) -> np.ndarray:
+    """A moving pattern, uint8 [V, H, W, 3]."""
+    rows, columns = np.mgrid[:height, :width].astype(np.float32)
+    images = []
+    for view in range(views):
+        phase = frame * 0.11 + view
+        red = 128 + 90 * np.sin(columns / 23 + phase)
+        green = 128 + 90 * np.sin(rows / 17 - phase)
+        blue = 128 + 90 * np.sin((rows + columns) / 31 + 2 * phase)
+        images.append(np.stack([red, green, blue], -1))
+    return np.stack(images).astype(np.uint8)
+
+
+def run_stream(model: WristModel, settings: StreamSettings, views: int, chunk: int, frames: int = 60) -> dict[str, float]:
+    """Push `frames` anchor sets of `views` 320x240 images through a stream; its figures.
+
+    latency: from the push of a frame's anchors to the moment it was ready, with pushes one after another; a camera at a
+    fixed rate adds the wait for its chunk. stage1, condition, generation: milliseconds a frame.
+    """
+    wrist = VirtualWrist(model, replace(settings, chunk=chunk))
+    sets = [AnchorSet(0, tuple(f'view{v}' for v in range(views)), pictures(i, views)) for i in range(8)]
+    stamp = 0
+
+    def push():
+        nonlocal stamp
+        stamp += 1
+        return wrist.push(replace(sets[stamp % len(sets)], stamp_ns=stamp))
+
+    for _ in range(chunk * (settings.history + 1)):  # warm up until the ring of keys and values is full
+        push()
+    start_mib, latencies = resident_mib(), []
+    parts = dict.fromkeys(('stage1', 'condition', 'generation'), 0.0)
+    started = time.perf_counter()
+    for _ in range(frames - frames % chunk):
+        latencies += [frame.latency_s for frame in push()]
+        for name in parts:
+            parts[name] += wrist.seconds[name]
+    spent = time.perf_counter() - started
+    p50, p95 = np.percentile(latencies, [50, 95])
+    return {
+        'anchors': views, 'chunk': chunk, 'steps': settings.steps, 'frames': len(latencies),
+        'frames_per_second': len(latencies) / spent, 'latency_p50_ms': float(p50) * 1e3, 'latency_p95_ms': float(p95) * 1e3,
+        **{f'{name}_ms': total / len(latencies) * 1e3 for name, total in parts.items()},
+        'memory_start_mib': start_mib, 'memory_end_mib': resident_mib(),
+    }  # fmt: skip

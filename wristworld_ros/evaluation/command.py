@@ -1,0 +1,45 @@
+"""`wristworld evaluate`."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+from wristworld_ros.options import add_options, from_options
+from wristworld_ros.settings import StreamSettings
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the command; those of the stream come from `StreamSettings`."""
+    from wristworld_ros.evaluation.evaluate import EvaluationSettings
+
+    parser.add_argument('episodes', type=Path, help='Folder of held-out episodes (`wristworld simulate` makes them).')
+    parser.add_argument('--out', type=Path, help='Folder for table.{txt,md,csv,json} and episodes/. Default: runs/evaluation-<time>.')
+    parser.add_argument(
+        '--ablation', action='append', default=[], metavar='NAME=MODEL',
+        help='A further row: its name and a model directory, as in "no SPC=runs/no_spc". May be given several times.',
+    )  # fmt: skip
+    add_options(parser.add_argument_group('what is evaluated'), EvaluationSettings)
+    stream = parser.add_argument_group('the stream')
+    add_options(stream, StreamSettings, only=('model', 'device', 'threads', 'chunk', 'history', 'near', 'wrist_fov', 'seed'))
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluate, print the table, and leave it in the folder."""
+    from wristworld_ros.evaluation.evaluate import EvaluationSettings, evaluate
+
+    ablations = {}
+    for given in args.ablation:
+        name, equals, model = given.partition('=')
+        if not (name and equals and model):
+            raise ValueError(f'--ablation got {given!r}; it takes NAME=MODEL.')
+        ablations[name] = model
+    folder = args.out or Path('runs') / f'evaluation-{time.strftime("%Y%m%d-%H%M%S")}'
+    table = evaluate(
+        args.model, args.episodes, from_options(StreamSettings, args), from_options(EvaluationSettings, args),
+        ablations, folder,
+    )  # fmt: skip
+    table.write(folder)
+    print(f'\n{table.text()}\n\n{folder}')
+    return 0

@@ -1,0 +1,214 @@
+"""What a wrist video and a wrist pose are measured by. Numpy in, numbers out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from wristworld_ros.geometry import align_cameras, pose_error, project, unproject_depth
+
+_BATCH = 64
+
+
+def psnr(images: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Peak signal-to-noise ratio of each frame, dB, at most 100. images, truth: uint8 [N, H, W, 3]. Returns [N]."""
+    _same(images, truth)
+    error = ((images.astype(np.float32) - truth.astype(np.float32)) ** 2).mean((1, 2, 3), dtype=np.float64)
+    return np.minimum(10 * np.log10(255.0**2 / np.maximum(error, 1e-12)), 100.0)
+
+
+def ssim(images: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Structural similarity of each frame (Wang et al. 2004: 11x11 Gaussian, sigma 1.5), by torchmetrics.
+
+    images, truth: uint8 [N, H, W, 3], at least 11 pixels a side. Returns [N].
+    Raises ModuleNotFoundError, with the install command, where torchmetrics is missing.
+    """
+    _same(images, truth)
+    try:
+        from torchmetrics.functional.image import structural_similarity_index_measure as measure
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError("SSIM needs torchmetrics: pip install 'wristworld-ros[train]'.") from None
+    values = []
+    for start in range(0, len(images), _BATCH):
+        one, two = (_planes(x[start : start + _BATCH]) for x in (images, truth))
+        values.append(measure(one, two, data_range=255.0, reduction='none').reshape(-1).numpy())
+    return np.concatenate(values) if values else np.zeros(0)
+
+
+def gradient(images: np.ndarray) -> float:
+    """Mean gradient magnitude of the grey image, grey levels a pixel. images: uint8 [N, H, W, 3]."""
+    grey = images.astype(np.float32).mean(-1)
+    dx, dy = grey[:, :-1, 1:] - grey[:, :-1, :-1], grey[:, 1:, :-1] - grey[:, :-1, :-1]
+    return float(np.sqrt(dx**2 + dy**2).mean())
+
+
+def sharpness(images: np.ndarray, truth: np.ndarray) -> float:
+    """Mean gradient magnitude relative to the true frames': 1 is as sharp as the truth, 0 is flat."""
+    _same(images, truth)
+    return gradient(images) / max(gradient(truth), 1e-6)
+
+
+def frame_change(images: np.ndarray) -> float:
+    """Mean absolute change from frame to frame, grey levels (0 to 255); NaN for fewer than two frames."""
+    if len(images) < 2:
+        return float('nan')
+    return float(np.abs(np.diff(images.astype(np.int16), axis=0)).mean())
+
+
+def wrist_pose_errors(
+    own_anchors: np.ndarray, own_wrists: np.ndarray, true_anchors: np.ndarray, true_wrists: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Wrist pose error of each frame after one similarity alignment of the whole episode.
+
+    All are camera-from-world: anchors [T, V, 4, 4], wrists [T, 4, 4]; the own world is one frame's first anchor, the
+    true world any. The alignment fits the cameras of all frames together (`geometry.align_cameras`).
+    Returns degrees [T] and metres [T].
+    """
+    own = torch.from_numpy(np.concatenate([own_anchors.reshape(-1, 4, 4), own_wrists]))
+    true = torch.from_numpy(np.concatenate([true_anchors.reshape(-1, 4, 4), true_wrists]))
+    fit = align_cameras(own, true)
+    degrees, metres = pose_error(fit.cameras(torch.from_numpy(own_wrists)), torch.from_numpy(true_wrists))
+    return degrees.numpy(), metres.numpy()
+
+
+def own_cloud_errors(
+    own_points: np.ndarray,
+    own_K: np.ndarray,
+    own_T_wrist_world: np.ndarray,
+    anchor_depth: np.ndarray,
+    anchor_K: np.ndarray,
+    T_anchor_world: np.ndarray,
+    wrist_depth: np.ndarray,
+    wrist_K: np.ndarray,
+    T_wrist_world: np.ndarray,
+    stride: int = 8,
+    tolerance: float = 0.015,
+) -> np.ndarray:
+    """Where the own wrist camera puts the own points that the true wrist camera sees on a grid of pixels.
+
+    A grid of the true wrist's pixels is unprojected by the true depth and looked up in each anchor; where the anchor
+    truly sees that point (depths agree within `tolerance`, metres), the own point of that anchor pixel is projected by
+    the own wrist camera. Its distance from the grid pixel is the error: what a condition map is off by, in wrist pixels.
+
+    own_points: float [V, h, w, 3], own world, at any resolution. own_K [3, 3], own_T_wrist_world [4, 4].
+    anchor_depth: float [V, H, W], metres, 0 unknown; anchor_K [V, 3, 3]; T_anchor_world [V, 4, 4].
+    wrist_depth: float [H', W'], metres; wrist_K [3, 3]; T_wrist_world [4, 4]. own_K and wrist_K are for one image size.
+    Returns float [M], pixels, at most the wrist image's diagonal (points behind the camera count as that).
+    """
+    height, width = wrist_depth.shape
+    diagonal = float(np.hypot(height, width))
+    grid_y, grid_x = (x.ravel() for x in np.mgrid[stride // 2 : height : stride, stride // 2 : width : stride])
+    world = unproject_depth(
+        torch.from_numpy(wrist_depth.astype(np.float64)), torch.from_numpy(wrist_K), torch.from_numpy(T_wrist_world)
+    ).numpy()[grid_y, grid_x]
+    known = wrist_depth[grid_y, grid_x] > 0
+    errors = []
+    for view, depth in enumerate(anchor_depth):
+        uv, z = _project(world, anchor_K[view], T_anchor_world[view])
+        with np.errstate(invalid='ignore'):
+            column, row = np.round(uv[:, 0]), np.round(uv[:, 1])
+        inside = known & (z > 0) & (column >= 0) & (column < depth.shape[1]) & (row >= 0) & (row < depth.shape[0])
+        index = np.flatnonzero(inside)
+        seen = index[np.abs(depth[row[index].astype(int), column[index].astype(int)] - z[index]) < tolerance]
+        if not len(seen):
+            continue
+        points = _sample(own_points[view], uv[seen], depth.shape)
+        own_uv, own_z = _project(points, own_K, own_T_wrist_world)
+        error = np.hypot(own_uv[:, 0] - grid_x[seen], own_uv[:, 1] - grid_y[seen])
+        error[~(own_z > 0) | ~np.isfinite(error)] = diagonal
+        errors.append(np.minimum(error, diagonal))
+    return np.concatenate(errors) if errors else np.zeros(0)
+
+
+def lpips_from(path: Path) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """LPIPS from a local TorchScript file: a module that takes two float [N, 3, H, W] in -1..1 and returns [N] (or [N, 1, 1, 1]).
+
+    Returns a function of uint8 [N, H, W, 3] twice to [N]. Raises FileNotFoundError, one sentence, when it is missing.
+    """
+    module = _scripted(path, 'LPIPS')
+
+    @torch.inference_mode()
+    def distance(images: np.ndarray, truth: np.ndarray) -> np.ndarray:
+        parts = []
+        for start in range(0, len(images), _BATCH):
+            one, two = (_planes(x[start : start + _BATCH]) / 127.5 - 1 for x in (images, truth))
+            parts.append(module(one, two).reshape(-1).numpy())
+        return np.concatenate(parts)
+
+    return distance
+
+
+def fvd_from(path: Path, frames: int = 16) -> Callable[[list[np.ndarray], list[np.ndarray]], float]:
+    """Frechet video distance from a local TorchScript I3D (`i3d_torchscript.pt`, 400 features a clip).
+
+    Returns a function of two lists of videos, uint8 [T, H, W, 3], cut into clips of `frames`. Raises FileNotFoundError.
+    """
+    module = _scripted(path, 'FVD')
+
+    @torch.inference_mode()
+    def features(videos: list[np.ndarray]) -> np.ndarray:
+        clips = [v[i : i + frames] for v in videos for i in range(0, len(v) - frames + 1, frames)]
+        if len(clips) < 2:
+            raise ValueError(f'FVD needs two clips of {frames} frames or more; evaluate more episodes.')
+        rows = []
+        for clip in clips:
+            video = torch.from_numpy(np.ascontiguousarray(clip)).permute(3, 0, 1, 2)[None].float()
+            rows.append(module(video, rescale=True, resize=True, return_features=True).reshape(1, -1).double().numpy())
+        return np.concatenate(rows)
+
+    return lambda videos, truth: frechet_distance(features(videos), features(truth))
+
+
+def frechet_distance(one: np.ndarray, two: np.ndarray) -> float:
+    """Frechet distance of two sets of features [N, D] taken as Gaussians (Heusel et al. 2017)."""
+    mean = ((one.mean(0) - two.mean(0)) ** 2).sum()
+    cov_one, cov_two = np.atleast_2d(np.cov(one, rowvar=False)), np.atleast_2d(np.cov(two, rowvar=False))
+    # trace of the root of a product of two positive matrices: the roots of its (real, not negative) eigenvalues.
+    roots = np.sqrt(np.maximum(np.linalg.eigvals(cov_one @ cov_two).real, 0)).sum()
+    return float(mean + np.trace(cov_one) + np.trace(cov_two) - 2 * roots)
+
+
+def _scripted(path: Path, name: str):
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f'{name} needs its weights as a local TorchScript file, and {path} is missing; docs/evaluation.md says how to make one.'
+        )
+    try:
+        return torch.jit.load(str(path), map_location='cpu').eval()
+    except RuntimeError:
+        raise ValueError(f'{path} is no TorchScript file, which {name} needs; docs/evaluation.md says how to make one.') from None
+
+
+def _sample(points: np.ndarray, uv: np.ndarray, image_hw: tuple[int, int]) -> np.ndarray:
+    """Bilinear look-up of a point map [h, w, 3] at pixels uv [M, 2] of the image it stands for. Returns [M, 3]."""
+    height, width = points.shape[:2]
+    x = np.clip((uv[:, 0] + 0.5) * width / image_hw[1] - 0.5, 0, width - 1)
+    y = np.clip((uv[:, 1] + 0.5) * height / image_hw[0] - 0.5, 0, height - 1)
+    left, top = np.minimum(x.astype(int), max(width - 2, 0)), np.minimum(y.astype(int), max(height - 2, 0))
+    right, bottom = np.minimum(left + 1, width - 1), np.minimum(top + 1, height - 1)
+    a, b = (x - left)[:, None], (y - top)[:, None]
+    above = points[top, left] * (1 - a) + points[top, right] * a
+    below = points[bottom, left] * (1 - a) + points[bottom, right] * a
+    return above * (1 - b) + below * b
+
+
+def _project(points: np.ndarray, K: np.ndarray, T_camera_world: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    uv, z = project(
+        torch.from_numpy(np.asarray(points, np.float64)),
+        torch.from_numpy(np.asarray(K, np.float64)),
+        torch.from_numpy(np.asarray(T_camera_world, np.float64)),
+    )
+    return uv.numpy(), z.numpy()
+
+
+def _planes(images: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float()
+
+
+def _same(images: np.ndarray, truth: np.ndarray) -> None:
+    if images.shape != truth.shape or images.ndim != 4 or images.shape[-1] != 3:
+        raise ValueError(f'Images {list(images.shape)} and truth {list(truth.shape)} must both be uint8 [N, H, W, 3].')
