@@ -3,7 +3,7 @@
 import torch
 from diffusers import WanTransformer3DModel
 
-from wristworld_ros.generation.attention import install_attention
+from wristworld_ros.generation.attention import AttentionPlan, attention_plan, install_attention
 
 
 @torch.no_grad()
@@ -20,16 +20,16 @@ def test_plain_pass_equals_the_unmodified_transformer():
 
 
 @torch.no_grad()
-def test_contexts_of_runs_equal_each_run_alone():
+def test_runs_along_the_batch_are_one_sequence():
     torch.manual_seed(0)
     model = WanTransformer3DModel(
         patch_size=(1, 1, 1), num_attention_heads=2, attention_head_dim=12, in_channels=4, out_channels=4,
-        text_dim=8, freq_dim=16, ffn_dim=32, num_layers=1,
+        text_dim=8, freq_dim=16, ffn_dim=32, num_layers=2,
     )  # fmt: skip
     install_attention(model)
-    attention = model.blocks[0].attn2
-    tokens, contexts = torch.randn(2, 12, 24), torch.randn(2, 3, 5, 24)
-    together = attention(tokens, contexts)
-    for run in range(3):
-        alone = attention(tokens[:, 4 * run : 4 * run + 4], contexts[:, run])
-        assert torch.allclose(together[:, 4 * run : 4 * run + 4], alone, atol=1e-6)
+    latents, timestep, context = torch.randn(2, 4, 6, 2, 3), torch.tensor([300.0, 900.0]), torch.randn(2, 5, 8)
+    wanted = model(latents, timestep, context).sample
+    runs = latents.unflatten(2, (3, 2)).transpose(1, 2).flatten(0, 1)
+    with attention_plan(model, AttentionPlan(runs=3)):
+        found = model(runs, timestep.repeat_interleave(3), context.repeat_interleave(3, 0)).sample
+    assert torch.allclose(found.unflatten(0, (2, 3)).transpose(1, 2).flatten(2, 3), wanted, atol=1e-5)

@@ -32,9 +32,11 @@ def stream(gen, clip, timestep, chunk, history, wrong_by=0, start=0):
         part = {key: value[:, :, first : first + chunk] for key, value in clip.items()}
         context = gen.context(None, gen.anchor_tokens(part['features']))
         positions = start + cache.position + torch.arange(chunk)
-        plan = AttentionPlan(positions + wrong_by * (first > 0), cache=cache)
+        plan = AttentionPlan(positions=positions + wrong_by * (first > 0), cache=cache)
         outputs.append(gen.predict(part['noisy'], part['condition'], timestep, context, plan))
-        gen.transform(part['clean'], part['condition'], torch.zeros(2), context, AttentionPlan(positions, cache=cache))
+        gen.transform(
+            part['clean'], part['condition'], torch.zeros(2), context, AttentionPlan(positions=positions, cache=cache)
+        )
         cache.advance()
     return torch.cat(outputs, dim=2)
 
@@ -72,7 +74,7 @@ def test_generate_chunk_samples_with_the_committed_history(small_gen, clip):
     first = generate_chunk(small_gen, part['noisy'], part['condition'], context, cache, steps=2)
     assert (cache.chunks, cache.position) == (1, 2)
     commit_chunk(small_gen, first, part['condition'], context, other)
-    plan = AttentionPlan(torch.tensor([2, 3]), cache=other)
+    plan = AttentionPlan(positions=torch.tensor([2, 3]), cache=other)
     velocity = small_gen.guided_velocity(part['condition'], context, plan=plan)
     wanted = euler_sample(velocity, part['noisy'], small_gen.sigmas(2))
     found = generate_chunk(small_gen, part['noisy'], part['condition'], context, cache, steps=2, commit=False)

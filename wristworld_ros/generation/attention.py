@@ -21,11 +21,14 @@ from .cache import KVCache
 class AttentionPlan:
     """How one pass of the transformer attends.
 
-    positions: int64 [frames], position in time of each frame (after the temporal patch), or None for 0, 1, 2, ...
-    mask: bool [B or 1, 1, L, L], True where a query (row) sees a key, or None for all. cache: K/V of earlier chunks;
+    runs: a sequence may be handed over as so many equal runs of frames along the batch, sequence-major ([B * runs, C,
+    T / runs, h, w]). Each run then has its own timestep and context, which is all the rest of a block needs; only
+    self-attention puts the runs together. positions: int64 [frames], position in time of each frame of the whole
+    sequence (after the temporal patch), or None for 0, 1, 2, ... mask: bool [B or 1, 1, L, L], True where a query (row) sees a key, or None for all. cache: K/V of earlier chunks;
     the pass then holds one chunk, and no gradients.
     """
 
+    runs: int = 1
     positions: torch.Tensor | None = None
     mask: torch.Tensor | None = None
     cache: KVCache | None = None
@@ -63,9 +66,9 @@ class WanRotary(nn.Module):
         return torch.polar(torch.ones_like(angles), angles).to(torch.complex64)
 
     def forward(self, hidden_states: torch.Tensor) -> _Rotation:
-        """hidden_states: [B, C, T, H, W], before the patches. Returns rotations for its tokens, in their order."""
+        """hidden_states: [B * runs, C, T / runs, H, W], before the patches. Returns rotations for a sequence's tokens."""
         frames, height, width = (n // p for n, p in zip(hidden_states.shape[2:], self.patch_size, strict=True))
-        device = hidden_states.device
+        device, frames = hidden_states.device, frames * self.plan.runs
         t = torch.arange(frames, device=device) if self.plan.positions is None else self.plan.positions.to(device)
         grids = [
             self._turns(t, self.sizes[0]).view(frames, 1, 1, -1),
@@ -83,57 +86,38 @@ def _rotate(x: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
 
 
 class SelfAttention:
-    """Processor of a self-attention layer: rotary embedding, then attention under the pass's plan."""
+    """Processor of a self-attention layer: rotary embedding, then attention under the pass's plan.
+
+    Cross-attention keeps the library's own.
+    """
 
     def __init__(self, layer: int):
         self.layer = layer
 
     def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, rotary_emb=None):
-        """hidden_states: [B, L, C]. Returns the same shape."""
-        split = (attn.heads, -1)
-        q = attn.norm_q(attn.to_q(hidden_states)).unflatten(2, split).transpose(1, 2)
-        k = attn.norm_k(attn.to_k(hidden_states)).unflatten(2, split).transpose(1, 2)
-        v = attn.to_v(hidden_states).unflatten(2, split).transpose(1, 2)
-        q, k = _rotate(q, rotary_emb.turns), _rotate(k, rotary_emb.turns)
-        q, k = q.to(v.dtype), k.to(v.dtype)
-        if rotary_emb.plan.cache is not None:
-            k, v = rotary_emb.plan.cache.append(self.layer, k, v)
+        """hidden_states: [B * runs, L / runs, C]. Returns the same shape."""
+        plan = rotary_emb.plan
+
+        def heads(x: torch.Tensor) -> torch.Tensor:
+            return x.unflatten(0, (-1, plan.runs)).flatten(1, 2).unflatten(2, (attn.heads, -1)).transpose(1, 2)
+
+        v = heads(attn.to_v(hidden_states))
+        q = _rotate(heads(attn.norm_q(attn.to_q(hidden_states))), rotary_emb.turns).to(v.dtype)
+        k = _rotate(heads(attn.norm_k(attn.to_k(hidden_states))), rotary_emb.turns).to(v.dtype)
+        if plan.cache is not None:
+            k, v = plan.cache.append(self.layer, k, v)
             q = q.to(k.dtype)
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=rotary_emb.plan.mask)
-        out = out.transpose(1, 2).flatten(2).to(hidden_states.dtype)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=plan.mask)
+        out = out.transpose(1, 2).reshape(hidden_states.shape).to(hidden_states.dtype)
         return attn.to_out[1](attn.to_out[0](out))
 
 
-class CrossAttention:
-    """Processor of a cross-attention layer.
-
-    The context is [B, S, C], seen by all tokens, or [B, G, S, C]: the tokens are then G equal runs (chunks), and each
-    run sees its own context only. Folding the runs into the batch needs no mask and does no work twice.
-    """
-
-    def __call__(self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, rotary_emb=None):
-        """hidden_states: [B, L, C]. Returns the same shape."""
-        shape = hidden_states.shape
-        split = (attn.heads, -1)
-        if encoder_hidden_states.ndim == 4:
-            groups = encoder_hidden_states.shape[1]
-            hidden_states = hidden_states.reshape(shape[0] * groups, shape[1] // groups, shape[2])
-            encoder_hidden_states = encoder_hidden_states.flatten(0, 1)
-        q = attn.norm_q(attn.to_q(hidden_states)).unflatten(2, split).transpose(1, 2)
-        k = attn.norm_k(attn.to_k(encoder_hidden_states)).unflatten(2, split).transpose(1, 2)
-        v = attn.to_v(encoder_hidden_states).unflatten(2, split).transpose(1, 2)
-        out = F.scaled_dot_product_attention(q.to(v.dtype), k.to(v.dtype), v)
-        out = out.transpose(1, 2).flatten(2).to(hidden_states.dtype)
-        return attn.to_out[1](attn.to_out[0](out)).reshape(shape)
-
-
 def install_attention(transformer: nn.Module) -> None:
-    """Give a ``WanTransformer3DModel`` the rotary embedding and processors of this module (its weights stay)."""
+    """Give a ``WanTransformer3DModel`` this module's rotary embedding and self-attention (its weights stay)."""
     config = transformer.config
     transformer.rope = WanRotary(config.attention_head_dim, tuple(config.patch_size))
     for layer, block in enumerate(transformer.blocks):
         block.attn1.set_processor(SelfAttention(layer))
-        block.attn2.set_processor(CrossAttention())
 
 
 @contextmanager

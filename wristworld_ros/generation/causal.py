@@ -114,7 +114,7 @@ def block_causal_predict(
     """Train every chunk of a clip in one pass (teacher forcing): chunk i is predicted from the clean chunks before it.
 
     noisy, clean: [B, C, T, h, w], T a multiple of chunk_frames. condition_latents: [B, condition_channels, T, h, w] or
-    None for zeros. timestep: [B], or [B, T] (equal within a chunk), 0 to 1000, of the noisy latents; the clean ones
+    None for zeros. timestep: [B], or [B, G] a chunk, 0 to 1000, of the noisy latents; the clean ones
     have 0 (they may carry a little noise, so that the model learns to live with its own errors). contexts: [B, G, S, text_dim] of ``chunk_contexts``. chunk_frames, history_chunks: None for the
     configuration's. visible: int [B] or [B, G], chunks of history each noisy chunk may see (history dropping: 0).
     Returns what the network predicts for the noisy latents (``gen.settings.prediction``), their shape; ``gen.to_velocity``
@@ -134,15 +134,21 @@ def block_causal_predict(
     mask = block_causal_mask(chunks, history_chunks, visible).to(noisy.device)
     mask = mask.repeat_interleave(chunk_tokens, 1).repeat_interleave(chunk_tokens, 2)[:, None]
     positions = torch.arange(frames // patch_t, device=noisy.device).repeat(2)
-    times = timestep.reshape(batch, -1).expand(batch, frames)
+    times = timestep.reshape(batch, -1).expand(batch, chunks)
+
+    def runs(latents: torch.Tensor) -> torch.Tensor:
+        """[B, C, 2 T, h, w], history then noisy chunks -> [B * 2 G, C, chunk_frames, h, w]."""
+        return latents.unflatten(2, (-1, chunk_frames)).transpose(1, 2).flatten(0, 1)
+
     features = gen.transform(
-        torch.cat([clean, noisy], dim=2),
-        None if condition_latents is None else condition_latents.repeat(1, 1, 2, 1, 1),
-        torch.cat([torch.zeros_like(times), times], dim=1),
-        contexts.repeat(1, 2, 1, 1),
-        AttentionPlan(positions=positions, mask=mask),
+        runs(torch.cat([clean, noisy], dim=2)),
+        None if condition_latents is None else runs(condition_latents.repeat(1, 1, 2, 1, 1)),
+        torch.cat([torch.zeros_like(times), times], dim=1).flatten(),
+        contexts.repeat(1, 2, 1, 1).flatten(0, 1),
+        AttentionPlan(runs=2 * chunks, positions=positions, mask=mask),
     )
-    return gen.decode_features(features[:, :, frames:], noisy, condition_latents, times)
+    features = features.unflatten(0, (batch, 2 * chunks))[:, chunks:].transpose(1, 2).flatten(2, 3)
+    return gen.decode_features(features, noisy, condition_latents, times.repeat_interleave(chunk_frames, dim=1))
 
 
 def _chunk_plan(cache: KVCache, latents: torch.Tensor) -> AttentionPlan:

@@ -172,8 +172,8 @@ class WristGenerator(nn.Module):
         """What the network itself predicts: the velocity, or the clean sample when ``prediction`` is ``sample``.
 
         latents: [B, C, T, h, w], noisy. condition_latents: [B, condition_channels, T, h, w], or None for zeros.
-        timestep: [B], or [B, T] a frame, 0 to 1000. context: [B, S, text_dim], or [B, G, S, text_dim] for G equal runs
-        of frames. plan: how to attend, None for bidirectional. Returns latents' shape.
+        timestep: [B], or [B, T] a frame, 0 to 1000. context: [B, S, text_dim]. plan: how to attend, None for
+        bidirectional. Returns latents' shape.
         """
         features = self.transform(latents, condition_latents, timestep, context, plan)
         return self.decode_features(features, latents, condition_latents, timestep)
