@@ -95,16 +95,10 @@ class DenseHead(nn.Module):
         height, width = image_hw
         grid_hw = (height // self.patch_size, width // self.patch_size)
         aspect = width / height
-        maps = []
-        for k, tokens in enumerate(layers):
-            x = self.norm(tokens[:, SPECIAL:]).transpose(1, 2).unflatten(2, grid_hw)
-            x = self._with_uv(self.projects[k](x), aspect)
-            maps.append(self.resize_layers[k](x))
+        # Half precision pays on the large maps alone; a CPU has no fast half-precision gradients for the small ones.
+        with torch.autocast(layers[0].device.type, enabled=False):
+            one, x = self._fuse([tokens.to(self.norm.weight.dtype) for tokens in layers], grid_hw, aspect)
         s = self.scratch
-        one, two, three, four = s.layer1_rn(maps[0]), s.layer2_rn(maps[1]), s.layer3_rn(maps[2]), s.layer4_rn(maps[3])
-        x = s.refinenet4(four, None, three.shape[-2:])
-        x = s.refinenet3(x, three, two.shape[-2:])
-        x = s.refinenet2(x, two, one.shape[-2:])
         x = s.refinenet1(x, one, (2 * one.shape[-2], 2 * one.shape[-1]))
         size = (height // 2, width // 2) if self.keep_features else (height, width)
         x = F.interpolate(s.output_conv1(x), size, mode='bilinear', align_corners=True)
@@ -114,6 +108,19 @@ class DenseHead(nn.Module):
         last = s.output_conv2[2]
         with torch.autocast(x.device.type, enabled=False):  # points are metres: half precision is millimetres off
             return last(hidden.to(last.weight.dtype))
+
+    def _fuse(self, layers: list[Tensor], grid_hw: tuple[int, int], aspect: float) -> tuple[Tensor, Tensor]:
+        """The finest layer's map and the fused coarser three, both at its size."""
+        maps = []
+        for k, tokens in enumerate(layers):
+            x = self.norm(tokens[:, SPECIAL:]).transpose(1, 2).unflatten(2, grid_hw)
+            x = self._with_uv(self.projects[k](x), aspect)
+            maps.append(self.scratch.get_submodule(f'layer{k + 1}_rn')(self.resize_layers[k](x)))
+        one, two, three, four = maps
+        s = self.scratch
+        x = s.refinenet4(four, None, three.shape[-2:])
+        x = s.refinenet3(x, three, two.shape[-2:])
+        return one, s.refinenet2(x, two, one.shape[-2:])
 
     def _with_uv(self, x: Tensor, aspect: float) -> Tensor:
         if self.keep_features:

@@ -28,10 +28,14 @@ def zoom_and_roll(rgb, depth, K, T_camera_world, zoom: float, roll: float, size:
     return warped, warped_depth, K_new, R @ T_camera_world
 
 
-def jitter_colors(rgb: np.ndarray, rng: np.random.Generator, strength: float = 1.0) -> np.ndarray:
-    """Gain for each channel, contrast and gamma, drawn once for the image; uint8 [H, W, 3] in and out."""
+def color_table(rng: np.random.Generator, strength: float = 1.0) -> np.ndarray:
+    """Random gain for each channel, brightness and gamma as a look-up table, uint8 [256, 3]."""
     gain = np.exp(rng.normal(0, 0.06 * strength, 3) + rng.normal(0, 0.12 * strength))
     gamma = np.exp(rng.normal(0, 0.12 * strength))
     ramp = np.linspace(0, 1, 256)[:, None] ** gamma * gain[None]
-    table = np.clip(ramp * 255, 0, 255).astype(np.uint8)
-    return np.stack([table[rgb[..., c], c] for c in range(3)], axis=-1)
+    return np.clip(ramp * 255, 0, 255).astype(np.uint8)
+
+
+def recolor(rgb: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """A look-up table [256, 3] applied to uint8 [..., 3]."""
+    return np.stack([table[:, c][rgb[..., c]] for c in range(3)], axis=-1)

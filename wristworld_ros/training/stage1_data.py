@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import IterableDataset
 
-from wristworld_ros.training.augmentation import jitter_colors, zoom_and_roll
+from wristworld_ros.training.augmentation import color_table, recolor, zoom_and_roll
 from wristworld_ros.training.frames import PackedEpisode, packed_episodes
 
 
@@ -42,7 +42,7 @@ def _view(episode: PackedEpisode, view: int, t: int, rng, sampling: Stage1Sampli
         rng.uniform(-sampling.roll, sampling.roll),
         sampling.size,
     )
-    return jitter_colors(rgb, rng, sampling.color), depth, K, T
+    return recolor(rgb, color_table(rng, sampling.color)), depth, K, T
 
 
 def draw(episode: PackedEpisode, views: int, rng: np.random.Generator, sampling: Stage1Sampling) -> dict[str, np.ndarray]:
