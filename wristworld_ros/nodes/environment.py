@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 PACKAGE = 'wristworld_ros'
+PROFILE_VARIABLES = {'old': 'FASTRTPS_DEFAULT_PROFILES_FILE', 'new': 'FASTDDS_DEFAULT_PROFILES_FILE'}
 
 
 def prepare() -> None:
@@ -19,9 +20,13 @@ def prepare() -> None:
     if (Path(sys.prefix) / 'share/ament_index').is_dir() and sys.prefix not in prefixes:
         os.environ['AMENT_PREFIX_PATH'] = os.pathsep.join([*prefixes, sys.prefix])
     profile = share() / 'config/fastdds_shared_memory.xml'
-    names = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')  # the second: before Fast DDS 3
-    if profile.is_file() and not any(name in os.environ for name in names):
-        os.environ.update(dict.fromkeys(names, str(profile)))
+    if profile.is_file() and not any(name in os.environ for name in PROFILE_VARIABLES.values()):
+        os.environ[profile_variable()] = str(profile)
+
+
+def profile_variable() -> str:
+    """The variable in which Fast DDS looks for its profile; it was renamed after Jazzy."""
+    return PROFILE_VARIABLES['old' if os.environ.get('ROS_DISTRO') in ('humble', 'iron', 'jazzy') else 'new']
 
 
 def share() -> Path:

@@ -39,9 +39,10 @@ class Outputs:
         self._node, self._health = node, health
         self._wrist_frame, self._publish_tf = settings.wrist_frame, settings.publish_tf
         reliability = ReliabilityPolicy.RELIABLE if settings.reliable else ReliabilityPolicy.BEST_EFFORT
-        qos = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=2, reliability=reliability)
 
-        def publisher(kind, topic, profile=qos):
+        def publisher(kind, topic, depth=2, reliability=reliability):
+            # One profile each: rclpy writes the user's overrides into the object it is given.
+            profile = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=depth, reliability=reliability)
             options = QoSOverridingOptions.with_default_policies()
             return node.create_lifecycle_publisher(kind, topic, profile, qos_overriding_options=options)
 
@@ -51,7 +52,7 @@ class Outputs:
         self._view = publisher(WristView, 'wrist/view')
         self._condition = publisher(Image, 'wrist/condition/image_raw')
         self._points = publisher(PointCloud2, 'points')
-        self._tf = publisher(TFMessage, '/tf', QoSProfile(depth=100))
+        self._tf = publisher(TFMessage, '/tf', 100, ReliabilityPolicy.RELIABLE)
 
     def destroy(self) -> None:
         for publisher in (self._image, self._info, self._pose, self._view, self._condition, self._points, self._tf):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Callable
-from functools import partial
+from functools import partial, wraps
 
 import cv2
 import numpy as np
@@ -33,7 +34,6 @@ from wristworld_ros.settings import NodeSettings
 from wristworld_ros.streaming import VirtualWrist, load_model
 from wristworld_ros.types import AnchorSet, WristFrame
 
-SENSOR = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
 
@@ -47,6 +47,20 @@ def load(settings: NodeSettings, say: Callable[[str], None]) -> tuple[Stream, st
         stream.push(AnchorSet(stamp_ns=stamp, names=tuple(settings.anchors), images=blank))
     stream.reset()
     return stream, str(model.device)
+
+
+def logged(transition: Callable) -> Callable:
+    """A transition whose exceptions reach the log; rclpy turns them into an error state without a word."""
+
+    @wraps(transition)
+    def run(self, state: LifecycleState) -> TransitionCallbackReturn:
+        try:
+            return transition(self, state)
+        except Exception:
+            self.get_logger().error(f'{transition.__name__} failed:\n{traceback.format_exc()}')
+            raise
+
+    return run
 
 
 class VirtualWristNode(LifecycleNode):
@@ -91,6 +105,7 @@ class VirtualWristNode(LifecycleNode):
 
     # Lifecycle
 
+    @logged
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the model and warm it up."""
         self._clear_run()
@@ -119,35 +134,31 @@ class VirtualWristNode(LifecycleNode):
         self._sync = AnchorSync(tuple(settings.anchors), slop, jump)
         return super().on_configure(state)
 
+    @logged
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Listen to the cameras."""
         self._forget()
         kind, suffix = (CompressedImage, '/compressed') if self.settings.transport == 'compressed' else (Image, '')
         for name in self.settings.anchors:
-            options = QoSOverridingOptions.with_default_policies()
-            image, info = f'anchor_{name}/image_raw{suffix}', f'anchor_{name}/camera_info'
-            self._inputs += [
-                self.create_subscription(
-                    kind, image, partial(self._on_image, name), SENSOR, qos_overriding_options=options
-                ),
-                self.create_subscription(
-                    CameraInfo, info, partial(self._on_info, name), SENSOR, qos_overriding_options=options
-                ),
-            ]
+            self._listen(kind, f'anchor_{name}/image_raw{suffix}', partial(self._on_image, name))
+            self._listen(CameraInfo, f'anchor_{name}/camera_info', partial(self._on_info, name))
         self._heard = dict.fromkeys(self.settings.anchors, self._now())
         self._active = True
         return super().on_activate(state)
 
+    @logged
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop listening; the weights stay."""
         self._quiet()
         return super().on_deactivate(state)
 
+    @logged
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Free the model."""
         self.stop()
         return super().on_cleanup(state)
 
+    @logged
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         self.stop()
         return super().on_shutdown(state)
@@ -181,6 +192,11 @@ class VirtualWristNode(LifecycleNode):
         return not self._abandoned
 
     # In
+
+    def _listen(self, kind: type, topic: str, callback: Callable) -> None:
+        qos = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+        options = QoSOverridingOptions.with_default_policies()
+        self._inputs.append(self.create_subscription(kind, topic, callback, qos, qos_overriding_options=options))
 
     def _on_info(self, name: str, msg: CameraInfo) -> None:
         self._infos[name] = msg

@@ -1,0 +1,64 @@
+"""The virtual wrist camera with cameras to watch: a simulated arm, or your own videos.
+
+ros2 launch wristworld_ros demo.launch.py
+ros2 launch wristworld_ros demo.launch.py source:=videos anchors:=left,right videos:=left.mp4,right.mp4
+"""
+
+from pathlib import Path
+
+from ament_index_python.packages import get_package_share_directory
+from launch import LaunchDescription
+from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, OpaqueFunction
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import Node
+
+SHARE = Path(get_package_share_directory('wristworld_ros'))
+SWITCH = ['true', 'false']
+
+ARGUMENTS = [
+    DeclareLaunchArgument('source', default_value='simulator', description='What the cameras show.', choices=['simulator', 'videos']),
+    DeclareLaunchArgument('videos', default_value='', description='With source:=videos: one file an anchor, with commas.'),
+    DeclareLaunchArgument('anchors', default_value='left,right', description='Names of the anchor cameras, with commas.'),
+    DeclareLaunchArgument('camera_rate', default_value='10', description='Images a second of each camera; 0: the rate of the video.'),
+    DeclareLaunchArgument('loop', default_value='true', description='Begin again at the end of the videos.', choices=SWITCH),
+    DeclareLaunchArgument('seed', default_value='0', description='Which simulated episode comes first.'),
+]  # fmt: skip
+PASSED_ON = [
+    DeclareLaunchArgument('model', default_value='', description='A model that ships with the package, or the path of a model directory.'),
+    DeclareLaunchArgument('device', default_value='', description='Where the model runs.', choices=['', 'auto', 'cpu', 'cuda']),
+    DeclareLaunchArgument('rate', default_value='', description='Most wrist frames a second; 0: as many as the model manages.'),
+    DeclareLaunchArgument('namespace', default_value='', description='Namespace of both nodes.'),
+    DeclareLaunchArgument('autostart', default_value='true', description='Configure and activate the virtual wrist at the start.', choices=SWITCH),
+    DeclareLaunchArgument('rviz', default_value='false', description='Show anchors, wrist, cloud and frames in rviz.', choices=SWITCH),
+    DeclareLaunchArgument('params_file', default_value=str(SHARE / 'config/virtual_wrist.yaml'), description='Parameters of the virtual wrist.'),
+]  # fmt: skip
+
+
+def start(context):
+    """The camera node, once the arguments are known."""
+    given = {a.name: LaunchConfiguration(a.name).perform(context) for a in [*ARGUMENTS, *PASSED_ON]}
+    parameters = {
+        'source': given['source'],
+        'anchors': [name.strip() for name in given['anchors'].split(',')],
+        'rate': float(given['camera_rate']),
+        'loop': given['loop'] == 'true',
+        'seed': int(given['seed']),
+    }
+    if given['source'] == 'videos':
+        videos = [str(Path(name.strip()).expanduser().resolve()) for name in given['videos'].split(',') if name.strip()]
+        parameters |= {'videos': videos, 'width': 0, 'height': 0}
+    return [
+        Node(
+            package='wristworld_ros', executable='camera', name='camera', namespace=given['namespace'],
+            parameters=[parameters], output='screen', emulate_tty=True,
+        )
+    ]  # fmt: skip
+
+
+def generate_launch_description():
+    wrist = IncludeLaunchDescription(
+        PythonLaunchDescriptionSource(str(SHARE / 'launch/virtual_wrist.launch.py')),
+        launch_arguments={a.name: LaunchConfiguration(a.name) for a in [ARGUMENTS[2], *PASSED_ON]}.items(),
+    )
+    return LaunchDescription([*ARGUMENTS, *PASSED_ON, OpaqueFunction(function=start), wrist])
