@@ -6,7 +6,8 @@ import numpy as np
 import torch
 
 from wristworld_ros.generation import WristGenerator, commit_chunk, generate_chunk, new_cache
-from wristworld_ros.generation.condition import condition_latents
+from wristworld_ros.generation.autoencoders import autoencoder_from_config
+from wristworld_ros.generation.condition import condition_planes
 from wristworld_ros.generation.sampling import shared_noise
 from wristworld_ros.streaming.reconstructor import resize_images
 from wristworld_ros.types import ConditionMap
@@ -26,12 +27,14 @@ class ChunkStream:
         self.generator, self.latent_hw = generator, latent_hw
         self.chunk, self.steps, self.seed, self.noise_share = chunk, steps, seed, noise_share
         self.device = next(generator.parameters()).device
+        self.autoencoder = autoencoder_from_config(generator.settings.autoencoder)
         self.cache = new_cache(generator, latent_hw, chunk_frames=chunk, history_chunks=history)
         self.reset()
 
     def reset(self) -> None:
         """Forget the video so far; the next chunk is a first chunk."""
         self.cache.reset()
+        self.autoencoder.reset()
         self._random = torch.Generator().manual_seed(self.seed)
         self._base = None
         self._uncommitted = None
@@ -42,9 +45,8 @@ class ChunkStream:
         if len(conditions) != self.chunk or len(anchors) != self.chunk:
             raise ValueError(f'This stream takes chunks of {self.chunk} frames, not {len(conditions)}.')
         self._commit()
-        image = torch.stack([c.image for c in conditions])
-        depth = torch.stack([c.depth for c in conditions])
-        condition = condition_latents(image[None], depth[None], self.generator.settings)
+        planes = condition_planes(torch.stack([c.image for c in conditions]), torch.stack([c.depth for c in conditions]))
+        condition = self.autoencoder.encode_next(planes.transpose(0, 1)[None])
         context = self._context(anchors)
         shape = (1, self.generator.settings.latent_channels, self.chunk, *self.latent_hw)
         noise, self._base = shared_noise(shape, self.noise_share, self._base, self._random)
@@ -52,7 +54,7 @@ class ChunkStream:
             self.generator, noise.to(self.device), condition, context, self.cache, self.steps, commit=False
         )
         self._uncommitted = (latents, condition, context)
-        video = decode_pixels(latents, self.generator)
+        video = self.autoencoder.decode_next(latents)
         pixels = ((video[0].permute(1, 2, 3, 0) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
         return list(pixels.cpu().numpy())
 

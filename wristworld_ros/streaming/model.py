@@ -168,3 +168,27 @@ def save_model(model: WristModel, folder: Path, half: bool = True) -> dict[str, 
         save_file(tensors, path)
         hashes[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
     return hashes
+
+
+def tiny_random_model(seed: int = 0, device: str = 'cpu') -> WristModel:
+    """A model of the same classes with random weights, as small as they get: for tests of everything but quality."""
+    torch.manual_seed(seed)
+    stage1 = {
+        'img_size': 56, 'embed_dim': 16, 'depth': 4, 'num_heads': 2, 'patch_embed_depth': 1, 'patch_embed_heads': 2,
+        'camera_trunk_depth': 1, 'camera_heads': 2, 'dpt_features': 8, 'dpt_out_channels': [8, 8, 8, 8],
+        'heads': ['camera', 'wrist', 'points'],
+    }  # fmt: skip
+    generator = {
+        'dim': 16, 'ffn_dim': 32, 'text_dim': 16, 'freq_dim': 16, 'num_heads': 2, 'num_layers': 1, 'clip_dim': 16,
+        'clip_hidden': 16, 'max_frames': 16, 'max_views': 4, 'context_length': 66, 'sampling_steps': 1,
+        'cfg_scale': 1.0, 'shift': 1.0, 'in_channels': 192 + 320, 'out_channels': 8, 'patch_size': [1, 2, 2],
+        'latent_channels': 192, 'prediction': 'sample', 'text': 'learned',
+        'decoder': {'factor': 8, 'widths': [8, 8, 8], 'noise_channels': 16},
+        'anchor_encoder': {'image_size': 32, 'dim': 16, 'num_heads': 2, 'num_layers': 2, 'patch_size': 16},
+        'autoencoder': {'kind': 'pixel_unshuffle', 'factor': 8},
+    }  # fmt: skip
+    config = ModelConfig(
+        name='tiny_random', stage1=stage1, generator=generator, anchor_width=56, wrist_hw=(32, 32),
+        cloud=CloudSettings(upsample=1, edge=0.0, radius=2, near=0.01),
+    )  # fmt: skip
+    return WristModel(config, ReconstructionModel.from_config(stage1), WristGenerator.from_config(generator), device)
