@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from wristworld_ros.demo.settings import DemoSettings
 from wristworld_ros.options import add_options, from_options
 from wristworld_ros.settings import StreamSettings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the command; those of the stream come from `StreamSettings`."""
-    from wristworld_ros.demo.run import DemoSettings
-
     parser.add_argument(
         '--anchors', nargs='+', type=Path, metavar='VIDEO',
         help='Videos of one scene, one an anchor camera, that run side by side. Default: the simulated Franka arm.',
@@ -25,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run it; the last line printed is the report's folder."""
-    from wristworld_ros.demo.run import DemoSettings, run_demo
+    from wristworld_ros.demo.run import run_demo
 
     folder = run_demo(
         from_options(DemoSettings, args), from_options(StreamSettings, args), args.anchors, args.wrist, args.out

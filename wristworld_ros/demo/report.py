@@ -40,7 +40,7 @@ class Live:
 
 def needs() -> None:
     """ModuleNotFoundError with the install command when a library of the report is missing."""
-    for module, package in (('matplotlib', 'matplotlib'), ('PIL', 'Pillow'), ('jinja2', 'jinja2'), ('torchmetrics', 'torchmetrics')):
+    for module, package in (('matplotlib', 'matplotlib'), ('PIL', 'Pillow'), ('jinja2', 'jinja2'), ('skimage', 'scikit-image')):
         try:
             __import__(module)
         except ModuleNotFoundError:
@@ -145,7 +145,7 @@ def trust(recording: Recording, quality: Quality | None, live: Live) -> dict:
 
 def _domain(recording: Recording) -> str:
     """What the model has seen, against what it was shown."""
-    model = recording.head.get('model', 'the model')
+    model = recording.head.get('model_name', 'the model')
     tiny = 'sim_tiny' in model
     if recording.head.get('source') == 'simulator':
         start = f'The scenes come from the simulator that {model} was trained in' if tiny else 'The scenes come from a simulator'

@@ -17,9 +17,9 @@ def run(args: argparse.Namespace) -> int:
     """Render; the last line printed is the report's folder."""
     from wristworld_ros.demo.report import render_report
     from wristworld_ros.evaluation.baselines import MEAN_WRIST, mean_wrist
-    from wristworld_ros.streaming.model import EMBEDDED
 
-    model = EMBEDDED / args.model if (EMBEDDED / args.model).is_dir() else Path(args.model)
+    shipped = Path(__file__).parent.parent / 'models' / args.model
+    model = shipped if shipped.is_dir() else Path(args.model)
     image = mean_wrist(model, (128, 128)) if (model / MEAN_WRIST).is_file() else None
     folder = args.out or args.recording.parent
     render_report(args.recording, folder, image)

@@ -7,7 +7,7 @@ import json
 import shlex
 import sys
 import time
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import av
@@ -16,22 +16,10 @@ from tqdm import tqdm
 from wristworld_ros.benchmark import machine
 from wristworld_ros.demo.processes import Child, DemoError, Family, ros_parameters, wait_for
 from wristworld_ros.demo.report import needs, render_report
-from wristworld_ros.settings import CameraSettings, NodeSettings, StreamSettings, check, setting
+from wristworld_ros.demo.settings import DemoSettings
+from wristworld_ros.settings import CameraSettings, NodeSettings, StreamSettings, check
 
 CAMERA, NODE, RECORDER = 'camera node', 'virtual_wrist node', 'recorder'
-# Far from the seeds that training sets are made with.
-DEMO_SEED = 900_000
-
-
-@dataclass(frozen=True)
-class DemoSettings:
-    """What the demonstration runs on, and for how long."""
-
-    seconds: float = setting(60.0, 'How long is recorded, seconds.', low=1.0, high=86400.0)
-    rate: float = setting(10.0, 'Frames a second of the cameras; 0 takes that of the first video.', low=0.0, high=120.0)
-    demo_seed: int = setting(DEMO_SEED, 'With the simulator: which episodes are played.', low=0)
-    view: bool = setting(False, 'Show it live in the browser (rerun).')
-    patience: float = setting(240.0, 'How long the first wrist frame may take, seconds.', low=1.0, high=3600.0)
 
 
 def run_demo(
@@ -188,6 +176,7 @@ def _head(demo: DemoSettings, stream: StreamSettings, cameras: CameraSettings, c
     height, width = config.wrist_hw
     return {
         'about': about, 'source': cameras.source, 'date': time.strftime('%Y-%m-%d %H:%M'),
+        'model_name': config.name,
         'model': f'{config.name} ({config.licence}), wrist {width}x{height}',
         'cameras': f'{", ".join(cameras.anchors)}: {cameras.width}x{cameras.height} at {rate}',
         'videos': ', '.join(Path(v).name for v in cameras.videos),

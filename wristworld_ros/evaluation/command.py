@@ -6,14 +6,13 @@ import argparse
 import time
 from pathlib import Path
 
+from wristworld_ros.evaluation.settings import EvaluationSettings
 from wristworld_ros.options import add_options, from_options
 from wristworld_ros.settings import StreamSettings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the command; those of the stream come from `StreamSettings`."""
-    from wristworld_ros.evaluation.evaluate import EvaluationSettings
-
     parser.add_argument('episodes', type=Path, help='Folder of held-out episodes (`wristworld simulate` makes them).')
     parser.add_argument('--out', type=Path, help='Folder for table.{txt,md,csv,json} and episodes/. Default: runs/evaluation-<time>.')
     parser.add_argument(
@@ -27,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate, print the table, and leave it in the folder."""
-    from wristworld_ros.evaluation.evaluate import EvaluationSettings, evaluate
+    from wristworld_ros.evaluation.evaluate import evaluate
 
     ablations = {}
     for given in args.ablation:
