@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -11,9 +12,9 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
 
 from wristworld_ros.generation import WristGenerator
+from wristworld_ros.generation.weights import load_strict, named_tensors
 from wristworld_ros.reconstruction import ReconstructionModel
 from wristworld_ros.streaming.chunks import ChunkStream
 from wristworld_ros.streaming.condition import CloudSettings, wrist_condition
@@ -116,26 +117,24 @@ def find_model(name_or_path: str) -> Path:
     return path
 
 
-def load_weights(module: nn.Module, path: Path) -> None:
-    """Load safetensors strictly; halves become float32. ModelError names file, key, shape found and shape wanted."""
+def load_weights(targets: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Fill tensors from safetensors, strictly; halves become float32.
+
+    Raises ModelError, one sentence: file, key, shape found, shape wanted, what to do.
+    """
     if not path.exists():
         raise ModelError(f'{path} is missing; copy it there from where the model came, or choose another model.')
     try:
-        weights = load_file(path)
+        load_strict(targets, load_file(path), str(path))
     except SafetensorError as e:
         raise ModelError(f'{path} cannot be read as safetensors ({e}); it may be truncated: copy it again.') from None
-    wanted = module.state_dict()
-    for key, tensor in wanted.items():
-        if key not in weights:
-            raise ModelError(f'{path} lacks {key} {list(tensor.shape)}; it does not belong to this config.json.')
-        if weights[key].shape != tensor.shape:
-            raise ModelError(
-                f'{path} has {key} as {list(weights[key].shape)}, wanted {list(tensor.shape)}; '
-                'weights and config.json must come from the same model.'
-            )
-    if extra := sorted(set(weights) - set(wanted)):
-        raise ModelError(f'{path} has {extra[0]} that this config.json does not; they must come from the same model.')
-    module.load_state_dict({k: v.to(wanted[k].dtype) for k, v in weights.items()})
+    except ValueError as e:
+        raise ModelError(str(e)) from None
+
+
+def _weight_files(stage1: ReconstructionModel, generator: WristGenerator) -> dict[str, dict[str, torch.Tensor]]:
+    """Tensors of each weight file under the public checkpoints' names."""
+    return {'stage1.safetensors': named_tensors(stage1), 'generator.safetensors': generator.release_tensors()}
 
 
 def load_model(name_or_path: str = 'sim_tiny', device: str = 'auto') -> WristModel:
@@ -148,8 +147,8 @@ def load_model(name_or_path: str = 'sim_tiny', device: str = 'auto') -> WristMod
     config = ModelConfig.read(folder / 'config.json')
     stage1 = ReconstructionModel.from_config(config.stage1)
     generator = WristGenerator.from_config(config.generator)
-    load_weights(stage1, folder / 'stage1.safetensors')
-    load_weights(generator, folder / 'generator.safetensors')
+    for name, tensors in _weight_files(stage1, generator).items():
+        load_weights(tensors, folder / name)
     return WristModel(config, stage1, generator, device)
 
 
@@ -159,14 +158,14 @@ def save_model(model: WristModel, folder: Path, half: bool = True) -> dict[str, 
     folder.mkdir(parents=True, exist_ok=True)
     model.config.write(folder / 'config.json')
     hashes = {}
-    for name, module in (('stage1', model.stage1), ('generator', model.generator)):
-        path = folder / f'{name}.safetensors'
-        tensors = {
-            k: (v.half() if half and v.is_floating_point() else v).cpu().contiguous()
-            for k, v in module.state_dict().items()
-        }
-        save_file(tensors, path)
-        hashes[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    for name, tensors in _weight_files(model.stage1, model.generator).items():
+        dtype = torch.float16 if half else torch.float32
+        stored = {k: v.detach().to('cpu', dtype).contiguous().clone() for k, v in tensors.items()}
+        for key, tensor in stored.items():
+            if not torch.isfinite(tensor).all():
+                raise ValueError(f'{folder / name}: {key} is not finite as {dtype}; save an earlier state, or half=False.')
+        save_file(stored, folder / name, metadata={'format': 'pt'})
+        hashes[name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
     return hashes
 
 
