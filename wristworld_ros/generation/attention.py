@@ -24,7 +24,7 @@ class AttentionPlan:
     runs: a sequence may be handed over as so many equal runs of frames along the batch, sequence-major ([B * runs, C,
     T / runs, h, w]). Each run then has its own timestep and context, which is all the rest of a block needs; only
     self-attention puts the runs together. positions: int64 [frames], position in time of each frame of the whole
-    sequence (after the temporal patch), or None for 0, 1, 2, ... mask: bool [B or 1, 1, L, L], True where a query (row) sees a key, or None for all. cache: K/V of earlier chunks;
+    sequence (after the temporal patch), or None for 0, 1, 2, ... mask: bool [B or 1, runs, runs] on the CPU, True where a run (row) sees a run, or None for all. cache: K/V of earlier chunks;
     the pass then holds one chunk, and no gradients.
     """
 
@@ -85,6 +85,27 @@ def _rotate(x: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
     return torch.view_as_real(pairs * turns).flatten(-2).to(x.dtype)
 
 
+def _attend_runs(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Attention in which whole runs of tokens see each other or not, without work (or a mask) for what is not seen.
+
+    q, k, v: [B, heads, runs * n, head_dim]. mask: bool [B or 1, runs, runs] on the CPU. Returns q's shape.
+    """
+    runs = mask.shape[-1]
+    size = q.shape[2] // runs
+    queries, keys, values = (x.split(size, dim=2) for x in (q, k, v))
+    outputs = []
+    for run, query in enumerate(queries):
+        seen = mask[:, run].any(0).nonzero().flatten().tolist()
+        # Samples that see less than others (dropped history) need a mask; it is the same for all of the run's queries.
+        part = mask[:, run, seen]
+        allowed = None if part.all() else part.repeat_interleave(size, 1)[:, None, None].to(q.device)
+        key, value = (torch.cat([x[i] for i in seen], dim=2) for x in (keys, values))
+        if allowed is not None:
+            allowed = allowed.expand(q.shape[0], 1, size, -1)
+        outputs.append(F.scaled_dot_product_attention(query, key, value, attn_mask=allowed))
+    return torch.cat(outputs, dim=2)
+
+
 class SelfAttention:
     """Processor of a self-attention layer: rotary embedding, then attention under the pass's plan.
 
@@ -107,7 +128,7 @@ class SelfAttention:
         if plan.cache is not None:
             k, v = plan.cache.append(self.layer, k, v)
             q = q.to(k.dtype)
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=plan.mask)
+        out = F.scaled_dot_product_attention(q, k, v) if plan.mask is None else _attend_runs(q, k, v, plan.mask)
         out = out.transpose(1, 2).reshape(hidden_states.shape).to(hidden_states.dtype)
         return attn.to_out[1](attn.to_out[0](out))
 

@@ -123,17 +123,14 @@ def block_causal_predict(
     s = gen.settings
     chunk_frames = s.chunk_frames if chunk_frames is None else chunk_frames
     history_chunks = s.history_chunks if history_chunks is None else history_chunks
-    batch, _, frames, height, width = noisy.shape
+    batch, frames = noisy.shape[0], noisy.shape[2]
     if frames % chunk_frames or chunk_frames % s.patch_size[0]:
         raise ValueError(f'block_causal_predict got {frames} frames; give a multiple of chunk_frames {chunk_frames}.')
     chunks = frames // chunk_frames
     if contexts.shape[1] != chunks:
         raise ValueError(f'block_causal_predict got {contexts.shape[1]} contexts for {chunks} chunks; give one each.')
-    patch_t, patch_h, patch_w = s.patch_size
-    chunk_tokens = chunk_frames // patch_t * (height // patch_h) * (width // patch_w)
-    mask = block_causal_mask(chunks, history_chunks, visible).to(noisy.device)
-    mask = mask.repeat_interleave(chunk_tokens, 1).repeat_interleave(chunk_tokens, 2)[:, None]
-    positions = torch.arange(frames // patch_t, device=noisy.device).repeat(2)
+    mask = block_causal_mask(chunks, history_chunks, None if visible is None else visible.cpu())
+    positions = torch.arange(frames // s.patch_size[0], device=noisy.device).repeat(2)
     times = timestep.reshape(batch, -1).expand(batch, chunks)
 
     def runs(latents: torch.Tensor) -> torch.Tensor:
