@@ -17,14 +17,16 @@ class ChunkStream:
     """Generates one wrist video chunk by chunk, in memory of fixed size (a ring of keys and values).
 
     chunk: frames at once. steps: sampling steps. history: chunks seen. seed: of the noise, whose share
-    `noise_share` of variance is the same in every frame, which steadies the video.
+    `noise_share` of variance is the same in every frame, which steadies the video. use_condition, use_anchor_tokens:
+    false leaves them out, for models that were trained so.
     """
 
     def __init__(
         self, generator: WristGenerator, latent_hw: tuple[int, int], chunk: int, steps: int, history: int, seed: int,
-        noise_share: float,
+        noise_share: float, use_condition: bool = True, use_anchor_tokens: bool = True,
     ):  # fmt: skip
         self.generator, self.latent_hw = generator, latent_hw
+        self.use_condition, self.use_anchor_tokens = use_condition, use_anchor_tokens
         self.chunk, self.steps, self.seed, self.noise_share = chunk, steps, seed, noise_share
         self.device = next(generator.parameters()).device
         self.autoencoder = autoencoder_from_config(generator.settings.autoencoder)
@@ -45,8 +47,7 @@ class ChunkStream:
         if len(conditions) != self.chunk or len(anchors) != self.chunk:
             raise ValueError(f'This stream takes chunks of {self.chunk} frames, not {len(conditions)}.')
         self._commit()
-        planes = condition_planes(torch.stack([c.image for c in conditions]), torch.stack([c.depth for c in conditions]))
-        condition = self.autoencoder.encode_next(planes.transpose(0, 1)[None])
+        condition = self._condition(conditions) if self.use_condition else None
         context = self._context(anchors)
         shape = (1, self.generator.settings.latent_channels, self.chunk, *self.latent_hw)
         noise, self._base = shared_noise(shape, self.noise_share, self._base, self._random)
@@ -65,8 +66,14 @@ class ChunkStream:
             commit_chunk(self.generator, *self._uncommitted, self.cache)
         self._uncommitted = None
 
+    def _condition(self, conditions: list[ConditionMap]) -> torch.Tensor:
+        planes = condition_planes(torch.stack([c.image for c in conditions]), torch.stack([c.depth for c in conditions]))
+        return self.autoencoder.encode_next(planes.transpose(0, 1)[None])
+
     def _context(self, anchors: list[np.ndarray]) -> torch.Tensor:
         gen = self.generator
+        if not self.use_anchor_tokens:
+            return gen.context(None, None)
         size = gen.settings.anchor_encoder['image_size']
         small = np.stack([resize_images(a, (size, size)) for a in anchors], axis=1)  # [V, T, H, W, 3]
         images = torch.from_numpy(small).to(self.device).permute(0, 1, 4, 2, 3).float()[None] / 255

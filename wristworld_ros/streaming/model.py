@@ -35,6 +35,7 @@ class ModelConfig:
 
     stage1, generator: configurations of the two networks. anchor_width: pixels stage 1 runs at.
     wrist_hw: size of the wrist image. cloud: how points become condition maps. noise_share: of the sampler.
+    use_condition, use_anchor_tokens: false for models trained without them (the paper's ablations).
     """
 
     name: str
@@ -44,6 +45,8 @@ class ModelConfig:
     wrist_hw: tuple[int, int]
     cloud: CloudSettings
     noise_share: float = 0.5
+    use_condition: bool = True
+    use_anchor_tokens: bool = True
     licence: str = 'Apache-2.0'
 
     @classmethod
@@ -92,8 +95,9 @@ class WristModel:
         h, w = self.config.wrist_hw
         factor = self.config.generator['autoencoder']['factor']
         return ChunkStream(
-            self.generator, (h // factor, w // factor), chunk, steps, history, seed, self.config.noise_share
-        )
+            self.generator, (h // factor, w // factor), chunk, steps, history, seed, self.config.noise_share,
+            self.config.use_condition, self.config.use_anchor_tokens,
+        )  # fmt: skip
 
 
 def choose_device(device: str) -> str:

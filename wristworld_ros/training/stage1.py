@@ -37,6 +37,8 @@ SIM_TINY = {
     'float32_heads': False,
 }
 HEADS = ('camera', 'wrist', 'points')
+PACKED_SIZE, WRIST_SIZE = (168, 126), (128, 128)  # width, height of the frames on disk; augmentation crops and resizes
+TRAINING_ONLY = ('wrist_dropout', 'float32_heads')  # settings that a finished model does not need
 
 
 @dataclass(frozen=True)
