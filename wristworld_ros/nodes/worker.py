@@ -72,7 +72,7 @@ class ModelWorker:
         """Whether the thread lives."""
         return self._thread.is_alive()
 
-    def stop(self, timeout: float = 1.0) -> bool:
+    def stop(self, timeout: float = 0.5) -> bool:
         """Deliver nothing more and end the thread; False when it is still busy after that many seconds. It then ends by
         itself as soon as its push returns."""
         with self._wake, self._gate:
