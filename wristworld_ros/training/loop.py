@@ -14,6 +14,8 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from wristworld_ros.training.parallel import average_gradients, from_first, rank
+
 
 @dataclass(frozen=True)
 class Optimisation:
@@ -67,7 +69,8 @@ def train(
     """Train in place; returns the moving average. Resumes from `folder/last.pt` when it is there.
 
     losses(module, batch, progress) gives the terms by name; "total" is descended. `folder/log.jsonl` gets a line every
-    20 steps, with the validation's figures at each checkpoint.
+    20 steps, with the validation's figures at each checkpoint. In several processes (`parallel.run_parallel`) gradients
+    are averaged, and the first process logs, validates and saves.
     """
     folder.mkdir(parents=True, exist_ok=True)
     o = optimisation
@@ -81,8 +84,10 @@ def train(
         optimiser.load_state_dict(state['optimiser'])
         step, spent, average.updates = state['step'], state['spent'], state['step']
     started = time.monotonic() - spent
+    first = rank() == 0
     recent: dict[str, list[float]] = {}
-    bar = tqdm(total=o.steps if not o.minutes else None, initial=step, desc=folder.name, unit='step', mininterval=5)
+    bar = tqdm(total=o.steps if not o.minutes else None, initial=step, desc=folder.name, unit='step', mininterval=5,
+               disable=not first)  # fmt: skip
     stream = iter(batches)
 
     def save():
@@ -95,7 +100,7 @@ def train(
 
     module.train()
     while True:
-        progress = (time.monotonic() - started) / (o.minutes * 60) if o.minutes else step / o.steps
+        progress = from_first((time.monotonic() - started) / (o.minutes * 60) if o.minutes else step / o.steps)
         if progress >= 1:
             break
         rate = o.learning_rate * min(1, (step + 1) / o.warm_up) * 0.5 * (1 + math.cos(math.pi * progress))
@@ -105,6 +110,7 @@ def train(
             terms = losses(module, next(stream), progress)
         optimiser.zero_grad(set_to_none=True)
         terms['total'].backward()
+        average_gradients(module)
         norm = nn.utils.clip_grad_norm_(module.parameters(), o.clip)
         if not torch.isfinite(norm):
             tqdm.write(f'step {step}: the gradient is not finite; this batch is left out.')
@@ -113,6 +119,8 @@ def train(
         average.update(module)
         step += 1
         bar.update()
+        if not first:
+            continue
         for name, value in terms.items():
             recent.setdefault(name, []).append(float(value.detach()))
         if step % 20 == 0 or step % o.checkpoint_every == 0:
@@ -127,6 +135,7 @@ def train(
                     bar.set_postfix({k: f'{v:.3g}' for k, v in record.items() if k.startswith('val')})
             with open(folder / 'log.jsonl', 'a') as f:
                 f.write(json.dumps(record) + '\n')
-    save()
+    if first:
+        save()
     bar.close()
     return average.module

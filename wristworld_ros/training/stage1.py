@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from wristworld_ros.reconstruction import ReconstructionModel
 from wristworld_ros.training.frames import PackedEpisode, packed_episodes
 from wristworld_ros.training.loop import Optimisation, train
+from wristworld_ros.training.parallel import rank
 from wristworld_ros.training.stage1_data import Stage1Batches, Stage1Sampling, collate, draw
 from wristworld_ros.training.stage1_loss import Stage1Weights, stage1_losses
 
@@ -80,6 +81,7 @@ def train_stage1(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / 'config.json').write_text(json.dumps(run.model, indent=2))
     module = WithTokenTargets(ReconstructionModel.from_config(run.model), 2 * run.model['embed_dim']).to(device)
+    torch.manual_seed(run.seed + rank())  # equal weights, other dropout and noise in each process
     patch = run.model.get('patch_size', 14)
 
     def losses(module, batch, progress):
@@ -88,7 +90,7 @@ def train_stage1(
         with torch.autocast(device, enabled=False):
             return stage1_losses(out, aux.float(), batch, run.weights, patch)
 
-    loader = DataLoader(Stage1Batches(episodes, run.sampling, run.seed), batch_size=None, num_workers=run.workers,
+    loader = DataLoader(Stage1Batches(episodes, run.sampling, run.seed + rank()), batch_size=None, num_workers=run.workers,
                         prefetch_factor=4 if run.workers else None)  # fmt: skip
     fixed = _held_out_batches(held_out)
 
@@ -100,7 +102,8 @@ def train_stage1(
         return {f'val_{k}': float(np.mean([float(t[k]) for t in terms])) for k in names}
 
     average = train(module, loader, losses, run.optimisation, folder, validate if fixed else None)
-    torch.save(average.model.state_dict(), folder / 'model.pt')
+    if rank() == 0:
+        torch.save(average.model.state_dict(), folder / 'model.pt')
     return average.model
 
 

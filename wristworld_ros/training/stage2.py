@@ -19,6 +19,7 @@ from wristworld_ros.generation.sampling import add_noise, shared_noise
 from wristworld_ros.streaming.condition import CloudSettings
 from wristworld_ros.training.conditions import prepare_conditions
 from wristworld_ros.training.loop import Optimisation, train
+from wristworld_ros.training.parallel import rank
 from wristworld_ros.training.stage2_data import Stage2Clips, Stage2Sampling, collate_clips, draw_clip
 
 ANCHOR_WIDTH = 126
@@ -120,8 +121,7 @@ class ClipTrainer:
             return image_losses(shuffle(predicted.float(), factor), batch['wrist'].to(self.device), self.run)
 
     def _predict(self, gen, noisy, history, condition, sigma, contexts, chunk, visible):
-        timestep = 1000 * sigma.repeat_interleave(chunk, 1)
-        return block_causal_predict(gen, noisy, history, condition, timestep, contexts, chunk, visible=visible)
+        return block_causal_predict(gen, noisy, history, condition, 1000 * sigma, contexts, chunk, visible=visible)
 
 
 def prepare_for(
@@ -145,9 +145,10 @@ def train_stage2(
     (folder / 'config.json').write_text(json.dumps(run.model, indent=2))
     (folder / 'run.json').write_text(json.dumps(asdict(run), indent=2))
     gen = WristGenerator.from_config(run.model).to(device)
+    torch.manual_seed(run.seed + rank())  # equal weights, other noise in each process
     losses = ClipTrainer(run, device)
     loader = DataLoader(
-        Stage2Clips(conditions, run.sampling, run.seed), batch_size=None, num_workers=run.workers,
+        Stage2Clips(conditions, run.sampling, run.seed + rank()), batch_size=None, num_workers=run.workers,
         prefetch_factor=4 if run.workers else None,
     )  # fmt: skip
     fixed = _held_out_batches(held_out)
@@ -165,7 +166,8 @@ def train_stage2(
         return {k: float(np.mean(v)) for k, v in figures.items()}
 
     average = train(gen, loader, losses, run.optimisation, folder, validate if fixed else None)
-    torch.save(average.state_dict(), folder / 'model.pt')
+    if rank() == 0:
+        torch.save(average.state_dict(), folder / 'model.pt')
     return average
 
 

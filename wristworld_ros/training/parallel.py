@@ -1,0 +1,69 @@
+"""Data-parallel training: several processes, each with its own batches, one average gradient.
+
+On a CPU many small processes of one thread beat one process of many threads by far: small models are all short
+operations, and threads wait for each other at the end of each.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import nn
+
+
+def rank() -> int:
+    """This process's number, 0 for the one that logs and saves."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def run_parallel(processes: int, threads: int, function: Callable, *args) -> None:
+    """Call `function(*args)` in that many processes of so many threads (0: torch's choice), or right here for one.
+
+    The function and its arguments must be picklable. A process that fails ends all of them, with its error.
+    """
+    if processes <= 1:
+        if threads:
+            torch.set_num_threads(threads)
+        function(*args)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        store = Path(folder) / 'store'
+        mp.spawn(_start, (processes, threads or 1, store, function, args), nprocs=processes)
+
+
+def _start(index: int, processes: int, threads: int, store: Path, function: Callable, args: tuple) -> None:
+    torch.set_num_threads(threads)
+    dist.init_process_group(
+        'gloo', init_method=f'file://{store}', rank=index, world_size=processes, timeout=timedelta(hours=2)
+    )
+    try:
+        function(*args)
+    finally:
+        dist.destroy_process_group()
+
+
+def from_first(value: float) -> float:
+    """The first process's value, in all of them."""
+    if not dist.is_initialized():
+        return value
+    tensor = torch.tensor([value], dtype=torch.float64)
+    dist.broadcast(tensor, 0)
+    return float(tensor)
+
+
+def average_gradients(module: nn.Module) -> None:
+    """Replace every gradient by its mean over the processes."""
+    if not dist.is_initialized():
+        return
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    flat = torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in parameters])
+    dist.all_reduce(flat)
+    flat /= dist.get_world_size()
+    for p, g in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+        p.grad = g.view_as(p)
