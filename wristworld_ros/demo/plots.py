@@ -47,7 +47,7 @@ def latency_plot(seconds: np.ndarray, age_s: np.ndarray, model_s: np.ndarray, pa
         axes = figure.subplots(1, 2, width_ratios=[5, 1], sharey=True)
         ages, model = age_s * 1e3, model_s * 1e3
         p50, p95 = np.percentile(ages, [50, 95])
-        axes[0].scatter(seconds, ages, s=7, color=BLUE, alpha=0.35, lw=0, label='a frame')
+        axes[0].scatter(seconds, ages, s=12, color=BLUE, alpha=0.4, lw=0, label='a frame')
         axes[0].plot(seconds, _running(ages, 50), color=BLUE, lw=1.8, label=f'p50 ({p50:.0f} ms in all)')
         axes[0].plot(seconds, _running(ages, 95), color=ORANGE, lw=1.8, label=f'p95 ({p95:.0f} ms in all)')
         axes[0].plot(seconds, _running(model, 50), color=MUTED, lw=1.2, ls=(0, (3, 2)), label='of it in the model, p50')

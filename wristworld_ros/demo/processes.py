@@ -9,7 +9,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
+
+import numpy as np
 
 
 class DemoError(ValueError):
@@ -95,22 +98,30 @@ class Family:
 
 
 def ros_environment() -> dict[str, str]:
-    """Keeps the processes to themselves: loopback and a domain of their own, unless the user has chosen these."""
+    """Keeps the processes to themselves: loopback and a domain of their own, unless the user has chosen these.
+
+    They import the very package that starts them.
+    """
     domain = os.environ.get('ROS_DOMAIN_ID') or str(random.SystemRandom().randint(20, 99))
     reach = os.environ.get('ROS_AUTOMATIC_DISCOVERY_RANGE') or 'LOCALHOST'
-    return {'ROS_DOMAIN_ID': domain, 'ROS_AUTOMATIC_DISCOVERY_RANGE': reach}
+    ours = str(Path(__file__).resolve().parents[2])
+    path = os.pathsep.join([ours, *filter(None, [os.environ.get('PYTHONPATH')])])
+    return {'ROS_DOMAIN_ID': domain, 'ROS_AUTOMATIC_DISCOVERY_RANGE': reach, 'PYTHONPATH': path}
 
 
 def ros_parameters(record) -> list[str]:
     """A settings record as `--ros-args -p name:=value ...`; empty lists are left out (ROS cannot tell their type)."""
     arguments = ['--ros-args']
-    for name, value in vars(record).items():
+    for f in fields(record):
+        name, value = f.name, getattr(record, f.name)
         if isinstance(value, list | tuple):
             if not value:
                 continue
             value = '[' + ', '.join("'" + str(v).replace("'", "''") + "'" for v in value) + ']'
         elif isinstance(value, bool):
             value = str(value).lower()
+        elif f.type == 'float':
+            value = np.format_float_positional(float(value), trim='0')  # ROS takes 10 for a whole number, 10.0 for this
         elif isinstance(value, str):
             value = "'" + value.replace("'", "''") + "'"
         arguments += ['-p', f'{name}:={value}']

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +18,16 @@ from wristworld_ros.demo.quality import COPY, GENERATED, MEAN, OWN_WARP, Quality
 from wristworld_ros.demo.recording import Recording
 
 VIDEO, SHEET, POSTER, PAGE = 'side_by_side.mp4', 'contact_sheet.png', 'poster.png', 'index.html'
+# Below these the pictures show nothing of the scene, whatever their PSNR: sharpness, and coverage, 0 to 1.
+BLUR, BLIND = 0.12, 0.2
 
 
 @dataclass(frozen=True)
 class Live:
-    """What the run itself was like. Rates a second, latencies in seconds, memory in MiB."""
+    """What the run itself was like. Rates a second, latencies in seconds, memory in MiB.
+
+    reasons: an example of each kind of reason not to be fit, with how many frames had it.
+    """
 
     seconds: float
     frames: int
@@ -86,16 +92,16 @@ def summarise(recording: Recording) -> Live:
     """The run in numbers, from the wrist frames and the node's own counters."""
     seconds, ages = recording.seconds(), recording.series('age')
     span = float(seconds[-1]) if len(seconds) > 1 else 0.0
-    reasons: dict[str, int] = {}
+    alike: dict[str, list[str]] = {}
     for view in recording.views:
         if not view['fit']:
-            kind = view['reason'].split(';')[0].rstrip('.')
-            reasons[kind] = reasons.get(kind, 0) + 1
+            reason = view['reason'].split(';')[0].rstrip('.')
+            alike.setdefault(re.sub(r'[\d.]+', '#', reason), []).append(reason)
     first, last = (recording.status[i] if recording.status else {} for i in (0, -1))
     names = [k for k, v in last.items() if isinstance(v, int) and not isinstance(v, bool) and k not in ('stamp', 'memory')]
     return Live(
         seconds=span, frames=len(seconds), rate=(len(seconds) - 1) / span if span else 0.0,
-        unfit=sum(not v['fit'] for v in recording.views), reasons=reasons,
+        unfit=sum(not v['fit'] for v in recording.views), reasons={found[len(found) // 2]: len(found) for found in alike.values()},
         age_p50=float(np.percentile(ages, 50)), age_p95=float(np.percentile(ages, 95)),
         model_p50=float(np.percentile(recording.series('latency'), 50)),
         coverage=float(recording.series('coverage').mean()), confidence=float(recording.series('confidence').mean()),
@@ -134,7 +140,9 @@ def trust(recording: Recording, quality: Quality | None, live: Live) -> dict:
         shares,
     ]  # fmt: skip
     beaten = ours > max(quality.table.mean(name, 'psnr') for name in (OWN_WARP, *others))
-    if not beaten:
+    if quality.table.mean(GENERATED, 'sharpness') < BLUR or live.coverage < BLIND:
+        level, headline = 'poor', 'There is hardly anything of the scene in these pictures'
+    elif not beaten:
         level, headline = 'poor', 'A plain baseline did as well or better on these frames'
     elif ours >= 19 and fit > 0.9:
         level, headline = 'good', 'Good for where things are, not for fine detail'

@@ -114,7 +114,7 @@ def _record(seconds: float, family: Family, recorder: Child, progress: bool) -> 
             bar.n = min(time.monotonic() - start, seconds)
             told = _last_told(recorder)
             if told.get('age') is not None:
-                bar.set_postfix_str(f', {told["rate"]:.1f} frames/s, {told["age"] * 1e3:.0f} ms behind', refresh=False)
+                bar.set_postfix_str(f'{told["rate"]:.1f} frames/s, {told["age"] * 1e3:.0f} ms behind', refresh=False)
             bar.refresh()
 
 
@@ -180,6 +180,6 @@ def _head(demo: DemoSettings, stream: StreamSettings, cameras: CameraSettings, c
         'model': f'{config.name} ({config.licence}), wrist {width}x{height}',
         'cameras': f'{", ".join(cameras.anchors)}: {cameras.width}x{cameras.height} at {rate}',
         'videos': ', '.join(Path(v).name for v in cameras.videos),
-        'command': shlex.join(['wristworld', *sys.argv[1:]]) if Path(sys.argv[0]).name.startswith('wristworld') else '',
+        'command': shlex.join(['wristworld', *sys.argv[1:]]) if Path(sys.argv[0]).name in ('wristworld', 'cli.py') else '',
         'machine': machine.describe(), 'settings': keep,
     }  # fmt: skip

@@ -127,7 +127,7 @@ def _clock(recording: Recording) -> tuple[int, np.ndarray]:
     seconds = recording.seconds()
     gap = float(np.median(np.diff(seconds))) if len(seconds) > 1 else 0.1
     rate = int(np.clip(round(1 / max(gap, 1e-3)), 5, 30))
-    return rate, np.arange(0, seconds[-1] + 1 / rate, 1 / rate)
+    return rate, np.arange(int(seconds[-1] * rate + 1e-6) + 1) / rate
 
 
 @functools.cache

@@ -19,6 +19,7 @@ from wristworld_ros.evaluation.truth import Truth, read_truth
 from wristworld_ros.settings import StreamSettings
 from wristworld_ros.streaming import VirtualWrist, load_model
 from wristworld_ros.streaming.model import WristModel, find_model
+from wristworld_ros.types import AnchorSet
 
 TRUTH, MEAN, COPY = 'true wrist image', 'mean wrist image', 'copy of an anchor'
 OWN_WARP, TRUE_WARP = 'warp of own geometry + inpainting', 'warp of TRUE geometry + inpainting'
@@ -29,6 +30,26 @@ class _Row:
     name: str
     model: WristModel
     stream: StreamSettings
+
+
+class _Remembering:
+    """A model that does stage 1 and the condition map of an anchor set once, however many rows share them."""
+
+    def __init__(self, model: WristModel):
+        self.config, self.device, self.stream = model.config, model.device, model.stream
+        self._model, self._known = model, {}
+
+    def reconstruct(self, anchors: AnchorSet):
+        return self._once(('reconstruction', id(anchors.images)), lambda: self._model.reconstruct(anchors))
+
+    def condition(self, reconstruction, images: np.ndarray, near: float | None = None):
+        make = lambda: self._model.condition(reconstruction, images, near)  # noqa: E731
+        return self._once(('condition', id(images), near), make)
+
+    def _once(self, key: tuple, make):
+        if key not in self._known:
+            self._known[key] = make()
+        return self._known[key]
 
 
 def evaluate(
@@ -125,7 +146,9 @@ def _mean_image(name: str, given: str, model: WristModel) -> np.ndarray | None:
 
 def _run_episode(rows: list[_Row], truth: Truth, mean: np.ndarray | None, main: WristModel, seeds: int):
     """Videos of every row (a list of seeds each), geometry figures of the generated ones, and the true video."""
-    runs = {row.name: [_stream(row, truth, s) for s in range(seeds)] for row in rows}
+    sets = [truth.anchor_set(i) for i in range(len(truth))]
+    models = {id(row.model): _Remembering(row.model) for row in rows}
+    runs = {row.name: [_stream(row, models[id(row.model)], truth, sets, s) for s in range(seeds)] for row in rows}
     common = sorted(set.intersection(*(set(run['images']) for found in runs.values() for run in found)))
     if not common:
         raise ValueError(f'No frame of this episode of {len(truth)} came out of every row; is the chunk longer than it?')
@@ -145,13 +168,13 @@ def _run_episode(rows: list[_Row], truth: Truth, mean: np.ndarray | None, main: 
     return videos, figures, truth.wrist[common]
 
 
-def _stream(row: _Row, truth: Truth, seed: int) -> dict[str, dict]:
+def _stream(row: _Row, model: _Remembering, truth: Truth, sets: list[AnchorSet], seed: int) -> dict[str, dict]:
     """One pass over an episode: images, condition maps, cameras and cloud errors by frame number."""
-    wrist = VirtualWrist(row.model, replace(row.stream, seed=row.stream.seed + seed))
+    wrist = VirtualWrist(model, replace(row.stream, seed=row.stream.seed + seed))
     number = {int(stamp): i for i, stamp in enumerate(truth.stamps_ns)}
     run: dict[str, dict] = {'images': {}, 'conditions': {}, 'cameras': {}, 'cloud': {}}
-    for i in range(len(truth)):
-        for frame in wrist.push(truth.anchor_set(i)):
+    for anchors in sets:
+        for frame in wrist.push(anchors):
             at = number[frame.stamp_ns]
             run['images'][at], run['conditions'][at] = frame.image, frame.condition
             anchors = np.stack([c.T_camera_world for c in frame.reconstruction.anchors])

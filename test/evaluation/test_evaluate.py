@@ -1,0 +1,78 @@
+"""The evaluation from start to end on small made-up episodes and a tiny model with random weights."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from wristworld_ros.episodes.format import CameraTrack, write_episode
+from wristworld_ros.evaluation.evaluate import COPY, MEAN, OWN_WARP, TRUE_WARP, TRUTH, evaluate
+from wristworld_ros.evaluation.settings import EvaluationSettings
+from wristworld_ros.settings import StreamSettings
+from wristworld_ros.streaming import tiny_random_model
+
+FRAMES = 6
+
+
+def track(name, role, rng, size=48, offset=0.0):
+    """A camera that looks at a wall half a metre away."""
+    coarse = rng.integers(0, 256, (FRAMES, size // 8, size // 8, 3), dtype=np.uint8)
+    K = np.tile(np.array([[size, 0, size / 2 - 0.5], [0, size, size / 2 - 0.5], [0, 0, 1.0]]), (FRAMES, 1, 1))
+    T = np.tile(np.eye(4), (FRAMES, 1, 1))
+    T[:, 0, 3] = offset + (0.01 * np.arange(FRAMES) if role == 'wrist' else 0)
+    depth = np.full((FRAMES, size, size), 0.5, np.float32)
+    return CameraTrack(name, role, coarse.repeat(8, 1).repeat(8, 2), K, T, depth)
+
+
+@pytest.fixture(scope='module')
+def episodes(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('episodes')
+    for seed in range(2):
+        rng = np.random.default_rng(seed)
+        cameras = [track('left', 'anchor', rng), track('right', 'anchor', rng, offset=0.2), track('wrist', 'wrist', rng, 32)]
+        write_episode(
+            folder / f'{seed:06d}', task='none', seed=seed, fps=10, success=True,
+            stamps_ns=np.arange(1, FRAMES + 1) * 10**8, cameras=cameras,
+        )  # fmt: skip
+    return folder
+
+
+@pytest.fixture(scope='module')
+def model():
+    return tiny_random_model()
+
+
+def test_every_row_is_measured_on_the_same_frames(episodes, model, tmp_path):
+    import cv2
+
+    cv2.imwrite(str(tmp_path / 'mean.png'), np.full((32, 32, 3), 99, np.uint8))
+    table = evaluate(
+        model, episodes, StreamSettings(chunk=4), EvaluationSettings(row_steps='1,2', mean_image=str(tmp_path / 'mean.png')),
+        {'no SPC': model}, tmp_path, progress=False,
+    )  # fmt: skip
+    assert list(table.rows) == [TRUTH, 'generated, 1 step', 'generated, 2 steps', 'no SPC', MEAN, COPY, OWN_WARP, TRUE_WARP]
+    assert all(len(records) == 2 for records in table.rows.values())
+    assert '2 episodes, 8 frames' in table.head['data']  # the last two of six never fill a chunk of four
+    for row in ('generated, 1 step', 'no SPC', OWN_WARP):
+        assert all(math.isfinite(table.mean(row, key)) for key in ('psnr', 'ssim', 'rotation_deg', 'position_m', 'cloud_median_px'))
+    assert table.values('no SPC', 'psnr').tolist() == table.values('generated, 1 step', 'psnr').tolist()
+    written = json.loads((tmp_path / 'episodes' / '000001.json').read_text())
+    assert written['frames'] == 4 and TRUE_WARP in written['rows']
+
+
+def test_the_same_seed_gives_the_same_table_and_steps_differ_from_the_stream_of_one(episodes, model):
+    settings = EvaluationSettings(row_steps='1', limit=1, frames=3)
+    one, two = (evaluate(model, episodes, None, settings, progress=False) for _ in range(2))
+    assert json.dumps(one.record()) == json.dumps(two.record())
+
+
+def test_what_cannot_be_evaluated_is_told_in_a_sentence(episodes, model, tmp_path):
+    with pytest.raises(ValueError, match='There are no episodes'):
+        evaluate(model, tmp_path, progress=False)
+    with pytest.raises(ValueError, match='2 anchor cameras; 3 are asked for'):
+        evaluate(model, episodes, None, EvaluationSettings(anchors=3), progress=False)
+    with pytest.raises(ValueError, match='takes whole numbers'):
+        evaluate(model, episodes, None, EvaluationSettings(row_steps='one'), progress=False)
+    with pytest.raises(ValueError, match='is the chunk longer'):
+        evaluate(model, episodes, StreamSettings(chunk=8), EvaluationSettings(row_steps='1'), progress=False)
