@@ -18,8 +18,9 @@ BELOW = {
     'streaming': {'generation', 'reconstruction', 'geometry'},
     'evaluation': {'streaming', 'generation', 'reconstruction', 'geometry', 'episodes'},
     'training': {'evaluation', 'streaming', 'generation', 'reconstruction', 'geometry', 'episodes'},
-    'benchmark': {'evaluation', 'streaming', 'generation', 'reconstruction', 'geometry', 'episodes'},
-    'demo': {'evaluation', 'streaming', 'generation', 'reconstruction', 'geometry', 'episodes'},
+    # Two commands that run the nodes, beside each other.
+    'benchmark': {'demo', 'evaluation', 'streaming', 'generation', 'reconstruction', 'geometry', 'episodes'},
+    'demo': {'benchmark', 'evaluation', 'streaming', 'generation', 'reconstruction', 'geometry', 'episodes'},
     'nodes': {'demo', 'evaluation', 'streaming', 'generation', 'reconstruction', 'geometry', 'episodes', 'msg'},
 }
 CONTRACT = {'types', 'settings', 'options'}
