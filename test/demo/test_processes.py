@@ -49,3 +49,25 @@ def test_waiting_too_long_is_told_with_what_the_processes_said(tmp_path, monkeyp
         wait_for(lambda: child.last_words() == 'still loading', family, 30, 'It')
         with pytest.raises(DemoError, match='The first frame did not come within 0 s; last words: node: still loading'):
             wait_for(lambda: False, family, 0, 'The first frame')
+
+
+def test_killing_the_parent_ends_the_children_too(tmp_path):
+    import signal
+    import subprocess
+    import sys
+    from pathlib import Path
+
+    (tmp_path / 'sleeps.py').write_text('import time\ntime.sleep(60)')
+    code = (
+        'import time\nfrom wristworld_ros.demo.processes import Family\n'
+        f'with Family({str(tmp_path / "logs")!r}) as family:\n'
+        '    print(family.start("node", "sleeps", []).process.pid, flush=True)\n    time.sleep(60)'
+    )
+    path = os.pathsep.join([str(Path(__file__).parents[2]), str(tmp_path)])
+    parent = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, text=True, env={**os.environ, 'PYTHONPATH': path})
+    pid = int(parent.stdout.readline())
+    parent.send_signal(signal.SIGTERM)
+    assert parent.wait(20) == 143
+    parent.stdout.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)

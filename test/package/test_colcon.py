@@ -90,7 +90,7 @@ def test_a_colcon_workspace_has_everything_and_the_same_type_hashes(workspace):
 
 @pytest.mark.slow
 def test_colcon_test_passes_there(workspace):
-    folder, _, colcon = workspace
+    colcon = workspace[2]
     sourced(workspace, colcon, 'test', '--return-code-on-test-failure')
     assert '0 errors, 0 failures' in sourced(workspace, colcon, 'test-result', '--all')
 
@@ -98,5 +98,7 @@ def test_colcon_test_passes_there(workspace):
 @pytest.mark.slow
 def test_a_node_of_the_workspace_starts(workspace):
     executable = workspace[0] / 'install/wristworld_ros/lib/wristworld_ros/virtual_wrist'
-    out = sourced(workspace, 'sh', '-c', f'{executable} --ros-args -p autostart:=true -p model:=/nowhere 2>&1; echo status $?')
+    out = sourced(
+        workspace, 'sh', '-c', f'{executable} --ros-args -p autostart:=true -p model:=/nowhere 2>&1; echo status $?'
+    )
     assert '/nowhere' in out and 'status 1' in out

@@ -82,7 +82,9 @@ def test_rviz_is_started_when_asked_for():
 
 def test_the_demo_has_cameras_and_the_virtual_wrist():
     entities = described('demo').entities
-    assert any(isinstance(e, IncludeLaunchDescription) for e in entities) and any(isinstance(e, OpaqueFunction) for e in entities)
+    assert any(isinstance(e, IncludeLaunchDescription) for e in entities) and any(
+        isinstance(e, OpaqueFunction) for e in entities
+    )
     found, _ = nodes('demo', source='videos', videos='a.mp4,b.mp4')
     assert [n.node_executable for n in found] == ['camera', 'virtual_wrist']
 
@@ -93,7 +95,9 @@ def test_launched_nodes_make_frames(model_folder, clip, tmp_path):
     from sensor_msgs.msg import Image
 
     params = tmp_path / 'params.yaml'
-    params.write_text('/**:\n  ros__parameters: {anchors: [left, right], min_coverage: 0.0, min_confidence: 0.0, freshness: 20.0, threads: 2}\n')
+    params.write_text(
+        '/**:\n  ros__parameters: {anchors: [left, right], min_coverage: 0.0, min_confidence: 0.0, freshness: 20.0, threads: 2}\n'
+    )
     arguments = {
         'source': 'videos', 'videos': f'{clip},{clip}', 'model': str(model_folder), 'params_file': str(params), 'camera_rate': '5',
     }  # fmt: skip
@@ -108,7 +112,11 @@ def test_launched_nodes_make_frames(model_folder, clip, tmp_path):
         'service.include_launch_description(LaunchDescription([IncludeLaunchDescription(source, launch_arguments=arguments)]))\n'
         'sys.exit(service.run())\n'
     )
-    env = {**os.environ, 'ROS_LOG_DIR': str(tmp_path), 'PATH': f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'}
+    env = {
+        **os.environ,
+        'ROS_LOG_DIR': str(tmp_path),
+        'PATH': f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}',
+    }
     process = subprocess.Popen(
         [sys.executable, '-c', program, str(LAUNCH / 'demo.launch.py'), *(f'{k}:={v}' for k, v in arguments.items())],
         env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -147,6 +155,8 @@ def clip(tmp_path):
         stream = container.add_stream('libx264', rate=10)
         stream.width, stream.height, stream.pix_fmt = 64, 48, 'yuv420p'
         for i in range(20):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((48, 64, 3), 10 * i, np.uint8), format='rgb24')))
+            container.mux(
+                stream.encode(av.VideoFrame.from_ndarray(np.full((48, 64, 3), 10 * i, np.uint8), format='rgb24'))
+            )
         container.mux(stream.encode())
     return path

@@ -52,7 +52,9 @@ def test_a_layer_imports_only_what_lies_below_it(layer):
         f'{path.relative_to(ROOT)} imports {".".join(name)}'
         for path in modules(layer)
         for name in imported(path)
-        if name[0] == 'wristworld_ros' and len(name) > 1 and name[1] not in BELOW[layer] | CONTRACT | {layer, '__version__'}
+        if name[0] == 'wristworld_ros'
+        and len(name) > 1
+        and name[1] not in BELOW[layer] | CONTRACT | {layer, '__version__'}
     ]
     assert not wrong
 
@@ -63,7 +65,17 @@ def test_every_folder_of_the_package_is_a_layer():
 
 
 def test_only_nodes_import_ros():
-    ros = {'rclpy', 'sensor_msgs', 'std_msgs', 'geometry_msgs', 'diagnostic_msgs', 'tf2_msgs', 'std_srvs', 'launch', 'launch_ros'}
+    ros = {
+        'rclpy',
+        'sensor_msgs',
+        'std_msgs',
+        'geometry_msgs',
+        'diagnostic_msgs',
+        'tf2_msgs',
+        'std_srvs',
+        'launch',
+        'launch_ros',
+    }
     wrong = [
         f'{path.relative_to(ROOT)} imports {".".join(name)}'
         for layer in BELOW

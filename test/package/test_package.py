@@ -22,7 +22,11 @@ def carried_hashes() -> dict[str, str]:
     context = rclpy.Context()
     rclpy.init(context=context)
     node = rclpy.create_node('hashes', context=context)
-    kinds = {'wristworld_ros/msg/WristView': WristView, 'wristworld_ros/msg/VirtualWristStatus': VirtualWristStatus, 'tf2_msgs/msg/TFMessage': TFMessage}
+    kinds = {
+        'wristworld_ros/msg/WristView': WristView,
+        'wristworld_ros/msg/VirtualWristStatus': VirtualWristStatus,
+        'tf2_msgs/msg/TFMessage': TFMessage,
+    }
     try:
         out = {}
         for i, (name, kind) in enumerate(kinds.items()):
@@ -76,7 +80,12 @@ def test_every_ros_package_that_is_imported_is_in_the_manifest():
     imports = re.compile(r'^\s*(?:from|import) (\w+)', re.M)
     sources = [*(ROOT / 'wristworld_ros/nodes').glob('*.py'), *(ROOT / 'launch').glob('*.py')]
     used = {name for path in sources for name in imports.findall(path.read_text())}
-    ros = {n for n in used if n.endswith(('_msgs', '_srvs', '_interfaces')) or n in ('rclpy', 'launch', 'launch_ros', 'cv_bridge', 'tf_transformations')}
+    ros = {
+        n
+        for n in used
+        if n.endswith(('_msgs', '_srvs', '_interfaces'))
+        or n in ('rclpy', 'launch', 'launch_ros', 'cv_bridge', 'tf_transformations')
+    }
     assert 'rclpy' in ros and ros <= declared
 
 

@@ -5,6 +5,10 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import NoReturn
+
+import rclpy
+from rclpy.executors import Executor, ExternalShutdownException
 
 PACKAGE = 'wristworld_ros'
 PROFILE_VARIABLES = {'old': 'FASTRTPS_DEFAULT_PROFILES_FILE', 'new': 'FASTDDS_DEFAULT_PROFILES_FILE'}
@@ -38,3 +42,23 @@ def share() -> Path:
         if prefix and (Path(prefix) / 'share' / PACKAGE).is_dir():
             return Path(prefix) / 'share' / PACKAGE
     return source
+
+
+def spin(executor: Executor) -> None:
+    """Spin until SIGINT or SIGTERM. What was under way when the signal came may fail because of it; that is no error."""
+    try:
+        executor.spin()
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    except Exception:
+        if rclpy.ok():
+            raise
+
+
+def leave(status: int) -> NoReturn:
+    """End the process now. Once the nodes are gone nothing is left to tidy up, and an interpreter that takes torch apart
+    piece by piece keeps whoever stopped the node waiting for a second or more; one whose model is still in the middle of a
+    push, in native code, may even crash."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)

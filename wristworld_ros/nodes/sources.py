@@ -95,7 +95,9 @@ class Simulator:
         self.rate = 10.0
         wanted = settings.rate or self.rate
         steps = [n for n in range(1, self.CONTROL_HZ + 1) if self.CONTROL_HZ % n == 0]
-        fps = min(steps, key=lambda n: abs(n - wanted))  # simulated frames a second; a whole number of control steps each
+        fps = min(
+            steps, key=lambda n: abs(n - wanted)
+        )  # simulated frames a second; a whole number of control steps each
         live = replace(LIVE_SETTINGS, anchors=len(settings.anchors), fps=fps, control_hz=self.CONTROL_HZ)
         if settings.width and settings.height:
             live = replace(live, anchor_width=settings.width, anchor_height=settings.height)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -14,7 +13,7 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import JumpThreshold
 from rclpy.duration import Duration
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
@@ -123,7 +122,8 @@ class VirtualWristNode(LifecycleNode):
             worker.start(alive=self.context.ok)
         except Exception as error:  # ModelError is one sentence with file and fix; others name themselves
             text = str(error) if isinstance(error, ValueError) else f'{type(error).__name__}: {error}'
-            self.get_logger().error(f'Cannot configure: {text}')
+            if self.context.ok():
+                self.get_logger().error(f'Cannot configure: {text}')
             self.health.reason = text
             self._stream = None
             self._abandoned += [] if worker.stop() else [worker]
@@ -384,24 +384,18 @@ def main(args: list[str] | None = None) -> int:
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     code = 0
-    try:
-        if node.settings.autostart and not node.autostart():
-            code = 1
-        else:
-            executor.spin()
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
+    if node.settings.autostart and not node.autostart():
+        code = int(rclpy.ok())  # stopped while it loaded is no failure
+    else:
+        environment.spin(executor)
     ended = node.stop()
     executor.shutdown()
     node.destroy_node()
     rclpy.try_shutdown()
     if not ended:
-        # The model is in the middle of a push, in native code; an interpreter that unwinds under it may crash.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+        environment.leave(code)
     return code
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    environment.leave(main())
