@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -74,7 +75,9 @@ class Family:
     """Children that live and end together; use it with `with`. They end in the opposite order of their start."""
 
     def __init__(self, logs: Path):
-        self.logs, self.children = Path(logs), []
+        self.logs = Path(logs)
+        self.children: list[Child] = []
+        self._before = None
         self.env = ros_environment()
 
     def start(self, name: str, module: str, arguments: Sequence[str], env: Mapping[str, str] | None = None) -> Child:
@@ -90,11 +93,20 @@ class Family:
             child.check()
 
     def __enter__(self) -> Family:
+        # A plain kill must not leave the children behind: they are sessions of their own.
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGTERM, _leave)
         return self
 
     def __exit__(self, *_) -> None:
         for child in reversed(self.children):
             child.stop()
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)
+
+
+def _leave(*_) -> None:
+    raise SystemExit(128 + signal.SIGTERM)
 
 
 def ros_environment() -> dict[str, str]:

@@ -60,7 +60,10 @@ def run_demo(
             print(f'Live view: {_told(recorder, "viewer")}', flush=True)
         views = recording / 'views.jsonl'
         wait_for(lambda: views.exists() or _counted(recorder), family, demo.patience, 'The first wrist frame')
-        _record(demo.seconds, family, recorder, progress)
+        try:
+            _record(demo.seconds, family, recorder, progress)
+        except KeyboardInterrupt:
+            print('\nStopped early; the report is made of what there is.', flush=True)
     page = render_report(recording, folder, _mean_wrist(stream), progress)
     print(f'Open {page} in a browser.')
     return folder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from urllib.parse import quote
 
 import numpy as np
 
@@ -12,7 +13,9 @@ TITLES = {CONDITION: 'condition map', WRIST: 'generated wrist', TRUE_WRIST: 'tru
 
 
 class LiveViewer:
-    """Serves rerun's viewer from this process; nothing is fetched from elsewhere, nothing opens by itself.
+    """Serves rerun's viewer from this process; nothing opens by itself. Pictures go uncompressed: they are small, and a
+    browser that is busy may never come to decode the newest. The page itself tries to tell its makers that it was opened
+    (rerun's own telemetry) and works without an answer.
 
     anchors: names of the anchor cameras. address: what to open in a browser.
     Raises ModuleNotFoundError, with the install command, where rerun is missing.
@@ -42,12 +45,12 @@ class LiveViewer:
         rr.init('wristworld_ros')
         server = rr.serve_grpc(grpc_port=grpc_port, default_blueprint=layout, server_memory_limit='256MB', newest_first=True)
         rr.serve_web_viewer(web_port=web_port, open_browser=False, connect_to=server)
-        self.address = f'http://localhost:{web_port}/?url={server}'
+        self.address = f'http://localhost:{web_port}/?url={quote(server, safe="")}'
 
     def picture(self, stream: str, stamp_ns: int, rgb: np.ndarray) -> None:
         """Show uint8 [H, W, 3]."""
         self._rr.set_time('stamp', timestamp=np.datetime64(stamp_ns, 'ns'))
-        self._rr.log(stream, self._rr.Image(rgb).compress(jpeg_quality=85))
+        self._rr.log(stream, self._rr.Image(rgb))
 
     def numbers(self, stamp_ns: int, record: dict) -> None:
         """Plot the age in ms, coverage and confidence of a wrist frame."""

@@ -97,6 +97,8 @@ def evaluate(
             if name != TRUTH:
                 table.whole[name] = {'fvd': video_distance(found, kept[TRUTH])}
     table.head.update(_head(main, settings, evaluation, len(opened), frames, mean is not None))
+    coverage, confidence = (table.mean(rows[0].name, key) for key in ('coverage', 'confidence'))
+    table.head['trust'] = f'{coverage:.0%} of the wrist view covered, confidence {confidence:.2f}, on average'
     return table
 
 
@@ -172,11 +174,12 @@ def _stream(row: _Row, model: _Remembering, truth: Truth, sets: list[AnchorSet],
     """One pass over an episode: images, condition maps, cameras and cloud errors by frame number."""
     wrist = VirtualWrist(model, replace(row.stream, seed=row.stream.seed + seed))
     number = {int(stamp): i for i, stamp in enumerate(truth.stamps_ns)}
-    run: dict[str, dict] = {'images': {}, 'conditions': {}, 'cameras': {}, 'cloud': {}}
+    run: dict[str, dict] = {'images': {}, 'conditions': {}, 'cameras': {}, 'cloud': {}, 'trust': {}}
     for anchors in sets:
         for frame in wrist.push(anchors):
             at = number[frame.stamp_ns]
             run['images'][at], run['conditions'][at] = frame.image, frame.condition
+            run['trust'][at] = (frame.coverage, frame.confidence)
             anchors = np.stack([c.T_camera_world for c in frame.reconstruction.anchors])
             run['cameras'][at] = (anchors, frame.camera.T_camera_world)
             if truth.depth is not None and truth.wrist_depth is not None and not seed:
@@ -193,6 +196,8 @@ def _geometry(run: dict[str, dict], truth: Truth, frames: list[int]) -> dict[str
     true_anchors = np.swapaxes(truth.T_anchor_world, 0, 1)[frames]
     degrees, metres = metrics.wrist_pose_errors(anchors, wrists, true_anchors, truth.T_wrist_world[frames])
     figures = {'rotation_deg': float(degrees.mean()), 'position_m': float(metres.mean())}
+    coverage, confidence = np.mean([run['trust'][i] for i in frames], axis=0)
+    figures |= {'coverage': float(coverage), 'confidence': float(confidence)}
     cloud = np.concatenate([run['cloud'][i] for i in frames if i in run['cloud']] or [np.zeros(0)])
     if len(cloud):
         figures |= {'cloud_median_px': float(np.median(cloud)), 'cloud_mean_px': float(cloud.mean())}
