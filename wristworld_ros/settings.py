@@ -71,11 +71,14 @@ class CameraSettings:
     seed: int = setting(0, 'With the simulator: which episode is first; every further episode is the next.', low=0, high=2**31 - 1)
 
 
+KINDS: dict[str, Any] = {'bool': bool, 'int': int, 'float': (int, float), 'str': str, 'list': (list, tuple)}
+
+
 def check(settings: StreamSettings | CameraSettings) -> None:
     """Raise ValueError with one sentence for the first value that is out of its bounds."""
     for f in fields(settings):
         value, m = getattr(settings, f.name), f.metadata
-        kind = {'bool': bool, 'int': int, 'float': (int, float), 'str': str, 'list': (list, tuple)}[f.type]
+        kind = KINDS[str(f.type)]
         wrong = not isinstance(value, kind) or (isinstance(value, bool) and f.type != 'bool')
         if wrong or (f.type == 'list' and not all(isinstance(v, str) for v in value)):
             raise ValueError(f'Setting {f.name} is {value!r}; it takes a {f.type}: {m["doc"]}')

@@ -13,11 +13,11 @@ from rclpy.parameter import Parameter
 from wristworld_ros.settings import check
 
 TYPES = {
-    'bool': (Parameter.Type.BOOL, ParameterType.PARAMETER_BOOL),
-    'int': (Parameter.Type.INTEGER, ParameterType.PARAMETER_INTEGER),
-    'float': (Parameter.Type.DOUBLE, ParameterType.PARAMETER_DOUBLE),
-    'str': (Parameter.Type.STRING, ParameterType.PARAMETER_STRING),
-    'list': (Parameter.Type.STRING_ARRAY, ParameterType.PARAMETER_STRING_ARRAY),
+    'bool': ParameterType.PARAMETER_BOOL,
+    'int': ParameterType.PARAMETER_INTEGER,
+    'float': ParameterType.PARAMETER_DOUBLE,
+    'str': ParameterType.PARAMETER_STRING,
+    'list': ParameterType.PARAMETER_STRING_ARRAY,
 }
 
 
@@ -29,7 +29,7 @@ def descriptor(f: Field) -> ParameterDescriptor:
         notes.append('One of: ' + ', '.join(m['choices']) + '.')
     notes.append('May change at any time.' if m['live'] else 'May change only while the node is not configured.')
     out = ParameterDescriptor(
-        name=f.name, type=TYPES[f.type][1], description=m['doc'], additional_constraints=' '.join(notes)
+        name=f.name, type=TYPES[str(f.type)], description=m['doc'], additional_constraints=' '.join(notes)
     )
     # rclpy takes an empty list for bytes, whatever the descriptor says; `check` looks at the type instead.
     out.dynamic_typing = f.type == 'list'

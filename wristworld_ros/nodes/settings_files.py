@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import Field, fields
+from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ WRITTEN = 'Written from wristworld_ros/settings.py by `python -m wristworld_ros.
 
 def default(f: Field) -> Any:
     """The default of one setting."""
-    return f.default_factory() if f.type == 'list' else f.default
+    return f.default if f.default_factory is MISSING else f.default_factory()
 
 
 def yaml_text() -> str:
@@ -37,7 +37,9 @@ def table(settings: type) -> list[str]:
         m = f.metadata
         allowed = ', '.join(m['choices']) if m['choices'] else '' if m['low'] is None else f'{m["low"]} to {m["high"]}'
         kind = 'string array' if f.type == 'list' else f.type
-        lines.append(f'| `{f.name}` | {kind} | `{default(f)!r}` | {allowed} | {"yes" if m["live"] else ""} | {m["doc"]} |')
+        lines.append(
+            f'| `{f.name}` | {kind} | `{default(f)!r}` | {allowed} | {"yes" if m["live"] else ""} | {m["doc"]} |'
+        )
     return lines
 
 

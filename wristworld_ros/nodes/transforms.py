@@ -11,7 +11,8 @@ def quaternion(T: np.ndarray) -> tuple[float, float, float, float]:
     try:
         from tf_transformations import quaternion_from_matrix
 
-        return tuple(float(v) for v in quaternion_from_matrix(T))
+        x, y, z, w = quaternion_from_matrix(T)
+        return float(x), float(y), float(z), float(w)
     except ImportError:
         return quaternion_by_transforms3d(T)
 

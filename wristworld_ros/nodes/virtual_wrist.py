@@ -36,7 +36,7 @@ from wristworld_ros.types import AnchorSet, WristFrame
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
 
-def load(settings: NodeSettings, say: Callable[[str], None]) -> tuple[Stream, str]:
+def load(settings: NodeSettings, say: Callable[[str], object]) -> tuple[Stream, str]:
     """The stream, warmed up, and the device it runs on."""
     model = load_model(settings.model, settings.device)
     stream = VirtualWrist(model, settings)
@@ -247,8 +247,9 @@ class VirtualWristNode(LifecycleNode):
                 K = None if K is None else scaled(K, size, (width, height))
             images.append(rgb)
             calibrations.append(K)
-        known = np.stack(calibrations) if all(K is not None for K in calibrations) else None
-        return AnchorSet(matched[0].stamp_ns, tuple(self.settings.anchors), np.stack(images), known)
+        known = [K for K in calibrations if K is not None]
+        calibration = np.stack(known) if len(known) == len(images) else None
+        return AnchorSet(matched[0].stamp_ns, tuple(self.settings.anchors), np.stack(images), calibration)
 
     # Out, in the model's thread
 
