@@ -17,12 +17,12 @@ def scene(seed: int = 0) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
     height, width = SIZE
     rows, columns = np.mgrid[:height, :width].astype(np.float64)
-    points = []
+    views = []
     for shift in (0.0, 7.3):
         depth = 0.6 + 0.15 * np.sin((columns + shift) / 37) * np.cos(rows / 23) + rng.normal(0, 0.004, SIZE)
         x, y = (columns - width / 2 + shift) / 400 * depth, (rows - height / 2) / 400 * depth
-        points.append(np.stack([x, y, depth], -1).reshape(-1, 3))
-    points = np.concatenate(points).astype(np.float32)
+        views.append(np.stack([x, y, depth], -1).reshape(-1, 3))
+    points = np.concatenate(views).astype(np.float32)
     colors = rng.integers(0, 256, (len(points), 3), dtype=np.uint8)
     K = np.array([[420.0, 0, width / 2], [0, 420.0, height / 2], [0, 0, 1]])
     T = np.eye(4)

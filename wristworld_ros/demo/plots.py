@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from wristworld_ros.demo.quality import COPY, GENERATED, MEAN, OWN_WARP, Quality
 INK, MUTED, GRID = '#1c2430', '#6b7686', '#e4e8ee'
 BLUE, ORANGE, GREEN, RED = '#2563eb', '#e07b18', '#15966b', '#d0342c'
 COLORS = {GENERATED: BLUE, OWN_WARP: ORANGE, COPY: '#9aa5b4', MEAN: '#c58bd6'}
-STYLE = {
+STYLE: dict[Any, Any] = {
     'font.family': 'DejaVu Sans', 'font.size': 9.5, 'text.color': INK, 'axes.labelcolor': MUTED, 'axes.edgecolor': GRID,
     'xtick.color': MUTED, 'ytick.color': MUTED, 'axes.spines.top': False, 'axes.spines.right': False, 'axes.grid': True,
     'grid.color': GRID, 'grid.linewidth': 0.8, 'axes.axisbelow': True, 'legend.frameon': False, 'svg.fonttype': 'path',

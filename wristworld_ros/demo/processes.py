@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -77,7 +78,7 @@ class Family:
     def __init__(self, logs: Path):
         self.logs = Path(logs)
         self.children: list[Child] = []
-        self._before = None
+        self._before: Any = None
         self.env = ros_environment()
 
     def start(self, name: str, module: str, arguments: Sequence[str], env: Mapping[str, str] | None = None) -> Child:

@@ -37,8 +37,8 @@ def measure(recording: Recording, mean_wrist: np.ndarray | None = None) -> Quali
     for view in recording.views:
         stamp = view['stamp_ns']
         streams = (WRIST, TRUE_WRIST, CONDITION, f'anchor_{recording.anchors[0]}')
-        pictures = [recording.nearest(stream, stamp) for stream in streams]
-        if any(p is None for p in pictures):
+        pictures = [p for stream in streams if (p := recording.nearest(stream, stamp)) is not None]
+        if len(pictures) < len(streams):
             continue
         image, true, condition, anchor = pictures
         hw = image.shape[:2]

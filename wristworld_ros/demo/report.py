@@ -117,7 +117,7 @@ def trust(recording: Recording, quality: Quality | None, live: Live) -> dict:
         f'The condition map covered {live.coverage:.0%} of the wrist view on average, and the model gave its geometry a '
         f'confidence of {live.confidence:.0%}. The node called {live.unfit} of {live.frames} frames not fit for use'
     )
-    main_reason = max(live.reasons, key=live.reasons.get, default='')
+    main_reason = max(live.reasons, key=lambda reason: live.reasons[reason], default='')
     shares += f'; most often because: {main_reason}.' if main_reason else '.'
     if quality is None:
         text = [
@@ -156,8 +156,8 @@ def _domain(recording: Recording) -> str:
     model = recording.head.get('model_name', 'the model')
     tiny = 'sim_tiny' in model
     if recording.head.get('source') == 'simulator':
-        start = f'The scenes come from the simulator that {model} was trained in' if tiny else 'The scenes come from a simulator'
-        return start + '; objects, lights and camera places are new to it. What is measured here does not carry over to real cameras.'
+        known = f' that {model} was trained in; objects, lights and camera places are new to it' if tiny else ''
+        return f'The scenes come from the simulator{known}. What is measured here does not carry over to real cameras.'
     if tiny:
         return (
             f'The small model {model} has only ever seen a simulated Franka arm: to it, real images are foreign. This run shows '

@@ -40,7 +40,7 @@ def run_demo(
     needs()
     if demo.view and not importlib.util.find_spec('rerun'):
         raise DemoError("The live viewer needs rerun-sdk, which is not installed: pip install 'wristworld-ros[view]'.")
-    check(demo)
+    check(demo)  # type: ignore[arg-type]
     cameras = camera_settings(demo, videos or [], wrist_video)
     node = node_settings(stream, cameras)
     config = _model(stream)

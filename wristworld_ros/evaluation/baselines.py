@@ -40,15 +40,15 @@ def inpaint(image: np.ndarray, hit: np.ndarray | None = None, method: str = 'pus
     method: `push_pull` (an image pyramid; the better of the two on simulated episodes, and what the tables use) or
     `telea` (OpenCV's). An image without any hit stays black.
     """
-    hit = (image > 0).any(-1) if hit is None else hit
-    if hit.all() or not hit.any():
+    mask = np.asarray((image > 0).any(-1) if hit is None else hit)
+    if mask.all() or not mask.any():
         return image
     if method == 'telea':
-        return cv2.inpaint(np.ascontiguousarray(image), (~hit).astype(np.uint8), 3, cv2.INPAINT_TELEA)
+        return cv2.inpaint(np.ascontiguousarray(image), (~mask).astype(np.uint8), 3, cv2.INPAINT_TELEA)
     if method != 'push_pull':
         raise ValueError(f'inpaint got the method {method!r}; it takes push_pull or telea.')
     planes = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float()
-    filled = fill_holes(planes, torch.from_numpy(hit)[None, None].float())
+    filled = fill_holes(planes, torch.from_numpy(mask)[None, None].float())
     return filled[0].permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8).numpy()
 
 

@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -16,7 +17,7 @@ from wristworld_ros.evaluation import baselines, metrics
 from wristworld_ros.evaluation.settings import EvaluationSettings
 from wristworld_ros.evaluation.table import EvaluationTable
 from wristworld_ros.evaluation.truth import Truth, read_truth
-from wristworld_ros.settings import StreamSettings
+from wristworld_ros.settings import StreamSettings, check
 from wristworld_ros.streaming import VirtualWrist, load_model
 from wristworld_ros.streaming.model import WristModel, find_model
 from wristworld_ros.types import AnchorSet
@@ -32,12 +33,16 @@ class _Row:
     stream: StreamSettings
 
 
-class _Remembering:
+class _Remembering(WristModel):
     """A model that does stage 1 and the condition map of an anchor set once, however many rows share them."""
 
     def __init__(self, model: WristModel):
-        self.config, self.device, self.stream = model.config, model.device, model.stream
-        self._model, self._known = model, {}
+        self.config, self.device = model.config, model.device
+        self._model = model
+        self._known: dict[tuple, Any] = {}
+
+    def stream(self, *args, **kwargs):
+        return self._model.stream(*args, **kwargs)
 
     def reconstruct(self, anchors: AnchorSet):
         return self._once(('reconstruction', id(anchors.images)), lambda: self._model.reconstruct(anchors))
@@ -70,6 +75,7 @@ def evaluate(
     when there are no episodes, or none of an episode's frames came out of every row.
     """
     settings, evaluation = settings or StreamSettings(), evaluation or EvaluationSettings()
+    check(evaluation)  # type: ignore[arg-type]
     opened = _open(episodes, evaluation.limit)
     rows = _rows(model, settings, evaluation, ablations or {})
     main = rows[0].model
@@ -180,8 +186,8 @@ def _stream(row: _Row, model: _Remembering, truth: Truth, sets: list[AnchorSet],
             at = number[frame.stamp_ns]
             run['images'][at], run['conditions'][at] = frame.image, frame.condition
             run['trust'][at] = (frame.coverage, frame.confidence)
-            anchors = np.stack([c.T_camera_world for c in frame.reconstruction.anchors])
-            run['cameras'][at] = (anchors, frame.camera.T_camera_world)
+            poses = np.stack([c.T_camera_world for c in frame.reconstruction.anchors])
+            run['cameras'][at] = (poses, frame.camera.T_camera_world)
             if truth.depth is not None and truth.wrist_depth is not None and not seed:
                 run['cloud'][at] = metrics.own_cloud_errors(
                     frame.reconstruction.points.cpu().numpy(), frame.camera.K, frame.camera.T_camera_world,
@@ -205,6 +211,7 @@ def _geometry(run: dict[str, dict], truth: Truth, frames: list[int]) -> dict[str
 
 
 def _true_warp(truth: Truth, frame: int, row: _Row, main: WristModel) -> np.ndarray:
+    assert truth.depth is not None
     cloud = replace(main.config.cloud, near=row.stream.near)
     return baselines.true_warp(
         truth.images[:, frame], truth.depth[:, frame], truth.K[:, frame], truth.T_anchor_world[:, frame],
