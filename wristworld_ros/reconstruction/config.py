@@ -19,6 +19,8 @@ class ReconstructionConfig:
     dpt_layers: the four aggregator layers that the dense heads read.
     dpt_features, dpt_out_channels: widths of the dense heads.
     track_*: the tracker.
+    patch_stem: 'linear' as published, or 'convolutional': small models that start from scratch learn from far less data
+        with it; patch_size is then a power of 2.
     patch_size: pixels. layerscale_init: start of every LayerScale. wrist_dropout: in training only.
     heads: which heads are built; leave out those that a small model shall not carry.
     float32_heads: heads in float32 under autocast, as published; false lets autocast have them (small models on a CPU).
@@ -42,6 +44,7 @@ class ReconstructionConfig:
     track_corr_radius: int = 4
     track_hidden: int = 384
     patch_size: int = 14
+    patch_stem: str = 'linear'
     layerscale_init: float = 0.01
     wrist_dropout: float = 0.1
     heads: tuple[str, ...] = HEADS
@@ -101,6 +104,10 @@ class ReconstructionConfig:
             2 * self.embed_dim % self.camera_heads == 0,
             f'2 * embed_dim {2 * self.embed_dim} must be a multiple of camera_heads {self.camera_heads}.',
         )
+        need(self.patch_stem in ('linear', 'convolutional'),
+             f"patch_stem is {self.patch_stem!r}; it must be 'linear' or 'convolutional'.")
+        need(self.patch_stem == 'linear' or self.patch_size & (self.patch_size - 1) == 0,
+             f'patch_size {self.patch_size} must be a power of 2 for a convolutional patch_stem.')
         need(self.img_size >= self.patch_size, f'img_size {self.img_size} is below patch_size {self.patch_size}.')
         need(
             len(self.dpt_layers) == 4 and all(0 <= i < self.depth for i in self.dpt_layers),

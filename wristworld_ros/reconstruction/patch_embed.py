@@ -27,14 +27,42 @@ class PatchProjection(nn.Module):
         return F.linear(patches.flatten(1, 2), self.proj.weight.flatten(1), self.proj.bias)
 
 
+class ConvolutionalStem(nn.Module):
+    """Patches by convolutions that halve the image until a patch is one pixel, with a residual block at each size."""
+
+    def __init__(self, dim: int, patch_size: int):
+        super().__init__()
+        halvings = patch_size.bit_length() - 1
+        widths = [3] + [max(dim >> (halvings - 1 - i), 16) for i in range(halvings)]
+        self.halve = nn.ModuleList(
+            nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in zip(widths[:-1], widths[1:], strict=True)
+        )
+        self.refine = nn.ModuleList(
+            nn.Sequential(nn.GroupNorm(4, w), nn.GELU(), nn.Conv2d(w, w, 3, padding=1),
+                          nn.GroupNorm(4, w), nn.GELU(), nn.Conv2d(w, w, 3, padding=1))
+            for w in widths[1:]
+        )  # fmt: skip
+
+    def forward(self, images: Tensor) -> Tensor:
+        """images: [N, 3, H, W] -> tokens [N, H/p * W/p, dim], row-major."""
+        with torch.autocast(images.device.type, enabled=False):  # a CPU has no fast half-precision gradient for these
+            x = images.to(self.halve[0].weight.dtype, memory_format=torch.channels_last)
+            for halve, refine in zip(self.halve, self.refine, strict=True):
+                x = halve(x)
+                x = x + refine(x)
+        return x.flatten(2).transpose(1, 2)
+
+
 class PatchEmbed(nn.Module):
     """Images to normalised patch tokens."""
 
-    def __init__(self, img_size: int, patch_size: int, dim: int, depth: int, heads: int, layerscale: float):
+    def __init__(
+        self, img_size: int, patch_size: int, dim: int, depth: int, heads: int, layerscale: float, stem: str = 'linear'
+    ):
         super().__init__()
         self.grid = img_size // patch_size
         self.patch_size = patch_size
-        self.patch_embed = PatchProjection(dim, patch_size)
+        self.patch_embed = {'linear': PatchProjection, 'convolutional': ConvolutionalStem}[stem](dim, patch_size)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.grid**2, dim))
         self.register_tokens = nn.Parameter(torch.zeros(1, REGISTERS, dim))

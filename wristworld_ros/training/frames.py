@@ -22,6 +22,7 @@ from wristworld_ros.episodes.format import list_episodes, read_episode
 from wristworld_ros.geometry import resize_intrinsics
 
 _MILLIMETRES = 1000.0
+_WORKSPACE_X = 0.55  # metres in front of the robot's base
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,13 @@ class PackedEpisode:
     def anchors(self) -> int:
         """How many of the views are fixed anchors; they come first."""
         return int(self.cameras['anchors'])
+
+    @property
+    def azimuth(self) -> np.ndarray:
+        """Degrees that each view stands round the workspace, [V, T]; 0 looks at the robot from the front."""
+        T = self.cameras['T_camera_world']
+        centre = -np.einsum('vtji,vtj->vti', T[..., :3, :3], T[..., :3, 3])
+        return np.degrees(np.arctan2(centre[..., 1], centre[..., 0] - _WORKSPACE_X))
 
     @property
     def length(self) -> int:

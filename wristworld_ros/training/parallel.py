@@ -6,7 +6,10 @@ operations, and threads wait for each other at the end of each.
 
 from __future__ import annotations
 
+import os
 import tempfile
+import threading
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -39,6 +42,7 @@ def run_parallel(processes: int, threads: int, function: Callable, *args) -> Non
 
 def _start(index: int, processes: int, threads: int, store: Path, function: Callable, args: tuple) -> None:
     torch.set_num_threads(threads)
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     dist.init_process_group(
         'gloo', init_method=f'file://{store}', rank=index, world_size=processes, timeout=timedelta(hours=2)
     )
@@ -46,6 +50,13 @@ def _start(index: int, processes: int, threads: int, store: Path, function: Call
         function(*args)
     finally:
         dist.destroy_process_group()
+
+
+def _end_with(parent: int) -> None:
+    """Leave when the starting process is gone, however it went; it would otherwise train on unseen."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def from_first(value: float) -> float:

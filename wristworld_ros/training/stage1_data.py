@@ -18,12 +18,14 @@ from wristworld_ros.training.frames import PackedEpisode, packed_episodes
 class Stage1Sampling:
     """How views are drawn.
 
-    size: (width, height) of the images. views: how often a batch has that many anchors. zoom, roll (radians), color:
+    size: (width, height) of the images. azimuth: views that stand farther round the workspace than this from the
+    robot's front are left out, degrees. views: how often a batch has that many anchors. zoom, roll (radians), color:
     see `augmentation`.
     """
 
     batch: int = 16
-    size: tuple[int, int] = (126, 98)
+    size: tuple[int, int] = (128, 96)
+    azimuth: float = 62.0
     views: dict[int, float] = field(default_factory=lambda: {1: 0.15, 2: 0.75, 3: 0.1})
     zoom: tuple[float, float] = (0.9, 1.25)
     roll: float = np.deg2rad(4.0)
@@ -45,14 +47,19 @@ def _view(episode: PackedEpisode, view: int, t: int, rng, sampling: Stage1Sampli
     return recolor(rgb, color_table(rng, sampling.color)), depth, K, T
 
 
-def draw(episode: PackedEpisode, views: int, rng: np.random.Generator, sampling: Stage1Sampling) -> dict[str, np.ndarray]:
+def draw(episode: PackedEpisode, views: int, rng: np.random.Generator, sampling: Stage1Sampling):
     """One sample: `views` anchors at one time, in random order; poses are relative to the first of them.
+
+    None where so many usable views do not exist; otherwise a dict of
 
     rgb uint8 [V, H, W, 3]; depth uint16 [V, H, W] millimetres; K [V, 3, 3]; T_camera_anchor [V, 4, 4];
     T_anchor_base [4, 4]; wrist_K [3, 3]; T_wrist_anchor [4, 4]; wrist_depth uint16 [h, w].
     """
     t = int(rng.integers(episode.length))
-    chosen = rng.choice(len(episode.cameras['K']), views, replace=False)
+    usable = np.flatnonzero(np.abs(episode.azimuth[:, t]) <= sampling.azimuth)
+    if len(usable) < views:
+        return None
+    chosen = rng.choice(usable, views, replace=False)
     rgb, depth, K, T = (np.stack(x) for x in zip(*(_view(episode, v, t, rng, sampling) for v in chosen), strict=True))
     T_base_anchor = np.linalg.inv(T[0])
     return {
@@ -77,6 +84,18 @@ def collate(samples: list[dict[str, np.ndarray]]) -> dict[str, torch.Tensor]:
     return out
 
 
+def draw_batch(episodes: list[PackedEpisode], views: int, size: int, rng, sampling: Stage1Sampling) -> list[dict]:
+    """`size` samples of `views` anchors from episodes at random; ValueError where hardly any has so many."""
+    samples = []
+    for _ in range(50 * size):
+        sample = draw(episodes[int(rng.integers(len(episodes)))], views, rng, sampling)
+        if sample is not None:
+            samples.append(sample)
+            if len(samples) == size:
+                return samples
+    raise ValueError(f'Hardly any episode has {views} anchors within {sampling.azimuth} degrees of the front.')
+
+
 class Stage1Batches(IterableDataset):
     """An endless stream of collated batches; all samples of a batch have the same number of views.
 
@@ -94,5 +113,4 @@ class Stage1Batches(IterableDataset):
             if count % self.rescan == 0:
                 episodes = packed_episodes(self.folder)
             views = int(rng.choice(numbers, p=shares))
-            picks = rng.integers(len(episodes), size=self.sampling.batch)
-            yield collate([draw(episodes[i], views, rng, self.sampling) for i in picks])
+            yield collate(draw_batch(episodes, views, self.sampling.batch, rng, self.sampling))

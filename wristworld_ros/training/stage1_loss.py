@@ -9,10 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wristworld_ros.geometry import (
+    decode_pose,
     intrinsics_to_fov,
     invert_rigid,
+    pose_error,
     project,
     quaternion_to_matrix,
+    to_homogeneous,
     transform_points,
     unproject_depth,
 )
@@ -24,15 +27,15 @@ _GRID = 32  # SPC queries a side on the wrist image, as published (paper section
 class Stage1Weights:
     """Weights of the terms. `spc` 0 is the paper's "w/o SPC": the direct pose terms alone."""
 
-    points: float = 2.0
-    confidence: float = 0.1
-    rotation: float = 1.0
-    translation: float = 3.0
-    fov: float = 2.0
-    wrist_rotation: float = 1.0
-    wrist_translation: float = 3.0
+    depth: float = 4.0
+    confidence: float = 0.3
+    rotation: float = 0.5
+    translation: float = 1.0
+    fov: float = 0.5
+    wrist_rotation: float = 0.5
+    wrist_translation: float = 1.0
     spc: float = 0.3
-    tokens: float = 1.0
+    tokens: float = 2.0
 
 
 def world_points(batch: dict[str, Tensor]) -> Tensor:
@@ -40,13 +43,19 @@ def world_points(batch: dict[str, Tensor]) -> Tensor:
     return unproject_depth(batch['depth'], batch['K'], batch['T_camera_anchor'])
 
 
-def point_loss(points: Tensor, confidence: Tensor, truth: Tensor, valid: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
-    """Relative L1 of the points and VGGT's confidence term c*e - alpha*log c; both means over the valid pixels."""
-    scale = truth.norm(dim=-1).clamp(min=0.3)
-    error = (points - truth).abs().sum(-1) / scale
+def depth_loss(depth: Tensor, confidence: Tensor, truth: Tensor, valid: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
+    """L1 of the log depth and VGGT's confidence term c*e - alpha*log c; both means over the valid pixels [B, V, H, W]."""
+    error = (depth.log() - truth.clamp(min=0.05).log()).abs()
     n = valid.sum().clamp(min=1)
     weighted = confidence.clamp(max=100) * error.detach() - alpha * torch.log(confidence)
     return (error * valid).sum() / n, (weighted * valid).sum() / n
+
+
+def own_points(out, image_hw: tuple[int, int]) -> Tensor:
+    """The model's own world: its depth unprojected through its own cameras, [B, V, H, W, 3] in the first anchor's frame."""
+    T, K = decode_pose(out.camera_pose_enc[-1], image_hw)
+    K = K - K.new_tensor([[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]])  # pixels are counted from the first one's centre here
+    return unproject_depth(out.depth[..., 0], K, T)
 
 
 def pose_terms(pose_enc: Tensor, T: Tensor, fov: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -56,6 +65,7 @@ def pose_terms(pose_enc: Tensor, T: Tensor, fov: Tensor) -> tuple[Tensor, Tensor
     because a quaternion and its negative are the same rotation.
     """
     weights = 0.6 ** torch.arange(len(pose_enc) - 1, -1, -1).to(pose_enc)
+    weights = weights / weights.sum()
     R = quaternion_to_matrix(pose_enc[..., 3:7])
     rotation = (R - T[None, ..., :3, :3]).abs().mean((1, 2, 3, 4))
     norm = (pose_enc[..., 3:7].square().sum(-1) - 1).square().mean((1, 2))
@@ -142,8 +152,9 @@ def stage1_losses(out, aux: Tensor, batch: dict[str, Tensor], weights: Stage1Wei
     """
     truth = world_points(batch)
     valid = (batch['depth'] > 0.05) & (batch['depth'] < 8)
-    points, confidence = point_loss(out.world_points, out.world_points_conf, truth, valid, weights.confidence)
+    depth, confidence = depth_loss(out.depth[..., 0], out.depth_conf, batch['depth'], valid, weights.confidence)
     H, W = batch['depth'].shape[-2:]
+    points = own_points(out, (H, W))
     rotation, translation, fov = pose_terms(
         out.camera_pose_enc, batch['T_camera_anchor'], intrinsics_to_fov(batch['K'], (H, W))
     )
@@ -151,11 +162,11 @@ def stage1_losses(out, aux: Tensor, batch: dict[str, Tensor], weights: Stage1Wei
     wrist_rotation, wrist_translation, wrist_fov_term = pose_terms(
         out.wrist_pose_enc, batch['T_wrist_anchor'][:, None], wrist_fov
     )
-    spc, pixels = spc_term(out.world_points.detach(), out.wrist_pose_enc[-1, :, 0], batch)
+    spc, pixels = spc_term(points, out.wrist_pose_enc[-1, :, 0], batch)
     target, mask = token_targets(batch, truth, valid, patch)
     tokens = ((aux - target).abs().sum(-1) * mask).sum() / mask.sum().clamp(min=1)
     terms = {
-        'points': weights.points * points,
+        'depth': weights.depth * depth,
         'confidence': weights.confidence * confidence,
         'camera': weights.rotation * rotation + weights.translation * translation + weights.fov * fov,
         'wrist': weights.wrist_rotation * wrist_rotation
@@ -164,16 +175,16 @@ def stage1_losses(out, aux: Tensor, batch: dict[str, Tensor], weights: Stage1Wei
         'spc': weights.spc * spc,
         'tokens': weights.tokens * tokens,
     }
-    shown = {'points_rel': points, 'wrist_m': translation_error(out, batch), 'spc_px': pixels, 'tokens_m': tokens / 2}
+    error = ((points - truth).norm(dim=-1) * valid).sum() / valid.sum().clamp(min=1)
+    metres, degrees = pose_figures(out.wrist_pose_enc[-1], batch['T_wrist_anchor'][:, None])
+    second, _ = pose_figures(out.camera_pose_enc[-1, :, -1:], batch['T_camera_anchor'][:, -1:])
+    shown = {'depth_log': depth, 'points_m': error, 'second_m': second, 'wrist_m': metres, 'wrist_deg': degrees, 'spc_px': pixels, 'tokens_m': tokens / 2}
     return terms | {'total': sum(terms.values())} | {k: v.detach() for k, v in shown.items()}
 
 
-def translation_error(out, batch: dict[str, Tensor]) -> Tensor:
-    """Median distance of the wrist camera's centre from the true one, metres."""
-    def centre(R, t):
-        return -(R.mT @ t[..., None])[..., 0]
-
-    enc = out.wrist_pose_enc[-1, :, 0].detach()
-    guess = centre(quaternion_to_matrix(enc[..., 3:7]), enc[..., :3])
-    T = batch['T_wrist_anchor']
-    return (guess - centre(T[:, :3, :3], T[:, :3, 3])).norm(dim=-1).median()
+@torch.no_grad()
+def pose_figures(pose_enc: Tensor, T: Tensor) -> tuple[Tensor, Tensor]:
+    """Median error of camera centres (metres) and rotations (degrees); pose_enc [B, S, 9], T [B, S, 4, 4]."""
+    guess = torch.cat([quaternion_to_matrix(pose_enc[..., 3:7]), pose_enc[..., :3, None]], -1)
+    degrees, metres = pose_error(to_homogeneous(guess), T)
+    return metres.median(), degrees.median()
