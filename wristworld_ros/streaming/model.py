@@ -194,4 +194,9 @@ def tiny_random_model(seed: int = 0, device: str = 'cpu') -> WristModel:
         name='tiny_random', stage1=stage1, generator=generator, anchor_width=56, wrist_hw=(32, 32),
         cloud=CloudSettings(upsample=1, edge=0.0, radius=2, near=0.01),
     )  # fmt: skip
-    return WristModel(config, ReconstructionModel.from_config(stage1), WristGenerator.from_config(generator), device)
+    first, second = ReconstructionModel.from_config(stage1), WristGenerator.from_config(generator)
+    with torch.no_grad():  # points spread out in front of the wrist camera, and a decoder that draws
+        first.point_head.scratch.output_conv2[-1].weight.normal_(std=0.5)
+        first.wrist_head.pose_branch.fc2.bias[2] += 0.25
+        second.decoder.last.weight.normal_(std=0.3)
+    return WristModel(config, first, second, device)

@@ -1,0 +1,49 @@
+"""From a point map to what the wrist sees."""
+
+import numpy as np
+import torch
+
+from wristworld_ros.geometry import unproject_depth
+from wristworld_ros.streaming.condition import CloudSettings, dense_cloud, render_condition
+from wristworld_ros.types import Camera
+
+
+def camera(hw=(48, 64), focal=60.0):
+    K = np.array([[focal, 0, (hw[1] - 1) / 2], [0, focal, (hw[0] - 1) / 2], [0, 0, 1]])
+    return Camera(K, np.eye(4), hw[1], hw[0])
+
+
+def test_a_cloud_seen_from_its_own_camera_is_its_image():
+    rng = np.random.default_rng(0)
+    image = torch.from_numpy(rng.integers(0, 256, (48, 64, 3), dtype=np.uint8))
+    depth = torch.from_numpy(rng.uniform(0.9, 1.1, (48, 64)))
+    view = camera()
+    points = unproject_depth(depth, torch.from_numpy(view.K)).reshape(-1, 3).float()
+    condition = render_condition(points, image.reshape(-1, 3), view, CloudSettings(radius=0))
+    assert torch.equal(condition.image, image)
+    assert torch.allclose(condition.depth, depth.float(), atol=1e-6)
+    assert condition.coverage == 1.0
+
+
+def test_points_between_an_object_and_its_background_are_dropped():
+    points = torch.zeros(1, 8, 8, 3)
+    points[..., 2] = 1.0
+    points[..., 4:, 2] = 2.0
+    images = torch.zeros(1, 8, 8, 3, dtype=torch.uint8)
+    kept, _ = dense_cloud(points, images, CloudSettings(edge=0.06))
+    assert len(kept) == 8 * 6  # the column on either side of the step is gone
+    assert len(dense_cloud(points, images, CloudSettings())[0]) == 64
+
+
+def test_upsampling_multiplies_points_and_takes_colours_from_the_fine_image():
+    points = torch.rand(2, 6, 8, 3) * 0.01 + torch.tensor([0.0, 0.0, 1.0])
+    images = torch.randint(0, 256, (2, 12, 16, 3), dtype=torch.uint8)
+    cloud, colors = dense_cloud(points, images, CloudSettings(upsample=2))
+    assert cloud.shape == (2 * 12 * 16, 3)
+    assert torch.equal(colors, images.reshape(-1, 3))
+
+
+def test_nothing_in_view_is_no_coverage():
+    behind = torch.tensor([[0.0, 0.0, -1.0]])
+    condition = render_condition(behind, torch.full((1, 3), 255, dtype=torch.uint8), camera(), CloudSettings())
+    assert condition.coverage == 0.0 and not condition.image.any()
