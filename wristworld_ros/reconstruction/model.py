@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from wristworld_ros.geometry import decode_pose, unproject_depth
+
 from .aggregator import Aggregator
 from .config import HEADS, ReconstructionConfig
 from .dense_head import DenseHead, depth_and_confidence, points_and_confidence
@@ -149,3 +151,10 @@ class ReconstructionModel(nn.Module):
             )
         if query_points is not None and (query_points.ndim != 3 or query_points.shape[::2] != (len(images), 2)):
             raise ValueError(f'query_points is {list(query_points.shape)}; it must be [{len(images)}, N, 2] as (x, y).')
+
+
+def own_points(out: ReconstructionOutput, image_hw: tuple[int, int]) -> Tensor:
+    """The model's depth unprojected through its own cameras: [B, V, H, W, 3], metres, in the first view's frame."""
+    T, K = decode_pose(out.camera_pose_enc[-1], image_hw)
+    K = K - K.new_tensor([[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]])  # from the image's edge to the first pixel's centre
+    return unproject_depth(out.depth[..., 0], K, T)

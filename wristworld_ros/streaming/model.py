@@ -78,8 +78,7 @@ class WristModel:
         self.config, self.device = config, torch.device(device)
         self.stage1 = stage1.eval().requires_grad_(False).to(self.device)
         self.generator = generator.eval().requires_grad_(False).to(self.device)
-        patch = config.stage1.get('patch_size', 14)
-        self._reconstructor = Reconstructor(self.stage1, config.anchor_width, patch, config.wrist_hw)
+        self._reconstructor = Reconstructor(self.stage1, config.anchor_width, config.wrist_hw)
 
     def reconstruct(self, anchors: AnchorSet) -> Reconstruction:
         """Stage 1 on one anchor set."""

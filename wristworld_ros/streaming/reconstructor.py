@@ -8,6 +8,7 @@ import torch
 
 from wristworld_ros.geometry import decode_pose, to_homogeneous
 from wristworld_ros.reconstruction import ReconstructionModel
+from wristworld_ros.reconstruction.model import own_points
 from wristworld_ros.types import AnchorSet, Camera, Reconstruction
 
 
@@ -27,10 +28,16 @@ def resize_images(images: np.ndarray, hw: tuple[int, int]) -> np.ndarray:
 
 
 class Reconstructor:
-    """Runs the wrist, camera and point heads on one anchor set at a time (paper section 2: each step by itself)."""
+    """Runs stage 1 on one anchor set at a time (paper section 2: each step by itself).
 
-    def __init__(self, model: ReconstructionModel, width: int, patch: int, wrist_hw: tuple[int, int]):
-        self.model, self.width, self.patch, self.wrist_hw = model, width, patch, wrist_hw
+    Points come from the point head, as published, or, in a model that has none, from its depth through its own cameras,
+    which VGGT's authors find the more accurate way (paper section 2.1).
+    """
+
+    def __init__(self, model: ReconstructionModel, width: int, wrist_hw: tuple[int, int]):
+        self.model, self.width, self.wrist_hw = model, width, wrist_hw
+        self.patch = model.config.patch_size
+        self.dense = 'points' if 'points' in model.config.heads else 'depth'
 
     @torch.inference_mode()
     def __call__(self, anchors: AnchorSet) -> Reconstruction:
@@ -38,13 +45,13 @@ class Reconstructor:
         hw = model_size(anchors.images.shape[1:3], self.width, self.patch)
         images = resize_images(anchors.images, hw)
         colors = torch.from_numpy(images).to(next(self.model.parameters()).device)
-        out = self.model((colors.permute(0, 3, 1, 2).float() / 255)[None], heads=('camera', 'wrist', 'points'))
+        out = self.model((colors.permute(0, 3, 1, 2).float() / 255)[None], heads=('camera', 'wrist', self.dense))
         cameras = [decode_camera(enc, hw) for enc in out.camera_pose_enc[-1, 0]]
         return Reconstruction(
             wrist=decode_camera(out.wrist_pose_enc[-1, 0, 0], self.wrist_hw),
             anchors=tuple(cameras),
-            points=out.world_points[0].float(),
-            confidence=out.world_points_conf[0].float(),
+            points=(out.world_points if self.dense == 'points' else own_points(out, hw))[0].float(),
+            confidence=(out.world_points_conf if self.dense == 'points' else out.depth_conf)[0].float(),
             colors=colors,
         )
 

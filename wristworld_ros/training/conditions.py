@@ -28,7 +28,7 @@ def _start_worker(config: dict, weights: Path, width: int, wrist_hw: tuple[int, 
     torch.set_num_threads(1)
     model = ReconstructionModel.from_config(config).eval()
     model.load_state_dict(torch.load(weights, weights_only=True))
-    _state['reconstruct'] = Reconstructor(model, width, config.get('patch_size', 14), wrist_hw)
+    _state['reconstruct'] = Reconstructor(model, width, wrist_hw)
     _state['cloud'] = cloud
 
 

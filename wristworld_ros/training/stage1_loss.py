@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wristworld_ros.geometry import (
-    decode_pose,
     intrinsics_to_fov,
     invert_rigid,
     pose_error,
@@ -19,6 +18,7 @@ from wristworld_ros.geometry import (
     transform_points,
     unproject_depth,
 )
+from wristworld_ros.reconstruction.model import own_points
 
 _GRID = 32  # SPC queries a side on the wrist image, as published (paper section 2.3)
 
@@ -49,13 +49,6 @@ def depth_loss(depth: Tensor, confidence: Tensor, truth: Tensor, valid: Tensor, 
     n = valid.sum().clamp(min=1)
     weighted = confidence.clamp(max=100) * error.detach() - alpha * torch.log(confidence)
     return (error * valid).sum() / n, (weighted * valid).sum() / n
-
-
-def own_points(out, image_hw: tuple[int, int]) -> Tensor:
-    """The model's own world: its depth unprojected through its own cameras, [B, V, H, W, 3] in the first anchor's frame."""
-    T, K = decode_pose(out.camera_pose_enc[-1], image_hw)
-    K = K - K.new_tensor([[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]])  # pixels are counted from the first one's centre here
-    return unproject_depth(out.depth[..., 0], K, T)
 
 
 def pose_terms(pose_enc: Tensor, T: Tensor, fov: Tensor) -> tuple[Tensor, Tensor, Tensor]:

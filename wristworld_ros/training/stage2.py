@@ -22,7 +22,7 @@ from wristworld_ros.training.loop import Optimisation, train
 from wristworld_ros.training.parallel import rank
 from wristworld_ros.training.stage2_data import Stage2Clips, Stage2Sampling, collate_clips, draw_clip
 
-ANCHOR_WIDTH = 126
+ANCHOR_WIDTH = 128
 WRIST_HW = (128, 128)
 CLOUD = CloudSettings(upsample=3, edge=0.06, radius=1, near=0.05)
 
@@ -151,7 +151,7 @@ def train_stage2(
         Stage2Clips(conditions, run.sampling, run.seed + rank()), batch_size=None, num_workers=run.workers,
         prefetch_factor=4 if run.workers else None,
     )  # fmt: skip
-    fixed = _held_out_batches(held_out)
+    fixed = _held_out_batches(held_out, run.sampling)
 
     @torch.no_grad()
     def validate(module):
@@ -190,7 +190,8 @@ def one_step_figures(gen: WristGenerator, trainer: ClipTrainer, batch: dict) -> 
     return figures
 
 
-def _held_out_batches(paths: list[Path], frames: int = 8, size: int = 4) -> list[dict]:
+def _held_out_batches(paths: list[Path], sampling: Stage2Sampling, size: int = 4) -> list[dict]:
     rng = np.random.default_rng(0)
-    clips = [draw_clip(p, 1, frames, rng, 0.0) for p in paths]
-    return [collate_clips(clips[i : i + size]) | {'chunk': 4} for i in range(0, len(clips), size)]
+    clips = [draw_clip(p, 1, sampling.frames, rng, 0.0) for p in paths]
+    chunk = max(sampling.chunks)
+    return [collate_clips(clips[i : i + size]) | {'chunk': chunk} for i in range(0, len(clips), size)]

@@ -28,6 +28,8 @@ def draw_clip(path: Path, views: int, frames: int, rng: np.random.Generator, col
     condition uint8 [T, h, w, 3]; depth float16 [T, h, w]; wrist uint8 [T, h, w, 3]; anchors uint8 [views, T, s, s, 3].
     """
     with np.load(path) as f:
+        if len(f['wrist']) < frames:
+            raise ValueError(f'{path} has {len(f["wrist"])} frames; training clips take {frames}: leave it out.')
         start = int(rng.integers(len(f['wrist']) - frames + 1))
         part = slice(start, start + frames)
         clip = {name: f[name][part] for name in ('condition', 'depth', 'wrist')}

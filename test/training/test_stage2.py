@@ -1,0 +1,57 @@
+"""Stage 2 trains on clips, with and without what the paper's ablations take away."""
+
+import numpy as np
+import pytest
+import torch
+
+from wristworld_ros.generation import WristGenerator
+from wristworld_ros.streaming import tiny_random_model
+from wristworld_ros.training.stage2 import ClipTrainer, Stage2Training, image_losses, noise_levels
+from wristworld_ros.training.stage2_data import Stage2Clips, Stage2Sampling
+
+
+@pytest.fixture
+def clips(tmp_path):
+    rng = np.random.default_rng(0)
+    for i in range(2):
+        np.savez(
+            tmp_path / f'{i}.npz',
+            condition=rng.integers(0, 256, (10, 32, 32, 3), dtype=np.uint8),
+            depth=rng.uniform(0, 1, (10, 32, 32)).astype(np.float16),
+            anchors=rng.integers(0, 256, (i + 1, 10, 32, 32, 3), dtype=np.uint8),
+            wrist=rng.integers(0, 256, (10, 32, 32, 3), dtype=np.uint8),
+        )
+    return sorted(tmp_path.glob('*.npz'))
+
+
+def test_batches_have_the_views_that_all_their_clips_have(clips):
+    batch = next(iter(Stage2Clips(clips, Stage2Sampling(batch=8, frames=4, chunks=(2,)), seed=0)))
+    assert batch['wrist'].shape == (8, 3, 4, 32, 32) and batch['wrist'].abs().max() <= 1
+    assert batch['anchors'].shape == (8, 1, 4, 3, 32, 32) and batch['chunk'] == 2
+
+
+@pytest.mark.parametrize('left_out', [{}, {'condition': False}, {'anchor_tokens': False}])
+@pytest.mark.parametrize('chunk', [1, 2, 4])
+def test_every_part_in_use_gets_a_gradient(clips, left_out, chunk):
+    run = Stage2Training(model=tiny_random_model().config.generator, **left_out)
+    gen = WristGenerator.from_config(run.model).train()
+    batch = next(iter(Stage2Clips(clips, Stage2Sampling(batch=2, frames=4, chunks=(chunk,)), seed=0)))
+    terms = ClipTrainer(run, 'cpu')(gen, batch, 0.0)
+    terms['total'].backward()
+    assert torch.isfinite(terms['total'])
+    assert gen.decoder.last.weight.grad.abs().max() > 0
+    assert (gen.ext_proj[0].weight.grad is not None) == run.anchor_tokens
+
+
+def test_equal_pictures_cost_next_to_nothing():
+    video = torch.rand(1, 3, 2, 32, 32) * 2 - 1
+    terms = image_losses(video, video.clone(), Stage2Training())
+    assert float(terms['structure']) == pytest.approx(0, abs=1e-5)
+    assert float(terms['mse']) == 0 and float(terms['total']) < 0.011
+
+
+def test_noise_levels_are_in_range_and_often_the_last():
+    torch.manual_seed(0)
+    sigma = noise_levels(500, 4, 0.35)
+    assert float(sigma.min()) > 0 and float(sigma.max()) == 1
+    assert 0.3 < float((sigma == 1).float().mean()) < 0.4
