@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,10 +32,8 @@ def run(args: argparse.Namespace) -> int:
         return _package(args, settings)
     if args.episodes is None:
         raise ValueError(f'train {args.what} needs the folder of episodes; make some with `wristworld simulate`.')
-    import torch
-
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
+    if settings.processes > 1 and settings.device == 'cuda':
+        raise ValueError('train --processes is for the CPU; with --device cuda use one process.')
     {'stage1': _stage1, 'stage2': _stage2}[args.what](args.episodes, settings)
     print(f'\n{settings.out}')
     return 0
@@ -46,8 +45,15 @@ def _optimisation(settings: TrainSettings, default):
     )
 
 
-def _stage1(episodes: Path, settings: TrainSettings) -> None:
+def _train(settings: TrainSettings, function: Callable, *args) -> None:
     from wristworld_ros.streaming.model import choose_device
+    from wristworld_ros.training.parallel import run_parallel
+
+    device = 'cpu' if settings.processes > 1 else choose_device(settings.device)
+    run_parallel(settings.processes, settings.threads, function, *args, device)
+
+
+def _stage1(episodes: Path, settings: TrainSettings) -> None:
     from wristworld_ros.training.frames import pack_episodes
     from wristworld_ros.training.stage1 import PACKED_SIZE, WRIST_SIZE, Stage1Training, train_stage1
 
@@ -62,11 +68,10 @@ def _stage1(episodes: Path, settings: TrainSettings) -> None:
         run = replace(run, sampling=replace(run.sampling, batch=settings.batch))
     if not settings.spc:
         run = replace(run, weights=replace(run.weights, spc=0.0))
-    train_stage1(out / CACHE / 'train', held_out, out, run, choose_device(settings.device))
+    _train(settings, train_stage1, out / CACHE / 'train', held_out, out, run)
 
 
 def _stage2(episodes: Path, settings: TrainSettings) -> None:
-    from wristworld_ros.streaming.model import choose_device
     from wristworld_ros.training.stage2 import Stage2Training, prepare_for, train_stage2
 
     if not settings.stage1:
@@ -80,7 +85,7 @@ def _stage2(episodes: Path, settings: TrainSettings) -> None:
     held_out = []
     if settings.held_out:
         held_out = prepare_for(run, Path(settings.held_out), stage1 / 'conditions_held_out', stage1, None, settings.workers)
-    train_stage2(train, held_out, out, run, choose_device(settings.device))
+    _train(settings, train_stage2, train, held_out, out, run)
 
 
 def _package(args: argparse.Namespace, settings: TrainSettings) -> int:
