@@ -85,6 +85,7 @@ def train(
         step, spent, average.updates = state['step'], state['spent'], state['step']
     started = time.monotonic() - spent
     first = rank() == 0
+    device = next(module.parameters()).device.type
     recent: dict[str, list[float]] = {}
     bar = tqdm(total=o.steps if not o.minutes else None, initial=step, desc=folder.name, unit='step', mininterval=5,
                disable=not first)  # fmt: skip
@@ -106,7 +107,7 @@ def train(
         rate = o.learning_rate * min(1, (step + 1) / o.warm_up) * 0.5 * (1 + math.cos(math.pi * progress))
         for group in optimiser.param_groups:
             group['lr'] = rate
-        with torch.autocast('cpu', torch.bfloat16, enabled=o.bf16):
+        with torch.autocast(device, torch.bfloat16, enabled=o.bf16):
             terms = losses(module, next(stream), progress)
         optimiser.zero_grad(set_to_none=True)
         terms['total'].backward()
