@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, fields
 
 REQUIRED = ('img_size', 'embed_dim', 'depth', 'num_heads')
 HEADS = ('camera', 'wrist', 'depth', 'points', 'track')
+OWN_HEADS = ('places',)  # not in the published system; built only where a configuration names it
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,8 @@ class ReconstructionConfig:
         need(self.dpt_features % 8 == 0, f'dpt_features {self.dpt_features} must be a multiple of 8.')
         need(self.track_features % 4 == 0, f'track_features {self.track_features} must be a multiple of 4.')
         need(self.track_hidden % 8 == 0, f'track_hidden {self.track_hidden} must be a multiple of 8 (heads).')
-        need(set(self.heads) <= set(HEADS), f'heads is {list(self.heads)}; each must be one of {", ".join(HEADS)}.')
+        known = HEADS + OWN_HEADS
+        need(set(self.heads) <= set(known), f'heads is {list(self.heads)}; each must be one of {", ".join(known)}.')
         need(
             'wrist' not in self.heads or self.embed_dim % 4 == 0,
             f'embed_dim {self.embed_dim} must be a multiple of 4 for the wrist head (8 heads on 2 * embed_dim).',

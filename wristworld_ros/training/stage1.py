@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader
 
@@ -35,12 +35,12 @@ SIM_TINY = {
     'dpt_layers': [1, 2, 4, 5],
     'dpt_features': 32,
     'dpt_out_channels': [32, 48, 96, 96],
-    'heads': ['camera', 'wrist', 'depth'],
+    'heads': ['camera', 'wrist', 'depth', 'places'],
     'layerscale_init': 0.3,
     'wrist_dropout': 0.0,
     'float32_heads': False,
 }
-HEADS = ('camera', 'wrist', 'depth')
+HEADS = ('camera', 'wrist', 'depth', 'places')
 PACKED_SIZE, WRIST_SIZE = (168, 126), (128, 128)  # width, height of the frames on disk; augmentation crops and resizes
 TRAINING_ONLY = ('wrist_dropout', 'float32_heads')  # settings that a finished model does not need
 
@@ -55,19 +55,7 @@ class Stage1Training:
     optimisation: Optimisation = field(default_factory=lambda: Optimisation(minutes=45))
     seed: int = 0
     workers: int = 1
-
-
-class WithTokenTargets(nn.Module):
-    """The model and a linear guess of each patch's place in the wrist's and the base's frame, for training alone."""
-
-    def __init__(self, model: ReconstructionModel, width: int):
-        super().__init__()
-        self.model = model
-        self.places = nn.Linear(width, 6)
-
-    def forward(self, images: Tensor):
-        out = self.model(images, heads=HEADS)
-        return out, self.places(out.last_tokens[:, :, 5:])
+    start: Path | None = None  # another run's last.pt
 
 
 def train_stage1(
@@ -83,7 +71,7 @@ def train_stage1(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / 'config.json').write_text(json.dumps(run.model, indent=2))
-    module = WithTokenTargets(ReconstructionModel.from_config(run.model), 2 * run.model['embed_dim']).to(device)
+    module = ReconstructionModel.from_config(run.model).to(device)
     torch.manual_seed(run.seed + rank())  # equal weights, other dropout and noise in each process
     patch = run.model.get('patch_size', 14)
 
@@ -91,9 +79,9 @@ def train_stage1(
         batch = {k: v.to(device) for k, v in batch.items()}
         # The fused kernel's gradient is several times slower on a CPU than the plain products.
         with sdpa_kernel(SDPBackend.MATH) if device == 'cpu' else nullcontext():
-            out, aux = module(batch['rgb'])
+            out = module(batch['rgb'], heads=HEADS)
         with torch.autocast(device, enabled=False):
-            return stage1_losses(out, aux.float(), batch, run.weights, patch)
+            return stage1_losses(out, batch, run.weights, patch)
 
     loader = DataLoader(Stage1Batches(episodes, run.sampling, run.seed + rank()), batch_size=None, num_workers=run.workers,
                         prefetch_factor=4 if run.workers else None)  # fmt: skip
@@ -106,10 +94,10 @@ def train_stage1(
         names = ('depth_log', 'points_m', 'second_m', 'wrist_m', 'wrist_deg', 'spc_px', 'tokens_m')
         return {f'val_{k}': float(np.mean([float(t[k]) for t in terms])) for k in names}
 
-    average = train(module, loader, losses, run.optimisation, folder, validate if fixed else None)
+    average = train(module, loader, losses, run.optimisation, folder, validate if fixed else None, run.start)
     if rank() == 0:
-        torch.save(average.model.state_dict(), folder / 'model.pt')
-    return average.model
+        torch.save(average.state_dict(), folder / 'model.pt')
+    return average
 
 
 def _held_out_batches(episodes: list[PackedEpisode], batches: int = 4, size: int = 24) -> list[dict[str, Tensor]]:

@@ -19,6 +19,7 @@ from wristworld_ros.geometry import (
     unproject_depth,
 )
 from wristworld_ros.reconstruction.model import own_points
+from wristworld_ros.reconstruction.places import patch_middles
 
 _GRID = 32  # SPC queries a side on the wrist image, as published (paper section 2.3)
 
@@ -130,18 +131,17 @@ def token_targets(batch: dict[str, Tensor], truth: Tensor, valid: Tensor, patch:
     Returns [B, V, P, 6] metres and a mask [B, V, P]. A dense target teaches the tokens what the wrist head must read
     from them; the head alone hardly leaves its prior in an hour.
     """
-    middle = slice(patch // 2, None, patch)
-    world, mask = truth[:, :, middle, middle].flatten(2, 3), valid[:, :, middle, middle].flatten(2, 3)
+    world, mask = patch_middles(truth, patch), patch_middles(valid, patch)
     T_base_anchor = invert_rigid(batch['T_anchor_base'])[:, None]
     wrist = transform_points(batch['T_wrist_anchor'][:, None], world)
     base = transform_points(T_base_anchor, world)
     return torch.cat([wrist, base], -1), mask & (wrist.norm(dim=-1) < 1.5)
 
 
-def stage1_losses(out, aux: Tensor, batch: dict[str, Tensor], weights: Stage1Weights, patch: int) -> dict[str, Tensor]:
+def stage1_losses(out, batch: dict[str, Tensor], weights: Stage1Weights, patch: int) -> dict[str, Tensor]:
     """Every weighted term by name, "total", and the figures worth logging (detached).
 
-    out: a `ReconstructionOutput` with camera, wrist and points. aux: the tokens' own guess, see `token_targets`.
+    out: a `ReconstructionOutput` with camera, wrist, depth and places.
     """
     truth = world_points(batch)
     valid = (batch['depth'] > 0.05) & (batch['depth'] < 8)
@@ -157,7 +157,7 @@ def stage1_losses(out, aux: Tensor, batch: dict[str, Tensor], weights: Stage1Wei
     )
     spc, pixels = spc_term(points, out.wrist_pose_enc[-1, :, 0], batch)
     target, mask = token_targets(batch, truth, valid, patch)
-    tokens = ((aux - target).abs().sum(-1) * mask).sum() / mask.sum().clamp(min=1)
+    tokens = ((out.places - target).abs().sum(-1) * mask).sum() / mask.sum().clamp(min=1)
     terms = {
         'depth': weights.depth * depth,
         'confidence': weights.confidence * confidence,
