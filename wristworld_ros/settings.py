@@ -28,7 +28,7 @@ class StreamSettings:
     chunk: int = setting(1, 'Frames generated at once. More is cheaper a frame and later by as many frames.', low=1, high=16)
     steps: int = setting(1, 'Sampling steps a chunk. 1 is fastest and smoothest, 4 is sharpest.', low=1, high=50)
     history: int = setting(4, 'Chunks of generated video that the next one sees (the size of the key/value ring).', low=0, high=64)
-    near: float = setting(0.03, 'Points nearer to the wrist camera than this are not drawn, metres.', low=0.001, high=1.0)
+    near: float = setting(0.0, "Points nearer to the wrist camera than this are not drawn, metres; 0 takes the model's own.", low=0.0, high=1.0)
     wrist_fov: float = setting(0.0, 'Vertical field of view of the virtual camera, degrees; 0 takes the predicted one.', low=0.0, high=150.0)
     min_coverage: float = setting(0.2, 'Frames with less of the wrist view covered by points are not fit, 0 to 1.', low=0.0, high=1.0, live=True)
     min_confidence: float = setting(0.1, 'Frames with less confidence are not fit, 0 to 1.', low=0.0, high=1.0, live=True)

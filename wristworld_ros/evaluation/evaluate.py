@@ -212,7 +212,7 @@ def _geometry(run: dict[str, dict], truth: Truth, frames: list[int]) -> dict[str
 
 def _true_warp(truth: Truth, frame: int, row: _Row, main: WristModel) -> np.ndarray:
     assert truth.depth is not None
-    cloud = replace(main.config.cloud, near=row.stream.near)
+    cloud = replace(main.config.cloud, near=row.stream.near or main.config.cloud.near)
     return baselines.true_warp(
         truth.images[:, frame], truth.depth[:, frame], truth.K[:, frame], truth.T_anchor_world[:, frame],
         truth.wrist_camera(frame), cloud,
@@ -249,7 +249,7 @@ def _head(model, settings, evaluation, episodes: int, frames: int, has_mean: boo
     head = {
         'model': f'{model.config.name}, wrist {width}x{height}, on {model.device.type}',
         'data': f'{episodes} episodes, {frames} frames, {evaluation.anchors or "all"} anchors, RGB alone',
-        'stream': f'chunk {settings.chunk}, history {settings.history}, near {settings.near} m, {evaluation.seeds} seed(s)',
+        'stream': f'chunk {settings.chunk}, history {settings.history}, near {settings.near or 'of the model'}, {evaluation.seeds} seed(s)',
         'numbers': 'mean ± standard deviation over episodes; holes filled by push-pull',
     }
     if not has_mean:

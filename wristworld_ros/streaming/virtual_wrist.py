@@ -65,7 +65,7 @@ class VirtualWrist:
         self._last_stamp = anchors.stamp_ns
         reconstruction = self._with_known_view(self.model.reconstruct(anchors))
         reconstructed = time.perf_counter()
-        condition = self.model.condition(reconstruction, anchors.images, self.settings.near)
+        condition = self.model.condition(reconstruction, anchors.images, self.settings.near or None)
         conditioned = time.perf_counter()
         self._pending.append(_Pending(anchors, reconstruction, condition, arrived))
         frames = self._generate() if len(self._pending) == self.settings.chunk else []

@@ -52,7 +52,7 @@ class SimulatorSettings:
     anchor_fov_max: float = 60.0
     anchor_framing_min: float = 0.30
     anchor_framing_max: float = 0.46
-    anchor_azimuth: float = 105.0
+    anchor_azimuth: float = 60.0
     anchor_elevation_min: float = 18.0
     anchor_elevation_max: float = 60.0
     anchor_separation: float = 40.0
