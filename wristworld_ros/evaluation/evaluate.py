@@ -249,7 +249,7 @@ def _head(model, settings, evaluation, episodes: int, frames: int, has_mean: boo
     head = {
         'model': f'{model.config.name}, wrist {width}x{height}, on {model.device.type}',
         'data': f'{episodes} episodes, {frames} frames, {evaluation.anchors or "all"} anchors, RGB alone',
-        'stream': f'chunk {settings.chunk}, history {settings.history}, near {settings.near or 'of the model'}, {evaluation.seeds} seed(s)',
+        'stream': f'chunk {settings.chunk}, history {settings.history}, near {settings.near or "of the model"}, {evaluation.seeds} seed(s)',
         'numbers': 'mean ± standard deviation over episodes; holes filled by push-pull',
     }
     if not has_mean:
