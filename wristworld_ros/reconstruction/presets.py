@@ -21,3 +21,24 @@ VGGT_1B = {
     'track_hidden': 384,
 }
 """VGGT-1B with the wrist head: 1797 public tensors, 1256.5 M parameters, plus about 367 M in ``wrist_head.*``."""
+
+# VGGT's shape at about a hundredth of its size. The wrist head's own layers are as published.
+SIM_TINY: dict = {
+    'img_size': 128,
+    'patch_size': 16,
+    'patch_stem': 'convolutional',
+    'embed_dim': 128,
+    'depth': 6,
+    'num_heads': 4,
+    'patch_embed_depth': 1,
+    'patch_embed_heads': 4,
+    'camera_trunk_depth': 1,
+    'camera_heads': 4,
+    'dpt_layers': [1, 2, 4, 5],
+    'dpt_features': 32,
+    'dpt_out_channels': [32, 48, 96, 96],
+    'heads': ['camera', 'wrist', 'depth', 'places'],
+    'layerscale_init': 0.3,
+    'wrist_dropout': 0.0,
+    'float32_heads': False,
+}

@@ -14,32 +14,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader
 
 from wristworld_ros.reconstruction import ReconstructionModel
+from wristworld_ros.reconstruction.presets import SIM_TINY
 from wristworld_ros.training.frames import PackedEpisode, packed_episodes
 from wristworld_ros.training.loop import Optimisation, train
 from wristworld_ros.training.parallel import rank
 from wristworld_ros.training.stage1_data import Stage1Batches, Stage1Sampling, collate, draw_batch
 from wristworld_ros.training.stage1_loss import Stage1Weights, stage1_losses
 
-# VGGT's shape at about a hundredth of its size. The wrist head's own layers are as published.
-SIM_TINY = {
-    'img_size': 128,
-    'patch_size': 16,
-    'patch_stem': 'convolutional',
-    'embed_dim': 128,
-    'depth': 6,
-    'num_heads': 4,
-    'patch_embed_depth': 1,
-    'patch_embed_heads': 4,
-    'camera_trunk_depth': 1,
-    'camera_heads': 4,
-    'dpt_layers': [1, 2, 4, 5],
-    'dpt_features': 32,
-    'dpt_out_channels': [32, 48, 96, 96],
-    'heads': ['camera', 'wrist', 'depth', 'places'],
-    'layerscale_init': 0.3,
-    'wrist_dropout': 0.0,
-    'float32_heads': False,
-}
 HEADS = ('camera', 'wrist', 'depth', 'places')
 PACKED_SIZE, WRIST_SIZE = (168, 126), (128, 128)  # width, height of the frames on disk; augmentation crops and resizes
 TRAINING_ONLY = ('wrist_dropout', 'float32_heads')  # settings that a finished model does not need
