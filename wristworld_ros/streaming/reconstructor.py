@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import cv2
 import numpy as np
 import torch
@@ -11,7 +9,6 @@ import torch
 from wristworld_ros.geometry import decode_pose, to_homogeneous
 from wristworld_ros.reconstruction import ReconstructionModel
 from wristworld_ros.reconstruction.model import own_points
-from wristworld_ros.reconstruction.places import patch_middles, wrist_from_places
 from wristworld_ros.types import AnchorSet, Camera, Reconstruction
 
 
@@ -34,16 +31,13 @@ class Reconstructor:
     """Runs stage 1 on one anchor set at a time (paper section 2: each step by itself).
 
     Points come from the point head, as published, or, in a model that has none, from its depth through its own cameras,
-    which VGGT's authors find the more accurate way (paper section 2.1). The wrist pose comes from the wrist head, or from
-    the patches' places in a model that has them.
+    which VGGT's authors find the more accurate way (paper section 2.1).
     """
 
     def __init__(self, model: ReconstructionModel, width: int, wrist_hw: tuple[int, int]):
         self.model, self.width, self.wrist_hw = model, width, wrist_hw
         self.patch = model.config.patch_size
-        built = model.config.heads
-        self.dense = 'points' if 'points' in built else 'depth'
-        self.heads = ('camera', 'wrist', self.dense) + (('places',) if 'places' in built else ())
+        self.dense = 'points' if 'points' in model.config.heads else 'depth'
 
     @torch.inference_mode()
     def __call__(self, anchors: AnchorSet) -> Reconstruction:
@@ -51,25 +45,15 @@ class Reconstructor:
         hw = model_size(anchors.images.shape[1:3], self.width, self.patch)
         images = resize_images(anchors.images, hw)
         colors = torch.from_numpy(images).to(next(self.model.parameters()).device)
-        out = self.model((colors.permute(0, 3, 1, 2).float() / 255)[None], heads=self.heads)
+        out = self.model((colors.permute(0, 3, 1, 2).float() / 255)[None], heads=('camera', 'wrist', self.dense))
         points = (out.world_points if self.dense == 'points' else own_points(out, hw)).float()
-        wrist = decode_camera(out.wrist_pose_enc[-1, 0, 0], self.wrist_hw)
-        if 'places' in self.heads:
-            wrist = self._placed(wrist, points, out.places)
         return Reconstruction(
-            wrist=wrist,
+            wrist=decode_camera(out.wrist_pose_enc[-1, 0, 0], self.wrist_hw),
             anchors=tuple(decode_camera(enc, hw) for enc in out.camera_pose_enc[-1, 0]),
             points=points[0],
             confidence=(out.world_points_conf if self.dense == 'points' else out.depth_conf)[0].float(),
             colors=colors,
         )
-
-
-    def _placed(self, wrist: Camera, points: torch.Tensor, places: torch.Tensor) -> Camera:
-        """The wrist camera at the pose that the patches' places say, where they say one."""
-        own = patch_middles(points, self.patch).flatten(0, 2)
-        T = wrist_from_places(own, places[..., :3].flatten(0, 2))
-        return wrist if T is None else replace(wrist, T_camera_world=T.cpu().numpy())
 
 
 def decode_camera(pose_enc: torch.Tensor, image_hw: tuple[int, int]) -> Camera:

@@ -5,7 +5,6 @@ Stage 2 must learn to repair what stage 1 really gets wrong, so its condition ma
 
 from __future__ import annotations
 
-import json
 import os
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
@@ -16,19 +15,17 @@ import torch
 from tqdm import tqdm
 
 from wristworld_ros.episodes.format import list_episodes, read_episode
-from wristworld_ros.reconstruction import ReconstructionModel
 from wristworld_ros.streaming.condition import CloudSettings, wrist_condition
 from wristworld_ros.streaming.reconstructor import Reconstructor, resize_images
+from wristworld_ros.training.stage1 import finished_stage1
 from wristworld_ros.types import AnchorSet
 
 _state: dict = {}  # a worker process's own reconstructor
 
 
-def _start_worker(config: dict, weights: Path, width: int, wrist_hw: tuple[int, int], cloud: CloudSettings) -> None:
+def _start_worker(stage1: Path, width: int, wrist_hw: tuple[int, int], cloud: CloudSettings) -> None:
     torch.set_num_threads(1)
-    model = ReconstructionModel.from_config(config).eval()
-    model.load_state_dict(torch.load(weights, weights_only=True))
-    _state['reconstruct'] = Reconstructor(model, width, wrist_hw)
+    _state['reconstruct'] = Reconstructor(finished_stage1(stage1)[1], width, wrist_hw)
     _state['cloud'] = cloud
 
 
@@ -75,10 +72,9 @@ def prepare_conditions(
     folder.mkdir(parents=True, exist_ok=True)
     sources = [Path(s) for s in list_episodes(episodes)][:limit]
     targets = [folder / f'{s.name}.npz' for s in sources]
-    config = json.loads((stage1 / 'config.json').read_text())
     todo = [(i, s, t) for i, (s, t) in enumerate(zip(sources, targets, strict=True)) if not t.exists()]
     if todo:
-        initargs = (config, stage1 / 'model.pt', width, wrist_hw, cloud)
+        initargs = (stage1, width, wrist_hw, cloud)
         with ProcessPoolExecutor(workers, get_context('spawn'), _start_worker, initargs) as pool:
             jobs = [pool.submit(_prepare, s, t, _views_of(i, 2, single_share), token_size) for i, s, t in todo]
             for job in tqdm(as_completed(jobs), total=len(jobs), desc='condition maps', unit='episode'):

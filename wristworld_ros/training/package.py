@@ -10,9 +10,8 @@ import numpy as np
 import torch
 
 from wristworld_ros.generation import WristGenerator
-from wristworld_ros.reconstruction import ReconstructionModel
 from wristworld_ros.streaming.model import ModelConfig, WristModel, save_model
-from wristworld_ros.training.stage1 import TRAINING_ONLY
+from wristworld_ros.training.stage1 import finished_stage1
 from wristworld_ros.training.stage2 import ANCHOR_WIDTH, CLOUD, WRIST_HW
 
 MEAN_WRIST = 'mean_wrist.png'
@@ -23,14 +22,13 @@ def package_model(stage1: Path, stage2: Path, folder: Path, name: str) -> dict[s
 
     Beside the weights it holds the mean wrist image of the training set, a baseline of the evaluation.
     """
-    config1, run2 = json.loads((stage1 / 'config.json').read_text()), json.loads((stage2 / 'run.json').read_text())
-    first = ReconstructionModel.from_config(config1)
-    first.load_state_dict(torch.load(stage1 / 'model.pt', weights_only=True))
+    config1, first = finished_stage1(stage1)
+    run2 = json.loads((stage2 / 'run.json').read_text())
     second = WristGenerator.from_config(run2['model'])
     second.load_state_dict(torch.load(stage2 / 'model.pt', weights_only=True))
     config = ModelConfig(
         name=name,
-        stage1={k: v for k, v in config1.items() if k not in TRAINING_ONLY},
+        stage1=config1,
         generator=run2['model'],
         anchor_width=ANCHOR_WIDTH,
         wrist_hw=WRIST_HW,

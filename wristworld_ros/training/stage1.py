@@ -23,7 +23,6 @@ from wristworld_ros.training.stage1_loss import Stage1Weights, stage1_losses
 
 HEADS = ('camera', 'wrist', 'depth', 'places')
 PACKED_SIZE, WRIST_SIZE = (168, 126), (128, 128)  # width, height of the frames on disk; augmentation crops and resizes
-TRAINING_ONLY = ('wrist_dropout', 'float32_heads')  # settings that a finished model does not need
 
 
 @dataclass(frozen=True)
@@ -79,6 +78,17 @@ def train_stage1(
     if rank() == 0:
         torch.save(average.state_dict(), folder / 'model.pt')
     return average
+
+
+def finished_stage1(folder: Path) -> tuple[dict, ReconstructionModel]:
+    """Configuration and model of a finished run, without what served its training alone."""
+    config = json.loads((folder / 'config.json').read_text())
+    config = {k: v for k, v in config.items() if k not in ('wrist_dropout', 'float32_heads')}
+    config['heads'] = [head for head in config['heads'] if head != 'places']
+    model = ReconstructionModel.from_config(config).eval()
+    weights = torch.load(folder / 'model.pt', weights_only=True)
+    model.load_state_dict({k: v for k, v in weights.items() if not k.startswith('place_head.')})
+    return config, model
 
 
 def _held_out_batches(episodes: list[PackedEpisode], batches: int = 4, size: int = 24) -> list[dict[str, Tensor]]:

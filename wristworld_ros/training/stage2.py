@@ -24,7 +24,7 @@ from wristworld_ros.training.stage2_data import Stage2Clips, Stage2Sampling, col
 
 ANCHOR_WIDTH = 128
 WRIST_HW = (128, 128)
-CLOUD = CloudSettings(upsample=3, edge=0.06, radius=1, near=0.05)
+CLOUD = CloudSettings(upsample=3, edge=0.06, radius=1, near=0.10)
 
 
 @dataclass(frozen=True)
