@@ -90,7 +90,11 @@ class Outputs:
 
     @staticmethod
     def _wanted(publisher) -> bool:
-        return publisher.get_subscription_count() > 0
+        """Whether somebody listens. A signal may shut the context down while the model's thread asks: then nobody does."""
+        try:
+            return publisher.get_subscription_count() > 0
+        except RuntimeError:
+            return False
 
     def _publish(self, publisher, message) -> None:
         """publish() may raise (a full transport, a context that shuts down): count it and go on."""
