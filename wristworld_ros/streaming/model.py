@@ -168,6 +168,7 @@ def save_model(model: WristModel, folder: Path, half: bool = True) -> dict[str, 
             if not torch.isfinite(tensor).all():
                 raise ValueError(f'{folder / name}: {key} is not finite as {dtype}; save an earlier state, or half=False.')
         save_file(stored, folder / name, metadata={'format': 'pt'})
+        (folder / name).chmod(0o644)  # safetensors leaves it to its owner alone
         hashes[name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
     return hashes
 
