@@ -138,14 +138,14 @@ def test_a_change_of_image_size_starts_afresh(stage):
 def test_while_a_camera_is_silent_the_wrist_is_quiet_and_both_come_back(stage):
     s, images = running(stage, freshness=0.5)
     diagnostics = s.listen(DiagnosticArray, '/diagnostics')
-    s.spin(0.3)
+    s.spin(1.0)  # what was still on its way has arrived, however busy the machine
     images.clear()
     quiet = time.monotonic()
-    while not s.node.status().silent_anchors:
+    while s.node.status().silent_anchors != ['right']:
         s.send('left', s.now())
         s.spin(0.05)
-        assert time.monotonic() < quiet + 10
-    assert images == [] and s.node.status().silent_anchors == ['right']
+        assert time.monotonic() < quiet + 20
+    assert images == []
     s.spin_until(lambda: s.warnings('/anchor_right/image_raw'))
     s.send('left', s.now())
     s.spin_until(
