@@ -30,11 +30,11 @@ class Stage1Weights:
 
     depth: float = 4.0
     confidence: float = 0.3
-    rotation: float = 0.5
-    translation: float = 1.0
+    rotation: float = 0.7
+    translation: float = 1.2
     fov: float = 0.5
-    wrist_rotation: float = 0.5
-    wrist_translation: float = 1.0
+    wrist_rotation: float = 1.0
+    wrist_translation: float = 1.5
     spc: float = 0.3
     tokens: float = 2.0
 
