@@ -19,7 +19,7 @@ COMMANDS = {
     'simulate': ('wristworld_ros.episodes.simulator.command', 'record episodes of a simulated Franka arm'),
     'train': ('wristworld_ros.training.command', 'train stage 1, stage 2 or both'),
     'evaluate': ('wristworld_ros.evaluation.command', 'measure a model on held-out episodes, beside baselines'),
-    'report': ('wristworld_ros.demo.report_command', "make the page of an earlier demo anew"),
+    'report': ('wristworld_ros.demo.report_command', 'make the page of an earlier demo anew'),
     'bench': ('wristworld_ros.benchmark.command', 'measure rate, latency and memory on this machine'),
 }
 USER_ERROR, INTERRUPTED = 2, 130

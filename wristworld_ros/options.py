@@ -9,7 +9,9 @@ from typing import Any
 _KINDS = {'int': int, 'float': float, 'str': str}
 
 
-def add_options(parser: argparse._ActionsContainer, record: type, only: tuple[str, ...] = (), defaults: Any = None) -> None:
+def add_options(
+    parser: argparse._ActionsContainer, record: type, only: tuple[str, ...] = (), defaults: Any = None
+) -> None:
     """Add an option for every field of a settings dataclass: its name, type, choices, default and documentation.
 
     record: a dataclass whose fields are bool, int, float, str or list (of words). only: field names to take; empty

@@ -23,34 +23,87 @@ class StreamSettings:
     """What `streaming.VirtualWrist` needs to know; no ROS in it."""
 
     model: str = setting('sim_tiny', 'Name of a model that ships with the package, or the path of a model directory.')
-    device: str = setting('auto', 'Where the models run; auto takes the GPU when there is one.', choices=('auto', 'cpu', 'cuda'))
+    device: str = setting(
+        'auto', 'Where the models run; auto takes the GPU when there is one.', choices=('auto', 'cpu', 'cuda')
+    )
     threads: int = setting(0, 'CPU threads for the models; 0 leaves the choice to torch.', low=0, high=256)
-    chunk: int = setting(1, 'Frames generated at once. More is cheaper a frame and later by as many frames.', low=1, high=16)
+    chunk: int = setting(
+        1, 'Frames generated at once. More is cheaper a frame and later by as many frames.', low=1, high=16
+    )
     steps: int = setting(1, 'Sampling steps a chunk. 1 is fastest and smoothest, 4 is sharpest.', low=1, high=50)
-    history: int = setting(4, 'Chunks of generated video that the next one sees (the size of the key/value ring).', low=0, high=64)
-    near: float = setting(0.0, "Points nearer to the wrist camera than this are not drawn, metres; 0 takes the model's own.", low=0.0, high=1.0)
-    wrist_fov: float = setting(0.0, 'Vertical field of view of the virtual camera, degrees; 0 takes the predicted one.', low=0.0, high=150.0)
-    min_coverage: float = setting(0.2, 'Frames with less of the wrist view covered by points are not fit, 0 to 1.', low=0.0, high=1.0, live=True)
-    min_confidence: float = setting(0.1, 'Frames with less confidence are not fit, 0 to 1.', low=0.0, high=1.0, live=True)
-    seed: int = setting(0, 'Seed of the sampling noise; the same seed and input give the same video.', low=0, high=2**31 - 1)
+    history: int = setting(
+        4, 'Chunks of generated video that the next one sees (the size of the key/value ring).', low=0, high=64
+    )
+    near: float = setting(
+        0.0,
+        "Points nearer to the wrist camera than this are not drawn, metres; 0 takes the model's own.",
+        low=0.0,
+        high=1.0,
+    )
+    wrist_fov: float = setting(
+        0.0, 'Vertical field of view of the virtual camera, degrees; 0 takes the predicted one.', low=0.0, high=150.0
+    )
+    min_coverage: float = setting(
+        0.2, 'Frames with less of the wrist view covered by points are not fit, 0 to 1.', low=0.0, high=1.0, live=True
+    )
+    min_confidence: float = setting(
+        0.1, 'Frames with less confidence are not fit, 0 to 1.', low=0.0, high=1.0, live=True
+    )
+    seed: int = setting(
+        0, 'Seed of the sampling noise; the same seed and input give the same video.', low=0, high=2**31 - 1
+    )
 
 
 @dataclass(frozen=True)
 class NodeSettings(StreamSettings):
     """What the `virtual_wrist` node needs beyond the stream."""
 
-    anchors: list = setting(['left', 'right'], 'Names of the anchor cameras; the node listens to anchor_<name>/image_raw. The first is the reference frame.')
-    transport: str = setting('raw', 'How anchor images arrive: image_raw or image_raw/compressed.', choices=('raw', 'compressed'))
-    slop: float = setting(0.05, 'Anchor images whose stamps differ by at most this belong together, seconds.', low=0.0, high=5.0)
-    freshness: float = setting(0.5, 'A wrist frame older than this when it is ready is not fit, and cameras silent for longer are reported, seconds.', low=0.01, high=60.0, live=True)
-    max_rate: float = setting(0.0, 'Most anchor sets a second that are used; 0 uses as many as the model manages.', low=0.0, high=1000.0, live=True)
-    anchor_frame: str = setting('', "TF frame of the first anchor; empty takes the frame_id of its images.")
-    wrist_frame: str = setting('virtual_wrist_optical_frame', 'TF frame of the virtual wrist camera (optical: z forward, x right, y down).')
+    anchors: list = setting(
+        ['left', 'right'],
+        'Names of the anchor cameras; the node listens to anchor_<name>/image_raw. The first is the reference frame.',
+    )
+    transport: str = setting(
+        'raw', 'How anchor images arrive: image_raw or image_raw/compressed.', choices=('raw', 'compressed')
+    )
+    slop: float = setting(
+        0.05, 'Anchor images whose stamps differ by at most this belong together, seconds.', low=0.0, high=5.0
+    )
+    freshness: float = setting(
+        0.5,
+        'A wrist frame older than this when it is ready is not fit, and cameras silent for longer are reported, seconds.',
+        low=0.01,
+        high=60.0,
+        live=True,
+    )
+    max_rate: float = setting(
+        0.0,
+        'Most anchor sets a second that are used; 0 uses as many as the model manages.',
+        low=0.0,
+        high=1000.0,
+        live=True,
+    )
+    anchor_frame: str = setting('', 'TF frame of the first anchor; empty takes the frame_id of its images.')
+    wrist_frame: str = setting(
+        'virtual_wrist_optical_frame', 'TF frame of the virtual wrist camera (optical: z forward, x right, y down).'
+    )
     publish_tf: bool = setting(True, 'Publish TF from the first anchor to the virtual wrist camera.')
-    publish_unfit: bool = setting(False, 'Publish frames that are not fit on wrist/view too (never on wrist/image_raw).', live=True)
-    points_stride: int = setting(2, 'Every n-th point of each row and column goes into the published cloud; 0 publishes none.', low=0, high=64, live=True)
+    publish_unfit: bool = setting(
+        False, 'Publish frames that are not fit on wrist/view too (never on wrist/image_raw).', live=True
+    )
+    points_stride: int = setting(
+        2,
+        'Every n-th point of each row and column goes into the published cloud; 0 publishes none.',
+        low=0,
+        high=64,
+        live=True,
+    )
     reliable: bool = setting(True, 'Publish reliably; false publishes best effort.')
-    jump_back: float = setting(0.5, "A stamp that much older than its camera's newest one means that the clock was set back (a bag that loops): everything is forgotten, seconds.", low=0.0, high=3600.0)
+    jump_back: float = setting(
+        0.5,
+        "A stamp that much older than its camera's newest one means that the clock was set back (a bag that loops): everything is forgotten, seconds.",
+        low=0.0,
+        high=3600.0,
+    )
     diagnostics_period: float = setting(1.0, 'Seconds between diagnostics and status messages.', low=0.1, high=60.0)
     autostart: bool = setting(False, 'Configure and activate at the start, without a lifecycle manager.')
 
@@ -61,14 +114,22 @@ class CameraSettings:
 
     source: str = setting('simulator', 'What is played: simulator, or videos.', choices=('simulator', 'videos'))
     videos: list = setting([], 'With source videos: one file a camera, in the order of anchors.')
-    wrist_video: str = setting('', 'With source videos: the recording of a real wrist camera, for comparison; empty for none.')
+    wrist_video: str = setting(
+        '', 'With source videos: the recording of a real wrist camera, for comparison; empty for none.'
+    )
     anchors: list = setting(['left', 'right'], 'Names of the cameras; images go to anchor_<name>/image_raw.')
-    rate: float = setting(10.0, 'Frames a second; 0 takes the rate of the first video (10 for the simulator).', low=0.0, high=240.0)
+    rate: float = setting(
+        10.0, 'Frames a second; 0 takes the rate of the first video (10 for the simulator).', low=0.0, high=240.0
+    )
     loop: bool = setting(True, 'Begin again at the end; otherwise the node falls silent.')
-    transport: str = setting('raw', 'What is published: image_raw, or JPEG on image_raw/compressed.', choices=('raw', 'compressed'))
+    transport: str = setting(
+        'raw', 'What is published: image_raw, or JPEG on image_raw/compressed.', choices=('raw', 'compressed')
+    )
     width: int = setting(320, 'Width of the images, pixels; 0 keeps that of the videos.', low=0, high=8192)
     height: int = setting(240, 'Height of the images, pixels; 0 keeps that of the videos.', low=0, high=8192)
-    seed: int = setting(0, 'With the simulator: which episode is first; every further episode is the next.', low=0, high=2**31 - 1)
+    seed: int = setting(
+        0, 'With the simulator: which episode is first; every further episode is the next.', low=0, high=2**31 - 1
+    )
 
 
 KINDS: dict[str, Any] = {'bool': bool, 'int': int, 'float': (int, float), 'str': str, 'list': (list, tuple)}

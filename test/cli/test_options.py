@@ -19,8 +19,16 @@ def test_without_options_the_record_is_its_defaults():
 
 
 def test_every_kind_of_field_is_parsed():
-    settings = parse(NodeSettings, ['--chunk', '4', '--near', '0.1', '--anchors', 'a', 'b', '--no-publish-tf', '--device', 'cpu'])
-    assert (settings.chunk, settings.near, settings.anchors, settings.publish_tf, settings.device) == (4, 0.1, ['a', 'b'], False, 'cpu')
+    settings = parse(
+        NodeSettings, ['--chunk', '4', '--near', '0.1', '--anchors', 'a', 'b', '--no-publish-tf', '--device', 'cpu']
+    )
+    assert (settings.chunk, settings.near, settings.anchors, settings.publish_tf, settings.device) == (
+        4,
+        0.1,
+        ['a', 'b'],
+        False,
+        'cpu',
+    )
 
 
 def test_a_value_that_is_no_choice_is_refused(capsys):

@@ -36,7 +36,10 @@ def write_recording(folder, truth=True, head=HEAD, unfit=(5, 6), anchors=('left'
             'stamp_ns': stamp, 'received_ns': stamp + 10**8, 'coverage': 0.8, 'confidence': 0.5, 'latency': 0.05,
             'age': 0.1 + 0.01 * i, 'fit': fit, 'reason': '' if fit else f'Only {i}% are covered; more is wanted.',
         })  # fmt: skip
-        writer.line('status', {'stamp': stamp, 'memory': 600 * 2**20, 'sets_matched': i, 'sets_used': i, 'latency_p50': float('nan')})
+        writer.line(
+            'status',
+            {'stamp': stamp, 'memory': 600 * 2**20, 'sets_matched': i, 'sets_used': i, 'latency_p50': float('nan')},
+        )
     writer.close()
     return folder
 

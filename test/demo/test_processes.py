@@ -64,7 +64,9 @@ def test_killing_the_parent_ends_the_children_too(tmp_path):
         '    print(family.start("node", "sleeps", []).process.pid, flush=True)\n    time.sleep(60)'
     )
     path = os.pathsep.join([str(Path(__file__).parents[2]), str(tmp_path)])
-    parent = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, text=True, env={**os.environ, 'PYTHONPATH': path})
+    parent = subprocess.Popen(
+        [sys.executable, '-c', code], stdout=subprocess.PIPE, text=True, env={**os.environ, 'PYTHONPATH': path}
+    )
     pid = int(parent.stdout.readline())
     parent.send_signal(signal.SIGTERM)
     assert parent.wait(20) == 143

@@ -36,7 +36,9 @@ def report(recorded, tmp_path):
 def test_the_page_refers_only_to_files_beside_it(report):
     links = Links()
     links.feed(report.read_text())
-    assert {'side_by_side.mp4', 'poster.png', 'contact_sheet.png', 'quality.svg', 'trust.svg', 'latency.svg'} <= set(links.found)
+    assert {'side_by_side.mp4', 'poster.png', 'contact_sheet.png', 'quality.svg', 'trust.svg', 'latency.svg'} <= set(
+        links.found
+    )
     assert all((report.parent / link).is_file() for link in links.found)
 
 
@@ -61,7 +63,13 @@ def test_the_contact_sheet_shows_the_true_wrist_in_its_last_column(report):
 
 def test_the_table_holds_generated_and_baselines_on_the_same_frames(report):
     table = json.loads((report.parent / 'table.json').read_text())
-    assert list(table['summary']) == ['generated', 'warp of own geometry + inpainting', 'copy of an anchor', 'mean wrist image', 'true wrist']
+    assert list(table['summary']) == [
+        'generated',
+        'warp of own geometry + inpainting',
+        'copy of an anchor',
+        'mean wrist image',
+        'true wrist',
+    ]
     assert table['summary']['generated']['psnr']['mean'] > 30
     assert table['head']['frames'].startswith('12,')
 

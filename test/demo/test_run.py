@@ -24,7 +24,15 @@ def test_the_demo_on_videos_ends_in_a_whole_report(tmp_path, videos, capsys):
     demo = DemoSettings(seconds=3.0, patience=120.0)
     folder = run_demo(demo, stream, videos[:2], videos[2], tmp_path / 'reports', progress=False)
     assert folder.parent == tmp_path / 'reports'
-    for name in ('index.html', 'side_by_side.mp4', 'contact_sheet.png', 'quality.svg', 'latency.svg', 'trust.svg', 'table.md'):
+    for name in (
+        'index.html',
+        'side_by_side.mp4',
+        'contact_sheet.png',
+        'quality.svg',
+        'latency.svg',
+        'trust.svg',
+        'table.md',
+    ):
         assert (folder / name).stat().st_size > 500, name
     report = json.loads((folder / 'report.json').read_text())
     assert report['live']['frames'] >= 5

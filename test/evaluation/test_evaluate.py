@@ -30,7 +30,11 @@ def episodes(tmp_path_factory):
     folder = tmp_path_factory.mktemp('episodes')
     for seed in range(2):
         rng = np.random.default_rng(seed)
-        cameras = [track('left', 'anchor', rng), track('right', 'anchor', rng, offset=0.2), track('wrist', 'wrist', rng, 32)]
+        cameras = [
+            track('left', 'anchor', rng),
+            track('right', 'anchor', rng, offset=0.2),
+            track('wrist', 'wrist', rng, 32),
+        ]
         write_episode(
             folder / f'{seed:06d}', task='none', seed=seed, fps=10, success=True,
             stamps_ns=np.arange(1, FRAMES + 1) * 10**8, cameras=cameras,
@@ -51,11 +55,23 @@ def test_every_row_is_measured_on_the_same_frames(episodes, model, tmp_path):
         model, episodes, StreamSettings(chunk=4), EvaluationSettings(row_steps='1,2', mean_image=str(tmp_path / 'mean.png')),
         {'no SPC': model}, tmp_path, progress=False,
     )  # fmt: skip
-    assert list(table.rows) == [TRUTH, 'generated, 1 step', 'generated, 2 steps', 'no SPC', MEAN, COPY, OWN_WARP, TRUE_WARP]
+    assert list(table.rows) == [
+        TRUTH,
+        'generated, 1 step',
+        'generated, 2 steps',
+        'no SPC',
+        MEAN,
+        COPY,
+        OWN_WARP,
+        TRUE_WARP,
+    ]
     assert all(len(records) == 2 for records in table.rows.values())
     assert '2 episodes, 8 frames' in table.head['data']  # the last two of six never fill a chunk of four
     for row in ('generated, 1 step', 'no SPC', OWN_WARP):
-        assert all(math.isfinite(table.mean(row, key)) for key in ('psnr', 'ssim', 'rotation_deg', 'position_m', 'cloud_median_px'))
+        assert all(
+            math.isfinite(table.mean(row, key))
+            for key in ('psnr', 'ssim', 'rotation_deg', 'position_m', 'cloud_median_px')
+        )
     assert table.values('no SPC', 'psnr').tolist() == table.values('generated, 1 step', 'psnr').tolist()
     written = json.loads((tmp_path / 'episodes' / '000001.json').read_text())
     assert written['frames'] == 4 and TRUE_WARP in written['rows']

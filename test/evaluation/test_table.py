@@ -30,7 +30,9 @@ def test_columns_without_any_value_are_left_out_and_missing_cells_are_dashes(tab
 
 def test_every_line_of_the_aligned_table_ends_in_its_column(table):
     lines = aligned(*table.cells()).splitlines()
-    assert len({line.index('SSIM') + 4 for line in lines[:1]} | {len('  '.join(x)) for x in [lines[1].split('  ')]}) <= 2
+    assert (
+        len({line.index('SSIM') + 4 for line in lines[:1]} | {len('  '.join(x)) for x in [lines[1].split('  ')]}) <= 2
+    )
     assert lines[2].startswith('generated ') and '19.00 ± 1.00' in lines[2]
 
 

@@ -1,4 +1,4 @@
-"""The small model's decoder starts as the warp and answers to everything it is given."""
+"""The small model's decoder chooses between the warp and a drawing of its own, and answers to everything it is given."""
 
 import pytest
 import torch
@@ -9,16 +9,23 @@ from wristworld_ros.generation.condition import condition_planes
 from wristworld_ros.generation.decoder import ConvDecoder
 
 
+@pytest.mark.parametrize(('gate', 'expected'), [(-50.0, 'the warp'), (50.0, 'a smooth ground')])
 @torch.no_grad()
-def test_an_untrained_generator_returns_the_filled_warp(small_config):
+def test_the_gate_chooses_between_the_warp_and_a_drawing_on_a_smooth_ground(small_config, gate, expected):
     gen = WristGenerator.from_config(small_config)
+    gen.decoder.last.bias[3] = gate
     image = torch.randint(0, 256, (1, 2, 32, 32, 3), dtype=torch.uint8)
     depth = torch.rand(1, 2, 32, 32) * (torch.rand(1, 2, 32, 32) > 0.5)
     planes = condition_planes(image, depth).transpose(1, 2)
     autoencoder = PixelUnshuffle(8)
     context = gen.context(None, None)
     latents = gen.sample(torch.randn(1, 192, 2, 4, 4), autoencoder.encode(planes), context, steps=2)
-    assert torch.allclose(autoencoder.decode(latents), planes[:, :3], atol=1e-5)
+    drawn, warp = autoencoder.decode(latents), planes[:, :3]
+    if expected == 'the warp':
+        assert torch.allclose(drawn, warp, atol=1e-5)
+    else:
+        assert drawn.std() < 0.6 * warp.std()
+        assert float(drawn.mean()) == pytest.approx(float(warp.mean()), abs=1e-2)
 
 
 @torch.no_grad()

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from wristworld_ros.generation import sampling
+from wristworld_ros.generation import WristGenerator, sampling
 
 
 def test_schedules_are_the_published_ones():
@@ -38,3 +38,24 @@ def test_shared_noise_keeps_unit_variance_and_its_share_over_calls(share):
     assert torch.equal(same, base)
     assert noise.std() == pytest.approx(1, abs=0.02)
     assert (noise[:, :, 0] * more[:, :, 1]).mean() == pytest.approx(share, abs=0.03)
+
+
+def test_the_clean_guess_is_the_best_linear_one():
+    sample, noise = 0.5 * torch.randn(1, 1, 3, 64, 64), torch.randn(1, 1, 3, 64, 64)
+    sigma = torch.tensor([[0.0, 0.4, 1.0]])
+    noisy = sampling.add_noise(sample, noise, sigma)
+    guess = sampling.clean_guess(noisy, sigma)
+    assert torch.equal(guess[:, :, 0], sample[:, :, 0]) and not guess[:, :, 2].any()
+    error = (guess - sample)[:, :, 1].square().mean()
+    for factor in (0.9, 1.1):
+        assert error < (factor * guess - sample)[:, :, 1].square().mean()
+
+
+@torch.no_grad()
+def test_a_model_of_samples_needs_one_step_and_no_noise(small_config):
+    torch.manual_seed(0)
+    gen = WristGenerator.from_config(small_config)
+    torch.nn.init.normal_(gen.decoder.last.weight)
+    condition, context = torch.randn(1, gen.settings.condition_channels, 1, 4, 4), gen.context(None, None)
+    one, two = (gen.sample(torch.randn(1, 192, 1, 4, 4), condition, context, steps=1) for _ in range(2))
+    assert torch.allclose(one, two, atol=1e-4)

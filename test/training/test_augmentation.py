@@ -36,6 +36,8 @@ def test_recolouring_is_the_same_for_equal_pixels_and_keeps_the_order_of_brightn
 
 
 def test_a_rigid_turn_stays_rigid():
-    _, _, _, T = zoom_and_roll(np.zeros((8, 8, 3), np.uint8), np.ones((8, 8), np.float32), np.eye(3), np.eye(4), 1.1, 0.3, (8, 8))
+    _, _, _, T = zoom_and_roll(
+        np.zeros((8, 8, 3), np.uint8), np.ones((8, 8), np.float32), np.eye(3), np.eye(4), 1.1, 0.3, (8, 8)
+    )
     T = torch.from_numpy(T)
     assert (T @ invert_rigid(T)).numpy() == pytest.approx(np.eye(4))

@@ -6,10 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from torch import nn
 
-from wristworld_ros.training.loop import Optimisation, train
+from wristworld_ros.training.loop import FilterMuon, Optimisation, make_optimisers, train
 
 
 def batches(seed=0):
@@ -53,6 +54,21 @@ def test_a_gradient_that_is_not_finite_is_left_out(tmp_path):
     calls = iter(range(1000))
     average = train(nn.Linear(4, 1), batches(), poisoned, Optimisation(steps=20, bf16=False), tmp_path)
     assert torch.isfinite(average.weight).all()
+
+
+@pytest.mark.parametrize('memory', [torch.contiguous_format, torch.channels_last])
+def test_filters_are_updated_as_orthogonal_matrices_in_their_own_memory(memory):
+    torch.manual_seed(0)
+    conv = nn.Conv2d(32, 64, 3).to(memory_format=memory)
+    before, place = conv.weight.detach().clone(), conv.weight.data_ptr()
+    adam, muon = make_optimisers(conv, Optimisation(learning_rate=1e-3, weight_decay=0.0))
+    assert isinstance(muon, FilterMuon) and [p.shape for g in adam.param_groups for p in g['params']] == [(64,)]
+    conv(torch.randn(2, 32, 8, 8).to(memory_format=memory)).square().sum().backward()
+    muon.step()
+    change = (conv.weight - before).detach().flatten(1)
+    assert conv.weight.data_ptr() == place and change.abs().max() > 0
+    values = torch.linalg.svdvals(change)
+    assert values.min() > 0.5 * values.max()  # every direction moves alike
 
 
 SCRIPT = """

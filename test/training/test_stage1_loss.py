@@ -72,7 +72,7 @@ def losses(out, batch):
 def test_the_truth_costs_nothing(scene):
     batch, out = scene
     terms = losses(out, batch)
-    for name in ('depth', 'camera', 'wrist', 'tokens'):
+    for name in ('depth', 'points', 'camera', 'wrist', 'tokens'):
         assert float(terms[name]) == pytest.approx(0, abs=1e-4), name
     assert float(terms['spc_px']) < 0.05
     assert float(terms['wrist_deg']) < 0.1 and float(terms['points_m']) < 1e-4
@@ -97,3 +97,14 @@ def test_matches_are_pixels_of_one_world_point(scene):
     error, z = stage1_loss.reprojection_errors(truth, anchor_uv, pose, batch['wrist_K'], wrist_uv)
     assert (z[seen] > 0).all()
     assert error.norm(dim=-1)[seen].max() < 0.3
+
+
+def test_what_the_wrist_is_near_to_counts_most(scene):
+    batch, _ = scene
+    truth, valid = stage1_loss.world_points(batch), batch['depth'] > 0
+    valid[:, :, 0] = False
+    weight = stage1_loss.importance(truth, valid, batch['T_wrist_anchor'], 0.6)
+    assert weight.shape == valid.shape and not weight[:, :, 0].any()
+    distance = (truth - torch.linalg.inv(batch['T_wrist_anchor'])[:, None, None, None, :3, 3]).norm(dim=-1)
+    assert weight[valid & (distance < 0.35)].min() > 0.7
+    assert weight[valid & (distance > 0.9)].max() < 0.25

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from wristworld_ros.generation import WristGenerator
+from wristworld_ros.generation import WristGenerator, block_causal_predict, chunk_contexts
 from wristworld_ros.streaming import tiny_random_model
-from wristworld_ros.training.stage2 import ClipTrainer, Stage2Training, image_losses, noise_levels
+from wristworld_ros.training.stage2 import ClipTrainer, Stage2Training, image_losses, noise_levels, predict_apart
 from wristworld_ros.training.stage2_data import Stage2Clips, Stage2Sampling
 
 
@@ -32,15 +32,34 @@ def test_batches_have_the_views_that_all_their_clips_have(clips):
 
 @pytest.mark.parametrize('left_out', [{}, {'condition': False}, {'anchor_tokens': False}])
 @pytest.mark.parametrize('chunk', [1, 2, 4])
-def test_every_part_in_use_gets_a_gradient(clips, left_out, chunk):
+@pytest.mark.parametrize('progress', [0.0, 1.0])
+def test_every_part_in_use_gets_a_gradient(clips, left_out, chunk, progress):
     run = Stage2Training(model=tiny_random_model().config.generator, **left_out)
     gen = WristGenerator.from_config(run.model).train()
     batch = next(iter(Stage2Clips(clips, Stage2Sampling(batch=2, frames=4, chunks=(chunk,)), seed=0)))
-    terms = ClipTrainer(run, 'cpu')(gen, batch, 0.0)
+    terms = ClipTrainer(run, 'cpu')(gen, batch, progress)
     terms['total'].backward()
     assert torch.isfinite(terms['total'])
     assert gen.decoder.last.weight.grad.abs().max() > 0
     assert (gen.ext_proj[0].weight.grad is not None) == run.anchor_tokens
+
+
+@torch.no_grad()
+def test_chunks_apart_are_the_causal_pass_without_history():
+    gen = WristGenerator.from_config(tiny_random_model().config.generator)
+    noisy, condition = torch.randn(2, 192, 4, 4, 4), torch.randn(2, 320, 4, 4, 4)
+    contexts, sigma = chunk_contexts(gen, torch.randn(2, 2, 4, 16), [2, 2]), torch.rand(2, 2)
+    none = torch.zeros(2, dtype=torch.long)
+    whole = block_causal_predict(
+        gen, noisy, torch.randn_like(noisy), condition, 1000 * sigma, contexts, 2, visible=none
+    )
+    assert torch.allclose(predict_apart(gen, noisy, condition, sigma, contexts), whole, atol=1e-5)
+
+
+def test_history_is_seen_late_and_as_often_as_asked():
+    trainer = ClipTrainer(Stage2Training(history=0.6, history_from=0.5), 'cpu')
+    assert not any(trainer._with_history(0.4) for _ in range(10))
+    assert sum(trainer._with_history(0.9) for _ in range(100)) == 60
 
 
 def test_equal_pictures_cost_next_to_nothing():

@@ -15,14 +15,30 @@ PARTS = ('condition', 'stream', 'topics')
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the command; those of the stream come from `StreamSettings`."""
     parser.add_argument('--only', nargs='+', choices=PARTS, default=PARTS, help='Parts to measure. Default: all.')
-    parser.add_argument('--anchors', nargs='+', type=int, default=[1, 2, 3], metavar='N', help='Numbers of anchors. Default: 1 2 3.')
-    parser.add_argument('--chunks', nargs='+', type=int, default=[1, 2, 4], metavar='N', help='Chunk lengths. Default: 1 2 4.')
+    parser.add_argument(
+        '--anchors', nargs='+', type=int, default=[1, 2, 3], metavar='N', help='Numbers of anchors. Default: 1 2 3.'
+    )
+    parser.add_argument(
+        '--chunks', nargs='+', type=int, default=[1, 2, 4], metavar='N', help='Chunk lengths. Default: 1 2 4.'
+    )
     parser.add_argument('--frames', type=int, default=60, metavar='N', help='Frames a case without ROS. Default: 60.')
-    parser.add_argument('--rates', nargs='+', type=float, default=[10.0, 15.0], metavar='HZ', help='Camera rates. Default: 10 15.')
-    parser.add_argument('--minutes', type=float, default=0.5, metavar='X', help='Minutes a rate over topics; 10 for a soak test. Default: 0.5.')
-    parser.add_argument('--videos', nargs=2, type=Path, metavar='VIDEO', help='Played over the topics. Default: a moving pattern.')
+    parser.add_argument(
+        '--rates', nargs='+', type=float, default=[10.0, 15.0], metavar='HZ', help='Camera rates. Default: 10 15.'
+    )
+    parser.add_argument(
+        '--minutes',
+        type=float,
+        default=0.5,
+        metavar='X',
+        help='Minutes a rate over topics; 10 for a soak test. Default: 0.5.',
+    )
+    parser.add_argument(
+        '--videos', nargs=2, type=Path, metavar='VIDEO', help='Played over the topics. Default: a moving pattern.'
+    )
     parser.add_argument('--out', type=Path, help='Folder for bench.{txt,md,json}. Default: runs/bench-<time>.')
-    add_options(parser.add_argument_group('the stream'), StreamSettings, only=('model', 'device', 'threads', 'steps', 'history'))
+    add_options(
+        parser.add_argument_group('the stream'), StreamSettings, only=('model', 'device', 'threads', 'steps', 'history')
+    )
 
 
 def run(args: argparse.Namespace) -> int:

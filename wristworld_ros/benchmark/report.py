@@ -24,16 +24,24 @@ TOPICS = (
 
 def sections(results: dict, table: Callable) -> list[str]:
     """Title and table of every part that was measured; table turns header and rows into text."""
-    parts = ['Machine: ' + '; '.join(f'{k} {v}' for k, v in results['machine'].items()) + f'. Model: {results["model"]}.']
+    parts = [
+        'Machine: ' + '; '.join(f'{k} {v}' for k, v in results['machine'].items()) + f'. Model: {results["model"]}.'
+    ]
     if c := results.get('condition'):
         parts.append(
-            f'Condition map of {c["points"]:,} points at {c["height"]}x{c["width"]}: splat {c["splat_ms"]:.1f} ms, painter\'s loop '
+            f"Condition map of {c['points']:,} points at {c['height']}x{c['width']}: splat {c['splat_ms']:.1f} ms, painter's loop "
             f'{c["painter_ms"]:.0f} ms, {c["ratio"]:.0f} times faster; {c["pixels_that_differ"]} pixels differ.'
         )
     if rows := results.get('stream'):
-        parts += ['Stream without ROS, 320x240 anchors, one after another as fast as it goes:', table(*_cells(STREAM, rows))]
+        parts += [
+            'Stream without ROS, 320x240 anchors, one after another as fast as it goes:',
+            table(*_cells(STREAM, rows)),
+        ]
     if rows := results.get('topics'):
-        parts += ['Over ROS 2 topics, two 320x240 anchors; ms are from the stamp to publishing:', table(*_cells(TOPICS, rows))]
+        parts += [
+            'Over ROS 2 topics, two 320x240 anchors; ms are from the stamp to publishing:',
+            table(*_cells(TOPICS, rows)),
+        ]
     return parts
 
 

@@ -27,7 +27,9 @@ def pictures(frame: int, views: int, height: int = 240, width: int = 320) -> np.
     return np.stack(images).astype(np.uint8)
 
 
-def run_stream(model: WristModel, settings: StreamSettings, views: int, chunk: int, frames: int = 60) -> dict[str, float]:
+def run_stream(
+    model: WristModel, settings: StreamSettings, views: int, chunk: int, frames: int = 60
+) -> dict[str, float]:
     """Push `frames` anchor sets of `views` 320x240 images through a stream; its figures.
 
     latency: from the push of a frame's anchors to the moment it was ready, with pushes one after another; a camera at a

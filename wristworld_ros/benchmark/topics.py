@@ -52,7 +52,12 @@ def run_topics(
         with Family(folder / 'logs') as family:
             arguments = ['--out', str(recording), '--anchors', *ANCHORS, '--no-pictures']
             family.start('recorder', 'wristworld_ros.nodes.recorder', arguments)
-            family.start('virtual_wrist', 'wristworld_ros.nodes.virtual_wrist', ros_parameters(node), {'OMP_WAIT_POLICY': 'PASSIVE'})
+            family.start(
+                'virtual_wrist',
+                'wristworld_ros.nodes.virtual_wrist',
+                ros_parameters(node),
+                {'OMP_WAIT_POLICY': 'PASSIVE'},
+            )
             family.start('camera', 'wristworld_ros.nodes.camera', ros_parameters(cameras))
             wait_for(lambda: (recording / 'views.jsonl').exists(), family, 180, 'The first wrist frame')
             started = time.monotonic()

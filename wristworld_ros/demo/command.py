@@ -17,7 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='Videos of one scene, one an anchor camera, that run side by side. Default: the simulated Franka arm.',
     )  # fmt: skip
     parser.add_argument('--wrist', type=Path, metavar='VIDEO', help='Video of the real wrist camera, to compare with.')
-    parser.add_argument('--out', type=Path, default=Path('reports'), help='Where the report folder is made. Default: reports.')
+    parser.add_argument(
+        '--out', type=Path, default=Path('reports'), help='Where the report folder is made. Default: reports.'
+    )
     add_options(parser.add_argument_group('the demonstration'), DemoSettings)
     add_options(parser.add_argument_group('the stream'), StreamSettings)
 

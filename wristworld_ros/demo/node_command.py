@@ -16,7 +16,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Every setting of the node, and ROS remappings."""
     add_options(parser, NodeSettings, defaults=replace(NodeSettings(), autostart=True))
     parser.add_argument(
-        '--remap', nargs='+', default=[], metavar='FROM:=TO', help='Topic remappings, as in anchor_left/image_raw:=/camera/color/image_raw.'
+        '--remap',
+        nargs='+',
+        default=[],
+        metavar='FROM:=TO',
+        help='Topic remappings, as in anchor_left/image_raw:=/camera/color/image_raw.',
     )
 
 

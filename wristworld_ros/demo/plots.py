@@ -35,7 +35,9 @@ def quality_plot(quality: Quality, path: Path) -> Path:
                 )  # fmt: skip
             axis.set_ylabel(label)
             handles, labels = axis.get_legend_handles_labels()
-            axis.legend(handles[::-1], labels[::-1], ncol=4, loc='lower left', bbox_to_anchor=(-0.01, 1.0), fontsize=8.5)
+            axis.legend(
+                handles[::-1], labels[::-1], ncol=4, loc='lower left', bbox_to_anchor=(-0.01, 1.0), fontsize=8.5
+            )
         axes[1].set_xlabel('seconds')
 
     return _save(draw, path, height=4.6)

@@ -27,7 +27,9 @@ class Child:
     name: for messages. module: run with -m. log: file for its output. env: added to ours.
     """
 
-    def __init__(self, name: str, module: str, arguments: Sequence[str], log: Path, env: Mapping[str, str] | None = None):
+    def __init__(
+        self, name: str, module: str, arguments: Sequence[str], log: Path, env: Mapping[str, str] | None = None
+    ):
         self.name, self.log = name, Path(log)
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with open(self.log, 'wb') as out:

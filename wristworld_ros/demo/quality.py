@@ -11,7 +11,12 @@ from wristworld_ros.demo.recording import CONDITION, TRUE_WRIST, WRIST, Recordin
 from wristworld_ros.evaluation import baselines, metrics
 from wristworld_ros.evaluation.table import EvaluationTable
 
-GENERATED, OWN_WARP, COPY, MEAN = 'generated', 'warp of own geometry + inpainting', 'copy of an anchor', 'mean wrist image'
+GENERATED, OWN_WARP, COPY, MEAN = (
+    'generated',
+    'warp of own geometry + inpainting',
+    'copy of an anchor',
+    'mean wrist image',
+)
 
 
 @dataclass(frozen=True)
@@ -53,12 +58,16 @@ def measure(recording: Recording, mean_wrist: np.ndarray | None = None) -> Quali
     stacked = {name: np.stack(frames) for name, frames in videos.items()}
     if mean_wrist is not None:
         stacked[MEAN] = np.repeat(_sized(mean_wrist, true_video.shape[1:3])[None], len(true_video), 0)
-    table = EvaluationTable(head={'frames': f'{len(true_video)}, fit or not, against the true wrist camera of the same stamp'})
+    table = EvaluationTable(
+        head={'frames': f'{len(true_video)}, fit or not, against the true wrist camera of the same stamp'}
+    )
     psnr, ssim = {}, {}
     for name, video in stacked.items():
         psnr[name], ssim[name] = metrics.psnr(video, true_video), metrics.ssim(video, true_video)
         record = {'psnr': psnr[name].mean(), 'ssim': ssim[name].mean()}
-        table.add(name, record | {'sharpness': metrics.sharpness(video, true_video), 'change': metrics.frame_change(video)})
+        table.add(
+            name, record | {'sharpness': metrics.sharpness(video, true_video), 'change': metrics.frame_change(video)}
+        )
     table.add('true wrist', {'sharpness': 1.0, 'change': metrics.frame_change(true_video)})
     return Quality(np.array(seconds), psnr, ssim, table)
 

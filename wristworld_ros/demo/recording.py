@@ -1,9 +1,9 @@
 """What a live run leaves on disk: pictures by stream and stamp, and what the node said of them. No ROS.
 
-    recording.json          what was run (`head`), anchors' names, stream names
-    <stream>/<stamp>.png    or .jpg; streams are anchor_<name>, condition, wrist, true_wrist; stamps in nanoseconds
-    views.jsonl             one line a wrist frame: stamp_ns, received_ns, coverage, confidence, latency, age, fit, reason
-    status.jsonl            one line a status message of the node
+recording.json          what was run (`head`), anchors' names, stream names
+<stream>/<stamp>.png    or .jpg; streams are anchor_<name>, condition, wrist, true_wrist; stamps in nanoseconds
+views.jsonl             one line a wrist frame: stamp_ns, received_ns, coverage, confidence, latency, age, fit, reason
+status.jsonl            one line a status message of the node
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ class RecordingWriter:
     def __init__(self, folder: Path, head: dict, anchors: tuple[str, ...]):
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / 'recording.json').write_text(json.dumps({'anchors': list(anchors), 'head': head}, indent=1) + '\n')
+        (self.folder / 'recording.json').write_text(
+            json.dumps({'anchors': list(anchors), 'head': head}, indent=1) + '\n'
+        )
         self.counts: dict[str, int] = {}
         self._waiting: dict[str, deque] = {}
         self._started = False

@@ -46,14 +46,23 @@ class Live:
 
 def needs() -> None:
     """ModuleNotFoundError with the install command when a library of the report is missing."""
-    for module, package in (('matplotlib', 'matplotlib'), ('PIL', 'Pillow'), ('jinja2', 'jinja2'), ('skimage', 'scikit-image')):
+    for module, package in (
+        ('matplotlib', 'matplotlib'),
+        ('PIL', 'Pillow'),
+        ('jinja2', 'jinja2'),
+        ('skimage', 'scikit-image'),
+    ):
         try:
             __import__(module)
         except ModuleNotFoundError:
-            raise ModuleNotFoundError(f"The report needs {package}: pip install 'wristworld-ros[train,view]'.") from None
+            raise ModuleNotFoundError(
+                f"The report needs {package}: pip install 'wristworld-ros[train,view]'."
+            ) from None
 
 
-def render_report(recording_folder: Path, folder: Path, mean_wrist: np.ndarray | None = None, progress: bool = True) -> Path:
+def render_report(
+    recording_folder: Path, folder: Path, mean_wrist: np.ndarray | None = None, progress: bool = True
+) -> Path:
     """Render everything; returns the page's path.
 
     recording_folder: see `recording`. folder: where the report goes; made when missing. mean_wrist: for its row of the
@@ -74,7 +83,11 @@ def render_report(recording_folder: Path, folder: Path, mean_wrist: np.ndarray |
     seconds = recording.seconds()
     plots.latency_plot(seconds, recording.series('age'), recording.series('latency'), folder / 'latency.svg')
     plots.trust_plot(
-        seconds, recording.series('coverage'), recording.series('confidence'), recording.series('fit'), folder / 'trust.svg'
+        seconds,
+        recording.series('coverage'),
+        recording.series('confidence'),
+        recording.series('fit'),
+        folder / 'trust.svg',
     )
     if quality:
         plots.quality_plot(quality, folder / 'quality.svg')
@@ -98,7 +111,9 @@ def summarise(recording: Recording) -> Live:
             reason = view['reason'].split(';')[0].rstrip('.')
             alike.setdefault(re.sub(r'[\d.]+', '#', reason), []).append(reason)
     first, last = (recording.status[i] if recording.status else {} for i in (0, -1))
-    names = [k for k, v in last.items() if isinstance(v, int) and not isinstance(v, bool) and k not in ('stamp', 'memory')]
+    names = [
+        k for k, v in last.items() if isinstance(v, int) and not isinstance(v, bool) and k not in ('stamp', 'memory')
+    ]
     return Live(
         seconds=span, frames=len(seconds), rate=(len(seconds) - 1) / span if span else 0.0,
         unfit=sum(not v['fit'] for v in recording.views), reasons={found[len(found) // 2]: len(found) for found in alike.values()},
@@ -129,7 +144,11 @@ def trust(recording: Recording, quality: Quality | None, live: Live) -> dict:
             'generated picture is an invention.',
         ]
         real = recording.head.get('source') == 'videos'
-        return {'level': 'unknown', 'headline': 'Do not rely on these pictures' if real else 'Not measured', 'text': text}
+        return {
+            'level': 'unknown',
+            'headline': 'Do not rely on these pictures' if real else 'Not measured',
+            'text': text,
+        }
     ours, theirs = (quality.table.mean(row, 'psnr') for row in (GENERATED, OWN_WARP))
     others = [name for name in (MEAN, COPY) if name in quality.table.rows]
     lines = [
@@ -215,7 +234,9 @@ def _by_stamp(recording: Recording, quality: Quality | None) -> dict[int, float]
 def _write_frames(recording: Recording, psnr: dict[int, float], path: Path) -> None:
     with open(path, 'w', newline='') as file:
         writer = csv.writer(file)
-        writer.writerow(['stamp_ns', 'seconds', 'age_s', 'latency_s', 'coverage', 'confidence', 'fit', 'psnr_db', 'reason'])
+        writer.writerow(
+            ['stamp_ns', 'seconds', 'age_s', 'latency_s', 'coverage', 'confidence', 'fit', 'psnr_db', 'reason']
+        )
         for seconds, v in zip(recording.seconds(), recording.views):
             value = psnr.get(v['stamp_ns'])
             writer.writerow([

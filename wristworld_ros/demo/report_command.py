@@ -10,7 +10,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
     parser.add_argument('recording', type=Path, help='Folder of a recording: the recording/ of a report.')
     parser.add_argument('--out', type=Path, help="Folder of the report. Default: the recording's parent.")
-    parser.add_argument('--model', default='sim_tiny', help='Model whose mean wrist image is a row of the table. Default: sim_tiny.')
+    parser.add_argument(
+        '--model', default='sim_tiny', help='Model whose mean wrist image is a row of the table. Default: sim_tiny.'
+    )
 
 
 def run(args: argparse.Namespace) -> int:

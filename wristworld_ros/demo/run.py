@@ -74,7 +74,9 @@ def camera_settings(demo: DemoSettings, videos: list[Path], wrist_video: Path | 
     if not videos:
         if wrist_video:
             raise DemoError('A wrist video was given without anchor videos; name those with --anchors.')
-        return CameraSettings(source='simulator', anchors=['left', 'right'], rate=demo.rate or 10.0, seed=demo.demo_seed)
+        return CameraSettings(
+            source='simulator', anchors=['left', 'right'], rate=demo.rate or 10.0, seed=demo.demo_seed
+        )
     sizes = [probe_video(Path(v)) for v in [*videos, *([wrist_video] if wrist_video else [])]]
     width, height = sizes[0]
     names = ['left', 'right'] if len(videos) == 2 else [f'view{i + 1}' for i in range(len(videos))]
@@ -103,7 +105,9 @@ def probe_video(path: Path) -> tuple[int, int]:
             next(file.decode(stream))
             return stream.width, stream.height
     except (av.FFmpegError, IndexError, StopIteration):
-        raise DemoError(f'{path} is no video that can be decoded; give MP4, MKV, AVI or another that FFmpeg reads.') from None
+        raise DemoError(
+            f'{path} is no video that can be decoded; give MP4, MKV, AVI or another that FFmpeg reads.'
+        ) from None
 
 
 def _record(seconds: float, family: Family, recorder: Child, progress: bool) -> None:

@@ -61,7 +61,11 @@ class Layout:
         x, y, width = self.boxes[WRIST]
         color = ACCENT if view['fit'] else ALARM
         cv2.rectangle(canvas, (x - 2, y - 2), (x + width + 1, y + TILE + 1), color, 3)
-        facts = [f'{view["age"] * 1e3:.0f} ms after the stamp', f'coverage {view["coverage"]:.0%}', f'confidence {view["confidence"]:.0%}']
+        facts = [
+            f'{view["age"] * 1e3:.0f} ms after the stamp',
+            f'coverage {view["coverage"]:.0%}',
+            f'confidence {view["confidence"]:.0%}',
+        ]
         facts += [f'PSNR {psnr:.1f} dB'] if psnr is not None else []
         foot = self.height - FOOT / 2
         left = f'{seconds:5.1f} s' if view['fit'] else f'{seconds:5.1f} s    not fit: {view["reason"]}'
@@ -81,7 +85,9 @@ def write_video(
     stamps, chosen = recording.seconds(), -1
     picture = layout.background
     with av.open(str(path), 'w', options={'movflags': '+faststart'}) as file:
-        stream = file.add_stream('libx264', rate=Fraction(rate), options={'crf': '20', 'preset': 'veryfast', 'threads': '2'})
+        stream = file.add_stream(
+            'libx264', rate=Fraction(rate), options={'crf': '20', 'preset': 'veryfast', 'threads': '2'}
+        )
         stream.width, stream.height, stream.pix_fmt = layout.width, layout.height, 'yuv420p'
         for time in times:
             newest = int(np.searchsorted(stamps, time + 1e-6, side='right')) - 1

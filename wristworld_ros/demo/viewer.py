@@ -39,11 +39,15 @@ class LiveViewer:
             rrb.TimeSeriesView(origin='trust', name='coverage and confidence'),
         ]
         layout = rrb.Blueprint(
-            rrb.Vertical(rrb.Horizontal(*picture), rrb.Horizontal(*wrist), rrb.Horizontal(*series), row_shares=[3, 3, 1]),
+            rrb.Vertical(
+                rrb.Horizontal(*picture), rrb.Horizontal(*wrist), rrb.Horizontal(*series), row_shares=[3, 3, 1]
+            ),
             collapse_panels=True,
         )
         rr.init('wristworld_ros')
-        server = rr.serve_grpc(grpc_port=grpc_port, default_blueprint=layout, server_memory_limit='256MB', newest_first=True)
+        server = rr.serve_grpc(
+            grpc_port=grpc_port, default_blueprint=layout, server_memory_limit='256MB', newest_first=True
+        )
         rr.serve_web_viewer(web_port=web_port, open_browser=False, connect_to=server)
         self.address = f'http://localhost:{web_port}/?url={quote(server, safe="")}'
 

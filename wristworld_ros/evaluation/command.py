@@ -14,14 +14,18 @@ from wristworld_ros.settings import StreamSettings
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the command; those of the stream come from `StreamSettings`."""
     parser.add_argument('episodes', type=Path, help='Folder of held-out episodes (`wristworld simulate` makes them).')
-    parser.add_argument('--out', type=Path, help='Folder for table.{txt,md,csv,json} and episodes/. Default: runs/evaluation-<time>.')
+    parser.add_argument(
+        '--out', type=Path, help='Folder for table.{txt,md,csv,json} and episodes/. Default: runs/evaluation-<time>.'
+    )
     parser.add_argument(
         '--ablation', action='append', default=[], metavar='NAME=MODEL',
         help='A further row: its name and a model directory, as in "no SPC=runs/no_spc". May be given several times.',
     )  # fmt: skip
     add_options(parser.add_argument_group('what is evaluated'), EvaluationSettings)
     stream = parser.add_argument_group('the stream')
-    add_options(stream, StreamSettings, only=('model', 'device', 'threads', 'chunk', 'history', 'near', 'wrist_fov', 'seed'))
+    add_options(
+        stream, StreamSettings, only=('model', 'device', 'threads', 'chunk', 'history', 'near', 'wrist_fov', 'seed')
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -126,7 +126,9 @@ def _rows(model, settings: StreamSettings, evaluation: EvaluationSettings, ablat
     try:
         steps = [int(s) for s in evaluation.row_steps.split(',')]
     except ValueError:
-        raise ValueError(f'Setting row_steps is {evaluation.row_steps!r}; it takes whole numbers, as in 1,2,4.') from None
+        raise ValueError(
+            f'Setting row_steps is {evaluation.row_steps!r}; it takes whole numbers, as in 1,2,4.'
+        ) from None
     main = loaded(model)
     rows = [_Row(f'generated, {n} step{"s" * (n > 1)}', main, replace(settings, steps=n)) for n in steps]
     first = replace(settings, steps=steps[0])
@@ -159,7 +161,9 @@ def _run_episode(rows: list[_Row], truth: Truth, mean: np.ndarray | None, main: 
     runs = {row.name: [_stream(row, models[id(row.model)], truth, sets, s) for s in range(seeds)] for row in rows}
     common = sorted(set.intersection(*(set(run['images']) for found in runs.values() for run in found)))
     if not common:
-        raise ValueError(f'No frame of this episode of {len(truth)} came out of every row; is the chunk longer than it?')
+        raise ValueError(
+            f'No frame of this episode of {len(truth)} came out of every row; is the chunk longer than it?'
+        )
     videos = {TRUTH: [truth.wrist[common]]}
     for name, found in runs.items():
         videos[name] = [np.stack([run['images'][i] for i in common]) for run in found]

@@ -33,7 +33,13 @@ def ssim(images: np.ndarray, truth: np.ndarray) -> np.ndarray:
         from skimage.metrics import structural_similarity
     except ModuleNotFoundError:
         raise ModuleNotFoundError("SSIM needs scikit-image: pip install 'wristworld-ros[train]'.") from None
-    options = {'channel_axis': -1, 'data_range': 255, 'gaussian_weights': True, 'sigma': 1.5, 'use_sample_covariance': False}
+    options = {
+        'channel_axis': -1,
+        'data_range': 255,
+        'gaussian_weights': True,
+        'sigma': 1.5,
+        'use_sample_covariance': False,
+    }
     return np.array([structural_similarity(one, two, **options) for one, two in zip(images, truth)], np.float64)
 
 
@@ -179,7 +185,9 @@ def _scripted(path: Path, name: str):
     try:
         return torch.jit.load(str(path), map_location='cpu').eval()
     except RuntimeError:
-        raise ValueError(f'{path} is no TorchScript file, which {name} needs; docs/evaluation.md says how to make one.') from None
+        raise ValueError(
+            f'{path} is no TorchScript file, which {name} needs; docs/evaluation.md says how to make one.'
+        ) from None
 
 
 def _sample(points: np.ndarray, uv: np.ndarray, image_hw: tuple[int, int]) -> np.ndarray:

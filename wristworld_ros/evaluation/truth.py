@@ -71,7 +71,9 @@ def read_truth(episode: Episode, wrist_hw: tuple[int, int], anchors: int = 0, fr
         K=np.stack([episode.K(name)[:count] for name in names]),
         T_anchor_world=np.stack([episode.T_camera_world(name)[:count] for name in names]),
         wrist=_resized(episode.rgb(wrist)[:count], wrist_hw, cv2.INTER_AREA),
-        wrist_depth=_resized(episode.depth(wrist)[:count], wrist_hw, cv2.INTER_NEAREST) if infos[-1].has_depth else None,
+        wrist_depth=_resized(episode.depth(wrist)[:count], wrist_hw, cv2.INTER_NEAREST)
+        if infos[-1].has_depth
+        else None,
         wrist_K=K[:count],
         T_wrist_world=episode.T_camera_world(wrist)[:count],
     )

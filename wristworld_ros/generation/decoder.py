@@ -33,11 +33,18 @@ class _Block(nn.Module):
         return x + self.conv2(F.silu(torch.addcmul(h + shift, h, scale)))
 
 
-class ConvDecoder(nn.Module):
-    """Features, noisy image and condition planes -> clean image = filled warp + gate * residual, frame by frame.
+def _smooth(image: torch.Tensor) -> torch.Tensor:
+    """Means of 4 x 4 pixels, interpolated."""
+    return F.interpolate(F.avg_pool2d(image, 4), scale_factor=4.0, mode='bilinear', align_corners=False)
 
-    Latents and condition latents are pixel-unshuffled by ``factor``; the first planes of the condition are the filled
-    warp. The last convolution starts at zero, so an untrained decoder returns the warp.
+
+class ConvDecoder(nn.Module):
+    """Features, noisy image and condition planes -> clean image, frame by frame.
+
+    image = warp + gate * (smooth warp + residual - warp): where its gate opens the decoder draws anew over a smooth
+    ground, and nothing of the warp's ragged edges has to be cancelled pixel by pixel; where it stays shut the warp
+    passes. Latents and condition latents are pixel-unshuffled by ``factor``; the first planes of the condition are the
+    filled warp. The last convolution starts at zero, so an untrained decoder returns half the warp, half its smooth.
 
     latent_channels: image channels * factor^2. condition_channels: condition planes * factor^2. feature_channels: of
     the transformer's output. widths: channels at 1/2, 1/4, 1/8, ... of the image, each a multiple of 8.
@@ -52,7 +59,7 @@ class ConvDecoder(nn.Module):
         factor: int = 8,
         widths: Sequence[int] = (32, 64, 128, 192),
         noise_channels: int = 128,
-        fine_width: int = 8,
+        fine_width: int = 16,
     ):
         super().__init__()
         area = factor * factor
@@ -120,5 +127,6 @@ class ConvDecoder(nn.Module):
             x = self.up[i](x + skips[i], noise)
         x = self.last(F.silu(F.pixel_shuffle(self.head(x), 2) + self.fine(planes)))
         residual, gate = x[:, : self.image_channels], x[:, self.image_channels :]
-        image = condition[:, : self.image_channels] + torch.sigmoid(gate) * residual
+        warp = condition[:, : self.image_channels]
+        image = torch.lerp(warp, _smooth(warp) + residual, torch.sigmoid(gate).to(warp.dtype))
         return F.pixel_unshuffle(image, self.factor).unflatten(0, (batch, frames)).transpose(1, 2)

@@ -152,6 +152,7 @@ class WristGenerator(nn.Module):
         if condition_latents is None:
             shape = (latents.shape[0], self.settings.condition_channels, *latents.shape[2:])
             condition_latents = latents.new_zeros(shape)
+        latents = self._shown(latents, timestep)
         if timestep.ndim == 2:
             t, h, w = self.settings.patch_size
             tokens = latents.shape[3] // h * (latents.shape[4] // w)
@@ -182,7 +183,11 @@ class WristGenerator(nn.Module):
         """The transformer's output -> the network's prediction: through the decoder where the model has one."""
         if self.decoder is None:
             return features
-        return self.decoder(features, latents, condition_latents, timestep / 1000)
+        return self.decoder(features, self._shown(latents, timestep), condition_latents, timestep / 1000)
+
+    def _shown(self, latents: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+        """Noisy latents as the network sees them: as they are, or their clean guess where it predicts samples."""
+        return latents if self.settings.prediction == 'velocity' else sampling.clean_guess(latents, timestep / 1000)
 
     def to_velocity(self, prediction: torch.Tensor, latents: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
         """The network's prediction as a velocity: itself, or (latents - sample) / sigma for sigma above 0."""

@@ -53,6 +53,17 @@ def add_noise(sample: torch.Tensor, noise: torch.Tensor, sigma: torch.Tensor) ->
     return (1 - sigma) * sample + sigma * noise
 
 
+def clean_guess(latents: torch.Tensor, sigma: torch.Tensor, spread: float = 0.5) -> torch.Tensor:
+    """The best linear guess at the clean sample: what a network that predicts samples is shown instead of raw noise.
+
+    Wiener's factor (1 - s) d^2 / ((1 - s)^2 d^2 + s^2) for samples of mean 0 and standard deviation d = ``spread``: 1 at
+    sigma 0, and 0 at sigma 1, where the noise says nothing; a first step is then a plain regression.
+    latents: [B, C, T, h, w]. sigma: [B] or [B, T], 0 to 1. Returns latents' shape.
+    """
+    kept = 1 - sigma
+    return per_frame(kept * spread**2 / (kept.square() * spread**2 + sigma.square()), latents) * latents
+
+
 def per_frame(values: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
     """[B] or [B, T] values shaped to broadcast over latents [B, C, T, h, w]."""
     return values.reshape(values.shape[0], 1, -1, 1, 1).to(latents)

@@ -19,11 +19,17 @@ def verdict(status: VirtualWristStatus, before: VirtualWristStatus | None) -> tu
     if not status.enabled:
         return DiagnosticStatus.OK, 'Switched off by ~/enable.'
     if failures := new('model_errors'):
-        return DiagnosticStatus.ERROR, status.reason or f'The model failed on {failures} anchor sets since the last report.'
+        return (
+            DiagnosticStatus.ERROR,
+            status.reason or f'The model failed on {failures} anchor sets since the last report.',
+        )
     if status.silent_anchors:
         return DiagnosticStatus.ERROR, f'No images from: {", ".join(status.silent_anchors)}.'
     if bad := new('images_bad_encoding', 'images_bad_step', 'images_bad_size', 'images_bad_data'):
-        return DiagnosticStatus.WARN, status.reason or f'{bad} malformed anchor images were dropped since the last report.'
+        return (
+            DiagnosticStatus.WARN,
+            status.reason or f'{bad} malformed anchor images were dropped since the last report.',
+        )
     if lost := new('publish_errors'):
         return DiagnosticStatus.WARN, status.reason or f'Publishing failed {lost} times since the last report.'
     if not new('frames_published'):

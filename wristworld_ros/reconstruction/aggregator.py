@@ -25,7 +25,12 @@ class Aggregator(nn.Module):
         self.patch_size, self.heads = config.patch_size, heads
         self.gradient_checkpointing = config.gradient_checkpointing
         self.patch_embed = PatchEmbed(
-            config.img_size, config.patch_size, dim, config.patch_embed_depth, config.patch_embed_heads, scale,
+            config.img_size,
+            config.patch_size,
+            dim,
+            config.patch_embed_depth,
+            config.patch_embed_heads,
+            scale,
             config.patch_stem,
         )
         self.camera_token = nn.Parameter(torch.zeros(1, 2, 1, dim))

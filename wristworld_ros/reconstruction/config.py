@@ -105,10 +105,14 @@ class ReconstructionConfig:
             2 * self.embed_dim % self.camera_heads == 0,
             f'2 * embed_dim {2 * self.embed_dim} must be a multiple of camera_heads {self.camera_heads}.',
         )
-        need(self.patch_stem in ('linear', 'convolutional'),
-             f"patch_stem is {self.patch_stem!r}; it must be 'linear' or 'convolutional'.")
-        need(self.patch_stem == 'linear' or self.patch_size & (self.patch_size - 1) == 0,
-             f'patch_size {self.patch_size} must be a power of 2 for a convolutional patch_stem.')
+        need(
+            self.patch_stem in ('linear', 'convolutional'),
+            f"patch_stem is {self.patch_stem!r}; it must be 'linear' or 'convolutional'.",
+        )
+        need(
+            self.patch_stem == 'linear' or self.patch_size & (self.patch_size - 1) == 0,
+            f'patch_size {self.patch_size} must be a power of 2 for a convolutional patch_stem.',
+        )
         need(self.img_size >= self.patch_size, f'img_size {self.img_size} is below patch_size {self.patch_size}.')
         need(
             len(self.dpt_layers) == 4 and all(0 <= i < self.depth for i in self.dpt_layers),

@@ -36,9 +36,7 @@ class ConvolutionalStem(nn.Module):
         super().__init__()
         halvings = patch_size.bit_length() - 1
         widths = [3] + [max(dim >> (halvings - 1 - i), 16) for i in range(halvings)]
-        self.halve = nn.ModuleList(
-            nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in itertools.pairwise(widths)
-        )
+        self.halve = nn.ModuleList(nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in itertools.pairwise(widths))
         self.refine = nn.ModuleList(
             nn.Sequential(nn.GroupNorm(4, w), nn.GELU(), nn.Conv2d(w, w, 3, padding=1),
                           nn.GroupNorm(4, w), nn.GELU(), nn.Conv2d(w, w, 3, padding=1))

@@ -67,7 +67,9 @@ class ChunkStream:
         self._uncommitted = None
 
     def _condition(self, conditions: list[ConditionMap]) -> torch.Tensor:
-        planes = condition_planes(torch.stack([c.image for c in conditions]), torch.stack([c.depth for c in conditions]))
+        planes = condition_planes(
+            torch.stack([c.image for c in conditions]), torch.stack([c.depth for c in conditions])
+        )
         return self.autoencoder.encode_next(planes.transpose(0, 1)[None])
 
     def _context(self, anchors: list[np.ndarray]) -> torch.Tensor:

@@ -104,7 +104,9 @@ def choose_device(device: str) -> str:
     if device == 'auto':
         return 'cuda' if torch.cuda.is_available() else 'cpu'
     if device == 'cuda' and not torch.cuda.is_available():
-        raise ModelError('The device is cuda but torch sees no CUDA GPU here; use cpu or auto, or install a CUDA torch.')
+        raise ModelError(
+            'The device is cuda but torch sees no CUDA GPU here; use cpu or auto, or install a CUDA torch.'
+        )
     return device
 
 
@@ -166,7 +168,9 @@ def save_model(model: WristModel, folder: Path, half: bool = True) -> dict[str, 
         stored = {k: v.detach().to('cpu', dtype).contiguous().clone() for k, v in tensors.items()}
         for key, tensor in stored.items():
             if not torch.isfinite(tensor).all():
-                raise ValueError(f'{folder / name}: {key} is not finite as {dtype}; save an earlier state, or half=False.')
+                raise ValueError(
+                    f'{folder / name}: {key} is not finite as {dtype}; save an earlier state, or half=False.'
+                )
         save_file(stored, folder / name, metadata={'format': 'pt'})
         (folder / name).chmod(0o644)  # safetensors leaves it to its owner alone
         hashes[name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()

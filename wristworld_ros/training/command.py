@@ -40,9 +40,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _optimisation(settings: TrainSettings, default):
-    return replace(
-        default, steps=settings.steps, minutes=settings.minutes, learning_rate=settings.learning_rate
-    )
+    return replace(default, steps=settings.steps, minutes=settings.minutes, learning_rate=settings.learning_rate)
 
 
 def _train(settings: TrainSettings, function: Callable, *args) -> None:
@@ -61,7 +59,9 @@ def _stage1(episodes: Path, settings: TrainSettings) -> None:
     pack_episodes(episodes, out / CACHE / 'train', PACKED_SIZE, WRIST_SIZE, settings.workers)
     held_out = []
     if settings.held_out:
-        held_out = pack_episodes(Path(settings.held_out), out / CACHE / 'held_out', PACKED_SIZE, WRIST_SIZE, settings.workers)
+        held_out = pack_episodes(
+            Path(settings.held_out), out / CACHE / 'held_out', PACKED_SIZE, WRIST_SIZE, settings.workers
+        )
     run = Stage1Training(seed=settings.seed)
     run = replace(run, optimisation=_optimisation(settings, run.optimisation))
     if settings.batch:
@@ -84,7 +84,9 @@ def _stage2(episodes: Path, settings: TrainSettings) -> None:
     train = prepare_for(run, episodes, stage1 / 'conditions', stage1, settings.limit or None, settings.workers)
     held_out = []
     if settings.held_out:
-        held_out = prepare_for(run, Path(settings.held_out), stage1 / 'conditions_held_out', stage1, None, settings.workers)
+        held_out = prepare_for(
+            run, Path(settings.held_out), stage1 / 'conditions_held_out', stage1, None, settings.workers
+        )
     _train(settings, train_stage2, train, held_out, out, run)
 
 

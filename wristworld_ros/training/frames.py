@@ -98,7 +98,9 @@ def pack_episode(source: Path, target: Path, size: tuple[int, int], wrist_size: 
         return np.minimum(depth * _MILLIMETRES + 0.5, 65535).astype(np.uint16)
 
     def intrinsics(camera, to):
-        return resize_intrinsics(torch.from_numpy(episode.K(camera.name)), (camera.height, camera.width), to[::-1]).numpy()
+        return resize_intrinsics(
+            torch.from_numpy(episode.K(camera.name)), (camera.height, camera.width), to[::-1]
+        ).numpy()
 
     temporary = target.with_name(f'.{target.name}.{os.getpid()}')
     shutil.rmtree(temporary, ignore_errors=True)

@@ -7,11 +7,13 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
 from wristworld_ros.training.parallel import average_gradients, from_first, rank
@@ -55,13 +57,36 @@ class Average(nn.Module):
         torch._foreach_lerp_(ours, theirs, weight)
 
 
+class FilterMuon(torch.optim.Muon):
+    """Muon over matrices and over convolutions' filters, each a matrix of one row an output channel."""
+
+    def __init__(self, params: list[nn.Parameter], **options):
+        self._pairs = [(p, nn.Parameter(_as_matrix(p.data), requires_grad=False)) for p in params]
+        if any(p.data_ptr() != matrix.data_ptr() for p, matrix in self._pairs):
+            raise ValueError('FilterMuon needs parameters that lie in memory without gaps.')
+        super().__init__([matrix for _, matrix in self._pairs], **options)
+
+    def step(self):
+        """One update from the gradients of the parameters that were given, in their own memory."""
+        for parameter, matrix in self._pairs:
+            matrix.grad = None if parameter.grad is None else _as_matrix(parameter.grad)
+        super().step()
+
+
+def _as_matrix(x: torch.Tensor) -> torch.Tensor:
+    """[rows, ...] as [rows, columns]: a view wherever the memory allows one; the columns' order is of no matter."""
+    if x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last):
+        x = x.permute(0, 2, 3, 1)
+    return x.flatten(1)
+
+
 _SMALLEST_MATRIX = 32  # a matrix with fewer rows or columns (pose outputs, embeddings) is AdamW's
 
 
 def make_optimisers(module: nn.Module, o: Optimisation) -> list[torch.optim.Optimizer]:
-    """Muon over the large matrices, AdamW over all else; vectors do not decay."""
+    """Muon over the large matrices and filters, AdamW over all else; vectors do not decay."""
     trained = [p for p in module.parameters() if p.requires_grad]
-    matrices = [p for p in trained if p.ndim == 2 and min(p.shape) >= _SMALLEST_MATRIX]
+    matrices = [p for p in trained if p.ndim in (2, 4, 5) and min(p.flatten(1).shape) >= _SMALLEST_MATRIX]
     taken = {id(p) for p in matrices}
     rest = [p for p in trained if id(p) not in taken]
     groups = [
@@ -71,10 +96,13 @@ def make_optimisers(module: nn.Module, o: Optimisation) -> list[torch.optim.Opti
     adam = torch.optim.AdamW([g for g in groups if g['params']], lr=o.learning_rate, betas=o.betas)
     if not matrices:
         return [adam]
-    muon = torch.optim.Muon(
-        matrices, lr=o.learning_rate, weight_decay=o.weight_decay, adjust_lr_fn='match_rms_adamw'
-    )
+    muon = FilterMuon(matrices, lr=o.learning_rate, weight_decay=o.weight_decay, adjust_lr_fn='match_rms_adamw')
     return [adam, muon]
+
+
+def _attention_for_gradients(device: str):
+    """The fused kernel's gradient is several times slower on a CPU than the plain products'."""
+    return sdpa_kernel(SDPBackend.MATH) if device == 'cpu' else nullcontext()
 
 
 def train(
@@ -130,11 +158,11 @@ def train(
         if progress >= 1:
             break
         rate = o.learning_rate * min(1, (step + 1) / o.warm_up) * 0.5 * (1 + math.cos(math.pi * progress))
+        module.zero_grad(set_to_none=True)
         for optimiser in optimisers:
-            optimiser.zero_grad(set_to_none=True)
             for group in optimiser.param_groups:
                 group['lr'] = rate
-        with torch.autocast(device, torch.bfloat16, enabled=o.bf16):
+        with torch.autocast(device, torch.bfloat16, enabled=o.bf16), _attention_for_gradients(device):
             terms = losses(module, next(stream), progress)
         terms['total'].backward()
         average_gradients(module)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader
 
 from wristworld_ros.reconstruction import ReconstructionModel
@@ -57,9 +55,7 @@ def train_stage1(
 
     def losses(module, batch, progress):
         batch = {k: v.to(device) for k, v in batch.items()}
-        # The fused kernel's gradient is several times slower on a CPU than the plain products.
-        with sdpa_kernel(SDPBackend.MATH) if device == 'cpu' else nullcontext():
-            out = module(batch['rgb'], heads=HEADS)
+        out = module(batch['rgb'], heads=HEADS)
         with torch.autocast(device, enabled=False):
             return stage1_losses(out, batch, run.weights, patch)
 

@@ -26,9 +26,15 @@ _GRID = 32  # SPC queries a side on the wrist image, as published (paper section
 
 @dataclass(frozen=True)
 class Stage1Weights:
-    """Weights of the terms. `spc` 0 is the paper's "w/o SPC": the direct pose terms alone."""
+    """Weights of the terms. `spc` 0 is the paper's "w/o SPC": the direct pose terms alone.
+
+    reach: metres from the wrist camera within which geometry counts in full; farther away it counts less and less, down
+    to a tenth, because the wrist will never see it.
+    """
 
     depth: float = 4.0
+    points: float = 2.0
+    reach: float = 0.6
     confidence: float = 0.3
     rotation: float = 0.7
     translation: float = 1.2
@@ -44,12 +50,25 @@ def world_points(batch: dict[str, Tensor]) -> Tensor:
     return unproject_depth(batch['depth'], batch['K'], batch['T_camera_anchor'])
 
 
-def depth_loss(depth: Tensor, confidence: Tensor, truth: Tensor, valid: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
-    """L1 of the log depth and VGGT's confidence term c*e - alpha*log c; both means over the valid pixels [B, V, H, W]."""
+def weighted_mean(error: Tensor, weight: Tensor) -> Tensor:
+    """Mean of an error over pixels, by weight (0 where there is no truth)."""
+    return (error * weight).sum() / weight.sum().clamp(min=1)
+
+
+def depth_loss(depth: Tensor, confidence: Tensor, truth: Tensor, weight: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
+    """L1 of the log depth and VGGT's confidence term c*e - alpha*log c; both weighted means over pixels [B, V, H, W]."""
     error = (depth.log() - truth.clamp(min=0.05).log()).abs()
-    n = valid.sum().clamp(min=1)
-    weighted = confidence.clamp(max=100) * error.detach() - alpha * torch.log(confidence)
-    return (error * valid).sum() / n, (weighted * valid).sum() / n
+    certain = confidence.clamp(max=100) * error.detach() - alpha * torch.log(confidence)
+    return weighted_mean(error, weight), weighted_mean(certain, (weight > 0).float())
+
+
+def importance(truth: Tensor, valid: Tensor, T_wrist_anchor: Tensor, reach: float) -> Tensor:
+    """How much each anchor pixel matters to the wrist, [B, V, H, W]: 1 near its camera, a tenth far away, 0 if invalid.
+
+    truth: points in the first anchor's frame [B, V, H, W, 3]. T_wrist_anchor: [B, 4, 4].
+    """
+    distance = transform_points(T_wrist_anchor[:, None, None], truth).norm(dim=-1)
+    return valid * (0.1 + 0.9 * torch.exp(-(distance / reach).square()))
 
 
 def pose_terms(pose_enc: Tensor, T: Tensor, fov: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -145,9 +164,11 @@ def stage1_losses(out, batch: dict[str, Tensor], weights: Stage1Weights, patch: 
     """
     truth = world_points(batch)
     valid = (batch['depth'] > 0.05) & (batch['depth'] < 8)
-    depth, confidence = depth_loss(out.depth[..., 0], out.depth_conf, batch['depth'], valid, weights.confidence)
+    weight = importance(truth, valid, batch['T_wrist_anchor'], weights.reach)
+    depth, confidence = depth_loss(out.depth[..., 0], out.depth_conf, batch['depth'], weight, weights.confidence)
     H, W = batch['depth'].shape[-2:]
     points = own_points(out, (H, W))
+    astray = weighted_mean((points - truth).abs().sum(-1), weight)
     rotation, translation, fov = pose_terms(
         out.camera_pose_enc, batch['T_camera_anchor'], intrinsics_to_fov(batch['K'], (H, W))
     )
@@ -161,6 +182,7 @@ def stage1_losses(out, batch: dict[str, Tensor], weights: Stage1Weights, patch: 
     terms = {
         'depth': weights.depth * depth,
         'confidence': weights.confidence * confidence,
+        'points': weights.points * astray,
         'camera': weights.rotation * rotation + weights.translation * translation + weights.fov * fov,
         'wrist': weights.wrist_rotation * wrist_rotation
         + weights.wrist_translation * wrist_translation
@@ -168,10 +190,18 @@ def stage1_losses(out, batch: dict[str, Tensor], weights: Stage1Weights, patch: 
         'spc': weights.spc * spc,
         'tokens': weights.tokens * tokens,
     }
-    error = ((points - truth).norm(dim=-1) * valid).sum() / valid.sum().clamp(min=1)
+    error = weighted_mean((points - truth).norm(dim=-1), weight)
     metres, degrees = pose_figures(out.wrist_pose_enc[-1], batch['T_wrist_anchor'][:, None])
     second, _ = pose_figures(out.camera_pose_enc[-1, :, -1:], batch['T_camera_anchor'][:, -1:])
-    shown = {'depth_log': depth, 'points_m': error, 'second_m': second, 'wrist_m': metres, 'wrist_deg': degrees, 'spc_px': pixels, 'tokens_m': tokens / 2}
+    shown = {
+        'depth_log': depth,
+        'points_m': error,
+        'second_m': second,
+        'wrist_m': metres,
+        'wrist_deg': degrees,
+        'spc_px': pixels,
+        'tokens_m': tokens / 2,
+    }
     return terms | {'total': sum(terms.values())} | {k: v.detach() for k, v in shown.items()}
 
 

@@ -32,7 +32,8 @@ class Stage2Training:
     """One training run of stage 2.
 
     last_level: share of chunks trained at the last noise level, where few-step sampling starts. history: share of
-    samples that see their history. noise_share: variance that all frames' noise has in common. condition,
+    batches that see their history, once the run's share `history_from` is over: the pictures that it is made of must be
+    worth seeing, and without it a step takes half the time. noise_share: variance that all frames' noise has in common. condition,
     anchor_tokens: false for the paper's ablations. structure, gradient: weights of 1 - SSIM and of the image gradient's
     L1 beside the L1 of the sample.
     """
@@ -40,10 +41,11 @@ class Stage2Training:
     model: dict = field(default_factory=lambda: dict(SIM_TINY))
     sampling: Stage2Sampling = field(default_factory=Stage2Sampling)
     optimisation: Optimisation = field(default_factory=lambda: Optimisation(minutes=35, average=0.99))
-    last_level: float = 0.35
+    last_level: float = 0.5
     history: float = 0.6
+    history_from: float = 0.5
     noise_share: float = 0.5
-    structure: float = 0.15
+    structure: float = 0.25
     gradient: float = 0.3
     condition: bool = True
     anchor_tokens: bool = True
@@ -59,6 +61,7 @@ def noise_levels(batch: int, chunks: int, last_level: float) -> Tensor:
 
 def structure_loss(a: Tensor, b: Tensor) -> Tensor:
     """1 - SSIM with an 8 x 8 box window, mean over [N, 3, H, W] in [-1, 1]."""
+
     def mean(x):
         return F.avg_pool2d(x, 8, 2)
 
@@ -77,7 +80,13 @@ def image_losses(image: Tensor, truth: Tensor, run: Stage2Training) -> dict[str,
     edges = sum((difference.diff(dim=d)).abs().mean() for d in (-1, -2))
     structure = structure_loss(image, truth)
     total = l1 + run.gradient * edges + run.structure * structure
-    return {'total': total, 'l1': l1, 'edges': edges, 'structure': structure, 'mse': difference.detach().square().mean()}
+    return {
+        'total': total,
+        'l1': l1,
+        'edges': edges,
+        'structure': structure,
+        'mse': difference.detach().square().mean(),
+    }
 
 
 class ClipTrainer:
@@ -88,7 +97,7 @@ class ClipTrainer:
     """
 
     def __init__(self, run: Stage2Training, device: str):
-        self.run, self.device = run, device
+        self.run, self.device, self._calls = run, device, 0
 
     def inputs(self, gen: WristGenerator, batch: dict) -> tuple[Tensor, Tensor | None, Tensor]:
         """Clean latents, condition latents (None for the ablation) and contexts of a batch."""
@@ -106,22 +115,43 @@ class ClipTrainer:
     def __call__(self, gen: WristGenerator, batch: dict, progress: float) -> dict[str, Tensor]:
         clean, condition, contexts = self.inputs(gen, batch)
         chunk, chunks = batch['chunk'], contexts.shape[1]
-        share = self.run.noise_share
-        noise, base = shared_noise(clean.shape, share)
-        with torch.no_grad():
-            none = torch.zeros(len(clean), dtype=torch.long)
-            first = self._predict(gen, noise, torch.zeros_like(clean), condition, torch.ones(len(clean), chunks), contexts, chunk, none)
         sigma = noise_levels(len(clean), chunks, self.run.last_level)
-        noise, _ = shared_noise(clean.shape, share, base)
+        noise, base = shared_noise(clean.shape, self.run.noise_share)
         noisy = add_noise(clean, noise, sigma.repeat_interleave(chunk, 1))
-        seen = torch.where(torch.rand(len(clean)) < self.run.history, chunks, 0)
-        predicted = self._predict(gen, noisy, first.float(), condition, sigma, contexts, chunk, seen)
+        if self._with_history(progress):
+            with torch.no_grad():
+                noise, _ = shared_noise(clean.shape, self.run.noise_share, base)
+                first = predict_apart(gen, noise, condition, torch.ones_like(sigma), contexts)
+            predicted = block_causal_predict(gen, noisy, first.float(), condition, 1000 * sigma, contexts, chunk)
+        else:
+            predicted = predict_apart(gen, noisy, condition, sigma, contexts)
         factor = self.run.model['autoencoder']['factor']
         with torch.autocast(self.device, enabled=False):
             return image_losses(shuffle(predicted.float(), factor), batch['wrist'].to(self.device), self.run)
 
-    def _predict(self, gen, noisy, history, condition, sigma, contexts, chunk, visible):
-        return block_causal_predict(gen, noisy, history, condition, 1000 * sigma, contexts, chunk, visible=visible)
+    def _with_history(self, progress: float) -> bool:
+        """Every so many calls; counted, not drawn, so that all processes take the long steps together."""
+        if progress < self.run.history_from:
+            return False
+        self._calls += 1
+        return int(self._calls * self.run.history) > int((self._calls - 1) * self.run.history)
+
+
+def predict_apart(
+    gen: WristGenerator, noisy: Tensor, condition: Tensor | None, sigma: Tensor, contexts: Tensor
+) -> Tensor:
+    """Predictions of a clip's chunks, each as the first of a stream: `block_causal_predict` without any history.
+
+    noisy, condition: [B, C, T, h, w]. sigma: [B, G] of the G chunks. contexts: [B, G, S, text_dim].
+    """
+    chunks = sigma.shape[1]
+
+    def apart(x: Tensor) -> Tensor:
+        return x.unflatten(2, (chunks, -1)).transpose(1, 2).flatten(0, 1)
+
+    condition = None if condition is None else apart(condition)
+    predicted = gen.predict(apart(noisy), condition, 1000 * sigma.flatten(), contexts.flatten(0, 1))
+    return predicted.unflatten(0, (-1, chunks)).transpose(1, 2).flatten(2, 3)
 
 
 def prepare_for(
@@ -177,8 +207,7 @@ def one_step_figures(gen: WristGenerator, trainer: ClipTrainer, batch: dict) -> 
     clean, condition, contexts = trainer.inputs(gen, batch)
     ones = torch.ones(len(clean), contexts.shape[1])
     noise, _ = shared_noise(clean.shape, trainer.run.noise_share)
-    none = torch.zeros(len(clean), dtype=torch.long)
-    guess = trainer._predict(gen, noise, torch.zeros_like(clean), condition, ones, contexts, batch['chunk'], none)
+    guess = predict_apart(gen, noise, condition, ones, contexts)
 
     def psnr(latents):
         mse = ((latents.float().clamp(-1, 1) - clean) / 2).square().mean((1, 2, 3, 4))

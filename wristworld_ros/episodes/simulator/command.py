@@ -13,9 +13,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from wristworld_ros.episodes.simulator.settings import SimulatorSettings
 
     parser.add_argument('out', type=Path, help='Folder of the episodes; those that are there already are left alone.')
-    parser.add_argument('--episodes', type=int, default=10, metavar='N', help='How many episodes the folder shall hold. Default: 10.')
+    parser.add_argument(
+        '--episodes', type=int, default=10, metavar='N', help='How many episodes the folder shall hold. Default: 10.'
+    )
     parser.add_argument('--seed', type=int, default=0, metavar='N', help='Another seed gives other scenes. Default: 0.')
-    parser.add_argument('--workers', type=int, default=0, metavar='N', help='Processes; 0 takes one a core. Default: 0.')
+    parser.add_argument(
+        '--workers', type=int, default=0, metavar='N', help='Processes; 0 takes one a core. Default: 0.'
+    )
     add_options(parser.add_argument_group('scenes and cameras'), SimulatorSettings)
 
 
