@@ -1,10 +1,14 @@
-"""One thread that owns the model. Callbacks hand anchor sets over; the newest wins, and what gives way is counted."""
+"""Two threads that own the model. Callbacks hand anchor sets over; the newest wins, and what gives way is counted.
+
+One thread looks (stage 1 and the condition map), the other draws (stage 2). The next set is looked at while the last one
+is drawn; a set is only taken when the drawer is about to be free, so that no view grows old on the way.
+"""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from wristworld_ros.types import AnchorSet, WristFrame
 
@@ -12,16 +16,18 @@ from wristworld_ros.types import AnchorSet, WristFrame
 class Stream(Protocol):
     """What the worker drives: `streaming.VirtualWrist`."""
 
-    def push(self, anchors: AnchorSet) -> list[WristFrame]: ...
+    def look(self, anchors: AnchorSet) -> Any: ...
+
+    def draw(self, view: Any) -> list[WristFrame]: ...
 
     def reset(self) -> None: ...
 
 
 class ModelWorker:
-    """Makes a stream in a thread of its own and pushes anchor sets through it there.
+    """Makes a stream in a thread of its own and sends anchor sets through it.
 
     make: loads the model and returns the stream; whatever it raises, `start` raises.
-    deliver: called in the thread with the frames of each push. failed: called there with what a push raised.
+    deliver: called in the drawing thread with the frames of each set. failed: called with what a look or a draw raised.
     """
 
     def __init__(
@@ -32,21 +38,25 @@ class ModelWorker:
     ):
         self._make, self._deliver, self._failed = make, deliver, failed
         self._wake = threading.Condition()
-        self._gate = (
-            threading.Lock()
-        )  # held while frames are delivered, so that none comes after reset() or stop() returns
+        # Held while frames are delivered, so that none comes after reset() or stop() returns.
+        self._gate = threading.Lock()
         self._pending: AnchorSet | None = None
+        self._view: tuple[Any, int] | None = None
         self._reset = self._stopped = False
-        self._epoch = 0
+        self._epoch = 0  # what belongs to an earlier one is not delivered
         self._made = threading.Event()
         self._error: Exception | None = None
-        self._thread = threading.Thread(target=self._run, name='model', daemon=True)
+        self._threads = [
+            threading.Thread(target=target, name=name, daemon=True)
+            for target, name in ((self._look, 'model-look'), (self._draw, 'model-draw'))
+        ]
         self.used = 0
         self.replaced = 0
 
     def start(self, alive: Callable[[], bool] = lambda: True) -> None:
         """Wait until the stream is made, as long as alive() holds."""
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
         while not self._made.wait(0.1):
             if not alive():
                 raise RuntimeError('stopped while the model was loading')
@@ -58,37 +68,44 @@ class ModelWorker:
         with self._wake:
             self.replaced += self._pending is not None
             self._pending = anchors
-            self._wake.notify()
+            self._wake.notify_all()
 
     def reset(self) -> None:
         """Forget what waits and what is being made, and empty the stream's caches before the next set."""
-        with self._wake, self._gate:
+        with self._gate, self._wake:
             self._pending = None
-            self._reset = True
-            self._epoch += 1
+            self._start_afresh()
 
     @property
     def busy(self) -> bool:
-        """Whether the thread lives."""
-        return self._thread.is_alive()
+        """Whether a thread lives."""
+        return any(thread.is_alive() for thread in self._threads)
 
     def stop(self, timeout: float = 0.5) -> bool:
-        """Deliver nothing more and end the thread; False when it is still busy after that many seconds. It then ends by
-        itself as soon as its push returns."""
-        with self._wake, self._gate:
+        """Deliver nothing more and end the threads; False when one is still busy after that many seconds each. It then
+        ends by itself as soon as its work is done."""
+        with self._gate, self._wake:
             self._pending = None
             self._stopped = True
-            self._epoch += 1
-            self._wake.notify()
-        if self._thread.is_alive():
-            self._thread.join(timeout)
-        return not self._thread.is_alive()
+            self._start_afresh()
+            self._wake.notify_all()
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join(timeout)
+        return not self.busy
 
-    def _run(self) -> None:
+    def _start_afresh(self) -> None:
+        self._reset = True
+        self._epoch += 1
+
+    def _look(self) -> None:
         try:
-            stream = self._make()
+            self._stream = self._make()
         except Exception as error:
             self._error = error
+            with self._wake:
+                self._stopped = True
+                self._wake.notify_all()
             return
         finally:
             self._made.set()
@@ -96,18 +113,15 @@ class ModelWorker:
             anchors, reset, epoch = job
             try:
                 if reset:
-                    stream.reset()
-                frames = stream.push(anchors)
-            except Exception as error:  # out of memory, for one: say so, forget, go on
-                with self._gate:
-                    if epoch == self._epoch:
-                        self._failed(error)
-                with self._wake:
-                    self._reset = True
+                    self._stream.reset()
+                view = self._stream.look(anchors)
+            except Exception as error:
+                self._fail(error, epoch)
                 continue
-            with self._gate:
-                if epoch == self._epoch:
-                    self._deliver(frames)
+            with self._wake:
+                self._view = (view, epoch)
+                self._wake.notify_all()
+                self._wake.wait_for(lambda: self._stopped or self._view is None)
 
     def _next(self) -> tuple[AnchorSet, bool, int] | None:
         with self._wake:
@@ -118,3 +132,34 @@ class ModelWorker:
             reset, self._reset = self._reset, False
             self.used += 1
             return anchors, reset, self._epoch
+
+    def _draw(self) -> None:
+        while (job := self._next_view()) is not None:
+            view, epoch = job
+            if epoch != self._epoch:
+                continue
+            try:
+                frames = self._stream.draw(view)
+            except Exception as error:
+                self._fail(error, epoch)
+                continue
+            with self._gate:
+                if epoch == self._epoch:
+                    self._deliver(frames)
+
+    def _next_view(self) -> tuple[Any, int] | None:
+        with self._wake:
+            self._wake.wait_for(lambda: self._stopped or self._view is not None)
+            if self._stopped:
+                return None
+            job, self._view = self._view, None
+            self._wake.notify_all()
+            return job
+
+    def _fail(self, error: Exception, epoch: int) -> None:
+        """Out of memory, for one: say so, forget, go on."""
+        with self._gate:
+            if epoch == self._epoch:
+                self._failed(error)
+        with self._wake:
+            self._start_afresh()

@@ -15,13 +15,18 @@ from wristworld_ros.types import AnchorSet, Camera, ConditionMap, Reconstruction
 
 
 @dataclass(frozen=True)
-class _Pending:
-    """A set that waits for its chunk to fill."""
+class View:
+    """What stage 1 made of an anchor set, ready to be drawn.
+
+    arrived: `time.perf_counter()` when the set came. fresh: a stream starts with it. seconds: what each part took.
+    """
 
     anchors: AnchorSet
     reconstruction: Reconstruction
     condition: ConditionMap
     arrived: float
+    fresh: bool
+    seconds: dict[str, float]
 
 
 class VirtualWrist:
@@ -30,6 +35,9 @@ class VirtualWrist:
     push() takes one anchor set at a time, in order of their stamps, and gives back the frames that became ready: none
     while a chunk fills, then all of the chunk. Memory and time a frame do not depend on how long the stream has run.
     A change of cameras or image size, or a stamp that goes back, starts the stream afresh.
+
+    look() and draw() are the two halves of push(). They share nothing but the `View` that goes from one to the other, so
+    one thread may look at the next set while another still draws the last one.
 
     model: see `load_model`. settings: see `StreamSettings`; ValueError when one is out of its bounds.
     """
@@ -42,13 +50,12 @@ class VirtualWrist:
         self._stream: ChunkStream = model.stream(
             chunk=settings.chunk, steps=settings.steps, history=settings.history, seed=settings.seed
         )
+        self._waiting: list[View] = []
         self.seconds: dict[str, float] = {}
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything seen so far; settings and weights stay."""
-        self._stream.reset()
-        self._pending: list[_Pending] = []
+        """Forget everything seen so far; settings and weights stay. Call it from the thread that looks."""
         self._shape: tuple | None = None
         self._last_stamp = -1
 
@@ -57,23 +64,29 @@ class VirtualWrist:
 
         Each frame carries the stamp of the set it shows. `seconds` then holds what each part of this call took.
         """
+        return self.draw(self.look(anchors))
+
+    def look(self, anchors: AnchorSet) -> View:
+        """Stage 1 and the condition map of an anchor set."""
         arrived = time.perf_counter()
         shape = (anchors.names, anchors.images.shape)
-        if shape != self._shape or anchors.stamp_ns <= self._last_stamp:
-            self.reset()
-            self._shape = shape
-        self._last_stamp = anchors.stamp_ns
+        fresh = shape != self._shape or anchors.stamp_ns <= self._last_stamp
+        self._shape, self._last_stamp = shape, anchors.stamp_ns
         reconstruction = self._with_known_view(self.model.reconstruct(anchors))
         reconstructed = time.perf_counter()
         condition = self.model.condition(reconstruction, anchors.images, self.settings.near or None)
-        conditioned = time.perf_counter()
-        self._pending.append(_Pending(anchors, reconstruction, condition, arrived))
-        frames = self._generate() if len(self._pending) == self.settings.chunk else []
-        self.seconds = {
-            'stage1': reconstructed - arrived,
-            'condition': conditioned - reconstructed,
-            'generation': time.perf_counter() - conditioned,
-        }
+        seconds = {'stage1': reconstructed - arrived, 'condition': time.perf_counter() - reconstructed}
+        return View(anchors, reconstruction, condition, arrived, fresh, seconds)
+
+    def draw(self, view: View) -> list[WristFrame]:
+        """The frames that became ready with a view, oldest first: none while its chunk fills."""
+        started = time.perf_counter()
+        if view.fresh:
+            self._stream.reset()
+            self._waiting = []
+        self._waiting.append(view)
+        frames = self._generate() if len(self._waiting) == self.settings.chunk else []
+        self.seconds = view.seconds | {'generation': time.perf_counter() - started}
         return frames
 
     def _with_known_view(self, reconstruction: Reconstruction) -> Reconstruction:
@@ -90,25 +103,25 @@ class VirtualWrist:
         )
 
     def _generate(self) -> list[WristFrame]:
-        pending, self._pending = self._pending, []
-        images = self._stream([p.condition for p in pending], [p.anchors.images for p in pending])
-        return [self._frame(p, image) for p, image in zip(pending, images, strict=True)]
+        views, self._waiting = self._waiting, []
+        images = self._stream([v.condition for v in views], [v.anchors.images for v in views])
+        return [self._frame(view, image) for view, image in zip(views, images, strict=True)]
 
-    def _frame(self, pending: _Pending, image: np.ndarray) -> WristFrame:
-        coverage = pending.condition.coverage
-        confidence = seen_confidence(pending.reconstruction)
+    def _frame(self, view: View, image: np.ndarray) -> WristFrame:
+        coverage = view.condition.coverage
+        confidence = seen_confidence(view.reconstruction)
         reason = self._why_unfit(coverage, confidence)
         return WristFrame(
-            stamp_ns=pending.anchors.stamp_ns,
+            stamp_ns=view.anchors.stamp_ns,
             image=image,
-            camera=pending.reconstruction.wrist,
-            condition=pending.condition.image.cpu().numpy(),
+            camera=view.reconstruction.wrist,
+            condition=view.condition.image.cpu().numpy(),
             coverage=coverage,
             confidence=confidence,
-            latency_s=time.perf_counter() - pending.arrived,
+            latency_s=time.perf_counter() - view.arrived,
             fit=not reason,
             reason=reason,
-            reconstruction=pending.reconstruction,
+            reconstruction=view.reconstruction,
         )
 
     def _why_unfit(self, coverage: float, confidence: float) -> str:
