@@ -1,32 +1,53 @@
-"""The dense target of small models, and their stem."""
+"""The wrist pose moves to where the model's own points agree with what it says of them."""
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from wristworld_ros.reconstruction import ReconstructionModel
-from wristworld_ros.reconstruction.places import patch_middles
-
-CONFIG = {
-    'img_size': 32, 'patch_size': 8, 'patch_stem': 'convolutional', 'embed_dim': 32, 'depth': 4, 'num_heads': 4,
-    'patch_embed_depth': 1, 'camera_trunk_depth': 1, 'dpt_features': 8, 'heads': ['camera', 'wrist', 'depth', 'places'],
-}  # fmt: skip
+from wristworld_ros.geometry import pose_error, transform_points
+from wristworld_ros.reconstruction.places import patch_middles, refine_wrist
 
 
-def test_middles_are_those_of_the_patches_in_the_order_of_the_tokens():
-    grid = torch.stack(torch.meshgrid(torch.arange(16), torch.arange(24), indexing='ij'), -1)[None, None]
-    assert patch_middles(grid, 8)[0, 0].tolist() == [[4, 4], [4, 12], [4, 20], [12, 4], [12, 12], [12, 20]]
+def pose(rng, angle=3.0, distance=0.5):
+    axis = rng.normal(size=3)
+    x, y, z = axis / np.linalg.norm(axis)
+    K = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    a = rng.uniform(0, angle)
+    T = np.eye(4)
+    T[:3, :3] += np.sin(a) * K + (1 - np.cos(a)) * K @ K
+    T[:3, 3] = rng.uniform(-distance, distance, 3)
+    return torch.from_numpy(T)
 
 
-def test_the_head_is_built_only_where_it_is_named_and_gives_a_place_a_patch():
-    model = ReconstructionModel.from_config(CONFIG)
-    out = model(torch.rand(2, 3, 3, 16, 24))
-    assert out.places.shape == (2, 3, 6, 6)
-    plain = ReconstructionModel.from_config({**CONFIG, 'heads': ['camera']})
-    assert plain(torch.rand(1, 1, 3, 16, 24)).places is None
-    with pytest.raises(ValueError, match='places'):
-        plain(torch.rand(1, 1, 3, 16, 24), heads=('places',))
+@given(st.integers(0, 10_000))
+@settings(max_examples=30, deadline=None)
+def test_it_finds_the_pose_from_a_wrong_start_with_a_third_of_the_patches_astray(seed):
+    rng = np.random.default_rng(seed)
+    places = torch.from_numpy(rng.uniform(-0.3, 0.3, (96, 3)) + [0, 0, 0.3])
+    true = pose(rng)
+    points = transform_points(torch.linalg.inv(true), places)
+    points[:32] += torch.from_numpy(rng.uniform(0.3, 0.6, (32, 3)))
+    start = pose(rng, angle=0.15, distance=0.08) @ true
+    degrees, metres = pose_error(refine_wrist(start, points, places), true)
+    before, away = pose_error(start, true)
+    assert degrees < max(1.0, 0.3 * before) and metres < max(0.01, 0.3 * away)
 
 
-def test_a_convolutional_stem_wants_a_power_of_two():
-    with pytest.raises(ValueError, match='power of 2'):
-        ReconstructionModel.from_config({**CONFIG, 'patch_size': 14, 'img_size': 56})
+def test_a_pose_that_agrees_stays():
+    rng = np.random.default_rng(0)
+    places, true = torch.from_numpy(rng.uniform(-0.2, 0.4, (40, 3))), pose(rng)
+    found = refine_wrist(true, transform_points(torch.linalg.inv(true), places), places)
+    assert torch.allclose(found, true, atol=1e-9)
+
+
+@pytest.mark.parametrize('points', [torch.zeros(5, 3), torch.arange(5)[:, None] * torch.ones(3)])
+def test_points_that_leave_the_pose_open_leave_it_alone(points):
+    T = torch.eye(4)
+    assert torch.equal(refine_wrist(T, points, points), T.double())
+
+
+def test_middles_are_the_entries_in_the_middle_of_patches():
+    maps = torch.arange(4 * 6).reshape(1, 1, 4, 6)
+    assert patch_middles(maps, 2).tolist() == [[[7, 9, 11, 19, 21, 23]]]

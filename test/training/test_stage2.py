@@ -7,7 +7,7 @@ import torch
 from wristworld_ros.generation import WristGenerator, block_causal_predict, chunk_contexts
 from wristworld_ros.streaming import tiny_random_model
 from wristworld_ros.training.stage2 import ClipTrainer, Stage2Training, image_losses, noise_levels, predict_apart
-from wristworld_ros.training.stage2_data import Stage2Clips, Stage2Sampling
+from wristworld_ros.training.stage2_data import Stage2Clips, Stage2Sampling, draw_clip
 
 
 @pytest.fixture
@@ -28,6 +28,13 @@ def test_batches_have_the_views_that_all_their_clips_have(clips):
     batch = next(iter(Stage2Clips(clips, Stage2Sampling(batch=8, frames=4, chunks=(2,)), seed=0)))
     assert batch['wrist'].shape == (8, 3, 4, 32, 32) and batch['wrist'].abs().max() <= 1
     assert batch['anchors'].shape == (8, 1, 4, 3, 32, 32) and batch['chunk'] == 2
+
+
+def test_a_mirrored_clip_is_mirrored_in_all_its_pictures(clips):
+    plain, mirrored = (draw_clip(clips[1], 2, 4, np.random.default_rng(0), mirror=share) for share in (0.0, 1.0))
+    for name, width in (('condition', 2), ('depth', 2), ('wrist', 2), ('anchors', 3)):
+        assert np.array_equal(np.flip(mirrored[name], width), plain[name]), name
+        assert not np.array_equal(mirrored[name], plain[name])
 
 
 @pytest.mark.parametrize('left_out', [{}, {'condition': False}, {'anchor_tokens': False}])

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import torch
 
 from wristworld_ros.geometry import decode_pose, to_homogeneous
 from wristworld_ros.reconstruction import ReconstructionModel
-from wristworld_ros.reconstruction.model import own_points
+from wristworld_ros.reconstruction.model import ReconstructionOutput, own_points
+from wristworld_ros.reconstruction.places import patch_middles, refine_wrist
 from wristworld_ros.types import AnchorSet, Camera, Reconstruction
 
 
@@ -31,13 +34,15 @@ class Reconstructor:
     """Runs stage 1 on one anchor set at a time (paper section 2: each step by itself).
 
     Points come from the point head, as published, or, in a model that has none, from its depth through its own cameras,
-    which VGGT's authors find the more accurate way (paper section 2.1).
+    which VGGT's authors find the more accurate way (paper section 2.1). The wrist pose is the wrist head's; a model that
+    also says where each patch lies refines it against its own points.
     """
 
     def __init__(self, model: ReconstructionModel, width: int, wrist_hw: tuple[int, int]):
         self.model, self.width, self.wrist_hw = model, width, wrist_hw
         self.patch = model.config.patch_size
         self.dense = 'points' if 'points' in model.config.heads else 'depth'
+        self.heads = {'camera', 'wrist', self.dense, 'places'} & set(model.config.heads)
 
     @torch.inference_mode()
     def __call__(self, anchors: AnchorSet) -> Reconstruction:
@@ -45,15 +50,23 @@ class Reconstructor:
         hw = model_size(anchors.images.shape[1:3], self.width, self.patch)
         images = resize_images(anchors.images, hw)
         colors = torch.from_numpy(images).to(next(self.model.parameters()).device)
-        out = self.model((colors.permute(0, 3, 1, 2).float() / 255)[None], heads=('camera', 'wrist', self.dense))
+        out = self.model((colors.permute(0, 3, 1, 2).float() / 255)[None], heads=self.heads)
         points = (out.world_points if self.dense == 'points' else own_points(out, hw)).float()
         return Reconstruction(
-            wrist=decode_camera(out.wrist_pose_enc[-1, 0, 0], self.wrist_hw),
+            wrist=self._wrist(out, points),
             anchors=tuple(decode_camera(enc, hw) for enc in out.camera_pose_enc[-1, 0]),
             points=points[0],
             confidence=(out.world_points_conf if self.dense == 'points' else out.depth_conf)[0].float(),
             colors=colors,
         )
+
+    def _wrist(self, out: ReconstructionOutput, points: torch.Tensor) -> Camera:
+        camera = decode_camera(out.wrist_pose_enc[-1, 0, 0], self.wrist_hw)
+        if out.places is None:
+            return camera
+        middles, places = patch_middles(points, self.patch)[0].flatten(0, 1), out.places[0].flatten(0, 1)[:, :3]
+        refined = refine_wrist(torch.from_numpy(camera.T_camera_world), middles.cpu(), places.cpu())
+        return replace(camera, T_camera_world=refined.numpy())
 
 
 def decode_camera(pose_enc: torch.Tensor, image_hw: tuple[int, int]) -> Camera:

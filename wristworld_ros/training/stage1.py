@@ -87,10 +87,8 @@ def finished_stage1(folder: Path) -> tuple[dict, ReconstructionModel]:
     """Configuration and model of a finished run, without what served its training alone."""
     config = json.loads((folder / 'config.json').read_text())
     config = {k: v for k, v in config.items() if k not in ('wrist_dropout', 'float32_heads')}
-    config['heads'] = [head for head in config['heads'] if head != 'places']
     model = ReconstructionModel.from_config(config).eval()
-    weights = torch.load(folder / 'model.pt', weights_only=True)
-    model.load_state_dict({k: v for k, v in weights.items() if not k.startswith('place_head.')})
+    model.load_state_dict(torch.load(folder / 'model.pt', weights_only=True))
     return config, model
 
 

@@ -222,6 +222,6 @@ def one_step_figures(gen: WristGenerator, trainer: ClipTrainer, batch: dict) -> 
 
 def _held_out_batches(paths: list[Path], sampling: Stage2Sampling, size: int = 4) -> list[dict]:
     rng = np.random.default_rng(0)
-    clips = [draw_clip(p, 1, sampling.frames, rng, 0.0) for p in paths]
+    clips = [draw_clip(p, 1, sampling.frames, rng) for p in paths]
     chunk = max(sampling.chunks)
     return [collate_clips(clips[i : i + size]) | {'chunk': chunk} for i in range(0, len(clips), size)]

@@ -14,16 +14,21 @@ from wristworld_ros.training.augmentation import color_table, recolor
 
 @dataclass(frozen=True)
 class Stage2Sampling:
-    """batch: clips. frames: a clip's length. chunks: lengths that are drawn, each dividing `frames`."""
+    """batch: clips. frames: a clip's length. chunks: lengths that are drawn, each dividing `frames`. color: strength of
+    recolouring. mirror: share of clips of which all pictures are turned left to right; hand and scenes have no handedness.
+    """
 
     batch: int = 3
     frames: int = 8
     chunks: tuple[int, ...] = (1, 2, 4)
     color: float = 1.0
+    mirror: float = 0.5
 
 
-def draw_clip(path: Path, views: int, frames: int, rng: np.random.Generator, color: float) -> dict[str, np.ndarray]:
-    """A random run of frames out of one prepared episode, all its pictures recoloured alike.
+def draw_clip(
+    path: Path, views: int, frames: int, rng: np.random.Generator, color: float = 0.0, mirror: float = 0.0
+) -> dict[str, np.ndarray]:
+    """A random run of frames out of one prepared episode, all its pictures recoloured and perhaps mirrored alike.
 
     condition uint8 [T, h, w, 3]; depth float16 [T, h, w]; wrist uint8 [T, h, w, 3]; anchors uint8 [views, T, s, s, 3].
     """
@@ -38,6 +43,9 @@ def draw_clip(path: Path, views: int, frames: int, rng: np.random.Generator, col
         table = color_table(rng, color)
         for name in ('condition', 'wrist', 'anchors'):
             clip[name] = recolor(clip[name], table)
+    if rng.random() < mirror:
+        width = {'condition': 2, 'depth': 2, 'wrist': 2, 'anchors': 3}
+        clip = {name: np.flip(values, width[name]) for name, values in clip.items()}
     return clip
 
 
@@ -55,7 +63,7 @@ class Stage2Clips(IterableDataset):
         while True:
             picks = [self.paths[i] for i in rng.integers(len(self.paths), size=s.batch)]
             views = min(self._views[p] for p in picks)
-            clips = [draw_clip(p, views, s.frames, rng, s.color) for p in picks]
+            clips = [draw_clip(p, views, s.frames, rng, s.color, s.mirror) for p in picks]
             yield collate_clips(clips) | {'chunk': int(rng.choice(s.chunks))}
 
 
