@@ -9,7 +9,7 @@ from pathlib import Path
 from wristworld_ros.doctor.line import Line, error, gib, ok, warning
 from wristworld_ros.doctor.weights import Stored
 
-PROCESS = 750 * 2**20  # Python with torch, diffusers, OpenCV and ROS, before any weights
+PROCESS = 600 * 2**20  # Python with torch, diffusers, OpenCV and ROS, before any weights
 CUDA_PROCESS = 2 * 2**30  # RAM that a process with CUDA's libraries takes on top
 CUDA_CONTEXT = 700 * 2**20  # GPU memory of a context with its kernels
 FLOAT = 4  # bytes; weights become float32 whatever they are on disk
@@ -64,7 +64,7 @@ def cache_bytes(generator: dict, wrist_hw: tuple[int, int], chunk: int, history:
 
 def working_bytes(config, views: int, image_hw: tuple[int, int], chunk: int) -> int:
     """What one anchor set and one chunk take while they are worked on, both at once: the largest arrays, float32, with
-    half as much again for what lies between them. config: a `ModelConfig`. image_hw: of an anchor image, pixels.
+    a quarter more for what lies between them. config: a `ModelConfig`. image_hw: of an anchor image, pixels.
     """
     from wristworld_ros.reconstruction.config import ReconstructionConfig
     from wristworld_ros.streaming.reconstructor import model_size
@@ -82,7 +82,7 @@ def working_bytes(config, views: int, image_hw: tuple[int, int], chunk: int) -> 
     pixels = chunk * config.wrist_hw[0] * config.wrist_hw[1]
     second = transformer + pixels * (3 * decoder.get('widths', [32])[0] + 16)
     images = views * image_hw[0] * image_hw[1] * 3 * 4  # bytes: as they arrive, matched, waiting, resized
-    return round(1.5 * FLOAT * (first + second)) + images
+    return round(1.25 * FLOAT * (first + second)) + images
 
 
 def memory_lines(need: Need, device: str, ram_free: int, gpu_free: int) -> list[Line]:
