@@ -50,6 +50,8 @@ def run(args: argparse.Namespace) -> int:
     """Look, print, and return 0, 1 or 2."""
     settings: NodeSettings = from_options(NodeSettings, args)
     check(settings)
+    if len(set(settings.anchors)) < len(settings.anchors):
+        raise ValueError(f'--anchors got {" ".join(settings.anchors)}; give no name twice.')
     for rule in args.remap:
         if ':=' not in rule:
             raise ValueError(f'--remap got {rule!r}; it takes FROM:=TO.')

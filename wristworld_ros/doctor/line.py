@@ -60,4 +60,6 @@ def exit_status(lines: Iterable[Line]) -> int:
 
 def gib(n_bytes: float) -> str:
     """Bytes in words: GiB, or MiB below one."""
-    return f'{n_bytes / 2**30:.1f} GiB' if n_bytes >= 2**30 else f'{n_bytes / 2**20:.0f} MiB'
+    if n_bytes >= 2**30:
+        return f'{n_bytes / 2**30:.1f} GiB'
+    return f'{n_bytes / 2**20:.0f} MiB' if n_bytes >= 10 * 2**20 else f'{n_bytes / 2**20:.1f} MiB'

@@ -113,7 +113,10 @@ def _network(env: Mapping[str, str]) -> list[Line]:
 
 def read_ros() -> Ros:
     """What this process can reach."""
-    spec = util.find_spec('rclpy')
+    try:
+        spec = util.find_spec('rclpy')
+    except ImportError:
+        spec = None
     folder = str(Path(spec.origin).parent) if spec and spec.origin else ''
     wheel = ''
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -91,18 +92,17 @@ class Probe(Node):
             for p in self.get_publishers_info_by_topic(topic)
         )
         last, arrived, stamps = self._last.get(name), self._arrived[name], self._stamps[name]
-        base = {'name': name, 'topic': topic, 'wanted': self._kind[0], 'publishers': publishers}
-        base['calibration'] = self._calibration(name)
+        anchor = Anchor(name, topic, self._kind[0], publishers, self._calibration(name))
         if last is None:
-            return Anchor(**base)
+            return anchor
         try:
             rgb, bad = compressed_to_rgb(last) if isinstance(last, CompressedImage) else to_rgb(last), ''
             height, width = rgb.shape[:2]
         except ImageError as error:
             height, width, bad = getattr(last, 'height', 0), getattr(last, 'width', 0), str(error)
         spread = arrived[-1] - arrived[0]
-        return Anchor(
-            **base, images=len(arrived), rate=(len(arrived) - 1) / spread if spread else len(arrived) / seconds,
+        return replace(
+            anchor, images=len(arrived), rate=(len(arrived) - 1) / spread if spread else len(arrived) / seconds,
             width=width, height=height, encoding=last.format if isinstance(last, CompressedImage) else last.encoding,
             size=len(last.data), age=float(np.median(self._ages[name])), bad=bad,
             apart=apart(stamps, self._stamps[self.names[0]]),
@@ -112,7 +112,7 @@ class Probe(Node):
         topic, info = self._infos[name].topic_name, self._info.get(name)
         if info is None:
             return Calibration(topic)
-        return Calibration(topic, True, info.k[0] > 0, any(info.d), info.width, info.height)
+        return Calibration(topic, True, bool(info.k[0] > 0), bool(any(info.d)), info.width, info.height)
 
 
 def apart(stamps: list[int], reference: list[int]) -> float:
