@@ -52,6 +52,16 @@ def test_the_same_input_and_seed_give_the_same_video_and_another_seed_another(mo
     assert not np.array_equal(one[-1].image, other[-1].image)
 
 
+@pytest.mark.parametrize('chunk', [1, 2])
+def test_looking_ahead_of_the_drawing_changes_nothing(model, chunk):
+    sets = [anchor_set(i) for i in (0, 1, 2, 3, 1, 2)]  # the stamps go back once
+    pushed = push_all(VirtualWrist(model, StreamSettings(chunk=chunk)), sets)
+    ahead = VirtualWrist(model, StreamSettings(chunk=chunk))
+    drawn = [frame for view in [ahead.look(s) for s in sets] for frame in ahead.draw(view)]
+    assert [f.stamp_ns for f in drawn] == [f.stamp_ns for f in pushed]
+    assert all(np.array_equal(a.image, b.image) for a, b in zip(drawn, pushed))
+
+
 @pytest.mark.parametrize('change', ['size', 'cameras', 'stamp'])
 def test_a_changed_rig_or_a_stamp_that_goes_back_starts_afresh(model, change):
     stream = VirtualWrist(model, StreamSettings())

@@ -7,6 +7,7 @@ is drawn; a set is only taken when the drawer is about to be free, so that no vi
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -82,8 +83,9 @@ class ModelWorker:
         return any(thread.is_alive() for thread in self._threads)
 
     def stop(self, timeout: float = 0.5) -> bool:
-        """Deliver nothing more and end the threads; False when one is still busy after that many seconds each. It then
-        ends by itself as soon as its work is done."""
+        """Deliver nothing more and end the threads; False when one is still busy after that many seconds. It then ends
+        by itself as soon as its work is done."""
+        end = time.monotonic() + timeout
         with self._gate, self._wake:
             self._pending = None
             self._stopped = True
@@ -91,7 +93,7 @@ class ModelWorker:
             self._wake.notify_all()
         for thread in self._threads:
             if thread.is_alive():
-                thread.join(timeout)
+                thread.join(max(0, end - time.monotonic()))
         return not self.busy
 
     def _start_afresh(self) -> None:

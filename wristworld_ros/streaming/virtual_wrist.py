@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from wristworld_ros.settings import StreamSettings, check
+from wristworld_ros.streaming.allocator import keep_freed_memory
 from wristworld_ros.streaming.chunks import ChunkStream, NotFiniteError
 from wristworld_ros.streaming.model import WristModel
 from wristworld_ros.types import AnchorSet, Camera, ConditionMap, Reconstruction, WristFrame
@@ -52,6 +53,8 @@ class VirtualWrist:
         self.model, self.settings = model, settings
         if settings.threads:
             torch.set_num_threads(settings.threads)
+        if model.device.type == 'cpu':
+            keep_freed_memory()
         self._stream: ChunkStream = model.stream(
             chunk=settings.chunk, steps=settings.steps, history=settings.history, seed=settings.seed
         )

@@ -62,7 +62,8 @@ def _stage1(episodes: Path, settings: TrainSettings) -> None:
         held_out = pack_episodes(
             Path(settings.held_out), out / CACHE / 'held_out', PACKED_SIZE, WRIST_SIZE, settings.workers
         )
-    run = Stage1Training(seed=settings.seed)
+    start = Path(settings.start) if settings.start else None
+    run = Stage1Training(seed=settings.seed, start=start, only=settings.only)
     run = replace(run, optimisation=_optimisation(settings, run.optimisation))
     if settings.batch:
         run = replace(run, sampling=replace(run.sampling, batch=settings.batch))
@@ -77,7 +78,13 @@ def _stage2(episodes: Path, settings: TrainSettings) -> None:
     if not settings.stage1:
         raise ValueError('train stage2 needs --stage1, the folder of the stage 1 run.')
     out, stage1 = Path(settings.out), Path(settings.stage1)
-    run = Stage2Training(seed=settings.seed, condition=settings.condition, anchor_tokens=settings.anchor_tokens)
+    start = Path(settings.start) if settings.start else None
+    run = Stage2Training(
+        seed=settings.seed,
+        start=start,
+        condition=settings.condition,
+        anchor_tokens=settings.anchor_tokens,
+    )
     run = replace(run, optimisation=_optimisation(settings, run.optimisation))
     if settings.batch:
         run = replace(run, sampling=replace(run.sampling, batch=settings.batch))

@@ -116,7 +116,7 @@ def train(
 ) -> nn.Module:
     """Train in place; returns the moving average. Resumes from `folder/last.pt` when it is there.
 
-    start: another run's last.pt to take the weights from, when this run begins.
+    start: another run's last.pt to take the averaged weights from, when this run begins.
 
     losses(module, batch, progress) gives the terms by name; "total" is descended. `folder/log.jsonl` gets a line every
     20 steps, with the validation's figures at each checkpoint. In several processes (`parallel.run_parallel`) gradients
@@ -127,7 +127,7 @@ def train(
     (folder / 'optimisation.json').write_text(json.dumps(asdict(o), indent=2))
     optimisers = make_optimisers(module, o)
     if start is not None and not (folder / 'last.pt').exists():
-        module.load_state_dict(torch.load(start, weights_only=True)['module'])
+        module.load_state_dict(torch.load(start, weights_only=True)['average'])
     average, step, spent = Average(module, o.average), 0, 0.0
     if (folder / 'last.pt').exists():
         state = torch.load(folder / 'last.pt', weights_only=True)

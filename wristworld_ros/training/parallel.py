@@ -19,6 +19,8 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
 
+from wristworld_ros.streaming.allocator import keep_freed_memory
+
 
 def rank() -> int:
     """This process's number, 0 for the one that logs and saves."""
@@ -31,6 +33,7 @@ def run_parallel(processes: int, threads: int, function: Callable, *args) -> Non
     The function and its arguments must be picklable. A process that fails ends all of them, with its error.
     """
     if processes <= 1:
+        keep_freed_memory()
         if threads:
             torch.set_num_threads(threads)
         function(*args)
@@ -42,6 +45,7 @@ def run_parallel(processes: int, threads: int, function: Callable, *args) -> Non
 
 def _start(index: int, processes: int, threads: int, store: Path, function: Callable, args: tuple) -> None:
     torch.set_num_threads(threads)
+    keep_freed_memory()
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     dist.init_process_group(
         'gloo', init_method=f'file://{store}', rank=index, world_size=processes, timeout=timedelta(hours=2)

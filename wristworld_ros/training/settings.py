@@ -31,6 +31,10 @@ class TrainSettings:
     device: str = setting('auto', 'Where to train.', choices=('auto', 'cpu', 'cuda'))
     seed: int = setting(0, 'Seed of weights, samples and noise.', low=0)
     stage1: str = setting('', 'Stage 2: folder of the stage 1 run whose geometry the condition maps come from.')
+    start: str = setting('', "Another run's last.pt to take the weights from when this run begins.")
+    only: str = setting(
+        '', 'Stage 1: train this head alone; empty trains everything.', choices=('', 'camera', 'wrist', 'depth')
+    )
     spc: bool = setting(
         True, 'Stage 1: train the wrist pose by Spatial Projection Consistency; --no-spc is the ablation.'
     )

@@ -25,7 +25,11 @@ PACKED_SIZE, WRIST_SIZE = (168, 126), (128, 128)  # width, height of the frames 
 
 @dataclass(frozen=True)
 class Stage1Training:
-    """One training run of stage 1."""
+    """One training run of stage 1.
+
+    start: another run's last.pt to take the weights from. only: train this head alone and keep everything else as it
+    is; empty trains all. A short last run of the wrist head on a trunk that stands still steadies it.
+    """
 
     model: dict = field(default_factory=lambda: dict(SIM_TINY))
     sampling: Stage1Sampling = field(default_factory=Stage1Sampling)
@@ -33,7 +37,8 @@ class Stage1Training:
     optimisation: Optimisation = field(default_factory=lambda: Optimisation(minutes=45))
     seed: int = 0
     workers: int = 1
-    start: Path | None = None  # another run's last.pt
+    start: Path | None = None
+    only: str = ''
 
 
 def train_stage1(
@@ -50,6 +55,8 @@ def train_stage1(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / 'config.json').write_text(json.dumps(run.model, indent=2))
     module = ReconstructionModel.from_config(run.model).to(device)
+    if run.only:
+        module.requires_grad_(False).get_submodule(f'{run.only}_head').requires_grad_(True)
     torch.manual_seed(run.seed + rank())  # equal weights, other dropout and noise in each process
     patch = run.model.get('patch_size', 14)
 

@@ -34,7 +34,7 @@ class Stage2Training:
     last_level: share of chunks trained at the last noise level, where few-step sampling starts. history: share of
     batches that see their history, once the run's share `history_from` is over: the pictures that it is made of must be
     worth seeing, and without it a step takes half the time. noise_share: variance that all frames' noise has in common. condition,
-    anchor_tokens: false for the paper's ablations. structure, gradient: weights of 1 - SSIM and of the image gradient's
+    anchor_tokens: false for the paper's ablations. start: another run's last.pt to take the weights from. structure, gradient: weights of 1 - SSIM and of the image gradient's
     L1 beside the L1 of the sample.
     """
 
@@ -51,6 +51,7 @@ class Stage2Training:
     anchor_tokens: bool = True
     seed: int = 0
     workers: int = 1
+    start: Path | None = None
 
 
 def noise_levels(batch: int, chunks: int, last_level: float) -> Tensor:
@@ -173,7 +174,7 @@ def train_stage2(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / 'config.json').write_text(json.dumps(run.model, indent=2))
-    (folder / 'run.json').write_text(json.dumps(asdict(run), indent=2))
+    (folder / 'run.json').write_text(json.dumps(asdict(run), indent=2, default=str))
     gen = WristGenerator.from_config(run.model).to(device)
     torch.manual_seed(run.seed + rank())  # equal weights, other noise in each process
     losses = ClipTrainer(run, device)
@@ -195,7 +196,7 @@ def train_stage2(
         torch.set_rng_state(state)
         return {k: float(np.mean(v)) for k, v in figures.items()}
 
-    average = train(gen, loader, losses, run.optimisation, folder, validate if fixed else None)
+    average = train(gen, loader, losses, run.optimisation, folder, validate if fixed else None, run.start)
     if rank() == 0:
         torch.save(average.state_dict(), folder / 'model.pt')
     return average
