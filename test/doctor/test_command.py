@@ -1,22 +1,23 @@
 """The whole doctor, over real topics and without any ROS."""
 
-import array
 import json
 import subprocess
 import sys
 import threading
 import time
 
+import numpy as np
 import pytest
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
 from wristworld_ros import cli
 from wristworld_ros.doctor.line import exit_status
 from wristworld_ros.doctor.topics import calibration_lines, listen, topic_lines
+from wristworld_ros.nodes.image_conversion import to_compressed, to_image
 from wristworld_ros.nodes.outputs import to_stamp
 from wristworld_ros.settings import NodeSettings
 from wristworld_ros.streaming import save_model, tiny_random_model
@@ -28,12 +29,14 @@ SETTINGS = NodeSettings(anchors=['left', 'right'], freshness=2.0)
 class Cameras:
     """Cameras that publish from a thread of their own. later: seconds that the second one's stamps lie after the first's."""
 
-    def __init__(self, *topics, later=0.0, calibrated=True, reliability=ReliabilityPolicy.RELIABLE):
+    def __init__(self, *topics, later=0.0, calibrated=True, reliability=ReliabilityPolicy.RELIABLE, jpeg=False):
         self.context = rclpy.Context()
         rclpy.init(args=[], context=self.context)
         self.node = rclpy.create_node('cameras', context=self.context)
         qos = QoSProfile(depth=2, reliability=reliability)
-        self.images = [self.node.create_publisher(Image, f'{topic}/image_raw', qos) for topic in topics]
+        kind, suffix = (CompressedImage, '/compressed') if jpeg else (Image, '')
+        self.jpeg = jpeg
+        self.images = [self.node.create_publisher(kind, f'{topic}/image_raw{suffix}', qos) for topic in topics]
         self.infos = [self.node.create_publisher(CameraInfo, f'{topic}/camera_info', 2) for topic in topics]
         self.later, self.k = later, [50.0 * calibrated] + [0.0] * 8
         self.executor = SingleThreadedExecutor(context=self.context)
@@ -51,8 +54,8 @@ class Cameras:
         now = self.node.get_clock().now().nanoseconds
         for i, (images, infos) in enumerate(zip(self.images, self.infos)):
             header = Header(stamp=to_stamp(now + round(i * self.later * 1e9)))
-            pixels = array.array('B', bytes(64 * 48 * 3))
-            images.publish(Image(header=header, width=64, height=48, step=192, encoding='rgb8', data=pixels))
+            picture = np.zeros((48, 64, 3), np.uint8)
+            images.publish((to_compressed if self.jpeg else to_image)(picture, header))
             infos.publish(CameraInfo(header=header, width=64, height=48, k=self.k))
 
     def close(self):
@@ -96,6 +99,16 @@ def test_stamps_that_do_not_fit_and_calibrations_of_zero_are_seen(cameras):
     assert exit_status(topic_lines(seen, SETTINGS, 5.0)) == 2
 
 
+def test_compressed_images_are_seen_and_offered_to_who_asked_for_raw_ones(cameras):
+    cameras('anchor_left', jpeg=True)
+    one = NodeSettings(anchors=['left'], transport='compressed')
+    (anchor,) = listen(one, [], 0.5).anchors
+    assert (anchor.width, anchor.height, anchor.bad) == (64, 48, '') and 'jpeg' in anchor.encoding and anchor.images
+    raw = NodeSettings(anchors=['left'])
+    (line,) = topic_lines(listen(raw, [], 0.1), raw, 5.0)
+    assert 'but /anchor_left/image_raw/compressed is there' in line.what and line.fix == 'set transport to compressed'
+
+
 def test_a_camera_that_nobody_named_so_is_offered_and_may_be_remapped(cameras):
     cameras('anchor_left', 'front/color')
     assert '/front/color/image_raw' in listen(SETTINGS, [], 0.3).others
@@ -121,6 +134,8 @@ def test_the_command_says_the_same_in_words_and_in_json(cameras, tmp_path, capsy
     assert (
         status in (0, 1) and 'error ' not in text and ', 0 errors.' in text
     )  # a warning: how much memory is free, for one
+    cli.main([*arguments, '--seconds', '0'])
+    assert 'Topics\n' not in capsys.readouterr().out
     assert cli.main([*arguments, '--json', '--anchors', 'left', 'none']) == 2
     said = json.loads(capsys.readouterr().out)
     assert said['status'] == 'error' and all(set(line) == {'section', 'state', 'what', 'fix'} for line in said['lines'])

@@ -30,6 +30,7 @@ def test_a_good_camera_is_told_with_rate_size_and_quality_of_service():
     ('changes', 'state', 'words'),
     [
         ({'publishers': ()}, 'error', 'image topics that are there: /cam/color'),
+        ({'publishers': (), 'topic': '/cam/color/compressed'}, 'error', 'but /cam/color is there'),
         ({'publishers': (Publisher('/c', 'sensor_msgs/msg/CompressedImage', 'reliable'),)}, 'error', 'carries'),
         ({'images': 0}, 'error', 'brought no image in 2 s'),
         ({'bad': 'step is 7 bytes'}, 'error', 'step is 7'),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import asdict
 
@@ -121,15 +120,10 @@ def examine(
     anchors = seen.anchors if seen else ()
     if headers:
         yield 'Memory', _memory(settings, headers, device, driver, anchors)
-    if reach.rclpy:
-        image = max((a.size for a in anchors), default=0) or 3 * IMAGE_HW[0] * IMAGE_HW[1]
-        profile = seen.profile if seen else next((os.environ[n] for n in transport.VARIABLES if os.environ.get(n)), '')
-        rmem = transport.read_rmem_max()
-        yield (
-            'Big images',
-            transport.transport_lines(reach.rmw, profile, rmem, image, len(settings.anchors), reach.local),
-        )
     if seen:
+        image = max((a.size for a in anchors), default=0) or 3 * IMAGE_HW[0] * IMAGE_HW[1]
+        rmem, cameras = transport.read_rmem_max(), len(anchors)
+        yield 'Big images', transport.transport_lines(reach.rmw, seen.profile, rmem, image, cameras, reach.local)
         yield 'Topics', topics.topic_lines(seen, settings, rate)
         yield 'Calibration', topics.calibration_lines(seen)
 

@@ -24,18 +24,21 @@ def topic_lines(seen: Seen, settings: NodeSettings, rate: float) -> list[Line]:
 
 
 def _anchor_line(a: Anchor, seen: Seen, settings: NodeSettings, rate: float) -> Line:
+    other = 'compressed' if settings.transport == 'raw' else 'raw'
+    suffix = '/compressed' if settings.transport == 'compressed' else ''
+    if not a.publishers and _sibling(a.topic) in seen.others:
+        return error(f'Nobody publishes {a.topic}, but {_sibling(a.topic)} is there', f'set transport to {other}')
     if not a.publishers:
         there = (
             f' (image topics that are there: {", ".join(seen.others)})' if seen.others else ' (no image topic is there)'
         )
         return error(
             f'Nobody publishes {a.topic}{there}',
-            f'start the camera, name its topic with --remap anchor_{a.name}/image_raw:=/its/topic, and see that its '
+            f'start the camera, name its topic with --remap anchor_{a.name}/image_raw{suffix}:=/its/topic, and see that its '
             'ROS_DOMAIN_ID is the same as here',
         )
     kinds = {p.kind for p in a.publishers}
     if a.wanted not in kinds:
-        other = 'compressed' if settings.transport == 'raw' else 'raw'
         return error(
             f'{a.topic} carries {", ".join(sorted(kinds))}, not {a.wanted}',
             f'remap a topic of that type, or set transport to {other}',
@@ -59,6 +62,11 @@ def _anchor_line(a: Anchor, seen: Seen, settings: NodeSettings, rate: float) -> 
             "raise the camera's rate, use transport compressed over a network, or lower --rate if that is meant",
         )
     return ok(what)
+
+
+def _sibling(topic: str) -> str:
+    """Where the same images would come in the other transport."""
+    return topic.removesuffix('/compressed') if topic.endswith('/compressed') else f'{topic}/compressed'
 
 
 def _stale(a: Anchor, settings: NodeSettings) -> str:

@@ -75,7 +75,7 @@ class Probe(Node):
     def seen(self, seconds: float) -> Seen:
         """What came in the last `seconds`, since `restart`."""
         anchors = tuple(self._anchor(name, seconds) for name in self.names)
-        ours = {topic for a in anchors for topic in (a.topic, a.topic.removesuffix('/compressed'))}
+        ours = {a.topic for a in anchors}
         images = {kind for kind, _, _ in KINDS.values()}
         others = sorted(t for t, kinds in self.get_topic_names_and_types() if images & set(kinds) and t not in ours)
         others = [t for t in others if self.count_publishers(t)]
