@@ -20,6 +20,10 @@ COMMANDS = {
     'train': ('wristworld_ros.training.command', 'train stage 1, stage 2 or both'),
     'evaluate': ('wristworld_ros.evaluation.command', 'measure a model on held-out episodes, beside baselines'),
     'report': ('wristworld_ros.demo.report_command', 'make the page of an earlier demo anew'),
+    'doctor': (
+        'wristworld_ros.doctor.command',
+        'look at this machine and its topics: what is amiss and how to mend it',
+    ),
     'bench': ('wristworld_ros.benchmark.command', 'measure rate, latency and memory on this machine'),
 }
 USER_ERROR, INTERRUPTED = 2, 130

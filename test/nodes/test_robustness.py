@@ -9,7 +9,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile
 from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import CompressedImage, Image, PointCloud2
 
 from wristworld_ros.msg import WristView
 from wristworld_ros.nodes import virtual_wrist
@@ -300,6 +300,33 @@ def test_a_model_that_fails_on_a_set_is_told_and_goes_on(stage, monkeypatch, hal
     assert s.node.status().model_errors == 3
     s.spin_until(lambda: s.warnings('out of memory'))
     assert len(s.warnings('out of memory')) == 1
+
+
+@pytest.mark.parametrize('part', ['stage1', 'generator'])
+def test_nan_out_of_a_network_is_never_published_as_an_image_and_is_gone_with_its_cause(stage, part):
+    s = stage(publish_unfit=True, points_stride=1).camera('left', 'right')
+    images, views = s.listen(Image, 'wrist/image_raw'), s.listen(WristView, 'wrist/view')
+    clouds, diagnostics = s.listen(PointCloud2, 'points'), s.listen(DiagnosticArray, '/diagnostics')
+    s.activate().send_until(lambda: images)
+    model = s.node._stream.model
+    weight = {'stage1': model.stage1.wrist_head.pose_branch.fc2.bias, 'generator': model.generator.decoder.last.bias}[
+        part
+    ]
+    right = weight.clone()
+    weight.fill_(float('nan'))
+    s.send_until(lambda: any(not v.fit for v in views))
+    weight.copy_(right)
+    seen = len(images)
+    s.send_until(lambda: len(images) > seen + 3)
+    bad = [v for v in views if not v.fit]
+    stamps = {to_ns(v.header.stamp) for v in bad}
+    assert all('not finite' in v.reason and not any(v.image.data) for v in bad)
+    assert not stamps & {to_ns(m.header.stamp) for m in [*images, *clouds]}
+    status = s.node.status()
+    assert status.frames_unfit == status.model_errors == len(bad)
+    s.spin_until(lambda: any('not finite' in d.status[0].message for d in diagnostics))
+    assert any(d.status[0].level == DiagnosticStatus.ERROR for d in diagnostics)
+    assert len(s.warnings('not finite')) == 1
 
 
 def test_publish_may_raise_and_is_counted(stage, monkeypatch):

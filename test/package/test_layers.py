@@ -21,7 +21,19 @@ BELOW = {
     # Two commands that run the nodes, beside each other.
     'benchmark': {'demo', 'evaluation', 'streaming', 'generation', 'reconstruction', 'geometry', 'episodes'},
     'demo': {'benchmark', 'evaluation', 'streaming', 'generation', 'reconstruction', 'geometry', 'episodes'},
-    'nodes': {'demo', 'evaluation', 'streaming', 'generation', 'reconstruction', 'geometry', 'episodes', 'msg'},
+    # Looks at everything, but at ROS only from afar: it starts a node and reads what that prints.
+    'doctor': {'streaming', 'generation', 'reconstruction', 'geometry'},
+    'nodes': {
+        'doctor',
+        'demo',
+        'evaluation',
+        'streaming',
+        'generation',
+        'reconstruction',
+        'geometry',
+        'episodes',
+        'msg',
+    },
 }
 CONTRACT = {'types', 'settings', 'options'}
 

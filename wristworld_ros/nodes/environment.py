@@ -28,6 +28,11 @@ def prepare() -> None:
         os.environ[profile_variable()] = str(profile)
 
 
+def profile() -> str:
+    """The file of Fast DDS's profile that nodes of this environment take; '' for none."""
+    return next((os.environ[name] for name in PROFILE_VARIABLES.values() if os.environ.get(name)), '')
+
+
 def profile_variable() -> str:
     """The variable in which Fast DDS looks for its profile; it was renamed after Jazzy."""
     return PROFILE_VARIABLES['old' if os.environ.get('ROS_DISTRO') in ('humble', 'iron', 'jazzy') else 'new']

@@ -23,6 +23,7 @@ class Health:
         self._said: dict[tuple[str, ...], float] = {}
         self.started = time.monotonic()
         self.reason = ''
+        self.failure = ''  # of the model, until it is reported: a good frame may follow within the period
 
     def add(self, what: str, n: int = 1) -> None:
         with self._lock:

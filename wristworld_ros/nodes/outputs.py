@@ -82,6 +82,8 @@ class Outputs:
                 age,
             )
             self._publish(self._view, view)
+        if not frame.finite:  # its condition map and cloud are blank
+            return
         if self._wanted(self._condition):
             self._publish(self._condition, to_image(frame.condition, wrist))
         if settings.points_stride and self._wanted(self._points):

@@ -263,6 +263,8 @@ class VirtualWristNode(LifecycleNode):
             else:
                 self.health.tick('frames_published')
                 self.health.latency(age)
+            if not frame.finite:
+                self._on_failure(frame.reason, 'not finite')
             self.health.reason = reason
             self._outputs.send(frame, reason, age, self._anchor_frame, settings)
 
@@ -276,10 +278,14 @@ class VirtualWristNode(LifecycleNode):
         return ''
 
     def _on_model_error(self, error: Exception) -> None:
+        self._on_failure(f'The model failed on an anchor set: {type(error).__name__}: {error}', type(error).__name__)
+
+    def _on_failure(self, reason: str, kind: str) -> None:
+        """A set was lost to the model. kind: what is logged only now and then."""
         self.health.add('model_errors')
-        self.health.reason = f'The model failed on an anchor set: {type(error).__name__}: {error}'
-        if self.health.may_say('model', type(error).__name__):
-            self.get_logger().error(self.health.reason)
+        self.health.reason = self.health.failure = reason
+        if self.health.may_say('model', kind):
+            self.get_logger().error(reason)
 
     # Services, time, reports
 
@@ -338,6 +344,8 @@ class VirtualWristNode(LifecycleNode):
                 self.health.add('publish_errors')
                 self.health.reason = f'Publishing on {publisher.topic_name} failed: {error}'
         self._before = status
+        if self.health.failure == status.reason:
+            self.health.failure = ''
 
     def _watch(self) -> None:
         """Notice cameras that fall silent or come back."""
@@ -368,7 +376,7 @@ class VirtualWristNode(LifecycleNode):
         status.latency_p50, status.latency_p95 = h.percentile(50), h.percentile(95)
         status.memory = resident_bytes()
         status.silent_anchors = sorted(self._silent)
-        status.reason = h.reason
+        status.reason = h.failure or h.reason
         return status
 
 

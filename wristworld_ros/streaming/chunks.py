@@ -13,6 +13,10 @@ from wristworld_ros.streaming.reconstructor import resize_images
 from wristworld_ros.types import ConditionMap
 
 
+class NotFiniteError(ArithmeticError):
+    """A network gave NaN or infinity; the message is one sentence."""
+
+
 class ChunkStream:
     """Generates one wrist video chunk by chunk, in memory of fixed size (a ring of keys and values).
 
@@ -43,7 +47,10 @@ class ChunkStream:
 
     @torch.inference_mode()
     def __call__(self, conditions: list[ConditionMap], anchors: list[np.ndarray]) -> list[np.ndarray]:
-        """`chunk` condition maps and as many anchor images uint8 [V, H, W, 3]; returns wrist images uint8 [h, w, 3]."""
+        """`chunk` condition maps and as many anchor images uint8 [V, H, W, 3]; returns wrist images uint8 [h, w, 3].
+
+        Raises NotFiniteError where they are no numbers; what the stream remembers is then not to be trusted: reset it.
+        """
         if len(conditions) != self.chunk or len(anchors) != self.chunk:
             raise ValueError(f'This stream takes chunks of {self.chunk} frames, not {len(conditions)}.')
         self._commit()
@@ -56,6 +63,9 @@ class ChunkStream:
         )
         self._uncommitted = (latents, condition, context)
         video = self.autoencoder.decode_next(latents)
+        # Latents too: a decoder that clamps would make a picture of infinity.
+        if not (torch.isfinite(latents).all() and torch.isfinite(video).all()):
+            raise NotFiniteError('Stage 2 gave numbers that are not finite (NaN or infinity), so there is no picture.')
         pixels = ((video[0].permute(1, 2, 3, 0) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
         return list(pixels.cpu().numpy())
 

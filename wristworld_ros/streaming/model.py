@@ -137,7 +137,7 @@ def load_weights(targets: Mapping[str, torch.Tensor], path: Path) -> None:
         raise ModelError(str(e)) from None
 
 
-def _weight_files(stage1: ReconstructionModel, generator: WristGenerator) -> dict[str, dict[str, torch.Tensor]]:
+def weight_files(stage1: ReconstructionModel, generator: WristGenerator) -> dict[str, dict[str, torch.Tensor]]:
     """Tensors of each weight file under the public checkpoints' names."""
     return {'stage1.safetensors': named_tensors(stage1), 'generator.safetensors': generator.release_tensors()}
 
@@ -152,7 +152,7 @@ def load_model(name_or_path: str = 'sim_tiny', device: str = 'auto') -> WristMod
     config = ModelConfig.read(folder / 'config.json')
     stage1 = ReconstructionModel.from_config(config.stage1)
     generator = WristGenerator.from_config(config.generator)
-    for name, tensors in _weight_files(stage1, generator).items():
+    for name, tensors in weight_files(stage1, generator).items():
         load_weights(tensors, folder / name)
     return WristModel(config, stage1, generator, device)
 
@@ -163,7 +163,7 @@ def save_model(model: WristModel, folder: Path, half: bool = True) -> dict[str, 
     folder.mkdir(parents=True, exist_ok=True)
     model.config.write(folder / 'config.json')
     hashes = {}
-    for name, tensors in _weight_files(model.stage1, model.generator).items():
+    for name, tensors in weight_files(model.stage1, model.generator).items():
         dtype = torch.float16 if half else torch.float32
         stored = {k: v.detach().to('cpu', dtype).contiguous().clone() for k, v in tensors.items()}
         for key, tensor in stored.items():

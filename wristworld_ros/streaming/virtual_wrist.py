@@ -10,9 +10,11 @@ import torch
 
 from wristworld_ros.settings import StreamSettings, check
 from wristworld_ros.streaming.allocator import keep_freed_memory
-from wristworld_ros.streaming.chunks import ChunkStream
+from wristworld_ros.streaming.chunks import ChunkStream, NotFiniteError
 from wristworld_ros.streaming.model import WristModel
 from wristworld_ros.types import AnchorSet, Camera, ConditionMap, Reconstruction, WristFrame
+
+BROKEN = 'Stage 1 gave numbers that are not finite (NaN or infinity), so there is neither a wrist camera nor a cloud.'
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,7 @@ class View:
     """What stage 1 made of an anchor set, ready to be drawn.
 
     arrived: `time.perf_counter()` when the set came. fresh: a stream starts with it. seconds: what each part took.
+    broken: one sentence where stage 1 gave NaN or infinity; then reconstruction and condition are blank.
     """
 
     anchors: AnchorSet
@@ -28,6 +31,7 @@ class View:
     arrived: float
     fresh: bool
     seconds: dict[str, float]
+    broken: str = ''
 
 
 class VirtualWrist:
@@ -35,7 +39,8 @@ class VirtualWrist:
 
     push() takes one anchor set at a time, in order of their stamps, and gives back the frames that became ready: none
     while a chunk fills, then all of the chunk. Memory and time a frame do not depend on how long the stream has run.
-    A change of cameras or image size, or a stamp that goes back, starts the stream afresh.
+    A change of cameras or image size, or a stamp that goes back, starts the stream afresh; so does a chunk in which a
+    network gave NaN or infinity, whose frames are not fit.
 
     look() and draw() are the two halves of push(). They share nothing but the `View` that goes from one to the other, so
     one thread may look at the next set while another still draws the last one.
@@ -75,11 +80,16 @@ class VirtualWrist:
         shape = (anchors.names, anchors.images.shape)
         fresh = shape != self._shape or anchors.stamp_ns <= self._last_stamp
         self._shape, self._last_stamp = shape, anchors.stamp_ns
-        reconstruction = self._with_known_view(self.model.reconstruct(anchors))
+        reconstruction = self.model.reconstruct(anchors)
+        broken = '' if is_finite(reconstruction) else BROKEN
+        reconstruction = blank(reconstruction) if broken else self._with_known_view(reconstruction)
         reconstructed = time.perf_counter()
-        condition = self.model.condition(reconstruction, anchors.images, self.settings.near or None)
+        if broken:
+            condition = empty_condition(reconstruction)
+        else:
+            condition = self.model.condition(reconstruction, anchors.images, self.settings.near or None)
         seconds = {'stage1': reconstructed - arrived, 'condition': time.perf_counter() - reconstructed}
-        return View(anchors, reconstruction, condition, arrived, fresh, seconds)
+        return View(anchors, reconstruction, condition, arrived, fresh, seconds, broken)
 
     def draw(self, view: View) -> list[WristFrame]:
         """The frames that became ready with a view, oldest first: none while its chunk fills."""
@@ -106,14 +116,24 @@ class VirtualWrist:
         )
 
     def _generate(self) -> list[WristFrame]:
+        """A chunk is made at once, so all of it is as good as its worst view."""
         views, self._waiting = self._waiting, []
-        images = self._stream([v.condition for v in views], [v.anchors.images for v in views])
-        return [self._frame(view, image) for view, image in zip(views, images, strict=True)]
+        broken = next((v.broken for v in views if v.broken), '')
+        if not broken:
+            try:
+                images = self._stream([v.condition for v in views], [v.anchors.images for v in views])
+                return [self._frame(view, image) for view, image in zip(views, images, strict=True)]
+            except NotFiniteError as error:
+                broken = str(error)
+        # Keys and values of what came before may hold the same NaN, which would stay in the ring.
+        self._stream.reset()
+        nothing = np.zeros((*self.model.config.wrist_hw, 3), np.uint8)
+        return [self._frame(view, nothing, broken) for view in views]
 
-    def _frame(self, view: View, image: np.ndarray) -> WristFrame:
+    def _frame(self, view: View, image: np.ndarray, broken: str = '') -> WristFrame:
         coverage = view.condition.coverage
         confidence = seen_confidence(view.reconstruction)
-        reason = self._why_unfit(coverage, confidence)
+        reason = broken or self._why_unfit(coverage, confidence)
         return WristFrame(
             stamp_ns=view.anchors.stamp_ns,
             image=image,
@@ -125,6 +145,7 @@ class VirtualWrist:
             fit=not reason,
             reason=reason,
             reconstruction=view.reconstruction,
+            finite=not broken,
         )
 
     def _why_unfit(self, coverage: float, confidence: float) -> str:
@@ -153,3 +174,33 @@ def seen_confidence(reconstruction: Reconstruction) -> float:
     if not seen.any():
         return 0.0
     return float((1 - 1 / reconstruction.confidence.flatten()[seen]).mean())
+
+
+def is_finite(reconstruction: Reconstruction) -> bool:
+    """Whether cameras, points and confidence hold neither NaN nor infinity."""
+    cameras = (reconstruction.wrist, *reconstruction.anchors)
+    return all(np.isfinite(c.K).all() and np.isfinite(c.T_camera_world).all() for c in cameras) and all(
+        bool(torch.isfinite(t).all()) for t in (reconstruction.points, reconstruction.confidence)
+    )
+
+
+def blank(reconstruction: Reconstruction) -> Reconstruction:
+    """A reconstruction of the same sizes that knows nothing: cameras at the origin, no confidence, points at the origin."""
+    cameras = [
+        Camera(
+            K=np.array([[c.height, 0, (c.width - 1) / 2], [0, c.height, (c.height - 1) / 2], [0, 0, 1]], np.float64),
+            T_camera_world=np.eye(4),
+            width=c.width,
+            height=c.height,
+        )
+        for c in (reconstruction.wrist, *reconstruction.anchors)
+    ]
+    points, confidence = torch.zeros_like(reconstruction.points), torch.ones_like(reconstruction.confidence)
+    return Reconstruction(cameras[0], tuple(cameras[1:]), points, confidence, reconstruction.colors)
+
+
+def empty_condition(reconstruction: Reconstruction) -> ConditionMap:
+    """Nothing seen, at the size of the wrist camera."""
+    hw = (reconstruction.wrist.height, reconstruction.wrist.width)
+    device = reconstruction.points.device
+    return ConditionMap(torch.zeros(*hw, 3, dtype=torch.uint8, device=device), torch.zeros(*hw, device=device))
