@@ -1,6 +1,1 @@
-"""The published release's files in, a model directory out."""
-
-from .convert import convert_release
-from .settings import ConvertSettings
-
-__all__ = ['ConvertSettings', 'convert_release']
+"""The published release's files in, a model directory out: `convert.convert_release` and its command."""

@@ -32,7 +32,8 @@ class ConvertSettings:
         'low quality, distorted, ugly, bad anatomy', 'What guidance leads away from.'
     )  # fmt: skip
     sizes: str = setting(
-        '', 'JSON file with sizes that the weights do not tell, where they are not the published ones; see docs/models.md.'
+        '',
+        'JSON file with sizes that the weights do not tell, where they are not the published ones; see docs/models.md.',
     )
     stage1: str = setting('', "Stage 1's file, where it has another name than in the release.")
     video: str = setting('', "The video transformer's file, likewise.")

@@ -44,7 +44,9 @@ def read_overrides(path: str) -> dict[str, dict[str, Any]]:
         raise ModelError(f'{path} must hold objects named {", ".join(SECTIONS)} and nothing else.')
     known = {f.name for f in fields(GeneratorSettings)}
     if unknown := sorted(set(raw.get('generator', {})) - known):
-        raise ModelError(f'{path}: the generator has no setting {", ".join(unknown)}; it has {", ".join(sorted(known))}.')
+        raise ModelError(
+            f'{path}: the generator has no setting {", ".join(unknown)}; it has {", ".join(sorted(known))}.'
+        )
     return raw
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,24 +102,34 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     try:
         if path.suffix == '.safetensors':
             return load_file(path)
-        return _state_dict(_load_torch(path), path)
+        # Files of old versions of torch are no archives and cannot be mapped.
+        return _state_dict(_load_torch(path, mapped=start.startswith(b'PK')), path)
     except SafetensorError as error:
-        raise ModelError(f'{path} cannot be read as safetensors ({_line(error)}); download it again.') from None
-    except pickle.UnpicklingError as error:
         raise ModelError(
-            f'{path} holds more than tensors and was not opened ({_line(error)}); give the original file, or its '
-            'tensors as safetensors.'
+            f'{path} cannot be read as safetensors ({error}); it may be truncated: download it again.'
         ) from None
 
 
-def _load_torch(path: Path) -> Any:
+def _load_torch(path: Path, mapped: bool) -> Any:
     try:
-        zipped = path.open('rb').read(4) == b'PK\x03\x04'  # files of old versions of torch cannot be mapped
-        return torch.load(path, map_location='cpu', weights_only=True, mmap=zipped)
-    except (pickle.UnpicklingError, OSError):
+        return torch.load(path, map_location='cpu', weights_only=True, mmap=mapped)
+    except OSError:
         raise
+    except pickle.UnpicklingError as error:
+        if refused := re.search(r'(?:GLOBAL|global) (\S+)', str(error)):
+            raise ModelError(
+                f'{path} holds more than tensors ({refused[1].rstrip(".")}) and was not opened, since that could run code; '
+                'give the original file, or its tensors alone as safetensors.'
+            ) from None
+        raise _unreadable(path, error) from None
     except Exception as error:  # whatever a damaged file makes of the reader
-        raise ModelError(f'{path} cannot be read as a torch file ({_line(error)}); it may be truncated: download it again.') from None
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: Exception) -> ModelError:
+    text = str(error).rpartition('WeightsUnpickler error: ')[2].strip() or type(error).__name__
+    reason = text.splitlines()[0][:160].rstrip(' .')
+    return ModelError(f'{path} cannot be read as a torch file ({reason}); it may be truncated: download it again.')
 
 
 def _state_dict(raw: Any, path: Path) -> dict[str, torch.Tensor]:
@@ -131,9 +142,3 @@ def _state_dict(raw: Any, path: Path) -> dict[str, torch.Tensor]:
     if all(name.startswith('module.') for name in tensors):  # as a model that trained on several GPUs saves itself
         tensors = {name.removeprefix('module.'): value for name, value in tensors.items()}
     return tensors
-
-
-def _line(error: Exception) -> str:
-    """The first line of an error's message, at most 200 characters."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:200].rstrip('.') if lines else type(error).__name__

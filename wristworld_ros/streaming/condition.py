@@ -70,7 +70,9 @@ def render_condition(points: Tensor, colors: Tensor, camera: Camera, cloud: Clou
     image, depth = condition_map(points, colors, K, T, image_hw=canvas, radius=cloud.radius, near=cloud.near)
     if canvas != hw:
         planes = image.permute(2, 0, 1)[None].float()
-        image = F.interpolate(planes, hw, mode='bilinear', align_corners=False)[0].round().to(torch.uint8).permute(1, 2, 0)
+        image = (
+            F.interpolate(planes, hw, mode='bilinear', align_corners=False)[0].round().to(torch.uint8).permute(1, 2, 0)
+        )
         depth = F.interpolate(depth[None, None], hw, mode='nearest-exact')[0, 0]
     return ConditionMap(image=image, depth=depth)
 
