@@ -77,7 +77,9 @@ def write_release(folder):
     save_file(wan, folder / PLAIN)
     torch.save(fixture_parts('wan_vae_public')[0], folder / VAE)
     clip = {name: t.half() for name, t in fixture_parts('wan_clip_public')[0].items()}
-    torch.save(clip | {'textual.token_embedding.weight': torch.zeros(3, 2), 'log_scale': torch.zeros(())}, folder / CLIP)
+    torch.save(
+        clip | {'textual.token_embedding.weight': torch.zeros(3, 2), 'log_scale': torch.zeros(())}, folder / CLIP
+    )
     torch.save({name: t.bfloat16() for name, t in fixture_parts('wan_t5_public')[0].items()}, folder / TEXT)
     write_tokenizer(folder / TOKENIZER)
     (folder / 'sizes.json').write_text(json.dumps(SIZES))

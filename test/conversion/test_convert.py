@@ -251,10 +251,13 @@ def test_the_card_names_every_file_with_its_licence_and_hash(release, converted)
 
 
 class Runs:
-    """What a malicious checkpoint does when it is unpickled."""
+    """What a malicious checkpoint does when it is unpickled: here it makes a folder beside itself."""
+
+    def __init__(self, beside):
+        self.mark = str(beside.with_name('ran'))
 
     def __reduce__(self):
-        return os.system, ('touch /tmp/wristworld_code_ran',)
+        return os.mkdir, (self.mark,)
 
 
 def edit(path, change):
@@ -287,7 +290,7 @@ BAD = [
     (TEXT, cut, 'bf16.pth cannot be read as a torch file'),
     (VAE, lambda p: p.write_bytes(b''), 'Wan2.1_VAE.pth cannot be read as a torch file'),
     (CLIP, lambda p: p.write_bytes(b'version https://git-lfs.github.com/spec/v1\noid x'), 'pointer of Git LFS'),
-    (STAGE1, lambda p: torch.save({'model': Runs()}, p), 'holds more than tensors'),
+    (STAGE1, lambda p: torch.save({'model': Runs(p)}, p), 'holds more than tensors'),
     (STAGE1, without('aggregator.camera_token'), 'checkpoint.pt: key aggregator.camera_token is missing'),
     (STAGE1, without('wrist_head.token_query'), 'checkpoint.pt: key wrist_head.token_query is missing (wanted shape [1, 1, 64])'),
     (STAGE1, reshaped('aggregator.register_token'), 'register_token has shape [3, 5], wanted [1, 2, 4, 32]'),
@@ -309,17 +312,42 @@ BAD = [
 
 @pytest.mark.parametrize(('name', 'spoil', 'said'), BAD, ids=[f'{i}-{bad[2][:40]}' for i, bad in enumerate(BAD)])
 def test_a_bad_file_is_one_sentence_and_leaves_nothing(own_release, tmp_path, name, spoil, said, capsys):
-    marker = '/tmp/wristworld_code_ran'
-    assert not os.path.exists(marker)
     spoil(own_release / name)
     out = tmp_path / 'out'
     status = cli.main(
-        ['convert', str(own_release), '--out', str(out), '--sizes', str(own_release / 'sizes.json'), '--wrist-width', '48']
+        [
+            'convert',
+            str(own_release),
+            '--out',
+            str(out),
+            '--sizes',
+            str(own_release / 'sizes.json'),
+            '--wrist-width',
+            '48',
+        ]
     )
     error = [line for line in capsys.readouterr().err.splitlines() if line.startswith('wristworld convert: ')]
     assert status == 2 and len(error) == 1 and said in error[0]
     assert os.listdir(tmp_path) == ['release']
-    assert not os.path.exists(marker), 'code of the file ran'
+
+
+def test_code_in_a_checkpoint_does_not_run(own_release, tmp_path):
+    path = own_release / STAGE1
+    torch.save({'model': Runs(path)}, path)
+    with pytest.raises(ModelError, match='could run code'):
+        convert(own_release, tmp_path / 'out')
+    assert not (path.parent / 'ran').exists()
+    torch.load(path, weights_only=False)
+    assert (path.parent / 'ran').exists(), 'the trap itself works'
+
+
+def test_a_number_of_heads_that_shapes_do_not_tell_is_asked_for(release, tmp_path):
+    for section in ('generator', 'anchor_encoder'):
+        told = json.loads((release / 'sizes.json').read_text())
+        del told[section]['num_heads']
+        (tmp_path / 'sizes.json').write_text(json.dumps(told))
+        with pytest.raises(ModelError, match=f'say num_heads under {section}'):
+            convert(release, tmp_path / 'out', sizes=str(tmp_path / 'sizes.json'))
 
 
 def test_files_of_two_models_do_not_go_together(own_release, tmp_path, numbers):
@@ -399,17 +427,23 @@ def test_an_end_in_the_middle_leaves_the_target_as_it_was(release, tmp_path, mon
         assert before == {p.name: p.read_bytes() for p in out.iterdir()}
 
 
-def test_what_a_killed_run_left_is_cleared_by_the_next(release, tmp_path, monkeypatch):
-    def killed(*args):
+def test_what_a_killed_run_left_is_cleared_by_the_next(release, tmp_path):
+    """A child process dies while it writes, without any of Python's cleaning up."""
+
+    def killed(path, *args):
+        path.write_bytes(b'half of it')
         os._exit(9)
 
     pid = os.fork()
     if pid == 0:
-        module.write_tensors = killed
-        convert(release, tmp_path / 'out', parts='stage1')
-    os.waitpid(pid, 0)
+        try:
+            module.write_tensors = killed
+            convert(release, tmp_path / 'out', parts='stage1')
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
     (left,) = os.listdir(tmp_path)
-    (tmp_path / left / 'stage1.safetensors').write_bytes(b'half of it')
+    assert left != 'out' and os.listdir(tmp_path / left) == ['stage1.safetensors']
     out = convert(release, tmp_path / 'out', parts='stage1')
     assert os.listdir(tmp_path) == ['out']
     load_stage1(str(out))

@@ -241,7 +241,7 @@ def _write(making: Path, name: str, first: Stage, second: Stage, settings: Conve
         cloud=CLOUD,
         noise_share=0.0,
         use_anchor_tokens=second.use_anchor_tokens,
-        licence='; '.join(dict.fromkeys(source.licence for source in sources)),
+        licence='; '.join(dict.fromkeys(words for source in sources for words in source.licence.split('; '))),
         untrained=untrained,
     )
     total = needed + sum(source.path.stat().st_size for source in sources)

@@ -103,7 +103,7 @@ def generator_config(weights: Weights, source: str, overrides: Mapping[str, Any]
         'ffn_dim': see(f'{wan}blocks.0.ffn.0.weight', 2)[0],
         'text_dim': see(f'{wan}text_embedding.0.weight', 2)[1],
         'freq_dim': see(f'{wan}time_embedding.0.weight', 2)[1],
-        'num_heads': max(dim // _WAN_HEAD, 1),
+        'num_heads': _heads(dim, _WAN_HEAD, 'generator', source, overrides),
         'num_layers': see.count(re.escape(wan) + r'blocks\.(\d+)\.'),
         'clip_dim': see('ext_proj.0.weight', 2)[1],
         'clip_hidden': see('ext_proj.0.weight', 2)[0],
@@ -120,7 +120,7 @@ def clip_config(weights: Weights, source: str, overrides: Mapping[str, Any]) -> 
     config = {
         'image_size': isqrt(see('visual.pos_embedding', 3)[1] - 1) * patch,
         'dim': dim,
-        'num_heads': max(dim // _CLIP_HEAD, 1),
+        'num_heads': _heads(dim, _CLIP_HEAD, 'anchor_encoder', source, overrides),
         'num_layers': see.count(r'visual\.transformer\.(\d+)\.'),
         'out_dim': see('visual.head', 2)[1],
         'patch_size': patch,
@@ -150,6 +150,16 @@ def text_config(weights: Weights, source: str, overrides: Mapping[str, Any]) -> 
         'num_layers': see.count(r'blocks\.(\d+)\.'),
     }
     return config | dict(overrides)
+
+
+def _heads(dim: int, published: int, section: str, source: str, overrides: Mapping[str, Any]) -> int:
+    """Attention heads of the published width; where that does not divide, nobody but the user knows."""
+    if dim % published and 'num_heads' not in overrides:
+        raise ModelError(
+            f'{source}: {dim} channels are no multiple of {published}, the published width of an attention head; say '
+            f'num_heads under {section} in a file for --sizes.'
+        )
+    return max(dim // published, 1)
 
 
 class _Shapes:

@@ -113,8 +113,6 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
 def _load_torch(path: Path, mapped: bool) -> Any:
     try:
         return torch.load(path, map_location='cpu', weights_only=True, mmap=mapped)
-    except OSError:
-        raise
     except pickle.UnpicklingError as error:
         if refused := re.search(r'(?:GLOBAL|global) (\S+)', str(error)):
             raise ModelError(
