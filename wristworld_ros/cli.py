@@ -17,6 +17,7 @@ COMMANDS = {
     'demo': ('wristworld_ros.demo.command', 'run the virtual wrist live over ROS 2 topics and write a report'),
     'run': ('wristworld_ros.demo.node_command', 'run the virtual_wrist node'),
     'simulate': ('wristworld_ros.episodes.simulator.command', 'record episodes of a simulated Franka arm'),
+    'convert': ('wristworld_ros.conversion.command', "make a model directory of the published release's weights"),
     'train': ('wristworld_ros.training.command', 'train stage 1, stage 2 or both'),
     'evaluate': ('wristworld_ros.evaluation.command', 'measure a model on held-out episodes, beside baselines'),
     'report': ('wristworld_ros.demo.report_command', 'make the page of an earlier demo anew'),

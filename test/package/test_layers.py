@@ -16,6 +16,7 @@ BELOW = {
     'generation': {'geometry'},
     'episodes': {'geometry'},
     'streaming': {'generation', 'reconstruction', 'geometry'},
+    'conversion': {'streaming', 'generation', 'reconstruction', 'geometry'},
     'evaluation': {'streaming', 'generation', 'reconstruction', 'geometry', 'episodes'},
     'training': {'evaluation', 'streaming', 'generation', 'reconstruction', 'geometry', 'episodes'},
     # Two commands that run the nodes, beside each other.

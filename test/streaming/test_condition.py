@@ -47,3 +47,20 @@ def test_nothing_in_view_is_no_coverage():
     behind = torch.tensor([[0.0, 0.0, -1.0]])
     condition = render_condition(behind, torch.full((1, 3), 255, dtype=torch.uint8), camera(), CloudSettings())
     assert condition.coverage == 0.0 and not condition.image.any()
+
+
+def test_a_canvas_is_painted_at_its_own_size_and_then_resized():
+    rng = np.random.default_rng(0)
+    points = torch.from_numpy(rng.uniform(-0.5, 0.5, (500, 3))).float() + torch.tensor([0.0, 0.0, 1.5])
+    colors = torch.from_numpy(rng.integers(0, 256, (500, 3), dtype=np.uint8))
+    small, large = camera((24, 32), 30.0), camera((48, 64), 60.0)
+    K = large.K.copy()
+    K[:2, 2] = (K[:2, 2] + 0.5) / 2 - 0.5  # the same view at half the size: only the middle of the first pixel moves
+    K[:2, :2] /= 2
+    small = Camera(K, small.T_camera_world, 32, 24)
+    painted = render_condition(points, colors, small, CloudSettings(radius=1))
+    resized = render_condition(points, colors, large, CloudSettings(radius=1, canvas=[24, 32]))
+    assert resized.image.shape == (48, 64, 3) and resized.image.dtype == torch.uint8
+    assert torch.equal(resized.depth, painted.depth.repeat_interleave(2, 0).repeat_interleave(2, 1))
+    apart = painted.image.float().mean((0, 1)) - resized.image.float().mean((0, 1))
+    assert apart.abs().max() < 1.0

@@ -44,12 +44,13 @@ def run_stream(
         stamp += 1
         return wrist.push(replace(sets[stamp % len(sets)], stamp_ns=stamp))
 
-    for _ in range(chunk * (settings.history + 1)):  # warm up until the ring of keys and values is full
-        push()
+    for _ in range(settings.history + 1):  # warm up until the ring of keys and values is full
+        for _ in range(wrist.chunk_frames):
+            push()
     start_mib, latencies = resident_mib(), []
     parts = dict.fromkeys(('stage1', 'condition', 'generation'), 0.0)
     started = time.perf_counter()
-    for _ in range(frames - frames % chunk):
+    for _ in range(frames - frames % wrist.chunk_frames or wrist.chunk_frames):
         latencies += [frame.latency_s for frame in push()]
         for name in parts:
             parts[name] += wrist.seconds[name]

@@ -125,13 +125,14 @@ def _wanted(config) -> dict:
     import torch
 
     from wristworld_ros.generation import WristGenerator
+    from wristworld_ros.generation.autoencoders import autoencoder_from_config
     from wristworld_ros.reconstruction import ReconstructionModel
     from wristworld_ros.streaming.model import weight_files
 
     with torch.device('meta'):
-        return weight_files(
-            ReconstructionModel.from_config(config.stage1), WristGenerator.from_config(config.generator)
-        )
+        generator = WristGenerator.from_config(config.generator)
+        autoencoder = autoencoder_from_config(generator.settings.autoencoder)
+        return weight_files(ReconstructionModel.from_config(config.stage1), generator, autoencoder)
 
 
 def _check_fit(wanted: dict, stored: dict[str, Stored], source: str) -> None:

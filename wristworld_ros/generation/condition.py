@@ -1,4 +1,5 @@
-"""Condition maps as the small model's input: holes filled, mask and inverse depth beside the picture."""
+"""Condition maps as a generator's input: the picture alone, as published, or the small model's planes (holes filled, mask
+and inverse depth beside the picture)."""
 
 from __future__ import annotations
 
@@ -27,6 +28,14 @@ def fill_holes(image: torch.Tensor, hit: torch.Tensor) -> torch.Tensor:
         coarse = F.interpolate(filled, colour.shape[-2:], mode='bilinear', align_corners=False)
         filled = torch.where(weight > 0, colour / weight.clamp(min=1e-12), coarse)
     return torch.where(hit > 0, image, filled)
+
+
+def condition_picture(image: torch.Tensor) -> torch.Tensor:
+    """A condition map as published: the picture, black where nothing was hit (paper sheet 2.4).
+
+    image: uint8 [..., H, W, 3], RGB. Returns float32 [..., 3, H, W], -1 to 1.
+    """
+    return image.movedim(-1, -3).float() / 127.5 - 1
 
 
 def condition_planes(image: torch.Tensor, depth: torch.Tensor) -> torch.Tensor:

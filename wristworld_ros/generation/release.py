@@ -15,7 +15,7 @@ from transformers import UMT5Config, UMT5EncoderModel
 
 from .anchor_encoder import AnchorEncoder
 from .autoencoders import WanAutoencoder
-from .weights import load_strict, named_tensors
+from .weights import adopt_strict, check_fit, load_strict, named_tensors
 
 # Sizes of the released parts, for ``clip_from_release`` and the others.
 CLIP_VIT_H: dict[str, Any] = {
@@ -42,7 +42,10 @@ _CLIP_TOP = {
     'visual.pre_norm.bias': 'pre_layrnorm.bias',
     'visual.post_norm.weight': 'post_layernorm.weight',
     'visual.post_norm.bias': 'post_layernorm.bias',
+    'visual.cls_embedding': 'embeddings.class_embedding',
+    'visual.pos_embedding': 'embeddings.position_embedding.weight',
 }
+_CLIP_CLASS, _CLIP_POSITIONS = 'visual.cls_embedding', 'visual.pos_embedding'
 _T5_BLOCK = {
     'attn': 'layer.0.SelfAttention',
     'norm1': 'layer.0.layer_norm',
@@ -54,24 +57,33 @@ _T5_BLOCK = {
 }
 
 
+def _clip_names(num_layers: int) -> dict[str, str]:
+    """The release's name of each tensor that is built -> its name in the tower; pieces as in ``clip_targets``."""
+    names = dict(_CLIP_TOP)
+    for i in range(num_layers - 1):
+        release, own = f'visual.transformer.{i}.', f'encoder.layers.{i}.'
+        for kind in ('weight', 'bias'):
+            names |= {f'{release}{theirs}.{kind}': f'{own}{ours}.{kind}' for theirs, ours in _CLIP_BLOCK.items()}
+            for piece, part in enumerate('qkv'):
+                names[f'{release}attn.to_qkv.{kind}#{piece}'] = f'{own}self_attn.{part}_proj.{kind}'
+    return names
+
+
+def _tower_tensors(clip: AnchorEncoder) -> dict[str, torch.Tensor]:
+    return {n.removeprefix('vision_model.'): p for n, p in clip.tower.named_parameters()}
+
+
 def clip_targets(clip: AnchorEncoder, config: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     """Where each tensor of the release's vision tower goes: its name -> the tower's own memory.
 
     Fused query-key-value weights have one target in three pieces, so they are listed as ``name#0`` .. ``#2``. What the
     features never reach (the last block, the output projection) gets an empty stand-in of the right shape.
     """
-    own = {n.removeprefix('vision_model.'): p for n, p in clip.tower.named_parameters()}
-    targets = {release: own[name] for release, name in _CLIP_TOP.items()}
-    targets['visual.cls_embedding'] = own['embeddings.class_embedding'].view(1, 1, -1)
-    targets['visual.pos_embedding'] = own['embeddings.position_embedding.weight'][None]
+    own = _tower_tensors(clip)
+    targets = {release: own[name] for release, name in _clip_names(config['num_layers']).items()}
+    targets[_CLIP_CLASS] = targets[_CLIP_CLASS].view(1, 1, -1)
+    targets[_CLIP_POSITIONS] = targets[_CLIP_POSITIONS][None]
     dim, last = config['dim'], config['num_layers'] - 1
-    blocks = [(f'visual.transformer.{i}.', f'encoder.layers.{i}.') for i in range(last)]
-    for release, name in blocks:
-        for kind in ('weight', 'bias'):
-            for theirs, ours in _CLIP_BLOCK.items():
-                targets[f'{release}{theirs}.{kind}'] = own[f'{name}{ours}.{kind}']
-            for i, part in enumerate('qkv'):
-                targets[f'{release}attn.to_qkv.{kind}#{i}'] = own[f'{name}self_attn.{part}_proj.{kind}']
     # The block that is not built has the shapes of the first; "meta" tensors take a copy and keep nothing.
     hidden = int(dim * config.get('mlp_ratio', 4))
     shapes = {
@@ -88,6 +100,39 @@ def clip_targets(clip: AnchorEncoder, config: Mapping[str, Any]) -> dict[str, to
     return targets
 
 
+def _clip_pieces(
+    targets: Mapping[str, torch.Tensor], weights: Mapping[str, torch.Tensor], source: str
+) -> dict[str, torch.Tensor]:
+    """The release's vision tensors, checked and with fused weights in pieces, under the names of ``clip_targets``."""
+    wanted, fused = {}, set()
+    for name, target in targets.items():
+        name, _, piece = name.partition('#')
+        shape = (3 * target.shape[0], *target.shape[1:]) if piece else target.shape
+        wanted[name] = torch.empty(shape, device='meta')
+        if piece:
+            fused.add(name)
+    visual = {name: tensor for name, tensor in weights.items() if name.startswith('visual.')}
+    check_fit(wanted, visual, source)
+    pieces = {name: tensor for name, tensor in visual.items() if name not in fused}
+    for name in fused:
+        pieces |= {f'{name}#{i}': part for i, part in enumerate(visual[name].chunk(3))}
+    return pieces
+
+
+def clip_tensors(
+    weights: Mapping[str, torch.Tensor], config: Mapping[str, Any], source: str = 'vision tower'
+) -> dict[str, torch.Tensor]:
+    """The release's vision tower under ``AnchorEncoder``'s portable names (``tower.*``), in its own dtype and uncopied.
+
+    Arguments and errors as in ``clip_from_release``; source: what to call the weights in an error, for one the file.
+    """
+    with torch.device('meta'):
+        clip = AnchorEncoder(config)
+    pieces, own = _clip_pieces(clip_targets(clip, config), weights, source), _tower_tensors(clip)
+    names = _clip_names(config['num_layers'])
+    return {f'tower.{name}': pieces[release].reshape(own[name].shape) for release, name in names.items()}
+
+
 def clip_from_release(weights: Mapping[str, torch.Tensor], config: Mapping[str, Any]) -> AnchorEncoder:
     """The release's vision tower (OpenCLIP ViT-H/14 of XLM-R) as an ``AnchorEncoder``.
 
@@ -96,21 +141,40 @@ def clip_from_release(weights: Mapping[str, torch.Tensor], config: Mapping[str, 
     ``features(images [N, 3, H, W] in 0..1) -> [N, dim]``. Raises ValueError, one sentence, on keys or shapes that differ.
     """
     clip = AnchorEncoder(config).eval()
-    split = {}
-    for name, tensor in weights.items():
-        if not name.startswith('visual.'):
-            continue
-        if '.to_qkv.' in name and tensor.shape[0] == 3 * config['dim']:
-            split |= {f'{name}#{i}': part for i, part in enumerate(tensor.chunk(3))}
-        elif '.to_qkv.' in name:
-            raise ValueError(
-                f'vision tower: key {name} has shape {list(tensor.shape)}, wanted {3 * config["dim"]} rows; '
-                'give the configuration that these weights were made with.'
-            )
-        else:
-            split[name] = tensor
-    load_strict(clip_targets(clip, config), split, 'vision tower')
+    targets = clip_targets(clip, config)
+    load_strict(targets, _clip_pieces(targets, weights, 'vision tower'), 'vision tower')
     return clip.requires_grad_(False)
+
+
+def _vae_model(config: Mapping[str, Any]) -> WanAutoencoder:
+    return WanAutoencoder(
+        **{key: config[key] for key in ('dim', 'z_dim', 'latents_mean', 'latents_std') if key in config}
+    )
+
+
+def _vae_targets(model: WanAutoencoder, weights: Mapping[str, torch.Tensor]) -> tuple[dict, dict[str, str]]:
+    """Tensors to fill under the release's names where the weights have them, and those names -> the model's."""
+    targets, names = dict(named_tensors(model.vae)), {}
+    # One key at a time through the library's renaming, so that an error can name the release's key.
+    for key, tensor in weights.items():
+        name = next(iter(convert_wan_vae_to_diffusers({key: tensor})))
+        if name in targets:
+            targets[key] = targets.pop(name)
+            names[key] = name
+    return targets, names
+
+
+def vae_tensors(
+    weights: Mapping[str, torch.Tensor], config: Mapping[str, Any], source: str = 'video autoencoder'
+) -> dict[str, torch.Tensor]:
+    """The release's video autoencoder under ``WanAutoencoder``'s names (``vae.*``, diffusers'), uncopied.
+
+    Arguments and errors as in ``vae_from_release``; source: what to call the weights in an error, for one the file.
+    """
+    with torch.device('meta'):
+        targets, names = _vae_targets(_vae_model(config), weights)
+    check_fit(targets, weights, source)
+    return {f'vae.{name}': weights[key] for key, name in names.items()}
 
 
 def vae_from_release(weights: Mapping[str, torch.Tensor], config: Mapping[str, Any]) -> WanAutoencoder:
@@ -120,17 +184,8 @@ def vae_from_release(weights: Mapping[str, torch.Tensor], config: Mapping[str, A
     released. Returns it in evaluation mode: ``encode(video [B, 3, T, H, W] in -1..1) -> latents``, ``decode(latents) ->
     video``. Raises ValueError, one sentence, on keys or shapes that differ.
     """
-    known = {key: config[key] for key in ('dim', 'z_dim', 'latents_mean', 'latents_std') if key in config}
-    model = WanAutoencoder(**known).eval()
-    named = named_tensors(model.vae)
-    # One key at a time through the library's renaming, so that an error can name the release's key.
-    targets, given = dict(named), {}
-    for key, tensor in weights.items():
-        name = next(iter(convert_wan_vae_to_diffusers({key: tensor})))
-        if name in targets:
-            targets[key] = targets.pop(name)
-        given[key] = tensor
-    load_strict(targets, given, 'video autoencoder')
+    model = _vae_model(config).eval()
+    load_strict(_vae_targets(model, weights)[0], weights, 'video autoencoder')
     return model.requires_grad_(False)
 
 
@@ -177,13 +232,17 @@ class TextEncoder(nn.Module):
         return hidden * mask[..., None].to(hidden.dtype)
 
 
-def text_encoder_from_release(weights: Mapping[str, torch.Tensor], config: Mapping[str, Any]) -> TextEncoder:
-    """The release's UMT5 text encoder.
+def text_encoder_from_release(
+    weights: Mapping[str, torch.Tensor], config: Mapping[str, Any], source: str = 'text encoder'
+) -> TextEncoder:
+    """The release's UMT5 text encoder; it takes the weights as they are, uncopied and in their own dtype.
 
     weights: names as in ``models_t5_umt5-xxl-enc-bf16.pth``. config: vocab, dim, dim_ffn, num_heads, num_layers;
-    ``UMT5_XXL`` as released. Returns it in evaluation mode: ``context(ids [B, L], mask [B, L]) -> [B, L, dim]``.
-    Raises ValueError, one sentence, on keys or shapes that differ.
+    ``UMT5_XXL`` as released. source: what to call the weights in an error, for one the file. Returns it in evaluation
+    mode: ``context(ids [B, L], mask [B, L]) -> [B, L, dim]``. Raises ValueError, one sentence, on keys or shapes that
+    differ.
     """
-    model = TextEncoder(config).eval()
-    load_strict(model.release_tensors(), weights, 'text encoder')
+    with torch.device('meta'):  # 5.7 B parameters are not to be made before they are read
+        model = TextEncoder(config).eval()
+    adopt_strict(model.encoder, model.release_tensors(), weights, source)
     return model.requires_grad_(False)

@@ -56,12 +56,8 @@ def named_tensors(module: nn.Module, rename: Callable[[str], str] = str) -> dict
     return renamed
 
 
-def load_strict(targets: Mapping[str, torch.Tensor], weights: Mapping[str, torch.Tensor], source: str) -> None:
-    """Copy weights into tensors of the same names; nothing is copied unless everything fits.
-
-    targets: name -> tensor to fill. weights: name -> tensor, any floating dtype. source: where the weights come
-    from, for the message. Raises ValueError, one sentence: which key, shape found, shape wanted, what to do.
-    """
+def check_fit(targets: Mapping[str, torch.Tensor], weights: Mapping[str, torch.Tensor], source: str) -> None:
+    """Both hold the same names with the same shapes; arguments and errors as in ``load_strict``, nothing is read."""
     for name, target in targets.items():
         if name not in weights:
             raise ValueError(
@@ -80,6 +76,30 @@ def load_strict(targets: Mapping[str, torch.Tensor], weights: Mapping[str, torch
                 f'{source}: key {name} (shape {list(tensor.shape)}) is not part of this model; '
                 'remove it or give the configuration that these weights were made with.'
             )
+
+
+def load_strict(targets: Mapping[str, torch.Tensor], weights: Mapping[str, torch.Tensor], source: str) -> None:
+    """Copy weights into tensors of the same names; nothing is copied unless everything fits.
+
+    targets: name -> tensor to fill. weights: name -> tensor, any floating dtype. source: where the weights come
+    from, for the message. Raises ValueError, one sentence: which key, shape found, shape wanted, what to do.
+    """
+    check_fit(targets, weights, source)
     with torch.no_grad():
         for name, target in targets.items():
             target.copy_(weights[name])
+
+
+def adopt_strict(
+    module: nn.Module, targets: Mapping[str, torch.Tensor], weights: Mapping[str, torch.Tensor], source: str
+) -> None:
+    """Put weights in the place of a module's parameters, uncopied and in their own dtype: what a file that is mapped
+    into memory needs, and a module built on the meta device.
+
+    targets: as ``named_tensors(module)`` lists them. Other arguments and errors as in ``load_strict``.
+    """
+    check_fit(targets, weights, source)
+    given = {id(target): weights[name] for name, target in targets.items()}
+    # A tensor that the module shares has several names in its state, and all of them get the one.
+    state = {name: given[id(own)] for name, own in module.state_dict(keep_vars=True).items()}
+    module.load_state_dict(state, assign=True)

@@ -42,7 +42,7 @@ def load(settings: NodeSettings, say: Callable[[str], object]) -> tuple[Stream, 
     stream = VirtualWrist(model, settings)
     say(f'warming up {settings.model} on {model.device}')
     blank = np.zeros((len(settings.anchors), 240, 320, 3), np.uint8)
-    for stamp in range(settings.chunk):
+    for stamp in range(stream.chunk_frames):
         stream.push(AnchorSet(stamp_ns=stamp, names=tuple(settings.anchors), images=blank))
     stream.reset()
     return stream, str(model.device)

@@ -1,6 +1,25 @@
 """Anchor sets in, wrist frames out: windows, chunks, caches. No ROS."""
 
-from .model import ModelConfig, ModelError, WristModel, load_model, save_model, tiny_random_model
+from .model import (
+    ModelConfig,
+    ModelError,
+    WristModel,
+    load_model,
+    load_stage1,
+    load_stage2,
+    save_model,
+    tiny_random_model,
+)
 from .virtual_wrist import VirtualWrist
 
-__all__ = ['ModelConfig', 'ModelError', 'VirtualWrist', 'WristModel', 'load_model', 'save_model', 'tiny_random_model']
+__all__ = [
+    'ModelConfig',
+    'ModelError',
+    'VirtualWrist',
+    'WristModel',
+    'load_model',
+    'load_stage1',
+    'load_stage2',
+    'save_model',
+    'tiny_random_model',
+]  # fmt: skip

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import torch
 
 from wristworld_ros.generation import WristGenerator, commit_chunk, generate_chunk, new_cache
-from wristworld_ros.generation.autoencoders import autoencoder_from_config
-from wristworld_ros.generation.condition import condition_planes
+from wristworld_ros.generation.autoencoders import Autoencoder
+from wristworld_ros.generation.condition import condition_picture, condition_planes
 from wristworld_ros.generation.sampling import shared_noise
 from wristworld_ros.streaming.reconstructor import resize_images
 from wristworld_ros.types import ConditionMap
@@ -20,22 +22,37 @@ class NotFiniteError(ArithmeticError):
 class ChunkStream:
     """Generates one wrist video chunk by chunk, in memory of fixed size (a ring of keys and values).
 
-    chunk: frames at once. steps: sampling steps. history: chunks seen. seed: of the noise, whose share
-    `noise_share` of variance is the same in every frame, which steadies the video. use_condition, use_anchor_tokens:
-    false leaves them out, for models that were trained so.
+    autoencoder: its weights are shared, its streams are not. wrist_hw: pixels. chunk: latent frames at once; see
+    `frames`. steps: sampling steps. history: chunks seen. seed: of the noise, whose share `noise_share` of variance is
+    the same in every frame, which steadies the video. use_condition, use_anchor_tokens: false leaves them out, for
+    models that were trained so. A model with a stored negative prompt and a guidance scale is sampled with guidance.
+    Raises ValueError when the sizes do not divide.
     """
 
     def __init__(
-        self, generator: WristGenerator, latent_hw: tuple[int, int], chunk: int, steps: int, history: int, seed: int,
-        noise_share: float, use_condition: bool = True, use_anchor_tokens: bool = True,
+        self, generator: WristGenerator, autoencoder: Autoencoder, wrist_hw: tuple[int, int], chunk: int, steps: int,
+        history: int, seed: int, noise_share: float, use_condition: bool = True, use_anchor_tokens: bool = True,
     ):  # fmt: skip
-        self.generator, self.latent_hw = generator, latent_hw
+        stride = autoencoder.spatial_stride
+        self.generator, self.latent_hw = generator, (wrist_hw[0] // stride, wrist_hw[1] // stride)
         self.use_condition, self.use_anchor_tokens = use_condition, use_anchor_tokens
         self.chunk, self.steps, self.seed, self.noise_share = chunk, steps, seed, noise_share
         self.device = next(generator.parameters()).device
-        self.autoencoder = autoencoder_from_config(generator.settings.autoencoder)
-        self.cache = new_cache(generator, latent_hw, chunk_frames=chunk, history_chunks=history)
+        self.autoencoder = copy.copy(autoencoder)
+        s = generator.settings
+        self.negative = None
+        if s.text == 'stored' and s.cfg_scale != 1.0:
+            self.negative = generator.context(generator.own_text(negative=True), None)
+        streams = 1 if self.negative is None else 2
+        self.cache = new_cache(generator, self.latent_hw, streams, chunk_frames=chunk, history_chunks=history)
         self.reset()
+
+    @property
+    def frames(self) -> int:
+        """Anchor sets that the next chunk takes, and wrist images that it gives: of an autoencoder that compresses time
+        s to 1, 1 + s * (chunk - 1) in the first chunk and s * chunk in all others; `chunk` where it does not."""
+        stride = self.autoencoder.temporal_stride
+        return 1 + stride * (self.chunk - 1) if self._first else stride * self.chunk
 
     def reset(self) -> None:
         """Forget the video so far; the next chunk is a first chunk."""
@@ -44,28 +61,31 @@ class ChunkStream:
         self._random = torch.Generator().manual_seed(self.seed)
         self._base = None
         self._uncommitted = None
+        self._first = True
 
     @torch.inference_mode()
     def __call__(self, conditions: list[ConditionMap], anchors: list[np.ndarray]) -> list[np.ndarray]:
-        """`chunk` condition maps and as many anchor images uint8 [V, H, W, 3]; returns wrist images uint8 [h, w, 3].
+        """`frames` condition maps and as many anchor images uint8 [V, H, W, 3]; returns wrist images uint8 [h, w, 3].
 
         Raises NotFiniteError where they are no numbers; what the stream remembers is then not to be trusted: reset it.
         """
-        if len(conditions) != self.chunk or len(anchors) != self.chunk:
-            raise ValueError(f'This stream takes chunks of {self.chunk} frames, not {len(conditions)}.')
+        if len(conditions) != self.frames or len(anchors) != self.frames:
+            raise ValueError(f'This stream takes chunks of {self.frames} frames, not {len(conditions)}.')
         self._commit()
         condition = self._condition(conditions) if self.use_condition else None
         context = self._context(anchors)
         shape = (1, self.generator.settings.latent_channels, self.chunk, *self.latent_hw)
         noise, self._base = shared_noise(shape, self.noise_share, self._base, self._random)
         latents = generate_chunk(
-            self.generator, noise.to(self.device), condition, context, self.cache, self.steps, commit=False
-        )
+            self.generator, noise.to(self.device), condition, context, self.cache, self.steps,
+            negative_context=self.negative, commit=False,
+        )  # fmt: skip
         self._uncommitted = (latents, condition, context)
         video = self.autoencoder.decode_next(latents)
         # Latents too: a decoder that clamps would make a picture of infinity.
         if not (torch.isfinite(latents).all() and torch.isfinite(video).all()):
             raise NotFiniteError('Stage 2 gave numbers that are not finite (NaN or infinity), so there is no picture.')
+        self._first = False
         pixels = ((video[0].permute(1, 2, 3, 0) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
         return list(pixels.cpu().numpy())
 
@@ -73,21 +93,25 @@ class ChunkStream:
     def _commit(self) -> None:
         """Put the last chunk into the cache. Done when the next one comes, so that a frame never waits for it."""
         if self._uncommitted is not None and self.cache.history_chunks:
-            commit_chunk(self.generator, *self._uncommitted, self.cache)
+            commit_chunk(self.generator, *self._uncommitted, self.cache, self.negative)
         self._uncommitted = None
 
     def _condition(self, conditions: list[ConditionMap]) -> torch.Tensor:
-        planes = condition_planes(
-            torch.stack([c.image for c in conditions]), torch.stack([c.depth for c in conditions])
-        )
+        images = torch.stack([c.image for c in conditions])
+        if self.generator.settings.condition_channels == self.autoencoder.latent_channels:
+            planes = condition_picture(images)
+        else:
+            planes = condition_planes(images, torch.stack([c.depth for c in conditions]))
         return self.autoencoder.encode_next(planes.transpose(0, 1)[None])
 
     def _context(self, anchors: list[np.ndarray]) -> torch.Tensor:
         gen = self.generator
         if not self.use_anchor_tokens:
             return gen.context(None, None)
-        size = gen.settings.anchor_encoder['image_size']
-        small = np.stack([resize_images(a, (size, size)) for a in anchors], axis=1)  # [V, T, H, W, 3]
+        encoder = gen.settings.anchor_encoder
+        if encoder.get('resize', 'area') == 'area':  # otherwise the encoder resizes, as published
+            anchors = [resize_images(a, (encoder['image_size'],) * 2) for a in anchors]
+        small = np.stack(anchors, axis=1)  # [V, T, H, W, 3]
         images = torch.from_numpy(small).to(self.device).permute(0, 1, 4, 2, 3).float()[None] / 255
         views = min(images.shape[1], gen.settings.max_views)
         return gen.context(None, gen.anchor_tokens(gen.anchor_features(images[:, :views])))

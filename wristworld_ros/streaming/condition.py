@@ -20,13 +20,20 @@ class CloudSettings:
     edge: a point is dropped where its neighbours' distance differs by more than this share (0 keeps all): between an
         object and what lies behind it the map is interpolated, and such points fly.
     radius: footprint, pixels. near: metres.
-    The published system is upsample 1, edge 0, radius 2, near 0.01.
+    canvas: height and width that are painted on before the map is resized to the wrist image's size; None paints at that
+        size itself.
+    The published system is upsample 1, edge 0, radius 2, near 0.01, canvas 294 x 518.
     """
 
     upsample: int = 1
     edge: float = 0.0
     radius: int = 2
     near: float = 0.01
+    canvas: tuple[int, int] | None = None
+
+    def __post_init__(self):
+        if self.canvas is not None:
+            object.__setattr__(self, 'canvas', tuple(self.canvas))
 
 
 def dense_cloud(points: Tensor, images: Tensor, cloud: CloudSettings) -> tuple[Tensor, Tensor]:
@@ -53,12 +60,20 @@ def dense_cloud(points: Tensor, images: Tensor, cloud: CloudSettings) -> tuple[T
 
 def render_condition(points: Tensor, colors: Tensor, camera: Camera, cloud: CloudSettings) -> ConditionMap:
     """The cloud seen by a camera. The splat counts pixels from the image's edge, hence the half pixel."""
+    hw = (camera.height, camera.width)
     K = torch.from_numpy(camera.K).to(points.device)
     K = K + K.new_tensor([[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]])
     T = torch.from_numpy(camera.T_camera_world[:3]).to(points.device)
-    image, depth = condition_map(
-        points, colors, K, T, image_hw=(camera.height, camera.width), radius=cloud.radius, near=cloud.near
-    )
+    canvas = cloud.canvas or hw
+    if canvas != hw:
+        K = K * K.new_tensor([[canvas[1] / hw[1]], [canvas[0] / hw[0]], [1]])
+    image, depth = condition_map(points, colors, K, T, image_hw=canvas, radius=cloud.radius, near=cloud.near)
+    if canvas != hw:
+        planes = image.permute(2, 0, 1)[None].float()
+        image = (
+            F.interpolate(planes, hw, mode='bilinear', align_corners=False)[0].round().to(torch.uint8).permute(1, 2, 0)
+        )
+        depth = F.interpolate(depth[None, None], hw, mode='nearest-exact')[0, 0]
     return ConditionMap(image=image, depth=depth)
 
 

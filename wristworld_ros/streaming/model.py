@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from wristworld_ros.generation import WristGenerator
+from wristworld_ros.generation.autoencoders import Autoencoder, autoencoder_from_config
 from wristworld_ros.generation.weights import load_strict, named_tensors
 from wristworld_ros.reconstruction import ReconstructionModel
 from wristworld_ros.streaming.chunks import ChunkStream
@@ -22,6 +23,7 @@ from wristworld_ros.streaming.reconstructor import Reconstructor
 from wristworld_ros.types import AnchorSet, ConditionMap, Reconstruction
 
 FORMAT = 1
+STAGE1, GENERATOR, AUTOENCODER = 'stage1.safetensors', 'generator.safetensors', 'autoencoder.safetensors'
 EMBEDDED = Path(__file__).parent.parent / 'models'
 
 
@@ -33,9 +35,10 @@ class ModelError(ValueError):
 class ModelConfig:
     """`config.json` of a model directory.
 
-    stage1, generator: configurations of the two networks. anchor_width: pixels stage 1 runs at.
-    wrist_hw: size of the wrist image. cloud: how points become condition maps. noise_share: of the sampler.
-    use_condition, use_anchor_tokens: false for models trained without them (the paper's ablations).
+    stage1, generator: configurations of the two networks; empty where a directory holds only the other one.
+    anchor_width: pixels stage 1 runs at. wrist_hw: size of the wrist image. cloud: how points become condition maps.
+    noise_share: of the sampler. use_condition, use_anchor_tokens: false for models trained without them (the paper's
+    ablations). untrained: parts that must be trained before the model can run; empty for models that are ready.
     """
 
     name: str
@@ -48,6 +51,7 @@ class ModelConfig:
     use_condition: bool = True
     use_anchor_tokens: bool = True
     licence: str = 'Apache-2.0'
+    untrained: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, path: Path) -> ModelConfig:
@@ -62,7 +66,8 @@ class ModelConfig:
             raise ModelError(f'{path} does not say format {FORMAT}; this version of wristworld_ros reads no other.')
         try:
             cloud = CloudSettings(**raw.pop('cloud'))
-            return cls(**{**raw, 'wrist_hw': tuple(raw['wrist_hw'])}, cloud=cloud)
+            sequences = {'wrist_hw': tuple(raw['wrist_hw']), 'untrained': tuple(raw.get('untrained', ()))}
+            return cls(**{**raw, **sequences}, cloud=cloud)
         except (KeyError, TypeError) as e:
             raise ModelError(f'{path} is incomplete or has keys that are not known ({e}).') from None
 
@@ -72,12 +77,18 @@ class ModelConfig:
 
 
 class WristModel:
-    """Both stages, ready to run on one device."""
+    """Both stages, ready to run on one device. autoencoder: None for a new one of the generator's configuration, which
+    is right where it has no weights."""
 
-    def __init__(self, config: ModelConfig, stage1: ReconstructionModel, generator: WristGenerator, device: str):
+    def __init__(
+        self, config: ModelConfig, stage1: ReconstructionModel, generator: WristGenerator, device: str,
+        autoencoder: Autoencoder | None = None,
+    ):  # fmt: skip
         self.config, self.device = config, torch.device(device)
         self.stage1 = stage1.eval().requires_grad_(False).to(self.device)
         self.generator = generator.eval().requires_grad_(False).to(self.device)
+        autoencoder = autoencoder or autoencoder_from_config(config.generator['autoencoder'])
+        self.autoencoder = autoencoder.eval().requires_grad_(False).to(self.device)
         self._reconstructor = Reconstructor(self.stage1, config.anchor_width, config.wrist_hw)
 
     def reconstruct(self, anchors: AnchorSet) -> Reconstruction:
@@ -91,11 +102,9 @@ class WristModel:
 
     def stream(self, chunk: int, steps: int, history: int, seed: int = 0) -> ChunkStream:
         """A new wrist video of this model."""
-        h, w = self.config.wrist_hw
-        factor = self.config.generator['autoencoder']['factor']
         return ChunkStream(
-            self.generator, (h // factor, w // factor), chunk, steps, history, seed, self.config.noise_share,
-            self.config.use_condition, self.config.use_anchor_tokens,
+            self.generator, self.autoencoder, self.config.wrist_hw, chunk, steps, history, seed,
+            self.config.noise_share, self.config.use_condition, self.config.use_anchor_tokens,
         )  # fmt: skip
 
 
@@ -137,9 +146,51 @@ def load_weights(targets: Mapping[str, torch.Tensor], path: Path) -> None:
         raise ModelError(str(e)) from None
 
 
-def weight_files(stage1: ReconstructionModel, generator: WristGenerator) -> dict[str, dict[str, torch.Tensor]]:
-    """Tensors of each weight file under the public checkpoints' names."""
-    return {'stage1.safetensors': named_tensors(stage1), 'generator.safetensors': generator.release_tensors()}
+def _stage1_files(stage1: ReconstructionModel) -> dict[str, dict[str, torch.Tensor]]:
+    """Tensors of stage 1's weight file under the public checkpoints' names."""
+    return {STAGE1: named_tensors(stage1)}
+
+
+def _stage2_files(generator: WristGenerator, autoencoder: Autoencoder) -> dict[str, dict[str, torch.Tensor]]:
+    """Tensors of stage 2's weight files under the public checkpoints' names; an autoencoder may have none."""
+    files = {GENERATOR: generator.release_tensors(), AUTOENCODER: named_tensors(autoencoder)}
+    return {name: tensors for name, tensors in files.items() if tensors}
+
+
+def weight_files(
+    stage1: ReconstructionModel, generator: WristGenerator, autoencoder: Autoencoder
+) -> dict[str, dict[str, torch.Tensor]]:
+    """Tensors of each weight file of a whole model under the public checkpoints' names."""
+    return _stage1_files(stage1) | _stage2_files(generator, autoencoder)
+
+
+def load_stage1(name_or_path: str) -> tuple[ModelConfig, ReconstructionModel]:
+    """Stage 1 alone, in evaluation mode on the CPU, of any model directory that has one; errors as in `load_model`.
+
+    A directory converted from VGGT's own weights gives a model without a wrist head: something to train from.
+    """
+    folder = find_model(name_or_path)
+    config = ModelConfig.read(folder / 'config.json')
+    if not config.stage1:
+        raise ModelError(f'{folder} holds no stage 1; convert or train one.')
+    stage1 = ReconstructionModel.from_config(config.stage1)
+    for name, tensors in _stage1_files(stage1).items():
+        load_weights(tensors, folder / name)
+    return config, stage1.eval()
+
+
+def load_stage2(name_or_path: str) -> tuple[ModelConfig, WristGenerator, Autoencoder]:
+    """The generator and its autoencoder alone, in evaluation mode on the CPU, of any model directory that has them;
+    errors as in `load_model`."""
+    folder = find_model(name_or_path)
+    config = ModelConfig.read(folder / 'config.json')
+    if not config.generator:
+        raise ModelError(f'{folder} holds no stage 2; convert or train one.')
+    generator = WristGenerator.from_config(config.generator)
+    autoencoder = autoencoder_from_config(generator.settings.autoencoder)
+    for name, tensors in _stage2_files(generator, autoencoder).items():
+        load_weights(tensors, folder / name)
+    return config, generator, autoencoder.eval()
 
 
 def load_model(name_or_path: str = 'sim_tiny', device: str = 'auto') -> WristModel:
@@ -150,11 +201,17 @@ def load_model(name_or_path: str = 'sim_tiny', device: str = 'auto') -> WristMod
     device = choose_device(device)
     folder = find_model(name_or_path)
     config = ModelConfig.read(folder / 'config.json')
-    stage1 = ReconstructionModel.from_config(config.stage1)
-    generator = WristGenerator.from_config(config.generator)
-    for name, tensors in weight_files(stage1, generator).items():
-        load_weights(tensors, folder / name)
-    return WristModel(config, stage1, generator, device)
+    if config.untrained:
+        raise ModelError(
+            f'{folder} cannot run, for these parts of it were never trained: {", ".join(config.untrained)}; train them '
+            '(load_stage1 and load_stage2 give what is there), or convert weights that have them.'
+        )
+    if not (config.stage1 and config.generator):
+        there = 'stage 1' if config.stage1 else 'stage 2'
+        raise ModelError(f'{folder} holds {there} alone; a wrist camera needs both: convert them into one directory.')
+    _, stage1 = load_stage1(str(folder))
+    _, generator, autoencoder = load_stage2(str(folder))
+    return WristModel(config, stage1, generator, device, autoencoder)
 
 
 def save_model(model: WristModel, folder: Path, half: bool = True) -> dict[str, str]:
@@ -163,7 +220,7 @@ def save_model(model: WristModel, folder: Path, half: bool = True) -> dict[str, 
     folder.mkdir(parents=True, exist_ok=True)
     model.config.write(folder / 'config.json')
     hashes = {}
-    for name, tensors in weight_files(model.stage1, model.generator).items():
+    for name, tensors in weight_files(model.stage1, model.generator, model.autoencoder).items():
         dtype = torch.float16 if half else torch.float32
         stored = {k: v.detach().to('cpu', dtype).contiguous().clone() for k, v in tensors.items()}
         for key, tensor in stored.items():

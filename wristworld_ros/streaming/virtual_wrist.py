@@ -62,6 +62,11 @@ class VirtualWrist:
         self.seconds: dict[str, float] = {}
         self.reset()
 
+    @property
+    def chunk_frames(self) -> int:
+        """Anchor sets that the next chunk takes altogether; see `ChunkStream.frames`."""
+        return self._stream.frames
+
     def reset(self) -> None:
         """Forget everything seen so far; settings and weights stay. Call it from the thread that looks."""
         self._shape: tuple | None = None
@@ -98,7 +103,7 @@ class VirtualWrist:
             self._stream.reset()
             self._waiting = []
         self._waiting.append(view)
-        frames = self._generate() if len(self._waiting) == self.settings.chunk else []
+        frames = self._generate() if len(self._waiting) == self._stream.frames else []
         self.seconds = view.seconds | {'generation': time.perf_counter() - started}
         return frames
 

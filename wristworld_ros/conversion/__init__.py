@@ -1,0 +1,1 @@
+"""The published release's files in, a model directory out: `convert.convert_release` and its command."""
