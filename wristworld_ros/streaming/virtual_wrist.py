@@ -85,9 +85,10 @@ class VirtualWrist:
         shape = (anchors.names, anchors.images.shape)
         fresh = shape != self._shape or anchors.stamp_ns <= self._last_stamp
         self._shape, self._last_stamp = shape, anchors.stamp_ns
-        reconstruction = self.model.reconstruct(anchors)
+        reconstruction = self._with_known_view(self.model.reconstruct(anchors))
         broken = '' if is_finite(reconstruction) else BROKEN
-        reconstruction = blank(reconstruction) if broken else self._with_known_view(reconstruction)
+        if broken:
+            reconstruction = blank(reconstruction)
         reconstructed = time.perf_counter()
         if broken:
             condition = empty_condition(reconstruction)
@@ -182,11 +183,15 @@ def seen_confidence(reconstruction: Reconstruction) -> float:
 
 
 def is_finite(reconstruction: Reconstruction) -> bool:
-    """Whether cameras, points and confidence hold neither NaN nor infinity."""
+    """Whether cameras are finite, and points and confidence at least numbers, most of them finite.
+
+    A point of the sky may be infinitely far away; the splat passes over it.
+    """
     cameras = (reconstruction.wrist, *reconstruction.anchors)
-    return all(np.isfinite(c.K).all() and np.isfinite(c.T_camera_world).all() for c in cameras) and all(
-        bool(torch.isfinite(t).all()) for t in (reconstruction.points, reconstruction.confidence)
-    )
+    if not all(np.isfinite(c.K).all() and np.isfinite(c.T_camera_world).all() for c in cameras):
+        return False
+    values = (reconstruction.points, reconstruction.confidence)
+    return not any(bool(v.isnan().any()) or bool(v.isfinite().float().mean() < 0.5) for v in values)
 
 
 def blank(reconstruction: Reconstruction) -> Reconstruction:
