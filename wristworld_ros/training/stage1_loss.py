@@ -18,6 +18,7 @@ from wristworld_ros.geometry import (
     transform_points,
     unproject_depth,
 )
+from wristworld_ros.reconstruction.losses import round_weights
 from wristworld_ros.reconstruction.model import own_points
 from wristworld_ros.reconstruction.places import patch_middles
 
@@ -77,7 +78,7 @@ def pose_terms(pose_enc: Tensor, T: Tensor, fov: Tensor) -> tuple[Tensor, Tensor
     pose_enc [R, B, S, 9]; T [B, S, 4, 4] camera-from-anchor; fov [B, S, 2]. The rotation is compared as a matrix
     because a quaternion and its negative are the same rotation.
     """
-    weights = 0.6 ** torch.arange(len(pose_enc) - 1, -1, -1).to(pose_enc)
+    weights = round_weights(len(pose_enc), device=pose_enc.device)
     weights = weights / weights.sum()
     R = quaternion_to_matrix(pose_enc[..., 3:7])
     rotation = (R - T[None, ..., :3, :3]).abs().mean((1, 2, 3, 4))
