@@ -16,9 +16,48 @@ def test_schedules_are_the_published_ones():
 
 def test_exact_velocity_leads_to_the_sample_in_any_number_of_steps():
     sample, noise = torch.randn(2, 3, 4, 5, 6), torch.randn(2, 3, 4, 5, 6)
-    for steps in (1, 2, 4):
-        found = sampling.euler_sample(lambda x, sigma: noise - sample, noise, sampling.shifted_sigmas(steps, 3.0))
-        assert torch.allclose(found, sample, atol=1e-5)
+    for steps in (1, 2, 4, 20):
+        for solve in sampling.SOLVERS.values():
+            found = solve(lambda x, sigma: noise - sample, noise, sampling.shifted_sigmas(steps, 3.0))
+            assert torch.allclose(found, sample, atol=2e-5)
+
+
+def mixture_velocity(x, sigma):
+    """Exact velocity of the flow from unit Gaussian noise to a mixture of 3 Gaussians. x: [N, 2] float64."""
+    means = torch.tensor([[-2.0, 0.5], [1.5, 1.5], [0.5, -2.0]]).to(x)
+    spreads, shares = torch.tensor([0.2, 0.4, 0.3]).to(x), torch.tensor([0.5, 0.3, 0.2]).to(x)
+    alpha = 1 - sigma
+    variance = (alpha * spreads).square() + sigma.square()
+    off = x[:, None] - alpha * means
+    log = shares.log() - off.square().sum(-1) / (2 * variance) - variance.log()
+    share = log.softmax(1)[..., None]
+    # noise - sample, each by its expectation given x
+    sample = means + (alpha * spreads.square() / variance)[None, :, None] * off
+    noise = (sigma / variance)[None, :, None] * off
+    return (share * (noise - sample)).sum(1)
+
+
+@pytest.mark.parametrize('shift', [1.0, 5.0])
+def test_ten_steps_of_unipc_are_nearer_to_the_true_flow_than_ten_of_euler(shift):
+    noise = torch.randn(500, 2, generator=torch.Generator().manual_seed(0))
+
+    def solved(solve, steps):
+        return solve(mixture_velocity, noise, sampling.shifted_sigmas(steps, shift))
+
+    truth = solved(sampling.euler_sample, 1000)
+    euler, unipc = ((solved(solve, 10) - truth).norm(dim=1).mean() for solve in sampling.SOLVERS.values())
+    assert unipc < 0.5 * euler
+
+
+def test_one_step_of_unipc_is_one_of_euler():
+    noise = torch.randn(50, 2, generator=torch.Generator().manual_seed(0))
+    one, two = (solve(mixture_velocity, noise, sampling.shifted_sigmas(1, 5.0)) for solve in sampling.SOLVERS.values())
+    assert torch.allclose(one, two, atol=1e-5)
+
+
+def test_an_unknown_solver_is_refused():
+    with pytest.raises(ValueError, match='must be one of euler, unipc'):
+        sampling.solver('heun')
 
 
 def test_noisy_latents_take_one_level_a_sample_or_a_frame():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +61,25 @@ def frame_change(images: np.ndarray) -> float:
     if len(images) < 2:
         return float('nan')
     return float(np.abs(np.diff(images.astype(np.int16), axis=0)).mean())
+
+
+def seam_ratio(images: np.ndarray, joins: Sequence[int]) -> float:
+    """How much more a video changes at its joins than elsewhere: 1 is no seam, 1.2 at most is wanted.
+
+    Mean absolute change from frame j - 1 to j over the joins j, by that over all other frames. A ratio well below 1
+    speaks of a blur or a halt at the joins, which is no better.
+    images: uint8 [N, H, W, 3]. joins: frame numbers, 1 to N - 1 (`generation.windows.joins`). Returns NaN where there is
+    no join or nothing else. Raises ValueError, one sentence, for a frame number that is none.
+    """
+    joins = sorted(set(joins))
+    if joins and not (joins[0] >= 1 and joins[-1] < len(images)):
+        raise ValueError(f'Joins are {joins} in a video of {len(images)} frames; give 1 to {len(images) - 1}.')
+    change = np.abs(np.diff(images.astype(np.int16), axis=0)).mean((1, 2, 3))
+    at = np.zeros(len(change), bool)
+    at[np.asarray(joins, int) - 1] = True
+    if not at.any() or at.all():
+        return float('nan')
+    return float(change[at].mean() / max(change[~at].mean(), 1e-6))
 
 
 def wrist_pose_errors(

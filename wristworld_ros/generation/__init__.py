@@ -4,16 +4,21 @@ from .cache import KVCache
 from .causal import block_causal_predict, chunk_contexts, commit_chunk, generate_chunk, new_cache
 from .generator import WristGenerator
 from .settings import SIM_TINY, WRISTWORLD_1_3B, GeneratorSettings
+from .windows import Window, clip_latents, plan_windows, sample_windows
 
 __all__ = [
     'SIM_TINY',
     'WRISTWORLD_1_3B',
     'GeneratorSettings',
     'KVCache',
+    'Window',
     'WristGenerator',
     'block_causal_predict',
     'chunk_contexts',
+    'clip_latents',
     'commit_chunk',
     'generate_chunk',
     'new_cache',
+    'plan_windows',
+    'sample_windows',
 ]

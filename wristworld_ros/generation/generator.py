@@ -222,28 +222,41 @@ class WristGenerator(nn.Module):
         steps: int | None = None,
         cfg_scale: float | None = None,
         shift: float | None = None,
+        solver: str = 'euler',
+        batched: bool = True,
     ) -> torch.Tensor:
-        """Sample a whole clip, bidirectionally, as published.
+        """Sample a whole clip, bidirectionally, as published. Longer videos: ``windows.sample_windows``.
 
         noise: [B, C, T, h, w], unit Gaussian. condition_latents, context: as in ``predict``. negative_context: for
         guidance, with the same condition latents; None, or cfg_scale 1, samples without guidance in half the time.
-        steps, cfg_scale, shift: None for the configuration's. Returns clean latents, noise's shape.
+        steps, cfg_scale, shift: None for the configuration's. solver: ``euler`` as published, or ``unipc`` for fewer
+        steps. batched: False does a guided step's halves one after the other. Returns clean latents, noise's shape.
         """
+        integrate = sampling.solver(solver)
         scale = self.settings.cfg_scale if cfg_scale is None else cfg_scale
-        velocity = self.guided_velocity(condition_latents, context, negative_context, scale)
-        return sampling.euler_sample(velocity, noise, self.sigmas(steps, shift, noise.device))
+        velocity = self.guided_velocity(condition_latents, context, negative_context, scale, batched=batched)
+        return integrate(velocity, noise, self.sigmas(steps, shift, noise.device))
 
     def sigmas(self, steps: int | None = None, shift: float | None = None, device='cpu') -> torch.Tensor:
         """The noise levels of a sampling run, [steps] float32; None takes the configuration's setting."""
         steps = self.settings.sampling_steps if steps is None else steps
         return sampling.shifted_sigmas(steps, self.settings.shift if shift is None else shift, device)
 
-    def guided_velocity(self, condition_latents, context, negative_context=None, scale=1.0, plan=None):
-        """A function (latents, sigma) -> velocity with guidance, for ``sampling.euler_sample``.
+    def guided_velocity(
+        self, condition_latents, context, negative_context=None, scale=1.0, plan=None, batched: bool = True
+    ):
+        """A function (latents, sigma) -> velocity with guidance, for ``sampling.euler_sample`` and its like.
 
         Both halves of a guided step go through the network as one batch, so a plan's cache must hold 2 B streams.
+        batched: False sends them one after the other, in half the memory; a plan with a cache raises ValueError then.
         """
         guided = negative_context is not None and scale != 1.0
+        if guided and not batched:
+            if plan is not None and plan.cache is not None:
+                raise ValueError('A cache holds both halves of a guided step; sample with batched=True.')
+            positive = self.guided_velocity(condition_latents, context, plan=plan)
+            negative = self.guided_velocity(condition_latents, negative_context.expand_as(context), plan=plan)
+            return lambda x, sigma: sampling.guide(positive(x, sigma), negative(x, sigma), scale)
         if guided:
             context = torch.cat([context, negative_context.expand_as(context)])
             condition_latents = None if condition_latents is None else condition_latents.repeat(2, 1, 1, 1, 1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from diffusers import UniPCMultistepScheduler
 
 
 def shifted_sigmas(steps: int, shift: float, device: torch.device | str = 'cpu') -> torch.Tensor:
@@ -37,6 +38,38 @@ def euler_sample(
     for sigma, sigma_next in zip(sigmas, ends, strict=True):
         x = (x.float() + velocity(x, sigma).float() * (sigma_next - sigma)).to(noise.dtype)
     return x
+
+
+def unipc_sample(
+    velocity: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], noise: torch.Tensor, sigmas: torch.Tensor
+) -> torch.Tensor:
+    """Integrate from noise to a sample with UniPC, a multistep predictor-corrector (Zhao et al. 2023, arXiv 2302.04867).
+
+    Order 2 in the half log signal-to-noise ratio, one evaluation of the velocity a step as with Euler: earlier steps'
+    velocities are remembered, so a few steps do what Euler needs many for. By diffusers' ``UniPCMultistepScheduler``.
+    Arguments and result as in ``euler_sample``. At one step the two are equal to 1e-6 of the velocity, for the log
+    ratio at sigma 1 is infinite and the scheduler is given 1 - 1e-6 in its place.
+    """
+    scheduler = UniPCMultistepScheduler(prediction_type='flow_prediction', use_flow_sigmas=True, solver_order=2)
+    scheduler.set_timesteps(len(sigmas))
+    # Our own levels, so that both solvers run on one schedule; not every version of the library takes them as arguments.
+    scheduler.sigmas = torch.cat([sigmas.clamp(max=1 - 1e-6), sigmas.new_zeros(1)]).float().cpu()
+    scheduler.set_begin_index(0)
+    x = noise.float()
+    for sigma, timestep in zip(sigmas, scheduler.timesteps, strict=True):
+        v = velocity(x.to(noise.dtype), sigma).float()
+        x = scheduler.step(v, timestep, x, return_dict=False)[0]
+    return x.to(noise.dtype)
+
+
+SOLVERS = {'euler': euler_sample, 'unipc': unipc_sample}
+
+
+def solver(name: str) -> Callable[..., torch.Tensor]:
+    """A sampler by name: (velocity, noise, sigmas) -> sample. Raises ValueError, one sentence, on another name."""
+    if name not in SOLVERS:
+        raise ValueError(f'The solver is {name!r}; it must be one of {", ".join(SOLVERS)}.')
+    return SOLVERS[name]
 
 
 def guide(positive: torch.Tensor, negative: torch.Tensor, scale: float) -> torch.Tensor:
