@@ -112,6 +112,37 @@ class NodeSettings(StreamSettings):
 
 
 @dataclass(frozen=True)
+class WindowSettings:
+    """How a whole video is sampled, in overlapping windows; see `generation.windows`."""
+
+    window: int = setting(
+        0,
+        "Video frames of a window; 0 takes the model's clip (81 as published). With an autoencoder that makes 4 frames of one latent, rounded down to 4n + 1.",
+        low=0,
+        high=10000,
+    )
+    overlap: int = setting(
+        0, 'Video frames that neighbouring windows share at least; 0 takes a third of a window.', low=0, high=10000
+    )
+    steps: int = setting(0, "Sampling steps; 0 takes the model's (50 as published).", low=0, high=1000)
+    solver: str = setting(
+        'euler', 'How the steps are taken: euler as published, or unipc for fewer of them.', choices=('euler', 'unipc')
+    )
+    guidance: float = setting(
+        0.0, "Scale of the guidance, 1 for none; 0 takes the model's (5 as published).", low=0.0, high=30.0
+    )
+    shift: float = setting(
+        0.0,
+        "Shift of the noise levels towards noise, 1 for even spacing; 0 takes the model's (5 as published).",
+        low=0.0,
+        high=100.0,
+    )
+    one_batch: bool = setting(
+        True, 'A guided step goes through the network as one batch; false takes two passes in half the memory.'
+    )
+
+
+@dataclass(frozen=True)
 class CameraSettings:
     """What the `camera` node plays, and how."""
 
@@ -138,7 +169,7 @@ class CameraSettings:
 KINDS: dict[str, Any] = {'bool': bool, 'int': int, 'float': (int, float), 'str': str, 'list': (list, tuple)}
 
 
-def check(settings: StreamSettings | CameraSettings) -> None:
+def check(settings: StreamSettings | CameraSettings | WindowSettings) -> None:
     """Raise ValueError with one sentence for the first value that is out of its bounds."""
     for f in fields(settings):
         value, m = getattr(settings, f.name), f.metadata

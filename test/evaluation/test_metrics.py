@@ -176,3 +176,13 @@ def test_lpips_runs_a_local_file_on_images_in_minus_one_to_one(tmp_path):
     torch.jit.script(Distance()).save(str(tmp_path / 'lpips.pt'))
     one, two = np.zeros((2, 8, 8, 3), np.uint8), np.full((2, 8, 8, 3), 255, np.uint8)
     assert metrics.lpips_from(tmp_path / 'lpips.pt')(one, two) == pytest.approx([2, 2])
+
+
+def test_the_seam_ratio_is_the_change_at_joins_by_the_change_elsewhere():
+    tones = np.array([0, 2, 4, 10, 12, 14], np.uint8)
+    video = np.broadcast_to(tones[:, None, None, None], (6, 4, 4, 3))
+    assert metrics.seam_ratio(video, [3]) == pytest.approx(3)
+    assert metrics.seam_ratio(video, [1]) == pytest.approx(2 / 3)
+    assert np.isnan(metrics.seam_ratio(video, [])) and np.isnan(metrics.seam_ratio(video, range(1, 6)))
+    with pytest.raises(ValueError, match='give 1 to 5'):
+        metrics.seam_ratio(video, [6])

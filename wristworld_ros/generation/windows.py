@@ -76,6 +76,8 @@ def plan_windows(total: int, window: int, overlap: int, lead: int = 0) -> tuple[
         raise ValueError(f'plan_windows got total={total}, window={window}; both must be at least 1.')
     if total <= window:
         return (Window(0, total, torch.ones(total)),)
+    if window < lead + 2:
+        raise ValueError(f'A window has {window} latent frames; windows that overlap need at least {lead + 2}.')
     if not 0 <= lead < overlap < window:
         raise ValueError(
             f'The windows have {window} latent frames and overlap by {overlap}; the overlap must be {lead + 1} to '

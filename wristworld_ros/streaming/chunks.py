@@ -9,14 +9,9 @@ import torch
 
 from wristworld_ros.generation import WristGenerator, commit_chunk, generate_chunk, new_cache
 from wristworld_ros.generation.autoencoders import Autoencoder
-from wristworld_ros.generation.condition import condition_picture, condition_planes
 from wristworld_ros.generation.sampling import shared_noise
-from wristworld_ros.streaming.reconstructor import resize_images
+from wristworld_ros.streaming.inputs import NotFiniteError, anchor_features, condition_video, to_pixels
 from wristworld_ros.types import ConditionMap
-
-
-class NotFiniteError(ArithmeticError):
-    """A network gave NaN or infinity; the message is one sentence."""
 
 
 class ChunkStream:
@@ -86,8 +81,7 @@ class ChunkStream:
         if not (torch.isfinite(latents).all() and torch.isfinite(video).all()):
             raise NotFiniteError('Stage 2 gave numbers that are not finite (NaN or infinity), so there is no picture.')
         self._first = False
-        pixels = ((video[0].permute(1, 2, 3, 0) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-        return list(pixels.cpu().numpy())
+        return list(to_pixels(video))
 
     @torch.inference_mode()
     def _commit(self) -> None:
@@ -97,21 +91,10 @@ class ChunkStream:
         self._uncommitted = None
 
     def _condition(self, conditions: list[ConditionMap]) -> torch.Tensor:
-        images = torch.stack([c.image for c in conditions])
-        if self.generator.settings.condition_channels == self.autoencoder.latent_channels:
-            planes = condition_picture(images)
-        else:
-            planes = condition_planes(images, torch.stack([c.depth for c in conditions]))
-        return self.autoencoder.encode_next(planes.transpose(0, 1)[None])
+        return self.autoencoder.encode_next(condition_video(self.generator, self.autoencoder, conditions))
 
     def _context(self, anchors: list[np.ndarray]) -> torch.Tensor:
         gen = self.generator
         if not self.use_anchor_tokens:
             return gen.context(None, None)
-        encoder = gen.settings.anchor_encoder
-        if encoder.get('resize', 'area') == 'area':  # otherwise the encoder resizes, as published
-            anchors = [resize_images(a, (encoder['image_size'],) * 2) for a in anchors]
-        small = np.stack(anchors, axis=1)  # [V, T, H, W, 3]
-        images = torch.from_numpy(small).to(self.device).permute(0, 1, 4, 2, 3).float()[None] / 255
-        views = min(images.shape[1], gen.settings.max_views)
-        return gen.context(None, gen.anchor_tokens(gen.anchor_features(images[:, :views])))
+        return gen.context(None, gen.anchor_tokens(anchor_features(gen, anchors)))

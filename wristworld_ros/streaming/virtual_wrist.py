@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from wristworld_ros.settings import StreamSettings, check
 from wristworld_ros.streaming.allocator import keep_freed_memory
-from wristworld_ros.streaming.chunks import ChunkStream, NotFiniteError
+from wristworld_ros.streaming.chunks import ChunkStream
+from wristworld_ros.streaming.inputs import NotFiniteError
 from wristworld_ros.streaming.model import WristModel
 from wristworld_ros.types import AnchorSet, Camera, ConditionMap, Reconstruction, WristFrame
 
@@ -85,7 +86,7 @@ class VirtualWrist:
         shape = (anchors.names, anchors.images.shape)
         fresh = shape != self._shape or anchors.stamp_ns <= self._last_stamp
         self._shape, self._last_stamp = shape, anchors.stamp_ns
-        reconstruction = self._with_known_view(self.model.reconstruct(anchors))
+        reconstruction = with_known_view(self.model.reconstruct(anchors), self.settings.wrist_fov)
         broken = '' if is_finite(reconstruction) else BROKEN
         if broken:
             reconstruction = blank(reconstruction)
@@ -107,19 +108,6 @@ class VirtualWrist:
         frames = self._generate() if len(self._waiting) == self._stream.frames else []
         self.seconds = view.seconds | {'generation': time.perf_counter() - started}
         return frames
-
-    def _with_known_view(self, reconstruction: Reconstruction) -> Reconstruction:
-        """Replace the predicted field of view where the operator has set one."""
-        if not self.settings.wrist_fov:
-            return reconstruction
-        wrist = reconstruction.wrist
-        focal = wrist.height / 2 / np.tan(np.deg2rad(self.settings.wrist_fov) / 2)
-        K = wrist.K.copy()
-        K[0, 0] = K[1, 1] = focal
-        camera = Camera(K=K, T_camera_world=wrist.T_camera_world, width=wrist.width, height=wrist.height)
-        return Reconstruction(
-            camera, reconstruction.anchors, reconstruction.points, reconstruction.confidence, reconstruction.colors
-        )
 
     def _generate(self) -> list[WristFrame]:
         """A chunk is made at once, so all of it is as good as its worst view."""
@@ -163,6 +151,18 @@ class VirtualWrist:
         if confidence < self.settings.min_confidence:
             return f'The reconstruction is {confidence:.2f} confident; {self.settings.min_confidence:.2f} is wanted (min_confidence).'
         return ''
+
+
+def with_known_view(reconstruction: Reconstruction, wrist_fov: float) -> Reconstruction:
+    """The reconstruction with the field of view that the operator has set (vertical, degrees) in place of the predicted
+    one; 0 leaves it."""
+    if not wrist_fov:
+        return reconstruction
+    wrist = reconstruction.wrist
+    focal = wrist.height / 2 / np.tan(np.deg2rad(wrist_fov) / 2)
+    K = wrist.K.copy()
+    K[0, 0] = K[1, 1] = focal
+    return replace(reconstruction, wrist=replace(wrist, K=K))
 
 
 def seen_confidence(reconstruction: Reconstruction) -> float:
