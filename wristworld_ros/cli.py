@@ -19,6 +19,7 @@ COMMANDS = {
     'simulate': ('wristworld_ros.episodes.simulator.command', 'record episodes of a simulated Franka arm'),
     'convert': ('wristworld_ros.conversion.command', "make a model directory of the published release's weights"),
     'train': ('wristworld_ros.training.command', 'train stage 1, stage 2 or both'),
+    'generate': ('wristworld_ros.offline.command', 'make the wrist video of an episode or of anchor videos'),
     'evaluate': ('wristworld_ros.evaluation.command', 'measure a model on held-out episodes, beside baselines'),
     'report': ('wristworld_ros.demo.report_command', 'make the page of an earlier demo anew'),
     'doctor': (

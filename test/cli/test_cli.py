@@ -35,6 +35,9 @@ def test_an_unknown_command_is_refused_with_status_2():
     ['report', 'no/such/recording'],
     ['bench', '--only', 'stream', '--model', 'no/such/model'],
     ['evaluate', '.', '--ablation', 'nothing'],
+    ['generate', 'no/such/episode'],
+    ['generate', __file__],
+    ['generate', '.', '--steps', '-1'],
 ])  # fmt: skip
 def test_what_the_user_can_mend_is_one_sentence_and_status_2(arguments, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -18,6 +18,7 @@ BELOW = {
     'streaming': {'generation', 'reconstruction', 'geometry'},
     'conversion': {'streaming', 'generation', 'reconstruction', 'geometry'},
     'evaluation': {'streaming', 'generation', 'reconstruction', 'geometry', 'episodes'},
+    'offline': {'streaming', 'generation', 'reconstruction', 'geometry', 'episodes'},
     'training': {'evaluation', 'streaming', 'generation', 'reconstruction', 'geometry', 'episodes'},
     # Two commands that run the nodes, beside each other.
     'benchmark': {'demo', 'evaluation', 'streaming', 'generation', 'reconstruction', 'geometry', 'episodes'},

@@ -1,0 +1,1 @@
+"""Wrist videos for recordings: `wristworld generate`."""
