@@ -1,6 +1,7 @@
 """Windowed sampling: one window is a plain clip, many make one video without seams."""
 
 import gc
+import itertools
 import weakref
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wristworld_ros.evaluation.metrics import seam_ratio
-from wristworld_ros.generation import WristGenerator, clip_latents, plan_windows, sample_windows, sampling
+from wristworld_ros.generation import Window, WristGenerator, clip_latents, plan_windows, sample_windows, sampling
 from wristworld_ros.generation.settings import SIM_TINY, WRISTWORLD_1_3B, GeneratorSettings
 from wristworld_ros.generation.windows import joins
 
@@ -28,7 +29,7 @@ def test_weights_add_up_to_one_at_every_frame_and_neighbours_overlap(total, wind
             assert not w.weights[:lead].any()
     assert torch.allclose(whole, torch.ones(total), atol=1e-6)
     assert windows[0].start == 0 and windows[-1].span.stop == total
-    for one, two in zip(windows, windows[1:], strict=False):
+    for one, two in itertools.pairwise(windows):
         assert one.span.stop - two.start >= overlap and two.start > one.start
 
 
@@ -55,8 +56,9 @@ def test_windows_of_a_compressed_video_take_the_frames_of_a_clip():
     first, second = plan_windows(6, 4, 2, lead=1)
     assert (first.video_span(4), second.video_span(4)) == (slice(0, 13), slice(8, 21))
     # Latent frame 3 is the only one in which both count; it stands for the frames 9 to 12.
-    assert joins((first, second), 4) == [9, 10, 11, 12]
-    assert joins(plan_windows(6, 4, 2), 1) == [2, 3]
+    assert joins((first, second), 4) == [9, 10, 11, 12, 13]
+    assert joins(plan_windows(6, 4, 2), 1) == [2, 3, 4]
+    assert joins((Window(0, 3, torch.ones(3)), Window(3, 3, torch.ones(3))), 1) == [3]
 
 
 def inputs(gen, frames, views, seed=0, batch=1):

@@ -13,6 +13,7 @@ step on, and any solver may be used, for it sees one velocity field.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -110,16 +111,17 @@ def _rise(frame: torch.Tensor, length: int) -> torch.Tensor:
 
 
 def joins(windows: tuple[Window, ...], temporal_stride: int = 1) -> list[int]:
-    """Video frames j at which the change from frame j - 1 may show a join: all in which more than one window counts.
+    """Video frames j at which the change from frame j - 1 may show a join: all over which weights change.
 
-    For windows that share nothing, the first frame of each but the first. Returns them in order.
+    That is from the first frame in which the next window counts to the first that it has for itself; for windows that
+    share nothing, the first frame of each but the first. Returns them in order.
     """
     found = set()
-    for one, two in zip(windows, windows[1:], strict=False):
-        counts = (two.weights > 0).nonzero()
-        first, last = two.start + int(counts[0]), max(one.start + one.frames, two.start + int(counts[0]) + 1)
+    for one, two in itertools.pairwise(windows):
+        first = two.start + int((two.weights > 0).nonzero()[0])
+        last = max(one.start + one.frames, first)
         # Latent frame k > 0 stands for the video frames s (k - 1) + 1 .. s k.
-        found.update(range(temporal_stride * (first - 1) + 1, temporal_stride * (last - 1) + 1))
+        found.update(range(temporal_stride * (first - 1) + 1, temporal_stride * (last - 1) + 2))
     return sorted(found)
 
 

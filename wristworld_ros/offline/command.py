@@ -35,7 +35,9 @@ def run(args: argparse.Namespace) -> int:
 
     folder = args.out or Path('runs') / f'generated-{time.strftime("%Y%m%d-%H%M%S")}'
     # `steps` is an option of the windows here; the stream's own, for chunks, stays at its default.
-    stream = StreamSettings(**{k: getattr(args, k) for k in ('model', 'device', 'threads', 'near', 'wrist_fov', 'seed')})
+    stream = StreamSettings(
+        **{k: getattr(args, k) for k in ('model', 'device', 'threads', 'near', 'wrist_fov', 'seed')}
+    )
     written = generate(
         args.recording, folder, None, stream, from_options(WindowSettings, args), from_options(GenerateSettings, args)
     )

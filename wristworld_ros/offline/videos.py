@@ -62,7 +62,7 @@ def write_video(path: Path, pictures: Iterator[np.ndarray], fps: float, crf: int
         with av.open(str(part), 'w', options={'movflags': '+faststart'}) as file:
             options = {'crf': str(crf), 'preset': 'fast', 'threads': '1', 'colorprim': 'bt709', 'g': '24'}
             stream = file.add_stream('libx264', rate=Fraction(fps).limit_denominator(1001), options=options)
-            for count, picture in enumerate(pictures, start=1):  # noqa: B007
+            for count, picture in enumerate(pictures, start=1):
                 if count == 1:
                     stream.width, stream.height, stream.pix_fmt = picture.shape[1], picture.shape[0], 'yuv420p'
                 file.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format='rgb24')))
