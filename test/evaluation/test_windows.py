@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from wristworld_ros.episodes.format import CameraTrack, write_episode
-from wristworld_ros.evaluation.windows import see, seam_table, solver_table
+from wristworld_ros.evaluation.windows import seam_table, see, solver_table
 from wristworld_ros.settings import WindowSettings
 from wristworld_ros.streaming import tiny_random_model
 

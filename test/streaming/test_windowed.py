@@ -83,8 +83,12 @@ def test_what_cannot_be_is_refused_in_one_sentence(model):
     seen = watch(model, sets(9))
     with pytest.raises(ValueError, match='stores no negative prompt'):
         list(draw(model, seen, WindowSettings(guidance=4.0)))
-    with pytest.raises(ValueError, match='overlap must be 1 to 3'):
+    with pytest.raises(ValueError, match='4 frames cannot overlap by 4'):
         list(draw(model, seen, WindowSettings(window=4, overlap=4)))
+    with pytest.raises(ValueError, match='at most 16 of 2 view'):
+        list(draw(model, seen, WindowSettings(window=17)))
+    with pytest.raises(ValueError, match='need at least 2'):
+        list(draw(model, seen, WindowSettings(window=1)))
     with pytest.raises(ValueError, match='no frames'):
         watch(model, [])
 

@@ -18,7 +18,7 @@ from wristworld_ros.offline.videos import write_video
 from wristworld_ros.settings import StreamSettings, WindowSettings, check
 from wristworld_ros.streaming import WristModel, load_model
 from wristworld_ros.streaming.inputs import NotFiniteError
-from wristworld_ros.streaming.windowed import SeenVideo, draw, watch, windows_for
+from wristworld_ros.streaming.windowed import SeenVideo, draw, watch, window_sizes, windows_for
 
 
 def generate(
@@ -48,6 +48,7 @@ def generate(
     if stream.threads:
         torch.set_num_threads(stream.threads)
     model = model or load_model(stream.model, stream.device)
+    window_sizes(model, windows, len(recording.names))  # what cannot be is told before the work, not after
 
     total = recording.frames or None
     with tqdm(total=total, desc='reconstruct', unit='frame', disable=not progress) as bar:

@@ -122,16 +122,35 @@ def watch(
     )
 
 
-def windows_for(model: WristModel, seen: SeenVideo, settings: WindowSettings) -> tuple[Window, ...]:
-    """The windows that settings ask for, in latent frames; ValueError, one sentence, for sizes that cannot be."""
+def window_sizes(model: WristModel, settings: WindowSettings, views: int) -> tuple[int, int, int]:
+    """(window, overlap, lead) in latent frames that settings ask for, as `plan_windows` takes them.
+
+    views: anchor cameras. Raises ValueError, one sentence, for a window that the model's embeddings or context cannot
+    hold, and for an overlap that is none.
+    """
     check(settings)
-    stride = model.autoencoder.temporal_stride
-    views = 1 if seen.features is None else seen.features.shape[1]
-    window = (settings.window - 1) // stride + 1 if settings.window else 0
-    window = window or clip_latents(model.generator.settings, stride, views)
+    s, stride = model.generator.settings, model.autoencoder.temporal_stride
+    views = min(views, s.max_views) if model.config.use_anchor_tokens else 1
+    longest = min(s.max_frames, s.context_length // views) if model.config.use_anchor_tokens else settings.window
+    if settings.window > longest:
+        raise ValueError(
+            f'The window is {settings.window} frames; {model.config.name} takes at most {longest} of {views} view(s).'
+        )
+    window = (settings.window - 1) // stride + 1 if settings.window else clip_latents(s, stride, views)
     lead = 1 if stride > 1 else 0
     overlap = -(-settings.overlap // stride) if settings.overlap else max(window // 3, lead + 1)
-    return plan_windows(seen.latent_frames, window, overlap, lead)
+    if settings.overlap and overlap >= window:
+        raise ValueError(
+            f'Windows of {1 + stride * (window - 1)} frames cannot overlap by {settings.overlap}; give less, or a longer '
+            'window.'
+        )
+    return window, overlap, lead
+
+
+def windows_for(model: WristModel, seen: SeenVideo, settings: WindowSettings) -> tuple[Window, ...]:
+    """The windows that settings ask for, in latent frames; ValueError as in `window_sizes`."""
+    views = 1 if seen.features is None else seen.features.shape[1]
+    return plan_windows(seen.latent_frames, *window_sizes(model, settings, views))
 
 
 def draw(
