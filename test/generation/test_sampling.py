@@ -50,9 +50,13 @@ def test_ten_steps_of_unipc_are_nearer_to_the_true_flow_than_ten_of_euler(shift,
     assert unipc < euler / gain
 
 
-def test_one_step_of_unipc_is_one_of_euler():
+@pytest.mark.parametrize('steps', [1, 2])
+def test_one_or_two_steps_of_unipc_are_those_of_euler(steps):
+    """Its first step has no past, and its last goes straight to the predicted sample."""
     noise = torch.randn(50, 2, generator=torch.Generator().manual_seed(0))
-    one, two = (solve(mixture_velocity, noise, sampling.shifted_sigmas(1, 5.0)) for solve in sampling.SOLVERS.values())
+    one, two = (
+        solve(mixture_velocity, noise, sampling.shifted_sigmas(steps, 5.0)) for solve in sampling.SOLVERS.values()
+    )
     assert torch.allclose(one, two, atol=1e-5)
 
 

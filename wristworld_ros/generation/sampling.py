@@ -47,8 +47,8 @@ def unipc_sample(
 
     Order 2 in the half log signal-to-noise ratio, one evaluation of the velocity a step as with Euler: earlier steps'
     velocities are remembered, so a few steps do what Euler needs many for. By diffusers' ``UniPCMultistepScheduler``.
-    Arguments and result as in ``euler_sample``. At one step the two are equal to 1e-6 of the velocity, for the log
-    ratio at sigma 1 is infinite and the scheduler is given 1 - 1e-6 in its place.
+    Arguments and result as in ``euler_sample``. At one or two steps the two are equal to 1e-6 of the velocity, for the
+    log ratio at sigma 1 is infinite and the scheduler is given 1 - 1e-6 in its place.
     """
     scheduler = UniPCMultistepScheduler(prediction_type='flow_prediction', use_flow_sigmas=True, solver_order=2)
     scheduler.set_timesteps(len(sigmas))
