@@ -190,8 +190,10 @@ def is_finite(reconstruction: Reconstruction) -> bool:
     cameras = (reconstruction.wrist, *reconstruction.anchors)
     if not all(np.isfinite(c.K).all() and np.isfinite(c.T_camera_world).all() for c in cameras):
         return False
-    values = (reconstruction.points, reconstruction.confidence)
-    return not any(bool(v.isnan().any()) or bool(v.isfinite().float().mean() < 0.5) for v in values)
+    points, confidence = reconstruction.points, reconstruction.confidence
+    if bool(points.isnan().any()) or bool(confidence.isnan().any()):
+        return False
+    return bool((points.isfinite().all(-1) & confidence.isfinite()).float().mean() >= 0.5)
 
 
 def blank(reconstruction: Reconstruction) -> Reconstruction:
