@@ -26,7 +26,12 @@ class StreamSettings:
     device: str = setting(
         'auto', 'Where the models run; auto takes the GPU when there is one.', choices=('auto', 'cpu', 'cuda')
     )
-    threads: int = setting(0, 'CPU threads for the models; 0 leaves the choice to torch.', low=0, high=256)
+    threads: int = setting(
+        0,
+        'CPU threads of each of the two stages; 0: one for a small model, whose operations are too short to share, else what torch chooses.',
+        low=0,
+        high=256,
+    )
     chunk: int = setting(
         1,
         'Frames generated at once; 4 times as many with the published autoencoder, which makes 4 frames of one latent. More is cheaper a frame and later by as many frames.',

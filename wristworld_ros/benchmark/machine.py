@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def describe(threads: int = 0) -> dict[str, str]:
-    """The machine as text pairs: processor, cores, memory, accelerator, threads of torch, versions."""
+    """The machine as text pairs: processor, cores, memory, accelerator, versions. threads: for torch; 0 leaves them."""
     import torch
 
     if threads:
@@ -18,7 +18,7 @@ def describe(threads: int = 0) -> dict[str, str]:
         'processor': f'{_processor()}, {cores()} cores',
         'memory': f'{_memory_gib():.0f} GiB',
         'accelerator': accelerator,
-        'torch': f'{torch.__version__}, {torch.get_num_threads()} threads',
+        'torch': torch.__version__ + (f', {threads} threads' if threads else ''),
         'Python': platform.python_version(),
         'system': f'{platform.system()} {platform.machine()}',
     }

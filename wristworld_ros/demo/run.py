@@ -7,7 +7,7 @@ import json
 import shlex
 import sys
 import time
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 
 import av
@@ -179,7 +179,7 @@ def _head(demo: DemoSettings, stream: StreamSettings, cameras: CameraSettings, c
     else:
         about = f'{count} video{"s" * (count > 1)} played as third-person cameras at {rate}. '
     about += 'Over real ROS 2 topics, the virtual_wrist node generates what a camera on the wrist would see.'
-    keep = {k: str(v) for k, v in vars(replace(stream, threads=stream.threads)).items() if k not in ('model', 'device')}
+    keep = {k: str(v) for k, v in vars(stream).items() if k not in ('model', 'device')}
     height, width = config.wrist_hw
     return {
         'about': about, 'source': cameras.source, 'date': time.strftime('%Y-%m-%d %H:%M'),

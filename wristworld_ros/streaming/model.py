@@ -23,6 +23,7 @@ from wristworld_ros.streaming.reconstructor import Reconstructor
 from wristworld_ros.types import AnchorSet, ConditionMap, Reconstruction
 
 FORMAT = 1
+SMALL = 50_000_000  # parameters
 STAGE1, GENERATOR, AUTOENCODER = 'stage1.safetensors', 'generator.safetensors', 'autoencoder.safetensors'
 EMBEDDED = Path(__file__).parent.parent / 'models'
 
@@ -90,6 +91,13 @@ class WristModel:
         autoencoder = autoencoder or autoencoder_from_config(config.generator['autoencoder'])
         self.autoencoder = autoencoder.eval().requires_grad_(False).to(self.device)
         self._reconstructor = Reconstructor(self.stage1, config.anchor_width, config.wrist_hw)
+
+    @property
+    def small(self) -> bool:
+        """Whether a second CPU thread would cost more than it gives: every operation then waits for it longer than it
+        works."""
+        networks = (self.stage1, self.generator)
+        return sum(p.numel() for network in networks for p in network.parameters()) < SMALL
 
     def reconstruct(self, anchors: AnchorSet) -> Reconstruction:
         """Stage 1 on one anchor set."""

@@ -52,8 +52,8 @@ class VirtualWrist:
     def __init__(self, model: WristModel, settings: StreamSettings):
         check(settings)
         self.model, self.settings = model, settings
-        if settings.threads:
-            torch.set_num_threads(settings.threads)
+        if settings.threads or model.small:
+            torch.set_num_threads(settings.threads or 1)
         if model.device.type == 'cpu':
             keep_freed_memory()
         self._stream: ChunkStream = model.stream(
