@@ -37,7 +37,7 @@ class _Remembering(WristModel):
     """A model that does stage 1 and the condition map of an anchor set once, however many rows share them."""
 
     def __init__(self, model: WristModel):
-        self.config, self.device = model.config, model.device
+        self.config, self.device, self.stage1, self.generator = model.config, model.device, model.stage1, model.generator
         self._model = model
         self._known: dict[tuple, Any] = {}
 
