@@ -32,6 +32,14 @@ class StreamSettings:
         low=0,
         high=256,
     )
+    precision: str = setting(
+        'auto',
+        "What the big networks compute in; auto takes the model's own on a GPU (bfloat16 for the published ones) and float32 on a CPU. Stage 1's heads are float32 always.",
+        choices=('auto', 'float32', 'bfloat16'),
+    )
+    graphs: bool = setting(
+        True, 'On a GPU, record what repeats as CUDA graphs, which launch faster; false where memory is short.'
+    )
     chunk: int = setting(
         1,
         'Frames generated at once; 4 times as many with the published autoencoder, which makes 4 frames of one latent. More is cheaper a frame and later by as many frames.',

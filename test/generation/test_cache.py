@@ -17,7 +17,7 @@ def test_ring_keeps_the_newest_chunks_and_its_memory():
         assert keys.shape == values.shape
         cache.advance()
     assert (cache.keys.data_ptr(), cache.nbytes) == (pointer, size)
-    assert cache.position == 50
+    assert cache.positions[0] == 50
     cache.reset()
     keys, _ = cache.append(0, torch.full((1, 1, 2, 1), 99.0), torch.zeros(1, 1, 2, 1))
     assert keys.flatten().tolist() == [99, 99]

@@ -31,7 +31,7 @@ def stream(gen, clip, timestep, chunk, history, wrong_by=0, start=0):
     for first in range(0, 8, chunk):
         part = {key: value[:, :, first : first + chunk] for key, value in clip.items()}
         context = gen.context(None, gen.anchor_tokens(part['features']))
-        positions = start + cache.position + torch.arange(chunk)
+        positions = start + cache.positions
         plan = AttentionPlan(positions=positions + wrong_by * (first > 0), cache=cache)
         outputs.append(gen.predict(part['noisy'], part['condition'], timestep, context, plan))
         gen.transform(
@@ -72,7 +72,7 @@ def test_generate_chunk_samples_with_the_committed_history(small_gen, clip):
     context = small_gen.context(None, small_gen.anchor_tokens(clip['features'][:, :, :2]))
     part = {key: value[:, :, :2] for key, value in clip.items()}
     first = generate_chunk(small_gen, part['noisy'], part['condition'], context, cache, steps=2)
-    assert (cache.chunks, cache.position) == (1, 2)
+    assert (cache.chunks, int(cache.positions[0])) == (1, 2)
     commit_chunk(small_gen, first, part['condition'], context, other)
     plan = AttentionPlan(positions=torch.tensor([2, 3]), cache=other)
     velocity = small_gen.guided_velocity(part['condition'], context, plan=plan)

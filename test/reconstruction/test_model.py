@@ -11,6 +11,7 @@ import torch
 from safetensors import safe_open
 
 from wristworld_ros.reconstruction import VGGT_1B, ReconstructionConfig, ReconstructionModel, load_public_weights
+from wristworld_ros.streaming.precision import hold
 
 DATA = Path(__file__).parents[1] / 'data'
 SMALL = {
@@ -284,7 +285,7 @@ def test_half_precision_trunk_leaves_the_heads_in_float32():
         wanted = model(x)
         with torch.autocast('cpu', torch.bfloat16):
             automatic = model(x)
-        model.trunk_to(torch.bfloat16)
+        hold(model, torch.bfloat16, model.may_be_half)
         held = model(x)
     for out in (automatic, held):
         assert out.depth.dtype == out.wrist_pose_enc.dtype == torch.float32

@@ -31,8 +31,8 @@ def test_points_between_an_object_and_its_background_are_dropped():
     points[..., 4:, 2] = 2.0
     images = torch.zeros(1, 8, 8, 3, dtype=torch.uint8)
     kept, _ = dense_cloud(points, images, CloudSettings(edge=0.06))
-    assert len(kept) == 8 * 6  # the column on either side of the step is gone
-    assert len(dense_cloud(points, images, CloudSettings())[0]) == 64
+    assert kept.isfinite().all(1).sum() == 8 * 6  # the column on either side of the step is gone
+    assert dense_cloud(points, images, CloudSettings())[0].isfinite().all()
 
 
 def test_upsampling_multiplies_points_and_takes_colours_from_the_fine_image():

@@ -53,7 +53,9 @@ def run(args: argparse.Namespace) -> int:
     if 'stream' in args.only or 'topics' in args.only:
         from wristworld_ros.streaming import load_model
 
-        model = load_model(settings.model, settings.device)  # so that a missing model is told at once
+        model = load_model(
+            settings.model, settings.device, settings.precision
+        )  # so that a missing model is told at once
     if 'condition' in args.only:
         from wristworld_ros.benchmark.condition import compare
 

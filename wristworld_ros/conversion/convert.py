@@ -240,6 +240,7 @@ def _write(making: Path, name: str, first: Stage, second: Stage, settings: Conve
         wrist_hw=(settings.wrist_height, settings.wrist_width),
         cloud=CLOUD,
         noise_share=0.0,
+        precision='bfloat16',
         use_anchor_tokens=second.use_anchor_tokens,
         licence='; '.join(dict.fromkeys(words for source in sources for words in source.licence.split('; '))),
         untrained=untrained,

@@ -7,7 +7,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -20,6 +19,7 @@ from wristworld_ros.evaluation.truth import Truth, read_truth
 from wristworld_ros.settings import StreamSettings, check
 from wristworld_ros.streaming import VirtualWrist, load_model
 from wristworld_ros.streaming.model import WristModel, find_model
+from wristworld_ros.streaming.sight import Sight
 from wristworld_ros.types import AnchorSet
 
 TRUTH, MEAN, COPY = 'true wrist image', 'mean wrist image', 'copy of an anchor'
@@ -37,24 +37,28 @@ class _Remembering(WristModel):
     """A model that does stage 1 and the condition map of an anchor set once, however many rows share them."""
 
     def __init__(self, model: WristModel):
-        self.config, self.device, self.stage1, self.generator = model.config, model.device, model.stage1, model.generator
+        self.config, self.device, self.stage1, self.generator = (
+            model.config,
+            model.device,
+            model.stage1,
+            model.generator,
+        )
         self._model = model
-        self._known: dict[tuple, Any] = {}
+        self._known: dict[tuple, Sight] = {}
 
     def stream(self, *args, **kwargs):
         return self._model.stream(*args, **kwargs)
 
-    def reconstruct(self, anchors: AnchorSet):
-        return self._once(('reconstruction', id(anchors.images)), lambda: self._model.reconstruct(anchors))
+    def eye(self, *args, **kwargs):
+        eye = self._model.eye(*args, **kwargs)
 
-    def condition(self, reconstruction, images: np.ndarray, near: float | None = None):
-        make = lambda: self._model.condition(reconstruction, images, near)  # noqa: E731
-        return self._once(('condition', id(images), near), make)
+        def look(anchors: AnchorSet) -> Sight:
+            key = (id(anchors.images), *args, *kwargs.values())
+            if key not in self._known:
+                self._known[key] = eye(anchors)
+            return self._known[key]
 
-    def _once(self, key: tuple, make):
-        if key not in self._known:
-            self._known[key] = make()
-        return self._known[key]
+        return look
 
 
 def evaluate(
@@ -121,7 +125,7 @@ def _open(episodes, limit: int) -> list[Episode]:
 
 def _rows(model, settings: StreamSettings, evaluation: EvaluationSettings, ablations: dict) -> list[_Row]:
     def loaded(m):
-        return load_model(m, settings.device) if isinstance(m, str) else m
+        return load_model(m, settings.device, settings.precision) if isinstance(m, str) else m
 
     try:
         steps = [int(s) for s in evaluation.row_steps.split(',')]

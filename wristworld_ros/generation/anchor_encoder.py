@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -13,6 +14,12 @@ from transformers import CLIPVisionConfig, CLIPVisionModel
 # CLIP's normalisation, RGB.
 _MEAN = (0.48145466, 0.4578275, 0.40821073)
 _STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+@lru_cache(maxsize=8)
+def _normalisation(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    with torch.inference_mode(False):
+        return tuple(torch.tensor(v, device=device).view(3, 1, 1) for v in (_MEAN, _STD))
 
 
 class AnchorEncoder(nn.Module):
@@ -60,12 +67,14 @@ class AnchorEncoder(nn.Module):
         images = images.float()
         if images.shape[-2:] != (size, size):
             images = F.interpolate(images, (size, size), mode='bicubic', align_corners=False)
-        mean, std = (images.new_tensor(v).view(3, 1, 1) for v in (_MEAN, _STD))
+        mean, std = _normalisation(images.device)
         return (images - mean) / std
 
     def tokens(self, images: torch.Tensor) -> torch.Tensor:
-        """All tokens after the penultimate block. images: [N, 3, H, W], 0 to 1. Returns [N, 1 + patches, dim]."""
-        return self.tower(pixel_values=self.preprocess(images)).last_hidden_state
+        """All tokens after the penultimate block. images: [N, 3, H, W], 0 to 1. Returns
+        float32 [N, 1 + patches, dim], whatever the tower's precision."""
+        pixels = self.preprocess(images).to(next(self.tower.parameters()).dtype)
+        return self.tower(pixel_values=pixels).last_hidden_state.float()
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """The class token after the penultimate block. images: [N, 3, H, W], 0 to 1. Returns [N, dim]."""

@@ -24,7 +24,7 @@ class AttentionPlan:
     runs: a sequence may be handed over as so many equal runs of frames along the batch, sequence-major ([B * runs, C,
     T / runs, h, w]). Each run then has its own timestep and context, which is all the rest of a block needs; only
     self-attention puts the runs together. positions: int64 [frames], position in time of each frame of the whole
-    sequence (after the temporal patch), or None for 0, 1, 2, ... mask: bool [B or 1, runs, runs] on the CPU, True where a run (row) sees a run, or None for all. cache: K/V of earlier chunks;
+    sequence (after the temporal patch), or None for the cache's, or without one 0, 1, 2, ... mask: bool [B or 1, runs, runs] on the CPU, True where a run (row) sees a run, or None for all. cache: K/V of earlier chunks;
     the pass then holds one chunk, and no gradients.
     """
 
@@ -65,11 +65,16 @@ class WanRotary(nn.Module):
         angles = positions.double()[:, None] * self.theta**-exponents
         return torch.polar(torch.ones_like(angles), angles).to(torch.complex64)
 
+    def _positions(self, frames: int, device: torch.device) -> torch.Tensor:
+        if self.plan.positions is not None:
+            return self.plan.positions.to(device)
+        return torch.arange(frames, device=device) if self.plan.cache is None else self.plan.cache.positions
+
     def forward(self, hidden_states: torch.Tensor) -> _Rotation:
         """hidden_states: [B * runs, C, T / runs, H, W], before the patches. Returns rotations for a sequence's tokens."""
         frames, height, width = (n // p for n, p in zip(hidden_states.shape[2:], self.patch_size, strict=True))
         device, frames = hidden_states.device, frames * self.plan.runs
-        t = torch.arange(frames, device=device) if self.plan.positions is None else self.plan.positions.to(device)
+        t = self._positions(frames, device)
         grids = [
             self._turns(t, self.sizes[0]).view(frames, 1, 1, -1),
             self._turns(torch.arange(height, device=device), self.sizes[1]).view(1, height, 1, -1),

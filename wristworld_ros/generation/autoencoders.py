@@ -76,7 +76,7 @@ class PixelUnshuffle(nn.Module):
 
 class WanAutoencoder(nn.Module):
     """Wan's causal video autoencoder (diffusers' ``AutoencoderKLWan``) with latents normalised as the transformer
-    wants them, whole clips and streams.
+    wants them, whole clips and streams. Its weights may be held in bfloat16; videos and latents are float32 outside.
 
     dim, z_dim: base width and latent channels (96 and 16 as released). latents_mean, latents_std: [z_dim], None for
     the released values. Raises ValueError where there are none for this z_dim.
@@ -124,20 +124,22 @@ class WanAutoencoder(nn.Module):
         pieces = ([video[:, :, :1]] if first else []) + [
             p for p in video[:, :, single:].split(self.temporal_stride, dim=2) if p.shape[2]
         ]
-        moments = [self.vae.encoder(piece, feat_cache=state, feat_idx=[0]) for piece in pieces]
-        mean = self.vae.quant_conv(torch.cat(moments, dim=2)).chunk(2, dim=1)[0]
+        dtype = self.vae.quant_conv.weight.dtype
+        moments = [self.vae.encoder(piece.to(dtype), feat_cache=state, feat_idx=[0]) for piece in pieces]
+        mean = self.vae.quant_conv(torch.cat(moments, dim=2)).chunk(2, dim=1)[0].float()
         return (mean - self.latents_mean) / self.latents_std, state
 
     def _decode_piece(self, latents: torch.Tensor, state: list | None) -> tuple[torch.Tensor, list]:
         first = state is None
         if first:
             state = [None] * self.vae._cached_conv_counts['decoder']
-        z = self.vae.post_quant_conv(latents * self.latents_std + self.latents_mean)
+        z = latents.float() * self.latents_std + self.latents_mean
+        z = self.vae.post_quant_conv(z.to(self.vae.post_quant_conv.weight.dtype))
         frames = [
             self.vae.decoder(frame, feat_cache=state, feat_idx=[0], first_chunk=first and i == 0)
             for i, frame in enumerate(z.split(1, dim=2))
         ]
-        return torch.cat(frames, dim=2).clamp(-1, 1), state
+        return torch.cat(frames, dim=2).float().clamp(-1, 1), state
 
     def encode(self, video: torch.Tensor) -> torch.Tensor:
         """video: [B, 3, T, H, W], T = 4n + 1, -1 to 1. Returns normalised means [B, z_dim, n + 1, H / 8, W / 8].

@@ -17,6 +17,8 @@ class KVCache:
     layers, heads, head_dim: of the transformer. batch: streams side by side (twice as many under guidance).
     chunk_tokens: tokens a chunk. chunk_frames: positions in time a chunk (latent frames over the temporal patch).
     history_chunks: committed chunks kept, 0 or more.
+    ``positions``: int64 [chunk_frames] on the device, positions in time of the next chunk's frames, counted from the last
+    reset (not bounded).
     """
 
     def __init__(
@@ -37,6 +39,7 @@ class KVCache:
         shape = (layers, batch, heads, (history_chunks + 1) * chunk_tokens, head_dim)
         self.keys = torch.zeros(shape, dtype=dtype, device=device)
         self.values = torch.zeros(shape, dtype=dtype, device=device)
+        self.positions = torch.arange(chunk_frames, device=device)
         self.chunks = 0
 
     @property
@@ -50,9 +53,9 @@ class KVCache:
         return min(self.chunks, self.history_chunks)
 
     @property
-    def position(self) -> int:
-        """Position in time of the next chunk's first frame, counted from the last reset (not bounded)."""
-        return self.chunks * self.chunk_frames
+    def state(self) -> tuple[int, int]:
+        """Where the next chunk is written and how much history it sees: all that its kernels depend on but values."""
+        return self.chunks % (self.history_chunks + 1), self.length
 
     @property
     def nbytes(self) -> int:
@@ -61,6 +64,7 @@ class KVCache:
 
     def reset(self) -> None:
         """Forget the history; the next chunk is a first chunk. The memory stays."""
+        self.positions -= self.chunks * self.chunk_frames
         self.chunks = 0
 
     def append(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -84,4 +88,5 @@ class KVCache:
 
     def advance(self) -> None:
         """Commit the chunk in the making; the oldest leaves when the ring is full."""
+        self.positions += self.chunk_frames
         self.chunks += 1

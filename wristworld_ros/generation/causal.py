@@ -148,11 +148,6 @@ def block_causal_predict(
     return gen.decode_features(features, noisy, condition_latents, times.repeat_interleave(chunk_frames, dim=1))
 
 
-def _chunk_plan(cache: KVCache, latents: torch.Tensor) -> AttentionPlan:
-    positions = cache.position + torch.arange(cache.chunk_frames, device=latents.device)
-    return AttentionPlan(positions=positions, cache=cache)
-
-
 @torch.no_grad()
 def generate_chunk(
     gen: WristGenerator,
@@ -175,7 +170,7 @@ def generate_chunk(
     then run after the chunk has been delivered. Returns clean latents, noise's shape.
     """
     scale = gen.settings.cfg_scale if cfg_scale is None else cfg_scale
-    velocity = gen.guided_velocity(condition_latents, context, negative_context, scale, _chunk_plan(cache, noise))
+    velocity = gen.guided_velocity(condition_latents, context, negative_context, scale, AttentionPlan(cache=cache))
     latents = sampling.euler_sample(velocity, noise, gen.sigmas(steps, shift, noise.device))
     if commit:
         guided = negative_context is not None and scale != 1.0
@@ -192,7 +187,21 @@ def commit_chunk(
     cache: KVCache,
     negative_context: torch.Tensor | None = None,
 ) -> None:
-    """One pass at sigma 0 puts the keys and values of a chunk's clean latents into the cache, then the ring advances.
+    """``write_chunk``, then the ring advances."""
+    write_chunk(gen, latents, condition_latents, context, cache, negative_context)
+    cache.advance()
+
+
+@torch.no_grad()
+def write_chunk(
+    gen: WristGenerator,
+    latents: torch.Tensor,
+    condition_latents: torch.Tensor | None,
+    context: torch.Tensor,
+    cache: KVCache,
+    negative_context: torch.Tensor | None = None,
+) -> None:
+    """One pass at sigma 0 puts the keys and values of a chunk's clean latents into its slot of the cache.
 
     Arguments as in ``generate_chunk``; latents are clean: its result, or true frames to start a stream from.
     negative_context: only for streams that sample with guidance.
@@ -202,5 +211,4 @@ def commit_chunk(
         latents = latents.repeat(2, 1, 1, 1, 1)
         condition_latents = None if condition_latents is None else condition_latents.repeat(2, 1, 1, 1, 1)
     timestep = latents.new_zeros(latents.shape[0])
-    gen.transform(latents, condition_latents, timestep, context, _chunk_plan(cache, latents))
-    cache.advance()
+    gen.transform(latents, condition_latents, timestep, context, AttentionPlan(cache=cache))

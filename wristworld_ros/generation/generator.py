@@ -89,6 +89,15 @@ class WristGenerator(nn.Module):
         """
         load_strict(self.release_tensors(), weights, source)
 
+    @staticmethod
+    def may_be_half(name: str) -> bool:
+        """Whether a parameter may be held in bfloat16: the transformer's and the vision tower's, but for what the library
+        keeps in float32 (norms, the time embedding, the tables of scales and shifts)."""
+        kept = WanTransformer3DModel._keep_in_fp32_modules
+        return name.startswith((_TRANSFORMER, 'anchor_encoder.')) and not any(
+            part in kept for part in name.removeprefix(_TRANSFORMER).split('.')
+        )
+
     # Context
 
     def anchor_features(self, images: torch.Tensor) -> torch.Tensor:
@@ -157,10 +166,15 @@ class WristGenerator(nn.Module):
             t, h, w = self.settings.patch_size
             tokens = latents.shape[3] // h * (latents.shape[4] // w)
             timestep = timestep[:, ::t].repeat_interleave(tokens, dim=1)
+        dtype = self.transformer.patch_embedding.weight.dtype
         with attention_plan(self.transformer, plan):
-            return self.transformer(
-                torch.cat([latents, condition_latents], dim=1), timestep.float(), context, return_dict=False
+            features = self.transformer(
+                torch.cat([latents, condition_latents], dim=1).to(dtype),
+                timestep.float(),
+                context.to(dtype),
+                return_dict=False,
             )[0]
+        return features.to(latents.dtype)
 
     def predict(
         self,

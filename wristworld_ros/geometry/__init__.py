@@ -13,6 +13,7 @@ from .cameras import (
     pixel_grid,
     project,
     resize_intrinsics,
+    shift_principal_point,
     unproject_depth,
 )
 from .painter import paint_condition_map
@@ -32,6 +33,6 @@ __all__ = [
     'Similarity', 'align_camera_centres', 'align_cameras', 'camera_centre', 'compose', 'condition_map',
     'crop_intrinsics', 'decode_pose', 'encode_pose', 'fit_rigid', 'fit_similarity', 'fov_to_intrinsics',
     'intrinsics_to_fov', 'invert_rigid', 'matrix_to_quaternion', 'paint_condition_map', 'pixel_grid', 'pose_error',
-    'project', 'quaternion_to_matrix', 'resize_intrinsics', 'rotation_angle', 'to_homogeneous', 'transform_points',
+    'project', 'quaternion_to_matrix', 'resize_intrinsics', 'rotation_angle', 'shift_principal_point', 'to_homogeneous', 'transform_points',
     'unproject_depth',
 ]  # fmt: skip

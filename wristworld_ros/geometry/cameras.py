@@ -18,8 +18,8 @@ def fov_to_intrinsics(fov: Tensor, image_hw: tuple[int, int]) -> Tensor:
     fov: float [..., 2], vertical then horizontal, radians. image_hw: pixels. Returns float [..., 3, 3], pixels.
     """
     height, width = image_hw
-    half = fov.new_tensor([height / 2, width / 2])
-    focal_y, focal_x = (half / torch.tan(fov / 2)).unbind(-1)
+    tangent_y, tangent_x = torch.tan(fov / 2).unbind(-1)
+    focal_y, focal_x = (height / 2) / tangent_y, (width / 2) / tangent_x
     zero, one = torch.zeros_like(focal_x), torch.ones_like(focal_x)
     rows = [focal_x, zero, one * (width / 2), zero, focal_y, one * (height / 2), zero, zero, one]
     return torch.stack(rows, -1).unflatten(-1, (3, 3))
@@ -45,6 +45,14 @@ def decode_pose(pose_enc: Tensor, image_hw: tuple[int, int]) -> tuple[Tensor, Te
         raise ValueError(f'pose_enc has shape {list(pose_enc.shape)}; its last dimension must be 9.')
     extrinsics = torch.cat([quaternion_to_matrix(pose_enc[..., 3:7]), pose_enc[..., :3, None]], -1)
     return extrinsics, fov_to_intrinsics(pose_enc[..., 7:9], image_hw)
+
+
+def shift_principal_point(intrinsics: Tensor, pixels: float) -> Tensor:
+    """K [..., 3, 3] with its principal point moved by so many pixels on both axes: by -0.5 from coordinates that start at
+    the image's edge, as VGGT's, to those in which pixel i's centre is i (types.py)."""
+    shifted = intrinsics.clone()
+    shifted[..., :2, 2] += pixels
+    return shifted
 
 
 def project(points: Tensor, intrinsics: Tensor, T_camera_world: Tensor) -> tuple[Tensor, Tensor]:
@@ -78,7 +86,8 @@ def unproject_depth(depth: Tensor, intrinsics: Tensor, T_camera_world: Tensor | 
     """
     grid = pixel_grid((depth.shape[-2], depth.shape[-1]), depth.device, depth.dtype)
     rays = torch.cat([grid, torch.ones_like(grid[..., :1])], -1).flatten(0, 1)
-    camera = (rays @ torch.linalg.inv(intrinsics).transpose(-1, -2)) * depth.flatten(-2)[..., None]
+    # inv_ex does not wait for a GPU to say that K is regular.
+    camera = (rays @ torch.linalg.inv_ex(intrinsics).inverse.transpose(-1, -2)) * depth.flatten(-2)[..., None]
     if T_camera_world is not None:
         camera = transform_points(invert_rigid(T_camera_world), camera)
     return camera.unflatten(-2, tuple(depth.shape[-2:]))

@@ -54,7 +54,8 @@ def to_homogeneous(transform: Tensor) -> Tensor:
     _need_transform(transform)
     if transform.shape[-2] == 4:
         return transform
-    last = transform.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(*transform.shape[:-2], 1, 4)
+    last = transform.new_zeros(*transform.shape[:-2], 1, 4)
+    last[..., 3] = 1
     return torch.cat([transform, last], -2)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from wristworld_ros.geometry import decode_pose, unproject_depth
+from wristworld_ros.geometry import decode_pose, shift_principal_point, unproject_depth
 
 from .aggregator import Aggregator
 from .config import HEADS, ReconstructionConfig
@@ -113,10 +113,10 @@ class ReconstructionModel(nn.Module):
                 result['track'], result['track_vis'], result['track_conf'] = track
         return ReconstructionOutput(**result)
 
-    def trunk_to(self, dtype: torch.dtype) -> ReconstructionModel:
-        """Hold the aggregator's weights in another precision (bfloat16 halves its memory); the heads stay as they are."""
-        self.aggregator.to(dtype)
-        return self
+    @staticmethod
+    def may_be_half(name: str) -> bool:
+        """Whether a parameter may be held in bfloat16: the aggregator's; heads stay float32, as published."""
+        return name.startswith('aggregator.')
 
     def _heads(self, heads, query_points) -> set[str]:
         built = set(self.config.heads)
@@ -164,5 +164,4 @@ class ReconstructionModel(nn.Module):
 def own_points(out: ReconstructionOutput, image_hw: tuple[int, int]) -> Tensor:
     """The model's depth unprojected through its own cameras: [B, V, H, W, 3], metres, in the first view's frame."""
     T, K = decode_pose(out.camera_pose_enc[-1], image_hw)
-    K = K - K.new_tensor([[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]])  # from the image's edge to the first pixel's centre
-    return unproject_depth(out.depth[..., 0], K, T)
+    return unproject_depth(out.depth[..., 0], shift_principal_point(K, -0.5), T)  # edge to the first pixel's centre

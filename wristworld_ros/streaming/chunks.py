@@ -7,10 +7,12 @@ import copy
 import numpy as np
 import torch
 
-from wristworld_ros.generation import WristGenerator, commit_chunk, generate_chunk, new_cache
+from wristworld_ros.generation import WristGenerator, generate_chunk, new_cache, write_chunk
 from wristworld_ros.generation.autoencoders import Autoencoder
 from wristworld_ros.generation.sampling import shared_noise
-from wristworld_ros.streaming.inputs import NotFiniteError, anchor_features, condition_video, to_pixels
+from wristworld_ros.streaming.graphs import Replayed
+from wristworld_ros.streaming.inputs import NotFiniteError, anchor_features, anchor_pictures, condition_video, to_pixels
+from wristworld_ros.streaming.transfer import download, upload
 from wristworld_ros.types import ConditionMap
 
 
@@ -21,12 +23,14 @@ class ChunkStream:
     `frames`. steps: sampling steps. history: chunks seen. seed: of the noise, whose share `noise_share` of variance is
     the same in every frame, which steadies the video. use_condition, use_anchor_tokens: false leaves them out, for
     models that were trained so. A model with a stored negative prompt and a guidance scale is sampled with guidance.
+    graphs: replay what repeats as CUDA graphs where the model lies on a GPU.
     Raises ValueError when the sizes do not divide.
     """
 
     def __init__(
         self, generator: WristGenerator, autoencoder: Autoencoder, wrist_hw: tuple[int, int], chunk: int, steps: int,
         history: int, seed: int, noise_share: float, use_condition: bool = True, use_anchor_tokens: bool = True,
+        graphs: bool = False,
     ):  # fmt: skip
         stride = autoencoder.spatial_stride
         self.generator, self.latent_hw = generator, (wrist_hw[0] // stride, wrist_hw[1] // stride)
@@ -40,6 +44,9 @@ class ChunkStream:
             self.negative = generator.context(generator.own_text(negative=True), None)
         streams = 1 if self.negative is None else 2
         self.cache = new_cache(generator, self.latent_hw, streams, chunk_frames=chunk, history_chunks=history)
+        graphs = graphs and self.device.type == 'cuda'
+        self._encode = Replayed(self._context, graphs and use_anchor_tokens)
+        self._sample, self._write = Replayed(self._generate, graphs), Replayed(self._remember, graphs)
         self.reset()
 
     @property
@@ -68,33 +75,56 @@ class ChunkStream:
             raise ValueError(f'This stream takes chunks of {self.frames} frames, not {len(conditions)}.')
         self._commit()
         condition = self._condition(conditions) if self.use_condition else None
-        context = self._context(anchors)
+        (context,) = self._encode(*self._anchors(anchors))
         shape = (1, self.generator.settings.latent_channels, self.chunk, *self.latent_hw)
         noise, self._base = shared_noise(shape, self.noise_share, self._base, self._random)
-        latents = generate_chunk(
-            self.generator, noise.to(self.device), condition, context, self.cache, self.steps,
-            negative_context=self.negative, commit=False,
-        )  # fmt: skip
+        noise = upload(noise.numpy(), self.device)
+        (latents,) = self._sample(noise, condition, context, key=self.cache.state)
         self._uncommitted = (latents, condition, context)
         video = self.autoencoder.decode_next(latents)
         # Latents too: a decoder that clamps would make a picture of infinity.
-        if not (torch.isfinite(latents).all() and torch.isfinite(video).all()):
+        finite = torch.isfinite(latents).all() & torch.isfinite(video).all()
+        pictures, finite = download(to_pixels(video), finite)
+        if not finite:
             raise NotFiniteError('Stage 2 gave numbers that are not finite (NaN or infinity), so there is no picture.')
         self._first = False
-        return list(to_pixels(video))
+        return list(pictures)
 
     @torch.inference_mode()
     def _commit(self) -> None:
         """Put the last chunk into the cache. Done when the next one comes, so that a frame never waits for it."""
         if self._uncommitted is not None and self.cache.history_chunks:
-            commit_chunk(self.generator, *self._uncommitted, self.cache, self.negative)
+            self._write(*self._uncommitted, key=self.cache.state)
+            self.cache.advance()
         self._uncommitted = None
+
+    def _generate(self, noise, condition, context) -> tuple[torch.Tensor]:
+        return (
+            generate_chunk(
+                self.generator,
+                noise,
+                condition,
+                context,
+                self.cache,
+                self.steps,
+                negative_context=self.negative,
+                commit=False,
+            ),
+        )
+
+    def _remember(self, latents, condition, context) -> tuple[()]:
+        write_chunk(self.generator, latents, condition, context, self.cache, self.negative)
+        return ()
 
     def _condition(self, conditions: list[ConditionMap]) -> torch.Tensor:
         return self.autoencoder.encode_next(condition_video(self.generator, self.autoencoder, conditions))
 
-    def _context(self, anchors: list[np.ndarray]) -> torch.Tensor:
-        gen = self.generator
+    def _anchors(self, anchors: list[np.ndarray]) -> list[torch.Tensor]:
+        """The anchor images on the device, or nothing for a model that does not look at them."""
         if not self.use_anchor_tokens:
-            return gen.context(None, None)
-        return gen.context(None, gen.anchor_tokens(anchor_features(gen, anchors)))
+            return []
+        return [upload(anchor_pictures(self.generator, anchors), self.device)]
+
+    def _context(self, *images: torch.Tensor) -> tuple[torch.Tensor]:
+        gen = self.generator
+        return (gen.context(None, gen.anchor_tokens(anchor_features(gen, *images)) if images else None),)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wristworld_ros.geometry import condition_map
+from wristworld_ros.geometry import condition_map, shift_principal_point
 from wristworld_ros.types import Camera, ConditionMap, Reconstruction
 
 
@@ -39,7 +39,8 @@ class CloudSettings:
 def dense_cloud(points: Tensor, images: Tensor, cloud: CloudSettings) -> tuple[Tensor, Tensor]:
     """Points float32 [N, 3] and colours uint8 [N, 3] of point maps [V, H, W, 3] and images uint8 [V, h, w, 3].
 
-    The images may be finer than the maps: colours are taken at the upsampled map's resolution.
+    The images may be finer than the maps: colours are taken at the upsampled map's resolution. Points that are dropped at
+    edges are NaN, which `condition_map` passes over: choosing the others would make a GPU wait to be counted.
     """
     hw = (points.shape[1] * cloud.upsample, points.shape[2] * cloud.upsample)
     maps = points.permute(0, 3, 1, 2)
@@ -54,20 +55,25 @@ def dense_cloud(points: Tensor, images: Tensor, cloud: CloudSettings) -> tuple[T
     if tuple(images.shape[1:3]) != hw:
         images = F.interpolate(images.permute(0, 3, 1, 2).float(), size=hw, mode='bilinear', align_corners=False)
         images = images.round().to(torch.uint8).permute(0, 2, 3, 1)
-    chosen = keep.flatten() > 0
-    return maps.permute(0, 2, 3, 1).reshape(-1, 3)[chosen], images.reshape(-1, 3)[chosen]
+    if cloud.edge > 0:
+        maps = maps.masked_fill(keep == 0, float('nan'))
+    return maps.permute(0, 2, 3, 1).reshape(-1, 3), images.reshape(-1, 3)
 
 
-def render_condition(points: Tensor, colors: Tensor, camera: Camera, cloud: CloudSettings) -> ConditionMap:
-    """The cloud seen by a camera. The splat counts pixels from the image's edge, hence the half pixel."""
-    hw = (camera.height, camera.width)
-    K = torch.from_numpy(camera.K).to(points.device)
-    K = K + K.new_tensor([[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]])
-    T = torch.from_numpy(camera.T_camera_world[:3]).to(points.device)
+def paint(
+    points: Tensor, colors: Tensor, K: Tensor, T: Tensor, hw: tuple[int, int], cloud: CloudSettings
+) -> ConditionMap:
+    """The cloud seen by a camera, without waiting for the device.
+
+    points: float32 [N, 3]. colors: uint8 [N, 3]. K: float64 [3, 3], pixel i's centre is i. T: camera-from-world [4, 4].
+    hw: of the map, pixels.
+    """
+    K = shift_principal_point(K, 0.5)  # the splat counts from the image's edge
     canvas = cloud.canvas or hw
     if canvas != hw:
-        K = K * K.new_tensor([[canvas[1] / hw[1]], [canvas[0] / hw[0]], [1]])
-    image, depth = condition_map(points, colors, K, T, image_hw=canvas, radius=cloud.radius, near=cloud.near)
+        K[0] *= canvas[1] / hw[1]
+        K[1] *= canvas[0] / hw[0]
+    image, depth = condition_map(points, colors, K, T[:3], image_hw=canvas, radius=cloud.radius, near=cloud.near)
     if canvas != hw:
         planes = image.permute(2, 0, 1)[None].float()
         image = (
@@ -75,6 +81,12 @@ def render_condition(points: Tensor, colors: Tensor, camera: Camera, cloud: Clou
         )
         depth = F.interpolate(depth[None, None], hw, mode='nearest-exact')[0, 0]
     return ConditionMap(image=image, depth=depth)
+
+
+def render_condition(points: Tensor, colors: Tensor, camera: Camera, cloud: CloudSettings) -> ConditionMap:
+    """The cloud seen by a camera; points and colours as `dense_cloud` gives them."""
+    K, T = (torch.from_numpy(m).to(points.device) for m in (camera.K, camera.T_camera_world))
+    return paint(points, colors, K, T, (camera.height, camera.width), cloud)
 
 
 def wrist_condition(reconstruction: Reconstruction, images: Tensor, cloud: CloudSettings) -> ConditionMap:

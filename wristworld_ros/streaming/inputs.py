@@ -29,22 +29,21 @@ def condition_video(gen: WristGenerator, autoencoder: Autoencoder, conditions: l
     return planes.transpose(0, 1)[None]
 
 
-def anchor_features(gen: WristGenerator, anchors: list[np.ndarray]) -> torch.Tensor:
-    """Features of T anchor images uint8 [V, H, W, 3], of the first `max_views` views.
-
-    Returns float32 [1, V, T, clip_dim] on the model's device.
-    """
+def anchor_pictures(gen: WristGenerator, anchors: list[np.ndarray]) -> np.ndarray:
+    """T anchor images uint8 [V, H, W, 3] as the anchor encoder takes them: uint8 [V, T, h, w, 3] of the first `max_views`
+    views, resized here unless the encoder resizes, as published."""
     encoder = gen.settings.anchor_encoder
-    if encoder.get('resize', 'area') == 'area':  # otherwise the encoder resizes, as published
+    anchors = [a[: gen.settings.max_views] for a in anchors]
+    if encoder.get('resize', 'area') == 'area':
         anchors = [resize_images(a, (encoder['image_size'],) * 2) for a in anchors]
-    small = np.stack(anchors, axis=1)  # [V, T, H, W, 3]
-    device = next(gen.parameters()).device
-    images = torch.from_numpy(small).to(device).permute(0, 1, 4, 2, 3).float()[None] / 255
-    views = min(images.shape[1], gen.settings.max_views)
-    return gen.anchor_features(images[:, :views])
+    return np.stack(anchors, axis=1)
 
 
-def to_pixels(video: torch.Tensor) -> np.ndarray:
-    """A decoded video [1, 3, T, h, w], -1 to 1, as pictures uint8 [T, h, w, 3]."""
-    pixels = ((video[0].permute(1, 2, 3, 0) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-    return pixels.cpu().numpy()
+def anchor_features(gen: WristGenerator, pictures: torch.Tensor) -> torch.Tensor:
+    """Features of `anchor_pictures` on the model's device. Returns float32 [1, V, T, clip_dim]."""
+    return gen.anchor_features(pictures.permute(0, 1, 4, 2, 3).float()[None] / 255)
+
+
+def to_pixels(video: torch.Tensor) -> torch.Tensor:
+    """A decoded video [1, 3, T, h, w], -1 to 1, as pictures uint8 [T, h, w, 3] on its device."""
+    return ((video[0].permute(1, 2, 3, 0) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)

@@ -8,19 +8,20 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from wristworld_ros.generation import WristGenerator
 from wristworld_ros.generation.autoencoders import Autoencoder, autoencoder_from_config
-from wristworld_ros.generation.weights import load_strict, named_tensors
+from wristworld_ros.generation.weights import named_tensors
 from wristworld_ros.reconstruction import ReconstructionModel
 from wristworld_ros.streaming.chunks import ChunkStream
-from wristworld_ros.streaming.condition import CloudSettings, wrist_condition
+from wristworld_ros.streaming.condition import CloudSettings
+from wristworld_ros.streaming.precision import place, without_values
 from wristworld_ros.streaming.reconstructor import Reconstructor
-from wristworld_ros.types import AnchorSet, ConditionMap, Reconstruction
+from wristworld_ros.streaming.sight import Eye
 
 FORMAT = 1
 SMALL = 50_000_000  # parameters
@@ -38,7 +39,7 @@ class ModelConfig:
 
     stage1, generator: configurations of the two networks; empty where a directory holds only the other one.
     anchor_width: pixels stage 1 runs at. wrist_hw: size of the wrist image. cloud: how points become condition maps.
-    noise_share: of the sampler. use_condition, use_anchor_tokens: false for models trained without them (the paper's
+    noise_share: of the sampler. precision: what the big networks were trained to compute in, float32 or bfloat16. use_condition, use_anchor_tokens: false for models trained without them (the paper's
     ablations). untrained: parts that must be trained before the model can run; empty for models that are ready.
     """
 
@@ -49,6 +50,7 @@ class ModelConfig:
     wrist_hw: tuple[int, int]
     cloud: CloudSettings
     noise_share: float = 0.5
+    precision: str = 'float32'
     use_condition: bool = True
     use_anchor_tokens: bool = True
     licence: str = 'Apache-2.0'
@@ -90,7 +92,6 @@ class WristModel:
         self.generator = generator.eval().requires_grad_(False).to(self.device)
         autoencoder = autoencoder or autoencoder_from_config(config.generator['autoencoder'])
         self.autoencoder = autoencoder.eval().requires_grad_(False).to(self.device)
-        self._reconstructor = Reconstructor(self.stage1, config.anchor_width, config.wrist_hw)
 
     @property
     def small(self) -> bool:
@@ -99,20 +100,17 @@ class WristModel:
         networks = (self.stage1, self.generator)
         return sum(p.numel() for network in networks for p in network.parameters()) < SMALL
 
-    def reconstruct(self, anchors: AnchorSet) -> Reconstruction:
-        """Stage 1 on one anchor set."""
-        return self._reconstructor(anchors)
-
-    def condition(self, reconstruction: Reconstruction, images: np.ndarray, near: float | None = None) -> ConditionMap:
-        """The condition map; images uint8 [V, H, W, 3] at full resolution give the colours. near: metres."""
+    def eye(self, near: float | None = None, wrist_fov: float = 0.0, graphs: bool = False) -> Eye:
+        """Stage 1 and the condition map as one step; near: metres, None for the model's own; others as in `Eye`."""
         cloud = self.config.cloud if near is None else replace(self.config.cloud, near=near)
-        return wrist_condition(reconstruction, torch.from_numpy(images).to(self.device), cloud)
+        reconstructor = Reconstructor(self.stage1, self.config.anchor_width, self.config.wrist_hw)
+        return Eye(reconstructor, cloud, wrist_fov, graphs)
 
-    def stream(self, chunk: int, steps: int, history: int, seed: int = 0) -> ChunkStream:
+    def stream(self, chunk: int, steps: int, history: int, seed: int = 0, graphs: bool = False) -> ChunkStream:
         """A new wrist video of this model."""
         return ChunkStream(
             self.generator, self.autoencoder, self.config.wrist_hw, chunk, steps, history, seed,
-            self.config.noise_share, self.config.use_condition, self.config.use_anchor_tokens,
+            self.config.noise_share, self.config.use_condition, self.config.use_anchor_tokens, graphs,
         )  # fmt: skip
 
 
@@ -139,17 +137,33 @@ def find_model(name_or_path: str) -> Path:
     return path
 
 
-def load_weights(targets: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Fill tensors from safetensors, strictly; halves become float32.
+def choose_precision(config: ModelConfig, precision: str, device: str) -> torch.dtype:
+    """What the big networks are held in. precision: of `StreamSettings`. device: cpu or cuda."""
+    name = precision
+    if precision == 'auto':
+        name = config.precision if device == 'cuda' else 'float32'
+    return {'float32': torch.float32, 'bfloat16': torch.bfloat16}[name]
 
-    Raises ModelError, one sentence: file, key, shape found, shape wanted, what to do.
-    """
+
+def _read(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a file, mapped. ModelError when it is missing or cannot be read."""
     if not path.exists():
         raise ModelError(f'{path} is missing; copy it there from where the model came, or choose another model.')
     try:
-        load_strict(targets, load_file(path), str(path))
+        return load_file(path)
     except SafetensorError as e:
         raise ModelError(f'{path} cannot be read as safetensors ({e}); it may be truncated: copy it again.') from None
+
+
+def _fill(module: nn.Module, targets: Mapping[str, torch.Tensor], path: Path, *form) -> None:
+    """Fill a module from a file, strictly; targets and form as in `place`.
+
+    Raises ModelError, one sentence: file, key, shape found, shape wanted, what to do.
+    """
+    try:
+        place(module, targets, _read(path), str(path), *form)
+    except ModelError:
+        raise
     except ValueError as e:
         raise ModelError(str(e)) from None
 
@@ -172,39 +186,47 @@ def weight_files(
     return _stage1_files(stage1) | _stage2_files(generator, autoencoder)
 
 
-def load_stage1(name_or_path: str) -> tuple[ModelConfig, ReconstructionModel]:
-    """Stage 1 alone, in evaluation mode on the CPU, of any model directory that has one; errors as in `load_model`.
+def load_stage1(
+    name_or_path: str, device: str = 'cpu', half: torch.dtype = torch.float32
+) -> tuple[ModelConfig, ReconstructionModel]:
+    """Stage 1 alone, in evaluation mode, of any model directory that has one; errors as in `load_model`.
 
-    A directory converted from VGGT's own weights gives a model without a wrist head: something to train from.
+    device: cpu or cuda. half: what the aggregator is held in; the heads are float32. A directory converted from VGGT's own weights gives a model without a wrist head: something to train from.
     """
     folder = find_model(name_or_path)
     config = ModelConfig.read(folder / 'config.json')
     if not config.stage1:
         raise ModelError(f'{folder} holds no stage 1; convert or train one.')
-    stage1 = ReconstructionModel.from_config(config.stage1)
+    with without_values():
+        stage1 = ReconstructionModel.from_config(config.stage1)
     for name, tensors in _stage1_files(stage1).items():
-        load_weights(tensors, folder / name)
+        _fill(stage1, tensors, folder / name, half, stage1.may_be_half, device)
     return config, stage1.eval()
 
 
-def load_stage2(name_or_path: str) -> tuple[ModelConfig, WristGenerator, Autoencoder]:
-    """The generator and its autoencoder alone, in evaluation mode on the CPU, of any model directory that has them;
-    errors as in `load_model`."""
+def load_stage2(
+    name_or_path: str, device: str = 'cpu', half: torch.dtype = torch.float32
+) -> tuple[ModelConfig, WristGenerator, Autoencoder]:
+    """The generator and its autoencoder alone, in evaluation mode, of any model directory that has them; errors as in
+    `load_model`. device: cpu or cuda. half: what transformer, vision tower and autoencoder are held in."""
     folder = find_model(name_or_path)
     config = ModelConfig.read(folder / 'config.json')
     if not config.generator:
         raise ModelError(f'{folder} holds no stage 2; convert or train one.')
-    generator = WristGenerator.from_config(config.generator)
-    autoencoder = autoencoder_from_config(generator.settings.autoencoder)
+    with without_values():
+        generator = WristGenerator.from_config(config.generator)
+        autoencoder = autoencoder_from_config(generator.settings.autoencoder)
+    rules = {GENERATOR: (generator, generator.may_be_half), AUTOENCODER: (autoencoder, lambda name: True)}
     for name, tensors in _stage2_files(generator, autoencoder).items():
-        load_weights(tensors, folder / name)
+        module, rule = rules[name]
+        _fill(module, tensors, folder / name, half, rule, device)
     return config, generator, autoencoder.eval()
 
 
-def load_model(name_or_path: str = 'sim_tiny', device: str = 'auto') -> WristModel:
+def load_model(name_or_path: str = 'sim_tiny', device: str = 'auto', precision: str = 'auto') -> WristModel:
     """Load a model by the name of one that ships with the package or by its directory.
 
-    Raises ModelError, one sentence, for whatever is missing or does not fit.
+    device, precision: as in `StreamSettings`. Raises ModelError, one sentence, for whatever is missing or does not fit.
     """
     device = choose_device(device)
     folder = find_model(name_or_path)
@@ -217,8 +239,9 @@ def load_model(name_or_path: str = 'sim_tiny', device: str = 'auto') -> WristMod
     if not (config.stage1 and config.generator):
         there = 'stage 1' if config.stage1 else 'stage 2'
         raise ModelError(f'{folder} holds {there} alone; a wrist camera needs both: convert them into one directory.')
-    _, stage1 = load_stage1(str(folder))
-    _, generator, autoencoder = load_stage2(str(folder))
+    half = choose_precision(config, precision, device)
+    _, stage1 = load_stage1(str(folder), device, half)
+    _, generator, autoencoder = load_stage2(str(folder), device, half)
     return WristModel(config, stage1, generator, device, autoencoder)
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 import torch
+from torch import Tensor
 
-from wristworld_ros.geometry import decode_pose, to_homogeneous
+from wristworld_ros.geometry import decode_pose, shift_principal_point, to_homogeneous
 from wristworld_ros.reconstruction import ReconstructionModel
-from wristworld_ros.reconstruction.model import ReconstructionOutput, own_points
+from wristworld_ros.reconstruction.model import own_points
 from wristworld_ros.reconstruction.places import patch_middles, refine_wrist
+from wristworld_ros.streaming.transfer import download, upload
 from wristworld_ros.types import AnchorSet, Camera, Reconstruction
 
 
@@ -30,6 +32,20 @@ def resize_images(images: np.ndarray, hw: tuple[int, int]) -> np.ndarray:
     return np.stack([cv2.resize(image, hw[::-1], interpolation=how) for image in images])
 
 
+@dataclass(frozen=True)
+class Scene:
+    """What stage 1 says of one anchor set, on the model's device; nothing here has waited for it.
+
+    K: float64 [1 + V, 3, 3], pixels, pixel i's centre is i; the wrist camera first. T: float64 [1 + V, 4, 4],
+    camera-from-world. points: float32 [V, H, W, 3]. confidence: float32 [V, H, W]. World and units as `Reconstruction`.
+    """
+
+    K: Tensor
+    T: Tensor
+    points: Tensor
+    confidence: Tensor
+
+
 class Reconstructor:
     """Runs stage 1 on one anchor set at a time (paper section 2: each step by itself).
 
@@ -44,34 +60,54 @@ class Reconstructor:
         self.dense = 'points' if 'points' in model.config.heads else 'depth'
         self.heads = {'camera', 'wrist', self.dense, 'places'} & set(model.config.heads)
 
+    @property
+    def waits(self) -> bool:
+        """Whether `scene` waits for the device: the wrist pose is refined on the host, where its small matrices are
+        quicker."""
+        return 'places' in self.heads
+
+    def resized(self, images: np.ndarray) -> np.ndarray:
+        """Anchor images uint8 [V, H, W, 3] at the size that stage 1 runs at."""
+        return resize_images(images, model_size(images.shape[1:3], self.width, self.patch))
+
     @torch.inference_mode()
-    def __call__(self, anchors: AnchorSet) -> Reconstruction:
-        """The reconstruction in the first anchor's frame; its wrist camera has the size `wrist_hw`."""
-        hw = model_size(anchors.images.shape[1:3], self.width, self.patch)
-        images = resize_images(anchors.images, hw)
-        colors = torch.from_numpy(images).to(next(self.model.parameters()).device)
+    def scene(self, colors: Tensor) -> Scene:
+        """Stage 1 on images uint8 [V, h, w, 3] as `resized` gives them."""
+        hw = (colors.shape[1], colors.shape[2])
         out = self.model((colors.permute(0, 3, 1, 2).float() / 255)[None], heads=self.heads)
         points = (out.world_points if self.dense == 'points' else own_points(out, hw)).float()
-        return Reconstruction(
-            wrist=self._wrist(out, points),
-            anchors=tuple(decode_camera(enc, hw) for enc in out.camera_pose_enc[-1, 0]),
-            points=points[0],
-            confidence=(out.world_points_conf if self.dense == 'points' else out.depth_conf)[0].float(),
-            colors=colors,
+        wrist, anchors = (
+            decode_cameras(out.wrist_pose_enc[-1, 0], self.wrist_hw),
+            decode_cameras(out.camera_pose_enc[-1, 0], hw),
         )
+        K, T = (torch.cat(pair) for pair in zip(wrist, anchors, strict=True))
+        if out.places is not None:
+            T[0] = self._refined(T[0], points, out.places)
+        confidence = out.world_points_conf if self.dense == 'points' else out.depth_conf
+        return Scene(K, T, points[0], confidence[0].float())
 
-    def _wrist(self, out: ReconstructionOutput, points: torch.Tensor) -> Camera:
-        camera = decode_camera(out.wrist_pose_enc[-1, 0, 0], self.wrist_hw)
-        if out.places is None:
-            return camera
-        middles, places = patch_middles(points, self.patch)[0].flatten(0, 1), out.places[0].flatten(0, 1)[:, :3]
-        refined = refine_wrist(torch.from_numpy(camera.T_camera_world), middles.cpu(), places.cpu())
-        return replace(camera, T_camera_world=refined.numpy())
+    def _refined(self, T: Tensor, points: Tensor, places: Tensor) -> Tensor:
+        middles, places = patch_middles(points, self.patch)[0].flatten(0, 1), places[0].flatten(0, 1)[:, :3]
+        return refine_wrist(T.cpu(), middles.cpu(), places.cpu()).to(T)
+
+    def __call__(self, anchors: AnchorSet) -> Reconstruction:
+        """The reconstruction in the first anchor's frame; its wrist camera has the size `wrist_hw`."""
+        colors = upload(self.resized(anchors.images), next(self.model.parameters()).device)
+        scene = self.scene(colors)
+        return self.reconstruction(scene, *download(scene.K, scene.T), colors)
+
+    def reconstruction(self, scene: Scene, K: np.ndarray, T: np.ndarray, colors: Tensor) -> Reconstruction:
+        """A scene whose cameras have come to the host as K and T."""
+        anchor_hw = (colors.shape[1], colors.shape[2])
+        cameras = [
+            Camera(K=k, T_camera_world=t, width=hw[1], height=hw[0])
+            for k, t, hw in zip(K, T, [self.wrist_hw] + [anchor_hw] * (len(K) - 1), strict=True)
+        ]
+        return Reconstruction(cameras[0], tuple(cameras[1:]), scene.points, scene.confidence, colors)
 
 
-def decode_camera(pose_enc: torch.Tensor, image_hw: tuple[int, int]) -> Camera:
-    """A pose encoding [9] as a camera of that size, pixels counted from the first one's centre."""
+def decode_cameras(pose_enc: Tensor, image_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Pose encodings [N, 9] of cameras of one size as K [N, 3, 3], pixels counted from the first one's centre, and
+    T_camera_world [N, 4, 4]; float64."""
     T, K = decode_pose(pose_enc.double(), image_hw)
-    K = K.cpu().numpy()
-    K[:2, 2] -= 0.5  # VGGT counts from the image's edge
-    return Camera(K=K, T_camera_world=to_homogeneous(T).cpu().numpy(), width=image_hw[1], height=image_hw[0])
+    return shift_principal_point(K, -0.5), to_homogeneous(T)  # VGGT counts from the image's edge

@@ -16,16 +16,15 @@ import torch
 from wristworld_ros.generation.sampling import shared_noise
 from wristworld_ros.generation.windows import Window, clip_latents, plan_windows, sample_windows
 from wristworld_ros.settings import WindowSettings, check
-from wristworld_ros.streaming.inputs import NotFiniteError, anchor_features, condition_video, to_pixels
-from wristworld_ros.streaming.model import WristModel
-from wristworld_ros.streaming.virtual_wrist import (
-    BROKEN,
-    blank,
-    empty_condition,
-    is_finite,
-    seen_confidence,
-    with_known_view,
+from wristworld_ros.streaming.inputs import (
+    NotFiniteError,
+    anchor_features,
+    anchor_pictures,
+    condition_video,
+    to_pixels,
 )
+from wristworld_ros.streaming.model import WristModel
+from wristworld_ros.streaming.transfer import download, upload
 from wristworld_ros.types import AnchorSet, Camera, ConditionMap
 
 # Latent frames that are decoded at once.
@@ -90,23 +89,18 @@ def watch(
         latents.append(autoencoder.encode_next(condition_video(gen, autoencoder, waiting)).cpu())
         waiting.clear()
 
-    condition = None
+    eye, condition = model.eye(near or None, wrist_fov), None
     for count, anchor_set in enumerate(anchors, start=1):  # noqa: B007
-        reconstruction = with_known_view(model.reconstruct(anchor_set), wrist_fov)
-        broken = '' if is_finite(reconstruction) else BROKEN
-        if broken:
-            reconstruction = blank(reconstruction)
-            condition = empty_condition(reconstruction)
-        else:
-            condition = model.condition(reconstruction, anchor_set.images, near or None)
-        confidence = seen_confidence(reconstruction)
+        sight = eye(anchor_set)
+        condition = sight.condition
         frames.append(
-            SeenFrame(anchor_set.stamp_ns, reconstruction.wrist, condition.coverage, confidence, broken)
-        )  # fmt: skip
+            SeenFrame(anchor_set.stamp_ns, sight.reconstruction.wrist, sight.coverage, sight.confidence, sight.broken)
+        )
         if config.use_condition:
             encode(condition)
         if config.use_anchor_tokens:
-            features.append(anchor_features(gen, [anchor_set.images]).cpu())
+            pictures = upload(anchor_pictures(gen, [anchor_set.images]), model.device)
+            features.append(anchor_features(gen, pictures).cpu())
         tick()
     if not count:
         raise ValueError('The anchors gave no frames; give videos that can be decoded.')
@@ -192,6 +186,6 @@ def draw(
     left = len(seen)
     for piece in latents.split(DECODED, dim=2):
         with torch.inference_mode():
-            pictures = to_pixels(autoencoder.decode_next(piece.to(model.device)))
+            (pictures,) = download(to_pixels(autoencoder.decode_next(piece.to(model.device))))
         yield from pictures[:left]
         left -= len(pictures[:left])
