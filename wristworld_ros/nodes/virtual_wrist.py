@@ -41,10 +41,7 @@ def load(settings: NodeSettings, say: Callable[[str], object]) -> tuple[Stream, 
     model = load_model(settings.model, settings.device, settings.precision)
     stream = VirtualWrist(model, settings)
     say(f'warming up {settings.model} on {model.device}')
-    blank = np.zeros((len(settings.anchors), 240, 320, 3), np.uint8)
-    for stamp in range(stream.chunk_frames):
-        stream.push(AnchorSet(stamp_ns=stamp, names=tuple(settings.anchors), images=blank))
-    stream.reset()
+    stream.warm_up(tuple(settings.anchors), (240, 320))
     return stream, str(model.device)
 
 

@@ -100,6 +100,11 @@ class WristModel:
         networks = (self.stage1, self.generator)
         return sum(p.numel() for network in networks for p in network.parameters()) < SMALL
 
+    @property
+    def half(self) -> bool:
+        """Whether the big networks are held in half precision."""
+        return self.generator.transformer.patch_embedding.weight.dtype != torch.float32
+
     def eye(self, near: float | None = None, wrist_fov: float = 0.0, graphs: bool = False) -> Eye:
         """Stage 1 and the condition map as one step; near: metres, None for the model's own; others as in `Eye`."""
         cloud = self.config.cloud if near is None else replace(self.config.cloud, near=near)

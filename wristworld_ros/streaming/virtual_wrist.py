@@ -52,6 +52,9 @@ class VirtualWrist:
             torch.set_num_threads(settings.threads or 1)
         if model.device.type == 'cpu':
             keep_freed_memory()
+        elif model.half:
+            # What is float32 beside bfloat16 (stage 1's heads) need not be exact beyond it; tensor cores then do it.
+            torch.set_float32_matmul_precision('high')
         self._eye = model.eye(settings.near or None, settings.wrist_fov, settings.graphs)
         self._stream: ChunkStream = model.stream(
             chunk=settings.chunk,
@@ -69,6 +72,20 @@ class VirtualWrist:
     def chunk_frames(self) -> int:
         """Anchor sets that the next chunk takes altogether; see `ChunkStream.frames`."""
         return self._stream.frames
+
+    def warm_up(self, names: tuple[str, ...], image_hw: tuple[int, int]) -> None:
+        """Push blank anchor sets of that size until nothing is left to be made at a first time, then forget them.
+
+        On a GPU that is one turn of the ring of keys and values after it has filled: each of its states has its graphs.
+        """
+        graphs = self.settings.graphs and self.model.device.type == 'cuda'
+        images = np.zeros((len(names), *image_hw, 3), np.uint8)
+        stamp = 0
+        for _ in range(2 * (self.settings.history + 1) if graphs else 1):
+            for _ in range(self.chunk_frames):
+                self.push(AnchorSet(stamp, names, images))
+                stamp += 1
+        self.reset()
 
     def reset(self) -> None:
         """Forget everything seen so far; settings and weights stay. Call it from the thread that looks."""
