@@ -32,7 +32,11 @@ def test_big_networks_become_half_and_what_must_be_exact_does_not(folder):
     model = load_model(folder, 'cpu', 'bfloat16')
     dtypes = {n: p.dtype for part in (model.stage1, model.generator) for n, p in part.named_parameters()}
     half = {name for name, dtype in dtypes.items() if dtype == BFLOAT16}
-    assert {'aggregator.camera_token', 'transformer.patch_embedding.weight', 'transformer.blocks.0.attn1.to_q.weight'} <= half
+    assert {
+        'aggregator.camera_token',
+        'transformer.patch_embedding.weight',
+        'transformer.blocks.0.attn1.to_q.weight',
+    } <= half
     assert any(name.startswith('anchor_encoder.') for name in half)
     exact = ('wrist_head.', 'point_head.', 'decoder.', 'ext_proj.', 'temporal_embed.', 'text_context')
     for name in half:
