@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument('--out', type=Path, help='Folder for bench.{txt,md,json}. Default: runs/bench-<time>.')
     add_options(
-        parser.add_argument_group('the stream'), StreamSettings, only=('model', 'device', 'threads', 'steps', 'history')
+        parser.add_argument_group('the stream'), StreamSettings, only=('model', 'device', 'decoder', 'threads', 'steps', 'history')
     )
 
 
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     if 'stream' in args.only or 'topics' in args.only:
         from wristworld_ros.streaming import load_model
 
-        model = load_model(settings.model, settings.device)  # so that a missing model is told at once
+        model = load_model(settings.model, settings.device, decoder=settings.decoder)  # so that a missing model is told at once
     if 'condition' in args.only:
         from wristworld_ros.benchmark.condition import compare
 

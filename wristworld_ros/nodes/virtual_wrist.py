@@ -38,7 +38,7 @@ SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FA
 
 def load(settings: NodeSettings, say: Callable[[str], object]) -> tuple[Stream, str]:
     """The stream, warmed up, and the device it runs on."""
-    model = load_model(settings.model, settings.device)
+    model = load_model(settings.model, settings.device, decoder=settings.decoder)
     stream = VirtualWrist(model, settings)
     say(f'warming up {settings.model} on {model.device}')
     blank = np.zeros((len(settings.anchors), 240, 320, 3), np.uint8)
