@@ -84,7 +84,7 @@ def section(result: LightResult, width: int, blocks: int, digest: str, size: int
             '| --- | --- | --- |',
             f'| `{LIGHT_DECODER}` | {size / 1e6:.1f} MB | `{digest}` |',
             '',
-            f'- Sizes: width {width}, {blocks} blocks a level.',
+            f'- Sizes: width {width}, {blocks} block{"s" * (blocks > 1)} a level.',
             f'- Data: {r.data}; {r.clips} clips of {r.frames} frames to train on, {r.held_out} held out, pictures '
             f'{c.hw[1]}x{c.hw[0]}. {r.steps} steps.',
             f'- Operations of a latent frame: full {c.full_operations / 1e9:.3g} G, light {c.light_operations / 1e9:.3g} G, '
