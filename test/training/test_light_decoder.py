@@ -12,12 +12,14 @@ import torch
 from wristworld_ros import cli
 from wristworld_ros.conversion.convert import convert_release
 from wristworld_ros.conversion.settings import ConvertSettings
+from wristworld_ros.doctor.weights import weight_lines
 from wristworld_ros.episodes.format import CameraTrack, write_episode
 from wristworld_ros.generation.light_decoder import LightAutoencoder
 from wristworld_ros.offline.videos import write_video
-from wristworld_ros.settings import StreamSettings
+from wristworld_ros.settings import StreamSettings, WindowSettings
 from wristworld_ros.streaming import ModelError, VirtualWrist, load_model, save_model
 from wristworld_ros.streaming.model import load_autoencoder
+from wristworld_ros.streaming.windowed import draw, watch
 from wristworld_ros.training.light_clips import ClipSettings, Recorded, prepare_clips, split
 from wristworld_ros.training.light_decoder import LightTraining, train_light_decoder
 from wristworld_ros.training.light_install import with_section
@@ -156,7 +158,7 @@ def test_videos_give_clips_too(own, tmp_path):
 
 
 def test_a_model_with_its_light_decoder_streams(trained):
-    folder, _, result = trained
+    folder = trained[0]
     full, light = load_model(str(folder), 'cpu'), load_model(str(folder), 'cpu', decoder='light')
     assert isinstance(light.autoencoder, LightAutoencoder)
     assert light.autoencoder.full.vae.decoder is None, "the full decoder's weights take no memory"
@@ -177,9 +179,28 @@ def test_a_model_with_its_light_decoder_streams(trained):
         save_model(light, folder.parent / 'saved')
 
 
+def test_windows_are_decoded_by_it_too(trained):
+    light = load_model(str(trained[0]), 'cpu', decoder='light')
+    for head in (light.stage1.camera_head, light.stage1.wrist_head):
+        head.pose_branch.fc2.bias[7:] += 1.0
+    pictures = smooth_pictures(3, (60, 80))
+    seen = watch(light, (AnchorSet(i, ('left',), pictures[i][None]) for i in range(7)))
+    drawn = list(draw(light, seen, WindowSettings(steps=1)))
+    assert len(drawn) == 7 and drawn[0].shape == (32, 48, 3)
+
+
+def test_the_doctor_holds_its_weights_against_the_card(own):
+    lines, _ = weight_lines(str(own))
+    (line,) = [line for line in lines if 'light_decoder.safetensors' in line.what]
+    assert 'as its card says' in line.what
+    (own / 'light_decoder.safetensors').unlink()
+    lines, _ = weight_lines(str(own))
+    assert any('light_decoder.safetensors is missing' in line.what for line in lines)
+
+
 def test_a_saved_model_leaves_the_light_decoder_behind(trained, tmp_path):
     save_model(load_model(str(trained[0]), 'cpu'), tmp_path / 'saved')
-    with pytest.raises(ModelError, match='has no light_decoder.safetensors'):
+    with pytest.raises(ModelError, match=r'has no light_decoder\.safetensors'):
         load_model(str(tmp_path / 'saved'), 'cpu', decoder='light')
 
 
@@ -187,14 +208,16 @@ def test_a_saved_model_leaves_the_light_decoder_behind(trained, tmp_path):
 
 
 def test_a_light_decoder_that_is_not_there_is_refused(converted, own):
-    with pytest.raises(ModelError, match=r'no light_decoder.safetensors; make it with `wristworld train light-decoder'):
+    with pytest.raises(
+        ModelError, match=r'no light_decoder\.safetensors; make it with `wristworld train light-decoder'
+    ):
         load_model(str(converted), 'cpu', decoder='light')
     with pytest.raises(ModelError, match=r'sim_tiny has no video autoencoder .* use decoder full'):
         load_model('sim_tiny', 'cpu', decoder='light')
     with pytest.raises(ModelError, match="'lite'; it is full or light"):
         load_model(str(converted), 'cpu', decoder='lite')
     (own / 'light_decoder.safetensors').unlink()
-    with pytest.raises(ModelError, match='light_decoder.safetensors is missing'):
+    with pytest.raises(ModelError, match=r'light_decoder\.safetensors is missing'):
         load_model(str(own), 'cpu', decoder='light')
     config = json.loads((own / 'config.json').read_text())
     (own / 'config.json').write_text(json.dumps(config | {'light_decoder': {'depth': 3}}))
@@ -208,7 +231,7 @@ def test_what_cannot_be_learned_from_is_refused(converted, episodes, trained, tm
         make_light_decoder('sim_tiny', LightData(episodes), out, RUN, 'cpu')
     with pytest.raises(ValueError, match='There are 1 recordings'):
         split([Recorded(episodes)])
-    with pytest.raises(FileNotFoundError, match=r'none.mp4 is not there'):
+    with pytest.raises(FileNotFoundError, match=r'none\.mp4 is not there'):
         make_light_decoder(model, LightData(videos=('none.mp4',)), out, RUN, 'cpu')
     with pytest.raises(ValueError, match='No recording has 21 frames'):
         make_light_decoder(model, LightData(episodes, frames=21), out, RUN, 'cpu')

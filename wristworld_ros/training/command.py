@@ -116,8 +116,10 @@ def _light_decoder(episodes: Path | None, settings: TrainSettings) -> None:
         _train(settings, function, *args[:-1])
 
     folder, result = make_light_decoder(settings.model, data, Path(settings.out), run, settings.device, start)
-    print(f'\n{folder / "light_decoder.safetensors"}: L1 {result.loss["l1"]:.4f} from the full decoder on held-out clips, '
-          f'{result.cost.operations_ratio:.1f} times fewer operations, {result.cost.time_ratio:.1f} times faster.')
+    print(
+        f'\n{folder / "light_decoder.safetensors"}: L1 {result.loss["l1"]:.4f} from the full decoder on held-out clips, '
+        f'{result.cost.operations_ratio:.1f} times fewer operations, {result.cost.time_ratio:.1f} times faster.'
+    )
 
 
 def _package(args: argparse.Namespace, settings: TrainSettings) -> int:

@@ -41,7 +41,9 @@ class TrainSettings:
     condition: bool = setting(True, 'Stage 2: see the condition map; --no-condition is the ablation.')
     anchor_tokens: bool = setting(True, 'Stage 2: see the anchor tokens; --no-anchor-tokens is the ablation.')
     limit: int = setting(0, 'Stage 2, light decoder: use only the first so many episodes; 0 uses all.', low=0)
-    model: str = setting('', 'Light decoder: the model directory whose autoencoder it learns from, and which it is put into.')
+    model: str = setting(
+        '', 'Light decoder: the model directory whose autoencoder it learns from, and which it is put into.'
+    )
     videos: list = setting([], 'Light decoder: video files to learn from, beside the episodes or in their place.')
     width: int = setting(
         64, "Light decoder: channels at half the picture's resolution, twice as many at each coarser level.", low=1
