@@ -40,6 +40,11 @@ class StreamSettings:
     graphs: bool = setting(
         True, 'On a GPU, record what repeats as CUDA graphs, which launch faster; false where memory is short.'
     )
+    decoder: str = setting(
+        'full',
+        "What draws the published autoencoder's latents: its own decoder, or the light one that `wristworld train light-decoder` made for the model.",
+        choices=('full', 'light'),
+    )
     chunk: int = setting(
         1,
         'Frames generated at once; 4 times as many with the published autoencoder, which makes 4 frames of one latent. More is cheaper a frame and later by as many frames.',

@@ -19,7 +19,7 @@ BELOW = {
     'conversion': {'streaming', 'generation', 'reconstruction', 'geometry'},
     'evaluation': {'streaming', 'generation', 'reconstruction', 'geometry', 'episodes'},
     'offline': {'streaming', 'generation', 'reconstruction', 'geometry', 'episodes'},
-    'training': {'evaluation', 'streaming', 'generation', 'reconstruction', 'geometry', 'episodes'},
+    'training': {'offline', 'evaluation', 'streaming', 'generation', 'reconstruction', 'geometry', 'episodes'},
     # Two commands that run the nodes, beside each other.
     'benchmark': {'demo', 'evaluation', 'streaming', 'generation', 'reconstruction', 'geometry', 'episodes'},
     'demo': {'benchmark', 'evaluation', 'streaming', 'generation', 'reconstruction', 'geometry', 'episodes'},

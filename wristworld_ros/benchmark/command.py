@@ -37,7 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument('--out', type=Path, help='Folder for bench.{txt,md,json}. Default: runs/bench-<time>.')
     add_options(
-        parser.add_argument_group('the stream'), StreamSettings, only=('model', 'device', 'threads', 'steps', 'history')
+        parser.add_argument_group('the stream'),
+        StreamSettings,
+        only=('model', 'device', 'decoder', 'threads', 'steps', 'history'),
     )
 
 
@@ -53,9 +55,8 @@ def run(args: argparse.Namespace) -> int:
     if 'stream' in args.only or 'topics' in args.only:
         from wristworld_ros.streaming import load_model
 
-        model = load_model(
-            settings.model, settings.device, settings.precision
-        )  # so that a missing model is told at once
+        # so that a missing model is told at once
+        model = load_model(settings.model, settings.device, settings.precision, settings.decoder)
     if 'condition' in args.only:
         from wristworld_ros.benchmark.condition import compare
 

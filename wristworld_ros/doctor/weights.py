@@ -126,13 +126,18 @@ def _wanted(config) -> dict:
 
     from wristworld_ros.generation import WristGenerator
     from wristworld_ros.generation.autoencoders import autoencoder_from_config
+    from wristworld_ros.generation.light_decoder import light_decoder_for
+    from wristworld_ros.generation.weights import named_tensors
     from wristworld_ros.reconstruction import ReconstructionModel
-    from wristworld_ros.streaming.model import weight_files
+    from wristworld_ros.streaming.model import LIGHT_DECODER, weight_files
 
     with torch.device('meta'):
         generator = WristGenerator.from_config(config.generator)
         autoencoder = autoencoder_from_config(generator.settings.autoencoder)
-        return weight_files(ReconstructionModel.from_config(config.stage1), generator, autoencoder)
+        files = weight_files(ReconstructionModel.from_config(config.stage1), generator, autoencoder)
+        if config.light_decoder:
+            files[LIGHT_DECODER] = named_tensors(light_decoder_for(autoencoder, **config.light_decoder))
+        return files
 
 
 def _check_fit(wanted: dict, stored: dict[str, Stored], source: str) -> None:

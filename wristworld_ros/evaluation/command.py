@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_options(
         stream,
         StreamSettings,
-        only=('model', 'device', 'precision', 'threads', 'chunk', 'history', 'near', 'wrist_fov', 'seed'),
+        only=('model', 'device', 'precision', 'decoder', 'threads', 'chunk', 'history', 'near', 'wrist_fov', 'seed'),
     )
 
 

@@ -125,7 +125,7 @@ def _open(episodes, limit: int) -> list[Episode]:
 
 def _rows(model, settings: StreamSettings, evaluation: EvaluationSettings, ablations: dict) -> list[_Row]:
     def loaded(m):
-        return load_model(m, settings.device, settings.precision) if isinstance(m, str) else m
+        return load_model(m, settings.device, settings.precision, settings.decoder) if isinstance(m, str) else m
 
     try:
         steps = [int(s) for s in evaluation.row_steps.split(',')]

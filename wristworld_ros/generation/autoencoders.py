@@ -107,6 +107,10 @@ class WanAutoencoder(nn.Module):
         """Start new streams, of encoding and of decoding."""
         self._encoder_state = self._decoder_state = None
 
+    def drop_decoder(self) -> None:
+        """Free the decoder's weights, where another decodes (`light_decoder`); `decode` then raises RuntimeError."""
+        self.vae.decoder = self.vae.post_quant_conv = None
+
     # The library keeps what its causal convolutions saw before in lists that it hands to its encoder and decoder, and
     # empties them at the end of a clip. The lists here are this class's own, so that whole clips and streams do not
     # meet. That is the library's private interface; test_autoencoders.py pins it.
@@ -130,6 +134,8 @@ class WanAutoencoder(nn.Module):
         return (mean - self.latents_mean) / self.latents_std, state
 
     def _decode_piece(self, latents: torch.Tensor, state: list | None) -> tuple[torch.Tensor, list]:
+        if self.vae.decoder is None:
+            raise RuntimeError('The decoder of this autoencoder was dropped; load the model with decoder full.')
         first = state is None
         if first:
             state = [None] * self.vae._cached_conv_counts['decoder']

@@ -38,7 +38,7 @@ SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FA
 
 def load(settings: NodeSettings, say: Callable[[str], object]) -> tuple[Stream, str]:
     """The stream, warmed up, and the device it runs on."""
-    model = load_model(settings.model, settings.device, settings.precision)
+    model = load_model(settings.model, settings.device, settings.precision, settings.decoder)
     stream = VirtualWrist(model, settings)
     say(f'warming up {settings.model} on {model.device}')
     stream.warm_up(tuple(settings.anchors), (240, 320))

@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_options(parser.add_argument_group('the windows'), WindowSettings)
     add_options(
         parser.add_argument_group('the model'), StreamSettings,
-        only=('model', 'device', 'precision', 'threads', 'near', 'wrist_fov', 'seed'),
+        only=('model', 'device', 'precision', 'decoder', 'threads', 'near', 'wrist_fov', 'seed'),
     )  # fmt: skip
 
 
@@ -36,7 +36,10 @@ def run(args: argparse.Namespace) -> int:
     folder = args.out or Path('runs') / f'generated-{time.strftime("%Y%m%d-%H%M%S")}'
     # `steps` is an option of the windows here; the stream's own, for chunks, stays at its default.
     stream = StreamSettings(
-        **{k: getattr(args, k) for k in ('model', 'device', 'precision', 'threads', 'near', 'wrist_fov', 'seed')}
+        **{
+            k: getattr(args, k)
+            for k in ('model', 'device', 'precision', 'decoder', 'threads', 'near', 'wrist_fov', 'seed')
+        }
     )
     written = generate(
         args.recording, folder, None, stream, from_options(WindowSettings, args), from_options(GenerateSettings, args)

@@ -47,7 +47,7 @@ def generate(
     recording = open_recording(paths, settings.anchors, settings.frames)
     if stream.threads:
         torch.set_num_threads(stream.threads)
-    model = model or load_model(stream.model, stream.device, stream.precision)
+    model = model or load_model(stream.model, stream.device, stream.precision, stream.decoder)
     window_sizes(model, windows, len(recording.names))  # what cannot be is told before the work, not after
 
     total = recording.frames or None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from wristworld_ros.generation import WristGenerator
-from wristworld_ros.generation.autoencoders import Autoencoder, autoencoder_from_config
+from wristworld_ros.generation.autoencoders import Autoencoder, WanAutoencoder, autoencoder_from_config
+from wristworld_ros.generation.light_decoder import LightAutoencoder, light_decoder_for
 from wristworld_ros.generation.weights import named_tensors
 from wristworld_ros.reconstruction import ReconstructionModel
 from wristworld_ros.streaming.chunks import ChunkStream
@@ -26,6 +27,7 @@ from wristworld_ros.streaming.sight import Eye
 FORMAT = 1
 SMALL = 50_000_000  # parameters
 STAGE1, GENERATOR, AUTOENCODER = 'stage1.safetensors', 'generator.safetensors', 'autoencoder.safetensors'
+LIGHT_DECODER = 'light_decoder.safetensors'
 EMBEDDED = Path(__file__).parent.parent / 'models'
 
 
@@ -41,6 +43,7 @@ class ModelConfig:
     anchor_width: pixels stage 1 runs at. wrist_hw: size of the wrist image. cloud: how points become condition maps.
     noise_share: of the sampler. precision: what the big networks were trained to compute in, float32 or bfloat16. use_condition, use_anchor_tokens: false for models trained without them (the paper's
     ablations). untrained: parts that must be trained before the model can run; empty for models that are ready.
+    light_decoder: width and blocks of the light decoder, empty where there is none.
     """
 
     name: str
@@ -55,6 +58,7 @@ class ModelConfig:
     use_anchor_tokens: bool = True
     licence: str = 'Apache-2.0'
     untrained: tuple[str, ...] = ()
+    light_decoder: dict = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path) -> ModelConfig:
@@ -228,12 +232,56 @@ def load_stage2(
     return config, generator, autoencoder.eval()
 
 
-def load_model(name_or_path: str = 'sim_tiny', device: str = 'auto', precision: str = 'auto') -> WristModel:
+def load_autoencoder(name_or_path: str) -> tuple[ModelConfig, Autoencoder]:
+    """The autoencoder alone, in evaluation mode on the CPU, of any model directory that has a stage 2; errors as in
+    `load_model`."""
+    folder = find_model(name_or_path)
+    config = ModelConfig.read(folder / 'config.json')
+    if not config.generator:
+        raise ModelError(f'{folder} holds no stage 2 and so no autoencoder; convert or train one.')
+    autoencoder = autoencoder_from_config(config.generator['autoencoder'])
+    if tensors := named_tensors(autoencoder):
+        _fill(autoencoder, tensors, folder / AUTOENCODER)
+    return config, autoencoder.eval()
+
+
+def with_light_decoder(
+    folder: Path, config: ModelConfig, autoencoder: Autoencoder, half: torch.dtype = torch.float32, device: str = 'cpu'
+) -> LightAutoencoder:
+    """The autoencoder with the light decoder of its directory in place of its own, whose weights it gives up.
+
+    half: what it is held in. Raises ModelError where there is none.
+    """
+    if not isinstance(autoencoder, WanAutoencoder):
+        raise ModelError(
+            f'{folder} has no video autoencoder (its latents are the pixels themselves), so there is no light decoder of '
+            'it; use decoder full.'
+        )
+    if not config.light_decoder:
+        raise ModelError(
+            f'{folder} has no {LIGHT_DECODER}; make it with `wristworld train light-decoder EPISODES --model {folder}`, or '
+            'use decoder full.'
+        )
+    try:
+        light = light_decoder_for(autoencoder, **config.light_decoder)
+    except (TypeError, ValueError) as e:
+        raise ModelError(f'{folder / "config.json"} does not describe a light decoder ({e}); train it anew.') from None
+    _fill(light, named_tensors(light), folder / LIGHT_DECODER, half, lambda name: True, device)
+    autoencoder.drop_decoder()
+    return LightAutoencoder(autoencoder, light.eval())
+
+
+def load_model(
+    name_or_path: str = 'sim_tiny', device: str = 'auto', precision: str = 'auto', decoder: str = 'full'
+) -> WristModel:
     """Load a model by the name of one that ships with the package or by its directory.
 
-    device, precision: as in `StreamSettings`. Raises ModelError, one sentence, for whatever is missing or does not fit.
+    device, precision, decoder: as in `StreamSettings`. Raises ModelError, one sentence, for whatever is missing or does
+    not fit.
     """
     device = choose_device(device)
+    if decoder not in ('full', 'light'):
+        raise ModelError(f'The decoder is {decoder!r}; it is full or light.')
     folder = find_model(name_or_path)
     config = ModelConfig.read(folder / 'config.json')
     if config.untrained:
@@ -247,14 +295,21 @@ def load_model(name_or_path: str = 'sim_tiny', device: str = 'auto', precision: 
     half = choose_precision(config, precision, device)
     _, stage1 = load_stage1(str(folder), device, half)
     _, generator, autoencoder = load_stage2(str(folder), device, half)
+    if decoder == 'light':
+        autoencoder = with_light_decoder(folder, config, autoencoder, half, device)
     return WristModel(config, stage1, generator, device, autoencoder)
 
 
 def save_model(model: WristModel, folder: Path, half: bool = True) -> dict[str, str]:
-    """Write a model directory; returns the sha256 of each weight file. half: store float16."""
+    """Write a model directory; returns the sha256 of each weight file. half: store float16.
+
+    Without its light decoder, which belongs to the weights of the directory that it was trained in. Raises ValueError for
+    a model that was loaded with the light one, whose own decoder is gone."""
+    if isinstance(model.autoencoder, LightAutoencoder):
+        raise ValueError('A model with its light decoder has no decoder of its own to save; load it with decoder full.')
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    model.config.write(folder / 'config.json')
+    replace(model.config, light_decoder={}).write(folder / 'config.json')
     hashes = {}
     for name, tensors in weight_files(model.stage1, model.generator, model.autoencoder).items():
         dtype = torch.float16 if half else torch.float32

@@ -9,7 +9,7 @@ from wristworld_ros.settings import setting
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """What `wristworld train` asks for; everything else is in the records of `stage1.py` and `stage2.py`."""
+    """What `wristworld train` asks for; everything else is in the records of `stage1.py`, `stage2.py` and `light_decoder.py`."""
 
     out: str = setting(
         'runs/train', 'Folder of the run: checkpoints, log.jsonl, model.pt; a run that was stopped goes on.'
@@ -40,5 +40,13 @@ class TrainSettings:
     )
     condition: bool = setting(True, 'Stage 2: see the condition map; --no-condition is the ablation.')
     anchor_tokens: bool = setting(True, 'Stage 2: see the anchor tokens; --no-anchor-tokens is the ablation.')
-    limit: int = setting(0, 'Stage 2: use only the first so many episodes; 0 uses all.', low=0)
+    limit: int = setting(0, 'Stage 2, light decoder: use only the first so many episodes; 0 uses all.', low=0)
+    model: str = setting(
+        '', 'Light decoder: the model directory whose autoencoder it learns from, and which it is put into.'
+    )
+    videos: list = setting([], 'Light decoder: video files to learn from, beside the episodes or in their place.')
+    width: int = setting(
+        64, "Light decoder: channels at half the picture's resolution, twice as many at each coarser level.", low=1
+    )
+    blocks: int = setting(2, 'Light decoder: residual blocks of each level.', low=1)
     workers: int = setting(2, 'Processes that prepare data.', low=1)
