@@ -120,7 +120,7 @@ def picture_figures(decoder: LightDecoder, clips: list[Path]) -> dict[str, float
     for path in clips:
         clip = read_clip(path)
         video, _ = decoder.eval()(clip['latents'].to(device))
-        light, full = to_pixels(video.clamp(-1, 1)), to_pixels(clip['target'])
+        light, full = (to_pixels(v).cpu().numpy() for v in (video.clamp(-1, 1), clip['target']))
         with np.load(path) as f:
             original = f['original']
         figures['light_full'].append(psnr(light, full))
