@@ -1,0 +1,162 @@
+"""Time and floor of every part of a model, as the stream runs it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from wristworld_ros.benchmark.floor import Rates, Work, count_operations, weight_bytes
+from wristworld_ros.benchmark.shapes import Shapes, anchor_set, cloud_before_wrist
+from wristworld_ros.benchmark.timing import median_ms
+from wristworld_ros.generation import new_cache
+from wristworld_ros.generation.attention import AttentionPlan
+from wristworld_ros.streaming.condition import dense_cloud
+from wristworld_ros.streaming.inputs import anchor_features
+from wristworld_ros.streaming.model import WristModel
+
+_HEADS = {'camera': 'camera_head', 'wrist': 'wrist_head', 'depth': 'depth_head', 'points': 'point_head', 'places': 'place_head'}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Part:
+    """Something to time. run: one call. modules: whose weights it reads. moved: bytes beside them, what goes in and out.
+    frames: wrist frames that a call serves, 0 where that depends on the steps."""
+
+    name: str
+    run: Callable[[], object]
+    modules: tuple[nn.Module, ...]
+    moved: float
+    frames: int
+
+
+def parts_of(model: WristModel, shapes: Shapes) -> list[Part]:
+    """Every part between the anchor images and the wrist images."""
+    return [
+        *(_stage1(model, shapes, views) for views in shapes.views),
+        _condition(model, shapes),
+        *_autoencoder(model, shapes),
+        _anchor_tokens(model, shapes),
+        *_transformer(model, shapes),
+    ]
+
+
+@torch.inference_mode()
+def measure(part: Part, device: torch.device, rates: Rates) -> dict:
+    """One row: median milliseconds, operations and bytes of a call, its floor, what that floor is, and the ratio to it."""
+    work = Work(count_operations(part.run), weight_bytes(part.modules) + part.moved)  # warms up, too
+    ms, floor = median_ms(part.run, device), work.floor_ms(rates)
+    return {
+        'part': part.name, 'frames': part.frames, 'ms': ms, 'floor_ms': floor, 'ratio': ms / floor, 'bound': work.bound(rates),
+        'operations': work.operations, 'bytes': work.moved,
+    }  # fmt: skip
+
+
+def video_frames(model: WristModel, chunk: int) -> int:
+    """Video frames of a chunk in the middle of a stream."""
+    return chunk * model.autoencoder.temporal_stride
+
+
+def latents(model: WristModel, shapes: Shapes, channels: int, frames: int) -> torch.Tensor:
+    """Noise in place of latents: float32 [1, channels, frames, h, w]."""
+    stride = model.autoencoder.spatial_stride
+    height, width = (side // stride for side in shapes.wrist_hw)
+    return torch.randn(1, channels, frames, height, width).to(model.device)
+
+
+def negative_context(model: WristModel) -> torch.Tensor:
+    """A context for the negative half of guidance; the positive text where the model stores no other, which costs the same."""
+    gen = model.generator
+    return gen.context(gen.own_text(negative=gen.settings.text == 'stored'), None)
+
+
+def context_of(model: WristModel, shapes: Shapes, frames: int) -> torch.Tensor:
+    """Text and anchor tokens of so many frames, [1, context_length, text_dim]."""
+    gen = model.generator
+    views = min(shapes.anchors, gen.settings.max_views)
+    weight = gen.temporal_embed.weight
+    features = torch.zeros(1, views, frames, gen.settings.clip_dim, dtype=weight.dtype, device=model.device)
+    return gen.context(None, gen.anchor_tokens(features))
+
+
+def condition_planes_of(model: WristModel) -> int:
+    """Planes of a condition video: 3 for the picture as published."""
+    gen, autoencoder = model.generator, model.autoencoder
+    return 3 * gen.settings.condition_channels // autoencoder.latent_channels
+
+
+def _stage1(model: WristModel, shapes: Shapes, views: int) -> Part:
+    anchors = anchor_set(views, shapes.anchor_hw)
+    out = model.reconstruct(anchors)
+    heads = model._reconstructor.heads
+    modules = (model.stage1.aggregator, *(getattr(model.stage1, _HEADS[name]) for name in sorted(heads)))
+    moved = anchors.images.nbytes + _bytes(out.points, out.confidence)
+    return Part(f'stage 1, {views} view{"s" * (views > 1)}', lambda: model.reconstruct(anchors), modules, moved, 1)
+
+
+def _condition(model: WristModel, shapes: Shapes) -> Part:
+    cloud = cloud_before_wrist(model, shapes)
+    images = cloud.colors.cpu().numpy()
+    points, colors = dense_cloud(cloud.points, cloud.colors, model.config.cloud)
+    made = model.condition(cloud, images)
+    moved = _bytes(points, colors, made.image, made.depth)
+    return Part('condition map', lambda: model.condition(cloud, images), (), moved, 1)
+
+
+def _autoencoder(model: WristModel, shapes: Shapes) -> list[Part]:
+    """The next chunk of a stream that is under way."""
+    frames, hw = video_frames(model, shapes.chunk), shapes.wrist_hw
+    stream = copy.copy(model.autoencoder)  # its own streams, the same weights
+    stream.reset()
+    video = torch.zeros(1, condition_planes_of(model), frames, *hw, device=model.device)
+    z = latents(model, shapes, stream.latent_channels, shapes.chunk)
+    stream.encode_next(video[:, :, :1])
+    stream.decode_next(z[:, :, :1])
+    vae = getattr(stream, 'vae', None)
+    encoder = () if vae is None else (vae.encoder, vae.quant_conv)
+    decoder = () if vae is None else (vae.post_quant_conv, vae.decoder)
+    pictures = 4 * 3 * frames * hw[0] * hw[1]
+    return [
+        Part('VAE encode, a chunk', lambda: stream.encode_next(video), encoder, _bytes(video, z), frames),
+        Part('VAE decode, a chunk', lambda: stream.decode_next(z), decoder, _bytes(z) + pictures, frames),
+    ]
+
+
+def _anchor_tokens(model: WristModel, shapes: Shapes) -> Part:
+    gen, frames = model.generator, video_frames(model, shapes.chunk)
+    images = [anchor_set(shapes.anchors, shapes.anchor_hw).images] * frames
+    modules = (gen.anchor_encoder, gen.ext_proj)
+    moved = sum(image.nbytes for image in images)
+    return Part(
+        'anchor tokens, a chunk', lambda: gen.anchor_tokens(anchor_features(gen, images)), modules, moved, frames
+    )
+
+
+def _transformer(model: WristModel, shapes: Shapes) -> list[Part]:
+    """A step of a chunk whose history is full, without guidance and, in a model that samples with it, with both halves as
+    one batch."""
+    gen, s = model.generator, model.generator.settings
+    z = latents(model, shapes, s.latent_channels, shapes.chunk)
+    condition = latents(model, shapes, s.condition_channels, shapes.chunk)
+    context = context_of(model, shapes, video_frames(model, shapes.chunk))
+    sigma = gen.sigmas(shapes.steps, device=model.device)[0]
+    modules = (gen.transformer,) if gen.decoder is None else (gen.transformer, gen.decoder)
+    parts = []
+    for guided in (False, True) if s.text == 'stored' and s.cfg_scale != 1.0 else (False,):
+        cache = new_cache(gen, tuple(z.shape[-2:]), 2 if guided else 1, shapes.chunk, shapes.history)
+        for _ in range(shapes.history):
+            cache.advance()
+        plan = AttentionPlan(positions=cache.position + torch.arange(cache.chunk_frames, device=z.device), cache=cache)
+        negative = negative_context(model) if guided else None
+        velocity = gen.guided_velocity(condition, context, negative, s.cfg_scale, plan)
+        moved = _bytes(z, z, condition, context) + cache.nbytes
+        name = 'transformer, a guided step (one batch)' if guided else 'transformer, a step'
+        parts.append(Part(name, lambda velocity=velocity: velocity(z, sigma), modules, moved, 0))
+    return parts
+
+
+def _bytes(*tensors: torch.Tensor) -> int:
+    return sum(t.numel() * t.element_size() for t in tensors)
