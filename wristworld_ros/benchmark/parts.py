@@ -18,8 +18,6 @@ from wristworld_ros.streaming.condition import dense_cloud
 from wristworld_ros.streaming.inputs import anchor_features
 from wristworld_ros.streaming.model import WristModel
 
-_HEADS = {'camera': 'camera_head', 'wrist': 'wrist_head', 'depth': 'depth_head', 'points': 'point_head', 'places': 'place_head'}  # fmt: skip
-
 
 @dataclass(frozen=True)
 class Part:
@@ -88,11 +86,22 @@ def condition_planes_of(model: WristModel) -> int:
     return 3 * gen.settings.condition_channels // autoencoder.latent_channels
 
 
+def children_that_run(network: nn.Module, run: Callable[[], object]) -> tuple[nn.Module, ...]:
+    """The direct children of a network that a call goes through; heads that are not asked for are not among them."""
+    seen: list[nn.Module] = []
+    hooks = [child.register_forward_hook(lambda module, *_: seen.append(module)) for child in network.children()]
+    try:
+        run()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return tuple(seen)
+
+
 def _stage1(model: WristModel, shapes: Shapes, views: int) -> Part:
     anchors = anchor_set(views, shapes.anchor_hw)
+    modules = children_that_run(model.stage1, lambda: model.reconstruct(anchors))
     out = model.reconstruct(anchors)
-    heads = model._reconstructor.heads
-    modules = (model.stage1.aggregator, *(getattr(model.stage1, _HEADS[name]) for name in sorted(heads)))
     moved = anchors.images.nbytes + _bytes(out.points, out.confidence)
     return Part(f'stage 1, {views} view{"s" * (views > 1)}', lambda: model.reconstruct(anchors), modules, moved, 1)
 

@@ -19,7 +19,7 @@ TARGETS = (
     ('name', 'target on a GPU', '{}'),
     ('target', 'wanted', '{}'),
     ('measured', 'measured', '{}'),
-    ('verdict', '', '{}'),
+    ('verdict', 'met', '{}'),
 )
 LEGEND = (
     'ms: median of a call. frames: wrist frames that a call serves (a step of the transformer serves a chunk). Floor: the larger '
@@ -36,7 +36,7 @@ def sections(cases: list[dict], targets: list[dict], table: Callable) -> list[st
         found += ['End to end, anchors pushed to frames ready, one after another as fast as it goes:']
         found += [table(*cells(STREAM, case['stream'])), _memory(case)]
         found += [_release_title(case), table(*cells(RELEASE, case['release']['phases'])), _speed_up(case)]
-    verdicts = {None: '-', True: 'met', False: 'missed'}
+    verdicts = {None: '-', True: 'yes', False: 'no'}
     rows = [row | {'verdict': verdicts[row['met']]} for row in targets]
     return [
         *found,

@@ -24,10 +24,19 @@ def once_ms(run: Callable[[], object], device: torch.device) -> float:
 
 def median_ms(run: Callable[[], object], device: torch.device, seconds: float = 1.0) -> float:
     """Median of 3 to 50 calls, as many as fit in `seconds`; call it once before, to warm up."""
+    return statistics.median(_calls_ms(run, device, seconds))
+
+
+def fastest_ms(run: Callable[[], object], device: torch.device, seconds: float = 1.0) -> float:
+    """The fastest of those calls: what the device can do."""
+    return min(_calls_ms(run, device, seconds))
+
+
+def _calls_ms(run: Callable[[], object], device: torch.device, seconds: float) -> list[float]:
     spent = [once_ms(run, device) for _ in range(LEAST_REPEATS)]
     while len(spent) < MOST_REPEATS and sum(spent) < seconds * 1e3:
         spent.append(once_ms(run, device))
-    return statistics.median(spent)
+    return spent
 
 
 def reset_peak(device: torch.device) -> None:
