@@ -1,4 +1,5 @@
 import argparse
+from dataclasses import replace
 
 import pytest
 import torch
@@ -53,6 +54,21 @@ def test_what_would_take_too_long_is_measured_once_and_says_so():
         assert row['measured'] == words
         if not seconds:
             assert row['ms'] == pytest.approx(50 * row['unit_ms'])
+
+
+def test_a_wrist_size_that_the_model_cannot_make_is_told_in_one_sentence():
+    shapes = replace(SHAPES, wrist_hw=(40, 32))
+    with pytest.raises(ValueError, match=r'40x32 does not divide into cells of 16 pixels; give multiples of 16\.'):
+        run_case(tiny_random_model(), StreamSettings(), shapes, frames=1, seconds=0.0, progress=False)
+
+
+def test_a_model_without_anchor_tokens_has_no_such_part():
+    model = tiny_random_model()
+    model.config = replace(model.config, use_anchor_tokens=False)
+    names = [part.name for part in parts_of(model, SHAPES)] + [
+        phase.name for phase in release_way.phases(model, SHAPES)
+    ]
+    assert 'transformer, a step' in names and not any('tokens' in name for name in names)
 
 
 def test_heads_that_are_not_asked_for_do_not_count():

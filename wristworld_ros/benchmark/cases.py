@@ -29,7 +29,14 @@ def run_case(
 
     settings: of the stream; shapes decide over chunk, steps and history. frames: wrist frames of the stream, but one chunk
     for a big model on a CPU. seconds: phases of the release's way that would take longer are measured once and multiplied.
+    Raises ValueError, one sentence, for a wrist size that the model cannot make.
     """
+    cell = model.autoencoder.spatial_stride * model.generator.settings.patch_size[1]
+    if any(side % cell for side in shapes.wrist_hw):
+        height, width = shapes.wrist_hw
+        raise ValueError(
+            f'The wrist size {height}x{width} does not divide into cells of {cell} pixels; give multiples of {cell}.'
+        )
     settings = replace(settings, chunk=shapes.chunk, steps=shapes.steps, history=shapes.history)
     model = resized(model, shapes.wrist_hw)
     VirtualWrist(model, settings)  # sets the threads as a stream does

@@ -32,12 +32,12 @@ class Part:
 
 
 def parts_of(model: WristModel, shapes: Shapes) -> list[Part]:
-    """Every part between the anchor images and the wrist images."""
+    """Every part between the anchor images and the wrist images; a model without anchor tokens has no such part."""
     return [
         *(_stage1(model, shapes, views) for views in shapes.views),
         _condition(model, shapes),
         *_autoencoder(model, shapes),
-        _anchor_tokens(model, shapes),
+        *([_anchor_tokens(model, shapes)] if model.config.use_anchor_tokens else []),
         *_transformer(model, shapes),
     ]
 
@@ -74,6 +74,8 @@ def negative_context(model: WristModel) -> torch.Tensor:
 def context_of(model: WristModel, shapes: Shapes, frames: int) -> torch.Tensor:
     """Text and anchor tokens of so many frames, [1, context_length, text_dim]."""
     gen = model.generator
+    if not model.config.use_anchor_tokens:
+        return gen.context(None, None)
     views = min(shapes.anchors, gen.settings.max_views)
     weight = gen.temporal_embed.weight
     features = torch.zeros(1, views, frames, gen.settings.clip_dim, dtype=weight.dtype, device=model.device)

@@ -60,16 +60,19 @@ def phases(model: WristModel, shapes: Shapes) -> list[Phase]:
     sigma = gen.sigmas(STEPS, device=device)[0]
     stream.encode_next(piece[:, :, :1])
     stream.decode_next(z[:, :, :1])
-    return [
+    found = [
         Phase('stage 1', frames, 'frames', lambda: model.reconstruct(anchors)),
         Phase("condition maps, painter's loop", frames, 'frames', _painter(model, shapes)),
         Phase('VAE encode', count, 'latent frames', lambda: stream.encode_next(piece), lambda: stream.encode(clip)),
-        Phase('anchor tokens', frames, 'frames', lambda: gen.anchor_tokens(anchor_features(gen, [anchors.images]))),
         Phase('transformer, two passes a step', STEPS, 'steps', lambda: velocity(z, sigma)),
-        Phase(
-            'VAE decode', count, 'latent frames', lambda: stream.decode_next(z[:, :, :1]), lambda: stream.decode(z)
-        ),
-    ]  # fmt: skip
+        Phase('VAE decode', count, 'latent frames', lambda: stream.decode_next(z[:, :, :1]), lambda: stream.decode(z)),
+    ]
+    if model.config.use_anchor_tokens:
+        tokens = Phase(
+            'anchor tokens', frames, 'frames', lambda: gen.anchor_tokens(anchor_features(gen, [anchors.images]))
+        )
+        found.insert(3, tokens)
+    return found
 
 
 @torch.inference_mode()
