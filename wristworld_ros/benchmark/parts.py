@@ -53,6 +53,12 @@ def measure(part: Part, device: torch.device, rates: Rates) -> dict:
     }  # fmt: skip
 
 
+def is_guided(model: WristModel) -> bool:
+    """Whether the stream samples this model with guidance."""
+    s = model.generator.settings
+    return s.text == 'stored' and s.cfg_scale != 1.0
+
+
 def video_frames(model: WristModel, chunk: int) -> int:
     """Video frames of a chunk in the middle of a stream."""
     return chunk * model.autoencoder.temporal_stride
@@ -156,7 +162,7 @@ def _transformer(model: WristModel, shapes: Shapes) -> list[Part]:
     sigma = gen.sigmas(shapes.steps, device=model.device)[0]
     modules = (gen.transformer,) if gen.decoder is None else (gen.transformer, gen.decoder)
     parts = []
-    for guided in (False, True) if s.text == 'stored' and s.cfg_scale != 1.0 else (False,):
+    for guided in (False, True) if is_guided(model) else (False,):
         cache = new_cache(gen, tuple(z.shape[-2:]), 2 if guided else 1, shapes.chunk, shapes.history)
         for _ in range(shapes.history):
             cache.advance()
