@@ -34,8 +34,6 @@ def sections(results: dict, table: Callable) -> list[str]:
             f"Condition map of {c['points']:,} points at {c['height']}x{c['width']}: splat {c['splat_ms']:.1f} ms, painter's loop "
             f'{c["painter_ms"]:.0f} ms, {c["ratio"]:.0f} times faster; {c["pixels_that_differ"]} pixels differ.'
         )
-    if cases := results.get('parts'):
-        parts += parts_report.sections(cases, results['targets'], table)
     if rows := results.get('stream'):
         parts += [
             'Stream without ROS, 320x240 anchors, one after another as fast as it goes:',
@@ -46,6 +44,8 @@ def sections(results: dict, table: Callable) -> list[str]:
             'Over ROS 2 topics, two 320x240 anchors; ms are from the stamp to publishing:',
             table(*cells(TOPICS, rows)),
         ]
+    if cases := results.get('parts'):
+        parts += parts_report.sections(cases, results['targets'], table)
     return parts
 
 
