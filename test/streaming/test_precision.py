@@ -73,7 +73,7 @@ def test_a_model_without_values_takes_those_of_the_file_and_keeps_its_buffers():
     assert module.same is not None and torch.equal(module.same, module[0].weight)
     assert module[0].bias.dtype == BFLOAT16 and module[0].weight.dtype == torch.float32
     assert torch.equal(module[0].weight, wanted[0].weight) and module[0].weight.requires_grad
-    with pytest.raises(ValueError, match='a file: key 0[.]weight has shape'):
+    with pytest.raises(ValueError, match=r'a file: key 0\.weight has shape'):
         place(module, named, weights | {'0.weight': torch.zeros(1)}, 'a file')
 
 

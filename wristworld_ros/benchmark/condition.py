@@ -12,19 +12,21 @@ from wristworld_ros.geometry import condition_map, paint_condition_map
 SIZE = (294, 518)  # height, width; two views of it are 304,584 points
 
 
-def scene(seed: int = 0) -> dict[str, np.ndarray]:
-    """Two views' worth of a bumpy coloured surface before a camera: points float32 [N, 3], colors, K, T_camera_world."""
+def scene(seed: int = 0, hw: tuple[int, int] = SIZE, count: int = 2) -> dict[str, np.ndarray]:
+    """`count` views' worth of a bumpy coloured surface before a camera of hw pixels: points float32 [N, 3], colors, K,
+    T_camera_world."""
     rng = np.random.default_rng(seed)
-    height, width = SIZE
+    height, width = hw
+    scale = width / SIZE[1]
     rows, columns = np.mgrid[:height, :width].astype(np.float64)
     views = []
-    for shift in (0.0, 7.3):
-        depth = 0.6 + 0.15 * np.sin((columns + shift) / 37) * np.cos(rows / 23) + rng.normal(0, 0.004, SIZE)
-        x, y = (columns - width / 2 + shift) / 400 * depth, (rows - height / 2) / 400 * depth
+    for shift in 7.3 * np.arange(count):
+        depth = 0.6 + 0.15 * np.sin((columns + shift) / 37) * np.cos(rows / 23) + rng.normal(0, 0.004, hw)
+        x, y = (columns - width / 2 + shift) / (400 * scale) * depth, (rows - height / 2) / (400 * scale) * depth
         views.append(np.stack([x, y, depth], -1).reshape(-1, 3))
     points = np.concatenate(views).astype(np.float32)
     colors = rng.integers(0, 256, (len(points), 3), dtype=np.uint8)
-    K = np.array([[420.0, 0, width / 2], [0, 420.0, height / 2], [0, 0, 1]])
+    K = np.array([[420.0 * scale, 0, width / 2], [0, 420.0 * scale, height / 2], [0, 0, 1]])
     T = np.eye(4)
     T[:3, 3] = 0.03, -0.02, 0.05
     return {'points': points, 'colors': colors, 'K': K, 'T': T}

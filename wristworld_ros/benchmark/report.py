@@ -6,6 +6,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+from wristworld_ros.benchmark import parts_report
+from wristworld_ros.benchmark.parts_report import cells
 from wristworld_ros.evaluation.table import aligned, markdown
 
 STREAM = (
@@ -35,13 +37,15 @@ def sections(results: dict, table: Callable) -> list[str]:
     if rows := results.get('stream'):
         parts += [
             'Stream without ROS, 320x240 anchors, one after another as fast as it goes:',
-            table(*_cells(STREAM, rows)),
+            table(*cells(STREAM, rows)),
         ]
     if rows := results.get('topics'):
         parts += [
             'Over ROS 2 topics, two 320x240 anchors; ms are from the stamp to publishing:',
-            table(*_cells(TOPICS, rows)),
+            table(*cells(TOPICS, rows)),
         ]
+    if cases := results.get('parts'):
+        parts += parts_report.sections(cases, results['targets'], table)
     return parts
 
 
@@ -53,7 +57,3 @@ def write(results: dict, folder: Path) -> str:
     (folder / 'bench.md').write_text('\n\n'.join(sections(results, markdown)) + '\n')
     (folder / 'bench.json').write_text(json.dumps(results, indent=1) + '\n')
     return text
-
-
-def _cells(columns, rows: list[dict]) -> tuple[list[str], list[list[str]]]:
-    return [title for _, title, _ in columns], [[form.format(row[key]) for key, _, form in columns] for row in rows]

@@ -28,15 +28,24 @@ def pictures(frame: int, views: int, height: int = 240, width: int = 320) -> np.
 
 
 def run_stream(
-    model: WristModel, settings: StreamSettings, views: int, chunk: int, frames: int = 60
+    model: WristModel,
+    settings: StreamSettings,
+    views: int,
+    chunk: int,
+    frames: int = 60,
+    anchor_hw: tuple[int, int] = (240, 320),
+    warm_chunks: int | None = None,
 ) -> dict[str, float]:
-    """Push `frames` anchor sets of `views` 320x240 images through a stream; its figures.
+    """Push `frames` anchor sets of `views` images through a stream, in whole chunks, at least one; its figures.
+
+    anchor_hw: pixels. warm_chunks: chunks before the measurement; None for as many as fill the ring of keys and
+    values and turn it once, after which all CUDA graphs are recorded.
 
     latency: from the push of a frame's anchors to the moment it was ready, with pushes one after another; a camera at a
     fixed rate adds the wait for its chunk. stage1, condition, generation: milliseconds a frame.
     """
     wrist = VirtualWrist(model, replace(settings, chunk=chunk))
-    sets = [AnchorSet(0, tuple(f'view{v}' for v in range(views)), pictures(i, views)) for i in range(8)]
+    sets = [AnchorSet(0, tuple(f'view{v}' for v in range(views)), pictures(i, views, *anchor_hw)) for i in range(8)]
     stamp = 0
 
     def push():
@@ -44,7 +53,7 @@ def run_stream(
         stamp += 1
         return wrist.push(replace(sets[stamp % len(sets)], stamp_ns=stamp))
 
-    for _ in range(settings.history + 1):  # warm up until the ring of keys and values is full
+    for _ in range(2 * (settings.history + 1) if warm_chunks is None else warm_chunks):
         for _ in range(wrist.chunk_frames):
             push()
     start_mib, latencies = resident_mib(), []

@@ -109,11 +109,14 @@ class WristModel:
         """Whether the big networks are held in half precision."""
         return self.generator.transformer.patch_embedding.weight.dtype != torch.float32
 
+    def reconstructor(self) -> Reconstructor:
+        """Stage 1 alone as a step."""
+        return Reconstructor(self.stage1, self.config.anchor_width, self.config.wrist_hw)
+
     def eye(self, near: float | None = None, wrist_fov: float = 0.0, graphs: bool = False) -> Eye:
         """Stage 1 and the condition map as one step; near: metres, None for the model's own; others as in `Eye`."""
         cloud = self.config.cloud if near is None else replace(self.config.cloud, near=near)
-        reconstructor = Reconstructor(self.stage1, self.config.anchor_width, self.config.wrist_hw)
-        return Eye(reconstructor, cloud, wrist_fov, graphs)
+        return Eye(self.reconstructor(), cloud, wrist_fov, graphs)
 
     def stream(self, chunk: int, steps: int, history: int, seed: int = 0, graphs: bool = False) -> ChunkStream:
         """A new wrist video of this model."""

@@ -39,14 +39,16 @@ class Eye:
 
     cloud: how points become a condition map. wrist_fov: vertical field of view of the wrist camera, degrees, in place of
     the predicted one; 0 leaves it. graphs: replay both steps as CUDA graphs where the device and the model allow.
+    Its two steps, tensors in and out: `stage1` of images uint8 [V, h, w, 3] as `Reconstructor.resized` gives them, and
+    `condition` of what stage 1 gives and images uint8 [V, H, W, 3].
     """
 
     def __init__(self, reconstructor: Reconstructor, cloud: CloudSettings, wrist_fov: float, graphs: bool):
         self._reconstructor, self._cloud, self._fov = reconstructor, cloud, wrist_fov
         self._device = next(reconstructor.model.parameters()).device
         graphs = graphs and self._device.type == 'cuda'
-        self._stage1 = Replayed(self._scene, graphs and not reconstructor.waits)
-        self._paint = Replayed(self._condition, graphs)
+        self.stage1 = Replayed(self._scene, graphs and not reconstructor.waits)
+        self.condition = Replayed(self._condition, graphs)
 
     @torch.inference_mode()
     def __call__(self, anchors: AnchorSet) -> Sight:
@@ -54,9 +56,9 @@ class Eye:
         marks = Marks(self._device)
         images = upload(anchors.images, self._device)
         colors = upload(self._reconstructor.resized(anchors.images), self._device)
-        scene = Scene(*self._stage1(colors))
+        scene = Scene(*self.stage1(colors))
         marks.mark()
-        image, depth, facts = self._paint(scene.K, scene.T, scene.points, scene.confidence, images)
+        image, depth, facts = self.condition(scene.K, scene.T, scene.points, scene.confidence, images)
         marks.mark()
         K, T, (coverage, confidence, finite) = download(scene.K, scene.T, facts)
         reconstruction, condition = self._reconstructor.reconstruction(scene, K, T, colors), ConditionMap(image, depth)
