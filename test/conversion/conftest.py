@@ -8,6 +8,7 @@ every dimension shrunk.
 import ast
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+from wristworld_ros.conversion.convert import convert_release
+from wristworld_ros.conversion.settings import ConvertSettings
 
 DATA = Path(__file__).parents[1] / 'data'
 VIDEO, STAGE1 = 'VideoModel/video_dit_lora.safetensors', 'VGGT/checkpoint.pt'
@@ -107,3 +111,26 @@ def numbers():
 def keys():
     """Names and shapes of a published checkpoint."""
     return published_keys
+
+
+@pytest.fixture(scope='session')
+def settings():
+    """Settings of a conversion of the miniature: (release, out, changes)."""
+
+    def make(release, out, **changes):
+        tiny = ConvertSettings(
+            out=str(out), sizes=str(release / 'sizes.json'), wrist_width=48, wrist_height=32, anchor_width=56
+        )
+        return replace(tiny, **changes)
+
+    return make
+
+
+@pytest.fixture(scope='session')
+def convert(settings):
+    """Convert a release: (release, out, changes of the settings) -> the model directory."""
+
+    def run(release, out, **changes):
+        return convert_release([release], settings(release, out, **changes), progress=False)
+
+    return run

@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import shutil
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,9 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from wristworld_ros import cli
-from wristworld_ros.conversion import convert as module
 from wristworld_ros.conversion.convert import convert_release
-from wristworld_ros.conversion.settings import ConvertSettings
 from wristworld_ros.generation.release import text_encoder_from_release
 from wristworld_ros.settings import StreamSettings
 from wristworld_ros.streaming import ModelError, VirtualWrist, load_model, load_stage1, load_stage2, save_model
@@ -26,19 +23,8 @@ CLIP = 'BaseModel/models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth'
 TEXT, TOKENIZER = 'BaseModel/models_t5_umt5-xxl-enc-bf16.pth', 'google/umt5-xxl'
 
 
-def settings(release, out, **changes):
-    tiny = ConvertSettings(
-        out=str(out), sizes=str(release / 'sizes.json'), wrist_width=48, wrist_height=32, anchor_width=56
-    )
-    return replace(tiny, **changes)
-
-
-def convert(release, out, **changes):
-    return convert_release([release], settings(release, out, **changes), progress=False)
-
-
 @pytest.fixture(scope='module')
-def converted(release, tmp_path_factory):
+def converted(release, tmp_path_factory, convert):
     return convert(release, tmp_path_factory.mktemp('out') / 'mini')
 
 
@@ -194,7 +180,7 @@ def plain_wan(release, folder):
     return folder
 
 
-def test_stage1_alone_needs_stage1s_file_alone(release, tmp_path):
+def test_stage1_alone_needs_stage1s_file_alone(release, tmp_path, settings):
     (tmp_path / 'VGGT').mkdir()
     shutil.copy(release / STAGE1, tmp_path / 'VGGT')
     out = convert_release([tmp_path], settings(release, tmp_path / 'out', parts='stage1'), progress=False)
@@ -207,21 +193,23 @@ def test_stage1_alone_needs_stage1s_file_alone(release, tmp_path):
         load_stage2(str(out))
 
 
-def test_stage2_alone_needs_no_stage1(own_release, tmp_path):
+def test_stage2_alone_needs_no_stage1(own_release, tmp_path, convert):
     (own_release / STAGE1).unlink()
     out = convert(own_release, tmp_path / 'out', parts='stage2')
     _, generator, autoencoder = load_stage2(str(out))
     assert generator.own_text().shape == (1, 40, 32) and autoencoder.temporal_stride == 4
 
 
-def test_unwanted_heads_are_left_out(release, tmp_path):
+def test_unwanted_heads_are_left_out(release, tmp_path, convert):
     out = convert(release, tmp_path / 'out', parts='stage1', heads=['camera', 'wrist', 'points'])
     names = {name.split('.')[0] for name in load_file(out / 'stage1.safetensors')}
     assert names == {'aggregator', 'camera_head', 'wrist_head', 'point_head'}
     load_stage1(str(out))
 
 
-def test_plain_vggt_and_wan_become_a_start_for_training_that_does_not_pretend_to_run(release, tmp_path, numbers):
+def test_plain_vggt_and_wan_become_a_start_for_training_that_does_not_pretend_to_run(
+    release, tmp_path, numbers, settings
+):
     vggt, wan = plain_vggt(release, tmp_path / 'vggt'), plain_wan(release, tmp_path / 'wan')
     out = convert_release([vggt, wan], settings(release, tmp_path / 'out'), progress=False)
     with pytest.raises(ModelError, match='never trained: the wrist head'):
@@ -255,229 +243,6 @@ def test_the_card_names_every_file_with_its_licence_and_hash(release, converted)
         (line,) = [line for line in lines if f'`{name}`' in line]
         assert hashlib.sha256((converted / name).read_bytes()).hexdigest() in line
     assert str(release) not in '\n'.join(lines), 'a card travels; paths of a machine do not'
-
-
-# Bad files
-
-
-class Runs:
-    """What a malicious checkpoint does when it is unpickled: here it makes a folder beside itself."""
-
-    def __init__(self, beside):
-        self.mark = str(beside.with_name('ran'))
-
-    def __reduce__(self):
-        return os.mkdir, (self.mark,)
-
-
-def edit(path, change):
-    tensors = load_file(path) if path.suffix == '.safetensors' else torch.load(path, weights_only=True)
-    save = save_file if path.suffix == '.safetensors' else torch.save
-    tensors = tensors.get('model', tensors)
-    change(tensors)
-    save(tensors, path)
-
-
-def cut(path):
-    path.write_bytes(path.read_bytes()[:-2000])
-
-
-def without(key):
-    return lambda path: edit(path, lambda tensors: tensors.pop(key))
-
-
-def reshaped(key):
-    return lambda path: edit(path, lambda tensors: tensors.update({key: torch.zeros(3, 5)}))
-
-
-def added(key):
-    return lambda path: edit(path, lambda tensors: tensors.update({key: torch.zeros(3, 5)}))
-
-
-BAD = [
-    (STAGE1, cut, 'checkpoint.pt cannot be read as a torch file'),
-    (VIDEO, cut, 'video_dit_lora.safetensors cannot be read as safetensors'),
-    (TEXT, cut, 'bf16.pth cannot be read as a torch file'),
-    (VAE, lambda p: p.write_bytes(b''), 'Wan2.1_VAE.pth cannot be read as a torch file'),
-    (CLIP, lambda p: p.write_bytes(b'version https://git-lfs.github.com/spec/v1\noid x'), 'pointer of Git LFS'),
-    (STAGE1, lambda p: torch.save({'model': Runs(p)}, p), 'holds more than tensors'),
-    (STAGE1, without('aggregator.camera_token'), 'checkpoint.pt: key aggregator.camera_token is missing'),
-    (STAGE1, without('wrist_head.token_query'), 'checkpoint.pt: key wrist_head.token_query is missing (wanted shape [1, 1, 64])'),
-    (STAGE1, reshaped('aggregator.register_token'), 'register_token has shape [3, 5], wanted [1, 2, 4, 32]'),
-    (STAGE1, added('adapter.weight'), 'checkpoint.pt: key adapter.weight (shape [3, 5]) is not part'),
-    (VIDEO, without('ext_proj.3.bias'), 'video_dit_lora.safetensors: key ext_proj.3.bias is missing (wanted shape [32])'),
-    (VIDEO, reshaped('denoising_model.blocks.1.ffn.0.weight'), 'ffn.0.weight has shape [3, 5], wanted [64, 48]'),
-    (VIDEO, reshaped('denoising_model.patch_embedding.weight'), 'patch_embedding.weight has shape [3, 5], wanted 5'),
-    (VAE, reshaped('decoder.head.2.weight'), 'Wan2.1_VAE.pth: key decoder.head.2.weight has shape [3, 5], wanted'),
-    (VAE, without('encoder.conv1.bias'), 'Wan2.1_VAE.pth: key'),
-    (CLIP, reshaped('visual.transformer.1.attn.to_qkv.weight'), 'to_qkv.weight has shape [3, 5], wanted [96, 32]'),
-    (CLIP, without('visual.cls_embedding'), 'vit-huge-14.pth: key visual.cls_embedding is missing'),
-    (TEXT, without('blocks.1.ffn.fc2.weight'), 'bf16.pth: key blocks.1.ffn.fc2.weight is missing (wanted shape [32, 48])'),
-    (TEXT, lambda p: edit(p, lambda t: t.update({'token_embedding.weight': t['token_embedding.weight'][:20]})), 'has 20'),
-    (f'{TOKENIZER}/tokenizer.json', lambda p: p.unlink(), 'umt5-xxl holds no tokenizer'),
-    (f'{TOKENIZER}/tokenizer.json', lambda p: p.write_text('{'), 'umt5-xxl cannot be read as a tokenizer'),
-    *((name, lambda p: p.rename(p.with_name('renamed')), f'{name} (') for name in (STAGE1, VIDEO, VAE, CLIP, TEXT)),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(('name', 'spoil', 'said'), BAD, ids=[f'{i}-{bad[2][:40]}' for i, bad in enumerate(BAD)])
-def test_a_bad_file_is_one_sentence_and_leaves_nothing(own_release, tmp_path, name, spoil, said, capsys):
-    spoil(own_release / name)
-    out = tmp_path / 'out'
-    status = cli.main(
-        [
-            'convert',
-            str(own_release),
-            '--out',
-            str(out),
-            '--sizes',
-            str(own_release / 'sizes.json'),
-            '--wrist-width',
-            '48',
-        ]
-    )
-    error = [line for line in capsys.readouterr().err.splitlines() if line.startswith('wristworld convert: ')]
-    assert status == 2 and len(error) == 1 and said in error[0]
-    assert os.listdir(tmp_path) == ['release']
-
-
-def test_code_in_a_checkpoint_does_not_run(own_release, tmp_path):
-    path = own_release / STAGE1
-    torch.save({'model': Runs(path)}, path)
-    with pytest.raises(ModelError, match='could run code'):
-        convert(own_release, tmp_path / 'out')
-    assert not (path.parent / 'ran').exists()
-    torch.load(path, weights_only=False)
-    assert (path.parent / 'ran').exists(), 'the trap itself works'
-
-
-def test_a_number_of_heads_that_shapes_do_not_tell_is_asked_for(release, tmp_path):
-    for section in ('generator', 'anchor_encoder'):
-        told = json.loads((release / 'sizes.json').read_text())
-        del told[section]['num_heads']
-        (tmp_path / 'sizes.json').write_text(json.dumps(told))
-        with pytest.raises(ModelError, match=f'say num_heads under {section}'):
-            convert(release, tmp_path / 'out', sizes=str(tmp_path / 'sizes.json'))
-
-
-def test_files_of_two_models_do_not_go_together(own_release, tmp_path, numbers):
-    edit(own_release / VIDEO, lambda t: t.update({'ext_proj.0.weight': torch.zeros(24, 16)}))
-    with pytest.raises(ModelError, match=r'visual\.cls_embedding has 32 channels, wanted 16 \(ext_proj'):
-        convert(own_release, tmp_path / 'out')
-
-
-def test_a_number_that_is_not_finite_is_named(own_release, tmp_path):
-    edit(own_release / VIDEO, lambda t: t['denoising_model.blocks.0.modulation'].fill_(1e30))
-    with pytest.raises(ValueError, match=r'blocks\.0\.modulation is not finite as torch\.float16'):
-        convert(own_release, tmp_path / 'out', dtype='float16')
-    assert not (tmp_path / 'out').exists()
-
-
-@pytest.mark.parametrize('option', ['--stage1', '--clip'])
-def test_a_file_of_another_name_is_taken_when_it_is_given(own_release, tmp_path, option):
-    name = {'--stage1': STAGE1, '--clip': CLIP}[option]
-    other = (own_release / name).rename(tmp_path / 'mine.pth')
-    arguments = ['--sizes', str(own_release / 'sizes.json'), '--wrist-height', '32', option, str(other)]
-    assert cli.main(['convert', str(own_release), '--out', str(tmp_path / 'out'), *arguments]) == 0
-    assert (tmp_path / 'out' / 'generator.safetensors').exists()
-
-
-# All or nothing
-
-
-def test_an_existing_target_is_kept_unless_forced_and_then_wholly_replaced(release, tmp_path):
-    out = convert(release, tmp_path / 'out', parts='stage1')
-    before = {p.name: p.read_bytes() for p in out.iterdir()}
-    with pytest.raises(ModelError, match='--force'):
-        convert(release, out)
-    assert before == {p.name: p.read_bytes() for p in out.iterdir()}
-    (out / 'left over').write_text('of the old model')
-    convert(release, out, force=True)
-    assert sorted(os.listdir(out)) == [
-        'README.md', 'autoencoder.safetensors', 'config.json', 'generator.safetensors', 'stage1.safetensors'
-    ]  # fmt: skip
-    assert os.listdir(tmp_path) == ['out']
-
-
-def test_force_replaces_no_directory_that_is_not_a_model(release, tmp_path):
-    precious = tmp_path / 'home' / 'thesis.txt'
-    precious.parent.mkdir()
-    precious.write_text('everything')
-    with pytest.raises(ModelError, match='no model directory'):
-        convert(release, precious.parent, force=True)
-    assert precious.read_text() == 'everything'
-
-
-def test_a_target_that_holds_the_sources_is_refused(own_release):
-    (own_release / 'config.json').write_text('{}')
-    with pytest.raises(ModelError, match='would replace'):
-        convert(own_release, own_release, force=True)
-    assert (own_release / STAGE1).exists()
-
-
-@pytest.mark.parametrize('error', [OSError('No space left on device'), KeyboardInterrupt()])
-@pytest.mark.parametrize('force', [False, True])
-def test_an_end_in_the_middle_leaves_the_target_as_it_was(release, tmp_path, monkeypatch, error, force):
-    out, real = tmp_path / 'out', module.write_tensors
-    if force:
-        convert(release, out, parts='stage1')
-    before = {p.name: p.read_bytes() for p in out.iterdir()} if force else None
-
-    def dies(path, *args):
-        if path.name == 'generator.safetensors':
-            path.write_bytes(b'half of it')
-            raise error
-        return real(path, *args)
-
-    monkeypatch.setattr(module, 'write_tensors', dies)
-    with pytest.raises(type(error)):
-        convert(release, out, force=force)
-    assert os.listdir(tmp_path) == (['out'] if force else [])
-    if force:
-        assert before == {p.name: p.read_bytes() for p in out.iterdir()}
-
-
-def test_what_a_killed_run_left_is_cleared_by_the_next(release, tmp_path):
-    """A child process dies while it writes, without any of Python's cleaning up."""
-
-    def killed(path, *args):
-        path.write_bytes(b'half of it')
-        os._exit(9)
-
-    pid = os.fork()
-    if pid == 0:
-        try:
-            module.write_tensors = killed
-            convert(release, tmp_path / 'out', parts='stage1')
-        finally:
-            os._exit(1)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
-    (left,) = os.listdir(tmp_path)
-    assert left != 'out' and os.listdir(tmp_path / left) == ['stage1.safetensors']
-    out = convert(release, tmp_path / 'out', parts='stage1')
-    assert os.listdir(tmp_path) == ['out']
-    load_stage1(str(out))
-
-
-def test_a_run_killed_while_it_swaps_directories_gives_the_old_model_back(release, tmp_path):
-    out = convert(release, tmp_path / 'out', parts='stage1')
-    out.rename(tmp_path / '.out.replaced')
-    with pytest.raises(ModelError, match='there already'):
-        convert(release, out, parts='stage1')
-    load_stage1(str(out))
-
-
-def test_two_runs_do_not_write_one_target(release, tmp_path, monkeypatch):
-    real = module.write_tensors
-
-    def second(*args):
-        monkeypatch.setattr(module, 'write_tensors', real)
-        with pytest.raises(ModelError, match='another conversion'):
-            convert(release, tmp_path / 'out', parts='stage1')
-        return real(*args)
-
-    monkeypatch.setattr(module, 'write_tensors', second)
-    load_stage1(str(convert(release, tmp_path / 'out', parts='stage1')))
 
 
 def test_the_command_says_where_the_model_lies_and_its_licences(release, tmp_path, capsys):
