@@ -52,6 +52,12 @@ class StreamSettings:
         high=16,
     )
     steps: int = setting(1, 'Sampling steps a chunk. 1 is fastest and smoothest, 4 is sharpest.', low=1, high=50)
+    guidance: float = setting(
+        1.0,
+        "Scale of the guidance against the model's negative prompt: 1 none, 0 the model's own (5 as published). It doubles the work of a step.",
+        low=0.0,
+        high=30.0,
+    )
     history: int = setting(
         4, 'Chunks of generated video that the next one sees (the size of the key/value ring).', low=0, high=64
     )

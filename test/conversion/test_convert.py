@@ -148,17 +148,21 @@ def test_two_streams_of_a_model_do_not_meet_in_its_autoencoder(looking):
     assert all(np.array_equal(a.image, b.image) for a, b in zip(alone, together, strict=True))
 
 
-@pytest.mark.parametrize('part', ['text_context', 'negative_text_context'])
-def test_prompt_and_negative_prompt_both_steer_the_stream(looking, part):
-    (before,) = VirtualWrist(looking, StreamSettings()).push(anchor_set(0))
+@pytest.mark.parametrize(
+    ('part', 'guidance', 'steers'),
+    [('text_context', 1.0, True), ('negative_text_context', 0.0, True), ('negative_text_context', 1.0, False)],
+)
+def test_the_prompt_steers_the_stream_and_the_negative_one_does_under_guidance(looking, part, guidance, steers):
+    settings = StreamSettings(guidance=guidance)
+    (before,) = VirtualWrist(looking, settings).push(anchor_set(0))
     tensor = getattr(looking.generator, part)
     kept = tensor.clone()
     try:
         tensor.add_(torch.randn(tensor.shape, generator=torch.Generator().manual_seed(0)))
-        (after,) = VirtualWrist(looking, StreamSettings()).push(anchor_set(0))
+        (after,) = VirtualWrist(looking, settings).push(anchor_set(0))
     finally:
         tensor.copy_(kept)
-    assert not np.array_equal(before.image, after.image)
+    assert np.array_equal(before.image, after.image) != steers
 
 
 # Parts, and plain VGGT and Wan

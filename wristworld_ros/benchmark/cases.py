@@ -79,17 +79,17 @@ def _parts(model: WristModel, shapes: Shapes, rates: Rates, bar: tqdm) -> list[d
 
 
 def _streams(model: WristModel, settings: StreamSettings, shapes: Shapes, frames: int, bar: tqdm) -> list[dict]:
-    """The stream as the model is configured, and without guidance where that is with it."""
-    ways = {'without guidance': model}
+    """The stream without guidance, and with it where the model can."""
+    ways = {'without guidance': replace(settings, guidance=1.0)}
     if parts.is_guided(model):
-        ways = {'guided, one batch': model, 'without guidance': resized(model, shapes.wrist_hw, guided=False)}
+        ways['guided, one batch'] = replace(settings, guidance=0.0)
     amount = {'frames': frames}
     if model.device.type == 'cpu' and _parameters(model) >= BIG:
         amount = {'frames': 1, 'warm_chunks': 1}
     rows = []
-    for way, streamed in ways.items():
+    for way, stream in ways.items():
         bar.set_postfix_str(f'stream, {way}')
-        figures = run_stream(streamed, settings, shapes.anchors, shapes.chunk, anchor_hw=shapes.anchor_hw, **amount)
+        figures = run_stream(model, stream, shapes.anchors, shapes.chunk, anchor_hw=shapes.anchor_hw, **amount)
         rows.append({'way': way} | figures)
         bar.update()
     return rows

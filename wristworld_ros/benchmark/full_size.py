@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from copy import copy
 from dataclasses import replace
 from typing import Any
 
@@ -79,14 +78,10 @@ def build(
     return WristModel(config, stage1, generator, device, autoencoder)
 
 
-def resized(model: WristModel, wrist_hw: tuple[int, int], guided: bool = True) -> WristModel:
-    """The same networks (no copy) for another wrist size, pixels. guided: false samples without guidance."""
-    generator = model.generator
-    if not guided:
-        generator = copy(generator)
-        generator.settings = replace(generator.settings, cfg_scale=1.0)
+def resized(model: WristModel, wrist_hw: tuple[int, int]) -> WristModel:
+    """The same networks (no copy) for another wrist size, pixels."""
     config = replace(model.config, wrist_hw=tuple(wrist_hw))
-    return WristModel(config, model.stage1, generator, str(model.device), model.autoencoder)
+    return WristModel(config, model.stage1, model.generator, str(model.device), model.autoencoder)
 
 
 @torch.no_grad()

@@ -59,7 +59,7 @@ def measure(part: Part, device: torch.device, rates: Rates) -> dict:
 
 
 def is_guided(model: WristModel) -> bool:
-    """Whether the stream samples this model with guidance."""
+    """Whether this model can be sampled with guidance, and was published so."""
     s = model.generator.settings
     return s.text == 'stored' and s.cfg_scale != 1.0
 

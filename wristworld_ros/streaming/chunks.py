@@ -22,7 +22,7 @@ class ChunkStream:
     autoencoder: its weights are shared, its streams are not. wrist_hw: pixels. chunk: latent frames at once; see
     `frames`. steps: sampling steps. history: chunks seen. seed: of the noise, whose share `noise_share` of variance is
     the same in every frame, which steadies the video. use_condition, use_anchor_tokens: false leaves them out, for
-    models that were trained so. A model with a stored negative prompt and a guidance scale is sampled with guidance.
+    models that were trained so. guidance: its scale, 0 for the model's own.
     graphs: replay what repeats as CUDA graphs where the model lies on a GPU.
     Raises ValueError when the sizes do not divide.
     """
@@ -30,7 +30,7 @@ class ChunkStream:
     def __init__(
         self, generator: WristGenerator, autoencoder: Autoencoder, wrist_hw: tuple[int, int], chunk: int, steps: int,
         history: int, seed: int, noise_share: float, use_condition: bool = True, use_anchor_tokens: bool = True,
-        graphs: bool = False,
+        graphs: bool = False, guidance: float = 1.0,
     ):  # fmt: skip
         stride = autoencoder.spatial_stride
         self.generator, self.latent_hw = generator, (wrist_hw[0] // stride, wrist_hw[1] // stride)
@@ -40,8 +40,11 @@ class ChunkStream:
         self.autoencoder = copy.copy(autoencoder)
         s = generator.settings
         self.negative = None
-        if s.text == 'stored' and s.cfg_scale != 1.0:
+        self.guidance = guidance or s.cfg_scale
+        if s.text == 'stored' and self.guidance != 1.0:
             self.negative = generator.context(generator.own_text(negative=True), None)
+        elif guidance not in (0.0, 1.0):
+            raise ValueError(f'Setting guidance is {guidance}, and this model stores no negative prompt; take 1 or 0.')
         streams = 1 if self.negative is None else 2
         self.cache = new_cache(generator, self.latent_hw, streams, chunk_frames=chunk, history_chunks=history)
         graphs = graphs and self.device.type == 'cuda'
@@ -108,6 +111,7 @@ class ChunkStream:
                 self.cache,
                 self.steps,
                 negative_context=self.negative,
+                cfg_scale=self.guidance,
                 commit=False,
             ),
         )

@@ -118,11 +118,13 @@ class WristModel:
         cloud = self.config.cloud if near is None else replace(self.config.cloud, near=near)
         return Eye(self.reconstructor(), cloud, wrist_fov, graphs)
 
-    def stream(self, chunk: int, steps: int, history: int, seed: int = 0, graphs: bool = False) -> ChunkStream:
+    def stream(
+        self, chunk: int, steps: int, history: int, seed: int = 0, graphs: bool = False, guidance: float = 1.0
+    ) -> ChunkStream:
         """A new wrist video of this model."""
         return ChunkStream(
             self.generator, self.autoencoder, self.config.wrist_hw, chunk, steps, history, seed,
-            self.config.noise_share, self.config.use_condition, self.config.use_anchor_tokens, graphs,
+            self.config.noise_share, self.config.use_condition, self.config.use_anchor_tokens, graphs, guidance,
         )  # fmt: skip
 
 

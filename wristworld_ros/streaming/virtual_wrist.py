@@ -62,6 +62,7 @@ class VirtualWrist:
             history=settings.history,
             seed=settings.seed,
             graphs=settings.graphs,
+            guidance=settings.guidance,
         )
         self._look_queue, self._draw_queue = _queue(model.device), _queue(model.device)
         self._waiting: list[View] = []
