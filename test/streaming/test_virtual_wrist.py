@@ -108,6 +108,8 @@ def test_a_set_field_of_view_replaces_the_predicted_one(model):
 def test_settings_out_of_bounds_are_refused_in_one_sentence(model):
     with pytest.raises(ValueError, match='chunk is 0'):
         VirtualWrist(model, StreamSettings(chunk=0))
+    with pytest.raises(ValueError, match=r'guidance is 3\.0, and this model stores no negative prompt'):
+        VirtualWrist(model, StreamSettings(guidance=3.0))
 
 
 @pytest.mark.slow
