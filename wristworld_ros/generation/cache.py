@@ -37,7 +37,7 @@ class KVCache:
         shape = (layers, batch, heads, (history_chunks + 1) * chunk_tokens, head_dim)
         self.keys = torch.zeros(shape, dtype=dtype, device=device)
         self.values = torch.zeros(shape, dtype=dtype, device=device)
-        self.chunks = 0
+        self.chunks, self._before = 0, 0
 
     @property
     def batch(self) -> int:
@@ -52,7 +52,7 @@ class KVCache:
     @property
     def position(self) -> int:
         """Position in time of the next chunk's first frame, counted from the last reset (not bounded)."""
-        return self.chunks * self.chunk_frames
+        return self._before + self.chunks * self.chunk_frames
 
     @property
     def nbytes(self) -> int:
@@ -61,6 +61,11 @@ class KVCache:
 
     def reset(self) -> None:
         """Forget the history; the next chunk is a first chunk. The memory stays."""
+        self.chunks, self._before = 0, 0
+
+    def forget(self) -> None:
+        """Forget the history in the middle of a stream: the next chunk sees itself alone, positions go on."""
+        self._before = self.position
         self.chunks = 0
 
     def append(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -108,11 +108,11 @@ class WristModel:
         cloud = self.config.cloud if near is None else replace(self.config.cloud, near=near)
         return wrist_condition(reconstruction, torch.from_numpy(images).to(self.device), cloud)
 
-    def stream(self, chunk: int, steps: int, history: int, seed: int = 0) -> ChunkStream:
+    def stream(self, chunk: int, steps: int, history: int, seed: int = 0, reanchor: int = 0) -> ChunkStream:
         """A new wrist video of this model."""
         return ChunkStream(
             self.generator, self.autoencoder, self.config.wrist_hw, chunk, steps, history, seed,
-            self.config.noise_share, self.config.use_condition, self.config.use_anchor_tokens,
+            self.config.noise_share, self.config.use_condition, self.config.use_anchor_tokens, reanchor,
         )  # fmt: skip
 
 

@@ -57,8 +57,9 @@ class VirtualWrist:
         if model.device.type == 'cpu':
             keep_freed_memory()
         self._stream: ChunkStream = model.stream(
-            chunk=settings.chunk, steps=settings.steps, history=settings.history, seed=settings.seed
-        )
+            chunk=settings.chunk, steps=settings.steps, history=settings.history, seed=settings.seed,
+            reanchor=settings.reanchor,
+        )  # fmt: skip
         self._waiting: list[View] = []
         self.seconds: dict[str, float] = {}
         self.reset()

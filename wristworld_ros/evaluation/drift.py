@@ -1,0 +1,194 @@
+"""Does a stream wear out? Held-out episodes, thousands of frames long: `python -m wristworld_ros.evaluation.drift`.
+
+An episode is played forth and back, so that motion stays continuous and what is to be seen repeats: any fall is drift.
+Stage 1 and condition maps do not depend on the stream's past and are made once; stage 2 runs as it does live.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from itertools import cycle, islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from wristworld_ros.episodes.format import list_episodes, read_episode
+from wristworld_ros.evaluation.drift_tables import Drift, tables
+from wristworld_ros.evaluation.metrics import frame_change, psnr, seam_ratio, sharpness, ssim
+from wristworld_ros.evaluation.truth import Truth, read_truth
+from wristworld_ros.settings import StreamSettings
+from wristworld_ros.streaming import VirtualWrist, WristModel, load_model
+from wristworld_ros.streaming.virtual_wrist import View
+
+# Anchor sets of noise that the recovery begins with.
+BROKEN_FRAMES = 5
+
+
+@dataclass(frozen=True)
+class Watched:
+    """An episode and what stage 1 makes of each of its frames. broken: the same of anchor images that are noise."""
+
+    truth: Truth
+    views: list[View]
+    broken: list[View]
+
+
+def watch(model: WristModel, path: Path, settings: StreamSettings, frames: int = 0) -> Watched:
+    """Stage 1 and condition maps of an episode's first frames (0: all), from two anchors."""
+    truth = read_truth(read_episode(path), model.config.wrist_hw, 2, frames)
+    random = np.random.default_rng(0)
+    wrist = VirtualWrist(model, settings)
+
+    def seen(frame: int, noise: bool = False) -> View:
+        anchors = truth.anchor_set(frame)
+        if noise:
+            anchors = replace(anchors, images=random.integers(0, 256, anchors.images.shape, dtype=np.uint8))
+        # One stream draws them all, again and again, whatever their stamps say.
+        return replace(wrist.look(anchors), fresh=False)
+
+    count = len(truth)
+    return Watched(truth, [seen(i) for i in range(count)], [seen(i, True) for i in range(min(BROKEN_FRAMES, count))])
+
+
+def round_trip(frames: int) -> list[int]:
+    """Frame numbers forth and back, each end once: 0 .. n - 1, n - 2 .. 1. Played in a circle it never jumps."""
+    return [*range(frames), *range(frames - 2, 0, -1)]
+
+
+def bin_frames(frames: int, wanted: int) -> int:
+    """The whole number of round trips nearest to `wanted` frames, at least one, in frames: all bins then show the same."""
+    trip = len(round_trip(frames))
+    return max(round(wanted / trip), 1) * trip
+
+
+def play(model: WristModel, views: Iterator[View], settings: StreamSettings) -> Iterator[np.ndarray]:
+    """The pictures uint8 [h, w, 3] that one new stream draws of views."""
+    wrist = VirtualWrist(model, settings)
+    for view in views:
+        yield from (frame.image for frame in wrist.draw(view))
+
+
+def measure(video: np.ndarray, truth: np.ndarray) -> list[float]:
+    """PSNR (dB), SSIM, sharpness and change from frame to frame (grey levels) of uint8 [N, h, w, 3]."""
+    return [float(psnr(video, truth).mean()), float(ssim(video, truth).mean()), sharpness(video, truth), frame_change(video)]  # fmt: skip
+
+
+def wear(model: WristModel, watched: Watched, settings: StreamSettings, size: int, bins: int) -> np.ndarray:
+    """`measure` of each bin of one long stream, [bins, 4]. size: frames a bin, whole round trips."""
+    order = round_trip(len(watched.views))
+    truth = watched.truth.wrist[list(islice(cycle(order), size))]
+    pictures = play(model, (watched.views[i] for i in cycle(order)), settings)
+    return np.array([measure(np.stack(list(islice(pictures, size))), truth) for _ in range(bins)])
+
+
+def reanchored(model: WristModel, watched: Watched, settings: StreamSettings, every: int, size: int) -> list[float]:
+    """Seam ratio at the frames where a stream re-anchors, of that stream, of one that does not and of the true video;
+    then the PSNR of both streams, dB. every: chunks. size: frames."""
+    order = list(islice(cycle(round_trip(len(watched.views))), size))
+    truth = watched.truth.wrist[order]
+
+    def video(how: StreamSettings) -> np.ndarray:
+        return np.stack(list(islice(play(model, (watched.views[i] for i in cycle(order)), how), size)))
+
+    with_it, without = video(replace(settings, reanchor=every)), video(replace(settings, reanchor=0))
+    stride = model.autoencoder.temporal_stride
+    # The first chunk of a compressed video is stride - 1 frames shorter than the others.
+    chunk = stride * settings.chunk
+    joins = range(every * chunk - stride + 1, size, every * chunk)
+    return [*(seam_ratio(v, joins) for v in (with_it, without, truth)), psnr(with_it, truth).mean(), psnr(without, truth).mean()]  # fmt: skip
+
+
+def recovery(model: WristModel, watched: Watched, settings: StreamSettings, frames: int) -> np.ndarray:
+    """PSNR of a stream whose first views were noise, less that of one that saw the episode from the start, dB [frames]:
+    how far the first is still behind so many frames after the noise. Both draw from the same noise of the sampler."""
+    order = round_trip(len(watched.views))
+    count = len(watched.broken)
+    after = list(islice(cycle(order), count, count + frames))
+
+    def quality(first: list[View]) -> np.ndarray:
+        later = islice(cycle(order), count, None)
+        pictures = play(model, iter_views(first, (watched.views[i] for i in later)), settings)
+        return psnr(np.stack(list(islice(pictures, count, count + frames))), watched.truth.wrist[after])
+
+    return quality(watched.broken) - quality(watched.views[:count])
+
+
+def iter_views(first: list[View], later: Iterator[View]) -> Iterator[View]:
+    """One after the other."""
+    yield from first
+    yield from later
+
+
+_model: dict[str, WristModel] = {}
+
+
+def _load(name: str) -> None:
+    torch.set_num_threads(1)
+    _model[name] = load_model(name, 'cpu')
+
+
+def measure_episode(
+    name: str, path: Path, settings: StreamSettings, frames: int, wanted: int, every: int, after: int
+) -> Drift:
+    """All of one episode at one number of steps. frames, wanted: of the long stream and of a bin, about. every: chunks
+    between re-anchorings; after: frames that the recovery is watched."""
+    model = _model[name]
+    watched = watch(model, path, settings)
+    size = bin_frames(len(watched.views), wanted)
+    return Drift(
+        steps=settings.steps,
+        bin_frames=size,
+        bins=wear(model, watched, settings, size, -(-frames // size)),
+        apart=wear(model, watched, replace(settings, history=0), size, 1)[0],
+        reanchored=np.array(reanchored(model, watched, settings, every, size)),
+        recovery=recovery(model, watched, settings, after),
+    )
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(prog='python -m wristworld_ros.evaluation.drift', description=__doc__)
+    parser.add_argument('episodes', type=Path, help='Folder of held-out episodes.')
+    parser.add_argument('--model', default='sim_tiny')
+    parser.add_argument('--limit', type=int, default=6, help='Episodes, spread over the folder.')
+    parser.add_argument('--frames', type=int, default=2000, help='Frames that a stream lasts, at least.')
+    parser.add_argument('--bin', type=int, default=200, help='Frames of a row, about: whole round trips.')
+    parser.add_argument('--steps', type=int, nargs='*', default=[1, 2, 4])
+    parser.add_argument('--chunk', type=int, default=1)
+    parser.add_argument('--history', type=int, default=4)
+    parser.add_argument('--reanchor', type=int, default=0, help='Of the long stream.')
+    parser.add_argument('--every', type=int, default=7, help='Chunks between the joins that are measured.')
+    parser.add_argument('--after', type=int, default=60, help='Frames that the recovery is watched.')
+    parser.add_argument('--processes', type=int, default=4, help='Of one thread each.')
+    args = parser.parse_args(argv)
+    paths = list_episodes(args.episodes)
+    if not paths:
+        parser.error(f'There are no episodes in {args.episodes}; make some with `wristworld simulate`.')
+    paths = paths[:: max(len(paths) // args.limit, 1)][: args.limit]
+    settings = StreamSettings(model=args.model, chunk=args.chunk, history=args.history, reanchor=args.reanchor)
+    found: list[Drift] = []
+    with ProcessPoolExecutor(
+        args.processes, multiprocessing.get_context('spawn'), initializer=_load, initargs=(args.model,)
+    ) as pool:
+        # The longest first, so that the processes end together.
+        jobs = [
+            pool.submit(
+                measure_episode, args.model, path, replace(settings, steps=steps), args.frames, args.bin, args.every,
+                args.after,
+            )
+            for steps in sorted(args.steps, reverse=True)
+            for path in paths
+        ]  # fmt: skip
+        for job in tqdm(as_completed(jobs), total=len(jobs), desc='streams', unit='stream'):
+            found.append(job.result())
+    print('\n\n'.join('\n'.join(lines) for lines in tables(found, args.every)))
+
+
+if __name__ == '__main__':
+    main()
