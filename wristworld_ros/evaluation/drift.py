@@ -151,6 +151,18 @@ def measure_episode(
     )
 
 
+def run(jobs: list[tuple], model: str, processes: int) -> Iterator[Drift]:
+    """`measure_episode` of each job, as they end, in so many processes of one thread; in this one where it is 0."""
+    if not processes:
+        _load(model)
+        yield from (measure_episode(*job) for job in jobs)
+        return
+    context = multiprocessing.get_context('spawn')
+    with ProcessPoolExecutor(processes, context, initializer=_load, initargs=(model,)) as pool:
+        for job in as_completed([pool.submit(measure_episode, *job) for job in jobs]):
+            yield job.result()
+
+
 def main(argv: list[str] | None = None) -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog='python -m wristworld_ros.evaluation.drift', description=__doc__)
@@ -165,28 +177,20 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument('--reanchor', type=int, default=0, help='Of the long stream.')
     parser.add_argument('--every', type=int, default=7, help='Chunks between the joins that are measured.')
     parser.add_argument('--after', type=int, default=60, help='Frames that the recovery is watched.')
-    parser.add_argument('--processes', type=int, default=4, help='Of one thread each.')
+    parser.add_argument('--processes', type=int, default=4, help='Of one thread each; 0 for this one alone.')
     args = parser.parse_args(argv)
     paths = list_episodes(args.episodes)
     if not paths:
         parser.error(f'There are no episodes in {args.episodes}; make some with `wristworld simulate`.')
     paths = paths[:: max(len(paths) // args.limit, 1)][: args.limit]
     settings = StreamSettings(model=args.model, chunk=args.chunk, history=args.history, reanchor=args.reanchor)
-    found: list[Drift] = []
-    with ProcessPoolExecutor(
-        args.processes, multiprocessing.get_context('spawn'), initializer=_load, initargs=(args.model,)
-    ) as pool:
-        # The longest first, so that the processes end together.
-        jobs = [
-            pool.submit(
-                measure_episode, args.model, path, replace(settings, steps=steps), args.frames, args.bin, args.every,
-                args.after,
-            )
-            for steps in sorted(args.steps, reverse=True)
-            for path in paths
-        ]  # fmt: skip
-        for job in tqdm(as_completed(jobs), total=len(jobs), desc='streams', unit='stream'):
-            found.append(job.result())
+    # The longest first, so that the processes end together.
+    jobs = [
+        (args.model, path, replace(settings, steps=steps), args.frames, args.bin, args.every, args.after)
+        for steps in sorted(args.steps, reverse=True)
+        for path in paths
+    ]
+    found = list(tqdm(run(jobs, args.model, args.processes), total=len(jobs), desc='streams', unit='stream'))
     print('\n\n'.join('\n'.join(lines) for lines in tables(found, args.every)))
 
 
