@@ -1,6 +1,6 @@
 """The measurement of drift plays what it says, and its figures mean what they are called."""
 
-from itertools import islice
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +8,6 @@ import pytest
 from wristworld_ros.episodes.format import CameraTrack, write_episode
 from wristworld_ros.evaluation import drift
 from wristworld_ros.evaluation.drift_tables import Drift, tables
-from wristworld_ros.evaluation.metrics import seam_ratio
 from wristworld_ros.settings import StreamSettings
 from wristworld_ros.streaming import tiny_random_model
 
@@ -49,25 +48,24 @@ def test_bins_are_whole_round_trips():
     assert [drift.bin_frames(40, wanted) for wanted in (10, 100, 200)] == [78, 78, 234]
 
 
-def test_a_long_stream_is_one_stream_and_each_bin_has_its_own_figures(model, watched):
+def test_the_pieces_of_a_long_stream_are_one_stream(model, watched):
     settings = StreamSettings(history=2)
-    bins = drift.wear(model, watched, settings, 12, 3)
+    pieces = list(drift.videos(model, watched, settings, 12, 3))
+    assert [p.shape for p in pieces] == [(12, 32, 32, 3)] * 3
     order = drift.round_trip(FRAMES)
-    pictures = drift.play(model, (watched.views[i] for i in order * 3), settings)
-    truth = watched.truth.wrist[order]
-    wanted = [drift.measure(np.stack(list(islice(pictures, 12))), truth) for _ in range(3)]
-    assert np.array_equal(bins, wanted)
+    whole = np.stack(list(drift.play(model, iter([watched.views[i] for i in order * 3]), settings)))
+    assert np.array_equal(np.concatenate(pieces), whole)
+    assert np.array_equal(drift.truth_of(watched, 13), watched.truth.wrist[[*order, 0]])
 
 
 @pytest.mark.parametrize('chunk', [1, 2])
-def test_the_seam_is_measured_where_the_stream_re_anchors(model, watched, chunk):
+def test_a_stream_that_re_anchors_differs_from_the_named_frame_on(model, watched, chunk):
     settings = StreamSettings(chunk=chunk)
-    with_it, without, true, *_ = drift.reanchored(model, watched, settings, every=3, size=12)
-    video = watched.truth.wrist[drift.round_trip(FRAMES)]
-    assert true == seam_ratio(video, range(3 * chunk, 12, 3 * chunk))
-    assert with_it != without
-    again, same, *_ = drift.reanchored(model, watched, StreamSettings(chunk=chunk, history=0), every=3, size=12)
-    assert again == same, 'without history there is nothing to forget'
+    (never,) = drift.videos(model, watched, settings, 12, 1)
+    (anchored,) = drift.videos(model, watched, replace(settings, reanchor=3), 12, 1)
+    frames = drift.anchored_frames(model, settings, 3, 12)
+    assert list(frames) == list(range(3 * chunk, 12, 3 * chunk))
+    assert int((never != anchored).any((1, 2, 3)).argmax()) == frames[0]
 
 
 def test_recovery_compares_the_same_frames_of_two_streams(model, watched):
@@ -78,7 +76,7 @@ def test_recovery_compares_the_same_frames_of_two_streams(model, watched):
 
 def found(steps, psnr, recovery):
     bins = np.array([[p, 0.7, 0.5, 4.0] for p in psnr])
-    return Drift(steps, 500, bins, bins[0], np.ones(5), np.array(recovery))
+    return Drift(steps, 500, bins, bins[0], bins[0], np.ones(3), np.array(recovery))
 
 
 def test_fall_slope_and_recovery_of_a_known_course():

@@ -24,7 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_options(parser.add_argument_group('what is evaluated'), EvaluationSettings)
     stream = parser.add_argument_group('the stream')
     add_options(
-        stream, StreamSettings, only=('model', 'device', 'threads', 'chunk', 'history', 'near', 'wrist_fov', 'seed')
+        stream,
+        StreamSettings,
+        only=('model', 'device', 'threads', 'chunk', 'history', 'reanchor', 'near', 'wrist_fov', 'seed'),
     )
 
 

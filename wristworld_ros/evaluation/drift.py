@@ -11,7 +11,7 @@ import multiprocessing
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
-from itertools import cycle, islice
+from itertools import chain, cycle, islice
 from pathlib import Path
 
 import numpy as np
@@ -76,32 +76,31 @@ def play(model: WristModel, views: Iterator[View], settings: StreamSettings) -> 
 
 def measure(video: np.ndarray, truth: np.ndarray) -> list[float]:
     """PSNR (dB), SSIM, sharpness and change from frame to frame (grey levels) of uint8 [N, h, w, 3]."""
-    return [float(psnr(video, truth).mean()), float(ssim(video, truth).mean()), sharpness(video, truth), frame_change(video)]  # fmt: skip
+    quality = (psnr(video, truth), ssim(video, truth))
+    return [*(float(q.mean()) for q in quality), sharpness(video, truth), frame_change(video)]
 
 
-def wear(model: WristModel, watched: Watched, settings: StreamSettings, size: int, bins: int) -> np.ndarray:
-    """`measure` of each bin of one long stream, [bins, 4]. size: frames a bin, whole round trips."""
-    order = round_trip(len(watched.views))
-    truth = watched.truth.wrist[list(islice(cycle(order), size))]
-    pictures = play(model, (watched.views[i] for i in cycle(order)), settings)
-    return np.array([measure(np.stack(list(islice(pictures, size))), truth) for _ in range(bins)])
+def videos(
+    model: WristModel, watched: Watched, settings: StreamSettings, size: int, count: int
+) -> Iterator[np.ndarray]:
+    """One long stream of round trips in pieces: `count` videos uint8 [size, h, w, 3]."""
+    pictures = play(model, (watched.views[i] for i in cycle(round_trip(len(watched.views)))), settings)
+    for _ in range(count):
+        yield np.stack(list(islice(pictures, size)))
 
 
-def reanchored(model: WristModel, watched: Watched, settings: StreamSettings, every: int, size: int) -> list[float]:
-    """Seam ratio at the frames where a stream re-anchors, of that stream, of one that does not and of the true video;
-    then the PSNR of both streams, dB. every: chunks. size: frames."""
-    order = list(islice(cycle(round_trip(len(watched.views))), size))
-    truth = watched.truth.wrist[order]
+def truth_of(watched: Watched, frames: int) -> np.ndarray:
+    """The true wrist video of the round trips from the first on, uint8 [frames, h, w, 3]."""
+    return watched.truth.wrist[list(islice(cycle(round_trip(len(watched.views))), frames))]
 
-    def video(how: StreamSettings) -> np.ndarray:
-        return np.stack(list(islice(play(model, (watched.views[i] for i in cycle(order)), how), size)))
 
-    with_it, without = video(replace(settings, reanchor=every)), video(replace(settings, reanchor=0))
+def anchored_frames(model: WristModel, settings: StreamSettings, every: int, frames: int) -> range:
+    """Frames j < frames at which a stream that re-anchors every so many chunks begins again.
+
+    The first chunk of an autoencoder that compresses time s to 1 is s - 1 frames shorter than the others.
+    """
     stride = model.autoencoder.temporal_stride
-    # The first chunk of a compressed video is stride - 1 frames shorter than the others.
-    chunk = stride * settings.chunk
-    joins = range(every * chunk - stride + 1, size, every * chunk)
-    return [*(seam_ratio(v, joins) for v in (with_it, without, truth)), psnr(with_it, truth).mean(), psnr(without, truth).mean()]  # fmt: skip
+    return range(every * settings.chunk * stride - stride + 1, frames, every * settings.chunk * stride)
 
 
 def recovery(model: WristModel, watched: Watched, settings: StreamSettings, frames: int) -> np.ndarray:
@@ -113,16 +112,10 @@ def recovery(model: WristModel, watched: Watched, settings: StreamSettings, fram
 
     def quality(first: list[View]) -> np.ndarray:
         later = islice(cycle(order), count, None)
-        pictures = play(model, iter_views(first, (watched.views[i] for i in later)), settings)
+        pictures = play(model, chain(first, (watched.views[i] for i in later)), settings)
         return psnr(np.stack(list(islice(pictures, count, count + frames))), watched.truth.wrist[after])
 
     return quality(watched.broken) - quality(watched.views[:count])
-
-
-def iter_views(first: list[View], later: Iterator[View]) -> Iterator[View]:
-    """One after the other."""
-    yield from first
-    yield from later
 
 
 _model: dict[str, WristModel] = {}
@@ -141,12 +134,20 @@ def measure_episode(
     model = _model[name]
     watched = watch(model, path, settings)
     size = bin_frames(len(watched.views), wanted)
+    truth = truth_of(watched, size)
+    pieces = videos(model, watched, settings, size, -(-frames // size))
+    first = next(pieces)
+    bins = [measure(first, truth), *(measure(piece, truth) for piece in pieces)]
+    (apart,) = videos(model, watched, replace(settings, history=0), size, 1)
+    (anchored,) = videos(model, watched, replace(settings, reanchor=every), size, 1)
+    joins = anchored_frames(model, settings, every, size)
     return Drift(
         steps=settings.steps,
         bin_frames=size,
-        bins=wear(model, watched, settings, size, -(-frames // size)),
-        apart=wear(model, watched, replace(settings, history=0), size, 1)[0],
-        reanchored=np.array(reanchored(model, watched, settings, every, size)),
+        bins=np.array(bins),
+        apart=np.array(measure(apart, truth)),
+        seams=np.array([seam_ratio(v, joins) for v in (anchored, first, truth)]),
+        anchored=np.array(measure(anchored, truth)),
         recovery=recovery(model, watched, settings, after),
     )
 
@@ -174,16 +175,15 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument('--steps', type=int, nargs='*', default=[1, 2, 4])
     parser.add_argument('--chunk', type=int, default=1)
     parser.add_argument('--history', type=int, default=4)
-    parser.add_argument('--reanchor', type=int, default=0, help='Of the long stream.')
     parser.add_argument('--every', type=int, default=7, help='Chunks between the joins that are measured.')
-    parser.add_argument('--after', type=int, default=60, help='Frames that the recovery is watched.')
+    parser.add_argument('--after', type=int, default=40, help='Frames that the recovery is watched.')
     parser.add_argument('--processes', type=int, default=4, help='Of one thread each; 0 for this one alone.')
     args = parser.parse_args(argv)
     paths = list_episodes(args.episodes)
     if not paths:
         parser.error(f'There are no episodes in {args.episodes}; make some with `wristworld simulate`.')
     paths = paths[:: max(len(paths) // args.limit, 1)][: args.limit]
-    settings = StreamSettings(model=args.model, chunk=args.chunk, history=args.history, reanchor=args.reanchor)
+    settings = StreamSettings(model=args.model, chunk=args.chunk, history=args.history)
     # The longest first, so that the processes end together.
     jobs = [
         (args.model, path, replace(settings, steps=steps), args.frames, args.bin, args.every, args.after)

@@ -17,15 +17,16 @@ class Drift:
     """One episode at one number of steps.
 
     bin_frames: frames a bin. bins: float64 [bins, 4], `MEASURES` of each bin of a long stream; apart: [4], of the first bin
-    without history. reanchored: [5], seam ratios at the joins of a stream that re-anchors, of one that does not and of the
-    true video, then PSNR (dB) of both streams. recovery: [frames], dB that a stream is ahead of one that was not broken.
+    without history; anchored: [4], of the first bin of a stream that re-anchors. seams: [3], seam ratio at the frames where
+    that begins again, of it, of the long stream and of the true video. recovery: [frames], dB that a stream is ahead of one that was not broken.
     """
 
     steps: int
     bin_frames: int
     bins: np.ndarray
     apart: np.ndarray
-    reanchored: np.ndarray
+    anchored: np.ndarray
+    seams: np.ndarray
     recovery: np.ndarray
 
     @property
@@ -94,11 +95,16 @@ def drift_table(groups: dict[int, list[Drift]]) -> list[str]:
 def reanchor_table(groups: dict[int, list[Drift]], every: int) -> list[str]:
     """Whether a re-anchoring shows: the change from frame to frame at its frames by that elsewhere, and its price."""
     heads = (
-        'steps', f'seam ratio, re-anchored every {every} chunks', 'same frames, never', 'same frames, true video',
-        'PSNR dB, re-anchored', 'PSNR dB, never',
+        'steps', f'seam ratio, every {every} chunks', 'same frames, never', 'same frames, true video',
+        f'PSNR dB, every {every} chunks', 'never', 'without history', f'change, every {every} chunks', 'never',
+        'without history',
     )  # fmt: skip
-    means = {steps: np.mean([d.reanchored for d in ds], axis=0) for steps, ds in groups.items()}
-    return _table(heads, [[str(steps), *(f'{v:.2f}' for v in mean)] for steps, mean in means.items()])
+    rows = []
+    for steps, ds in groups.items():
+        seams = np.mean([d.seams for d in ds], axis=0)
+        quality = np.mean([(d.anchored, d.bins[0], d.apart) for d in ds], axis=0)
+        rows.append([str(steps), *(f'{v:.2f}' for v in (*seams, *quality[:, 0], *quality[:, 3]))])
+    return _table(heads, rows)
 
 
 def recovery_table(groups: dict[int, list[Drift]], at: Sequence[int] = (1, 2, 4, 8, 16, 32)) -> list[str]:
