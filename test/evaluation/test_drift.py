@@ -82,7 +82,7 @@ def found(steps, psnr, recovery):
 def test_fall_slope_and_recovery_of_a_known_course():
     one = found(1, [20.0, 19.5, 19.0], [-2.0, -0.1, -0.4, 0.2])
     assert (one.fall, one.recovered) == (-1.0, 3) and one.slope == pytest.approx(-1.0)
-    assert found(1, [20.0, 20.0], [0.0, 5.0]).recovered == 0
+    assert found(1, [20.0, 20.0], [0.0, 0.3]).recovered == 0 and found(1, [20.0], [5.0, 0.0]).recovered == 1
     assert np.isnan(found(1, [20.0], [0.0, -1.0]).recovered) and np.isnan(found(1, [20.0], [0.0]).slope)
 
 
@@ -90,9 +90,9 @@ def test_tables_have_a_row_or_columns_for_each_number_of_steps():
     runs = [found(n, [20.0, 19.0 + n], [-1.0, -0.2]) for n in (2, 1)]
     time, course, seams, recovered = tables(runs, every=7)
     assert '1 step |' in time[0] and time[2].startswith('| 0 to 499 | 20.00 |') and len(time) == 5
-    assert course[2].startswith('| 1 | +0.00 ± 0.00 | +0.00') and course[3].startswith('| 2 | +1.00')
+    assert course[2].startswith('| 1 | +0.000 ± 0.000 | +0.000') and course[3].startswith('| 2 | +1.000')
     assert 'every 7 chunks' in seams[0] and len(seams) == len(recovered) == 4
-    assert recovered[2] == '| 1 | 1.0 | 1 | -1.00 | -0.20 |'
+    assert recovered[2] == '| 1 | 1.0 | 1 | 1.00 | 0.20 |'
 
 
 def test_the_command_prints_all_tables(episode, monkeypatch, capsys):

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# A stream that was broken is itself again when it is behind by no more than this, dB.
+# A stream that was broken is itself again when its PSNR is off by no more than this, dB. Ahead is off too: broken history
+# may please PSNR by chance.
 RECOVERED = 0.3
 MEASURES = ('PSNR dB', 'SSIM', 'sharpness', 'change')
 
@@ -43,9 +44,9 @@ class Drift:
 
     @property
     def recovered(self) -> float:
-        """Frames after which it never again is behind by more than `RECOVERED`; NaN where it still is at the end."""
-        behind = np.flatnonzero(self.recovery < -RECOVERED)
-        last = behind[-1] + 1 if len(behind) else 0
+        """Frames after which it never again is off by more than `RECOVERED`; NaN where it still is at the end."""
+        off = np.flatnonzero(np.abs(self.recovery) > RECOVERED)
+        last = off[-1] + 1 if len(off) else 0
         return float('nan') if last == len(self.recovery) else float(last)
 
 
@@ -60,8 +61,8 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return lines + ['| ' + ' | '.join(row) + ' |' for row in rows]
 
 
-def _spread(values: Sequence[float], signed: bool = True) -> str:
-    return f'{np.mean(values):{"+" if signed else ""}.2f} ± {np.std(values):.2f}'
+def _spread(values: Sequence[float]) -> str:
+    return f'{np.mean(values):+.3f} ± {np.std(values):.3f}'
 
 
 def time_table(groups: dict[int, list[Drift]]) -> list[str]:
@@ -88,7 +89,7 @@ def drift_table(groups: dict[int, list[Drift]]) -> list[str]:
     for steps, ds in groups.items():
         falls = [d.fall for d in ds]
         sharper = [d.bins[-1, 2] - d.bins[0, 2] for d in ds]
-        rows.append([str(steps), _spread(falls), f'{min(falls):+.2f}', _spread([d.slope for d in ds]), _spread(sharper)])  # fmt: skip
+        rows.append([str(steps), _spread(falls), f'{min(falls):+.3f}', _spread([d.slope for d in ds]), _spread(sharper)])  # fmt: skip
     return _table(heads, rows)
 
 
@@ -108,12 +109,12 @@ def reanchor_table(groups: dict[int, list[Drift]], every: int) -> list[str]:
 
 
 def recovery_table(groups: dict[int, list[Drift]], at: Sequence[int] = (1, 2, 4, 8, 16, 32)) -> list[str]:
-    """Frames until a stream that began with noise is back, and how far it is behind after so many frames, dB."""
+    """Frames until a stream that began with noise is back, and how far off its PSNR is after so many frames, dB."""
     shown = [n for n in at if n <= min(len(d.recovery) for ds in groups.values() for d in ds)]
-    heads = ['steps', 'frames to recover, mean', 'worst episode', *(f'dB at frame {n}' for n in shown)]
+    heads = ['steps', 'frames to recover, mean', 'worst episode', *(f'off at frame {n}, dB' for n in shown)]
     rows = []
     for steps, ds in groups.items():
         frames = [d.recovered for d in ds]
-        mean = np.mean([[d.recovery[n - 1] for n in shown] for d in ds], axis=0)
-        rows.append([str(steps), f'{np.mean(frames):.1f}', f'{np.max(frames):.0f}', *(f'{v:+.2f}' for v in mean)])
+        mean = np.mean([[abs(d.recovery[n - 1]) for n in shown] for d in ds], axis=0)
+        rows.append([str(steps), f'{np.mean(frames):.1f}', f'{np.max(frames):.0f}', *(f'{v:.2f}' for v in mean)])
     return _table(heads, rows)
