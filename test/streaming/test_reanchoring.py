@@ -74,16 +74,16 @@ def test_a_reset_counts_from_its_own_start(model, views):
 
 @pytest.mark.parametrize('reanchor', [0, 50])
 def test_two_thousand_frames_stay_what_the_first_were(model, views, reanchor):
-    wrist = VirtualWrist(model, StreamSettings(chunk=4, reanchor=reanchor))
+    wrist = VirtualWrist(model, StreamSettings(chunk=8, history=2, reanchor=reanchor))
     cache = wrist._stream.cache
     memory = cache.keys.data_ptr(), cache.nbytes
     frames = [frame for i in range(2000) for frame in wrist.draw(views[i % 16])]
     assert len(frames) == 2000 and all(frame.finite for frame in frames)
     assert (cache.keys.data_ptr(), cache.nbytes) == memory
-    assert cache.position == 1996, 'all but the last chunk are committed, and positions have gone on'
+    assert cache.position == 1992, 'all but the last chunk are committed, and positions have gone on'
     made = [frame.image for frame in frames]
-    # Both stretches show the same sets equally often, and none is the first of a stream.
-    first, last = (np.stack(part).astype(np.float32) for part in (made[16:112], made[-96:]))
+    # Both stretches show the same sets equally often, and both with their history full.
+    first, last = (np.stack(part).astype(np.float32) for part in (made[32:128], made[-96:]))
     assert abs(last.mean() - first.mean()) < 0.5 and abs(last.std() - first.std()) < 0.5
     levels = first.mean((1, 2, 3))
     assert (last.mean((1, 2, 3)) > levels.min() - 2).all() and (last.mean((1, 2, 3)) < levels.max() + 2).all()
