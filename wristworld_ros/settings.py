@@ -61,6 +61,12 @@ class StreamSettings:
     history: int = setting(
         4, 'Chunks of generated video that the next one sees (the size of the key/value ring).', low=0, high=64
     )
+    reanchor: int = setting(
+        0,
+        'Every so many chunks one is made without history, from its condition map alone, so that errors cannot add up; 0 never, which is right for a model trained chunk by chunk.',
+        low=0,
+        high=1_000_000,
+    )
     near: float = setting(
         0.0,
         "Points nearer to the wrist camera than this are not drawn, metres; 0 takes the model's own.",

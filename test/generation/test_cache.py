@@ -23,6 +23,24 @@ def test_ring_keeps_the_newest_chunks_and_its_memory():
     assert keys.flatten().tolist() == [99, 99]
 
 
+def test_what_is_forgotten_is_not_seen_while_positions_go_on():
+    cache = KVCache(layers=1, batch=1, heads=1, head_dim=1, chunk_tokens=2, chunk_frames=4, history_chunks=2)
+    pointer, size = cache.keys.data_ptr(), cache.nbytes
+    seen = []
+    for number in range(12):
+        keys, _ = cache.append(0, torch.full((1, 1, 2, 1), float(number)), torch.zeros(1, 1, 2, 1))
+        assert int(cache.positions[0]) == 4 * number
+        seen.append(sorted(set(keys.flatten().int().tolist())))
+        cache.advance()
+        if cache.chunks == 5:
+            cache.forget()
+            assert cache.length == 0
+    assert seen[4:8] == [[2, 3, 4], [5], [5, 6], [5, 6, 7]] and seen[9:] == [[7, 8, 9], [10], [10, 11]]
+    assert (cache.keys.data_ptr(), cache.nbytes) == (pointer, size)
+    cache.reset()
+    assert int(cache.positions[0]) == 0
+
+
 def test_a_chunk_of_another_size_is_refused():
     cache = KVCache(1, 1, 1, 4, chunk_tokens=2, chunk_frames=1, history_chunks=1)
     with pytest.raises(ValueError, match=r'\[1, 1, 3, 4\], wanted \[1, 1, 2, 4\]'):

@@ -21,10 +21,11 @@ def clip():
 
 
 @torch.no_grad()
-def stream(gen, clip, timestep, chunk, history, wrong_by=0, start=0):
+def stream(gen, clip, timestep, chunk, history, wrong_by=0, start=0, reanchor=0):
     """Predictions of all chunks, each with the clean chunks before it in the cache.
 
     start: frames that went by before. wrong_by: frames that the queries' positions are off after the first chunk.
+    reanchor: chunks after which the history is forgotten.
     """
     cache = new_cache(gen, (4, 4), 2, chunk, history)
     outputs = []
@@ -38,6 +39,8 @@ def stream(gen, clip, timestep, chunk, history, wrong_by=0, start=0):
             part['clean'], part['condition'], torch.zeros(2), context, AttentionPlan(positions=positions, cache=cache)
         )
         cache.advance()
+        if cache.chunks == reanchor:
+            cache.forget()
     return torch.cat(outputs, dim=2)
 
 
@@ -50,6 +53,25 @@ def test_cached_chunks_equal_the_block_causal_pass(small_gen, clip, chunk, histo
         small_gen, clip['noisy'], clip['clean'], clip['condition'], timestep, contexts, chunk, history
     )
     assert (stream(small_gen, clip, timestep, chunk, history) - full).abs().max() < 1e-5
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('history', [1, 2])
+def test_a_stream_that_forgets_equals_block_causal_passes_over_the_parts(small_gen, clip, history):
+    timestep = torch.tensor([700.0, 200.0])
+    parts = []
+    for half in (slice(0, 4), slice(4, 8)):
+        inputs = {key: value[:, :, half] for key, value in clip.items()}
+        contexts = chunk_contexts(small_gen, inputs.pop('features'), [1] * 4)
+        parts.append(
+            block_causal_predict(
+                small_gen, inputs['noisy'], inputs['clean'], inputs['condition'], timestep, contexts, 1, history
+            )
+        )
+    forgetful = stream(small_gen, clip, timestep, 1, history, reanchor=4)
+    assert (forgetful - torch.cat(parts, dim=2)).abs().max() < 1e-5
+    remembering = stream(small_gen, clip, timestep, 1, history)
+    assert (forgetful - remembering)[:, :, 4].abs().max() > 1e-4
 
 
 @torch.no_grad()

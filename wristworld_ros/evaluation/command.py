@@ -26,7 +26,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_options(
         stream,
         StreamSettings,
-        only=('model', 'device', 'precision', 'decoder', 'threads', 'chunk', 'history', 'near', 'wrist_fov', 'seed'),
+        only=(
+            'model',
+            'device',
+            'precision',
+            'decoder',
+            'threads',
+            'chunk',
+            'history',
+            'reanchor',
+            'near',
+            'wrist_fov',
+            'seed',
+        ),
     )
 
 

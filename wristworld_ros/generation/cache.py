@@ -64,7 +64,11 @@ class KVCache:
 
     def reset(self) -> None:
         """Forget the history; the next chunk is a first chunk. The memory stays."""
-        self.positions -= self.chunks * self.chunk_frames
+        torch.arange(self.chunk_frames, out=self.positions)
+        self.chunks = 0
+
+    def forget(self) -> None:
+        """Forget the history in the middle of a stream: the next chunk sees itself alone, positions go on."""
         self.chunks = 0
 
     def append(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -22,7 +22,8 @@ class ChunkStream:
     autoencoder: its weights are shared, its streams are not. wrist_hw: pixels. chunk: latent frames at once; see
     `frames`. steps: sampling steps. history: chunks seen. seed: of the noise, whose share `noise_share` of variance is
     the same in every frame, which steadies the video. use_condition, use_anchor_tokens: false leaves them out, for
-    models that were trained so. guidance: its scale, 0 for the model's own.
+    models that were trained so. guidance: its scale, 0 for the model's own. reanchor: every so many chunks one is made
+    without history, from noise and its condition map alone, and the history grows again from there; 0 never.
     graphs: replay what repeats as CUDA graphs where the model lies on a GPU.
     Raises ValueError when the sizes do not divide.
     """
@@ -30,12 +31,13 @@ class ChunkStream:
     def __init__(
         self, generator: WristGenerator, autoencoder: Autoencoder, wrist_hw: tuple[int, int], chunk: int, steps: int,
         history: int, seed: int, noise_share: float, use_condition: bool = True, use_anchor_tokens: bool = True,
-        graphs: bool = False, guidance: float = 1.0,
+        graphs: bool = False, guidance: float = 1.0, reanchor: int = 0,
     ):  # fmt: skip
         stride = autoencoder.spatial_stride
         self.generator, self.latent_hw = generator, (wrist_hw[0] // stride, wrist_hw[1] // stride)
         self.use_condition, self.use_anchor_tokens = use_condition, use_anchor_tokens
         self.chunk, self.steps, self.seed, self.noise_share = chunk, steps, seed, noise_share
+        self.reanchor = reanchor
         self.device = next(generator.parameters()).device
         self.autoencoder = copy.copy(autoencoder)
         s = generator.settings
@@ -99,6 +101,8 @@ class ChunkStream:
         if self._uncommitted is not None and self.cache.history_chunks:
             self._write(*self._uncommitted, key=self.cache.state)
             self.cache.advance()
+            if self.cache.chunks == self.reanchor:
+                self.cache.forget()
         self._uncommitted = None
 
     def _generate(self, noise, condition, context) -> tuple[torch.Tensor]:

@@ -119,12 +119,13 @@ class WristModel:
         return Eye(self.reconstructor(), cloud, wrist_fov, graphs)
 
     def stream(
-        self, chunk: int, steps: int, history: int, seed: int = 0, graphs: bool = False, guidance: float = 1.0
-    ) -> ChunkStream:
+        self, chunk: int, steps: int, history: int, seed: int = 0, graphs: bool = False, guidance: float = 1.0,
+        reanchor: int = 0,
+    ) -> ChunkStream:  # fmt: skip
         """A new wrist video of this model."""
         return ChunkStream(
-            self.generator, self.autoencoder, self.config.wrist_hw, chunk, steps, history, seed,
-            self.config.noise_share, self.config.use_condition, self.config.use_anchor_tokens, graphs, guidance,
+            self.generator, self.autoencoder, self.config.wrist_hw, chunk, steps, history, seed, self.config.noise_share,
+            self.config.use_condition, self.config.use_anchor_tokens, graphs, guidance, reanchor,
         )  # fmt: skip
 
 

@@ -57,13 +57,9 @@ class VirtualWrist:
             torch.set_float32_matmul_precision('high')
         self._eye = model.eye(settings.near or None, settings.wrist_fov, settings.graphs)
         self._stream: ChunkStream = model.stream(
-            chunk=settings.chunk,
-            steps=settings.steps,
-            history=settings.history,
-            seed=settings.seed,
-            graphs=settings.graphs,
-            guidance=settings.guidance,
-        )
+            chunk=settings.chunk, steps=settings.steps, history=settings.history, seed=settings.seed,
+            graphs=settings.graphs, guidance=settings.guidance, reanchor=settings.reanchor,
+        )  # fmt: skip
         self._look_queue, self._draw_queue = _queue(model.device), _queue(model.device)
         self._waiting: list[View] = []
         self.seconds: dict[str, float] = {}
