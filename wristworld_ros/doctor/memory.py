@@ -6,8 +6,9 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from wristworld_ros.doctor.line import Line, error, gib, ok, warning
+from wristworld_ros.doctor.line import Line, error, ok, warning
 from wristworld_ros.doctor.weights import Stored
+from wristworld_ros.units import gib
 
 PROCESS = 600 * 2**20  # Python with torch, diffusers, OpenCV and ROS, before any weights
 CUDA_PROCESS = 2 * 2**30  # RAM that a process with CUDA's libraries takes on top
