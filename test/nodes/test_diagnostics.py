@@ -38,7 +38,9 @@ def test_what_happened_before_the_last_report_is_no_news():
 
 def test_every_field_of_the_status_is_shown():
     (entry,) = to_array(VirtualWristStatus(**FINE, device='cpu'), None, '/robot/virtual_wrist').status
-    assert {v.key for v in entry.values} == set(VirtualWristStatus.get_fields_and_field_types()) - {'stamp'} | {'given_up'}
+    assert {v.key for v in entry.values} == set(VirtualWristStatus.get_fields_and_field_types()) - {'stamp'} | {
+        'given_up'
+    }
     assert entry.hardware_id == 'cpu' and entry.name.startswith('/robot/virtual_wrist')
 
 

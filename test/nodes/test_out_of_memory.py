@@ -63,7 +63,11 @@ def test_memory_that_runs_out_costs_a_frame_and_a_step_and_both_are_told(stage, 
     assert s.node.status().frames_unfit == s.node.status().model_errors == len(bad) == 1
     warned = [d.status[0] for d in diagnostics if d.status[0].level == DiagnosticStatus.WARN]
     if not any('history 2' in w.message for w in warned):
-        s.send_until(lambda: any('history 2' in d.status[0].message and d.status[0].level == DiagnosticStatus.WARN for d in diagnostics))
+        s.send_until(
+            lambda: any(
+                'history 2' in d.status[0].message and d.status[0].level == DiagnosticStatus.WARN for d in diagnostics
+            )
+        )
     assert {v.key: v.value for v in diagnostics[-1].status[0].values}['given_up'] == 'history'
     s.send_until(lambda: 'history 2' in statuses[-1].reason)
     assert len(s.warnings('ran out')) == 1

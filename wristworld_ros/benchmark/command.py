@@ -52,7 +52,9 @@ def run(args: argparse.Namespace) -> int:
     print('\n'.join(f'{key}: {value}' for key, value in results['machine'].items()), flush=True)
     if 'stream' in args.only or 'topics' in args.only:
         from wristworld_ros.streaming import load_model
+        from wristworld_ros.streaming.room import require_room
 
+        require_room(settings, max(args.anchors))
         model = load_model(
             settings.model, settings.device, settings.precision
         )  # so that a missing model is told at once

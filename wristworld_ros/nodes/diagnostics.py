@@ -8,9 +8,7 @@ from std_msgs.msg import Header
 from wristworld_ros.msg import VirtualWristStatus
 
 
-def verdict(
-    status: VirtualWristStatus, before: VirtualWristStatus | None, given_up: str = ''
-) -> tuple[bytes, str]:
+def verdict(status: VirtualWristStatus, before: VirtualWristStatus | None, given_up: str = '') -> tuple[bytes, str]:
     """Level and one sentence. What only adds up is judged by what it added since the status before.
 
     given_up: one sentence of what the stream does without since memory ran out, or ''.

@@ -50,9 +50,7 @@ class Need:
         return f'{gib(self.weights)} weights, {gib(self.cache)} keys and values, {gib(self.working)} working memory'
 
 
-def need(
-    config, settings: StreamSettings, views: int, image_hw: tuple[int, int] = IMAGE_HW, half: int = FLOAT
-) -> Need:
+def need(config, settings: StreamSettings, views: int, image_hw: tuple[int, int] = IMAGE_HW, half: int = FLOAT) -> Need:
     """What `settings` take with a model.
 
     config: a `ModelConfig` with both stages. views: anchor cameras. image_hw: of their images, pixels. half: bytes a
@@ -120,10 +118,14 @@ def _stage1_working(config, views: int, image_hw: tuple[int, int], half: int) ->
     h, w = model_size(image_hw, config.anchor_width, stage1.patch_size)
     tokens = views * (h * w // stage1.patch_size**2 + 5)
     kept = len(stage1.dpt_layers) * 2 * stage1.embed_dim * tokens * half
-    block = (4 + 4 + 3) * stage1.embed_dim * tokens * half  # both sides of the feed-forward's bend; queries, keys, values
+    block = (
+        (4 + 4 + 3) * stage1.embed_dim * tokens * half
+    )  # both sides of the feed-forward's bend; queries, keys, values
     wrist = 6 * 2 * stage1.embed_dim * tokens * FLOAT  # all tokens, keys and values of them, the feed-forward
     dense = min(views, VIEWS_AT_A_TIME) * h * w * 2 * stage1.dpt_features * FLOAT  # the last maps, at full size
-    points = views * h * w * config.cloud.upsample**2 * 24 * FLOAT  # positions, projections, colours, the splat's indices
+    points = (
+        views * h * w * config.cloud.upsample**2 * 24 * FLOAT
+    )  # positions, projections, colours, the splat's indices
     return kept + max(block, wrist, dense) + points
 
 

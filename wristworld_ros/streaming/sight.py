@@ -130,7 +130,9 @@ def nothing_seen(anchors: AnchorSet, wrist_hw: tuple[int, int]) -> Sight:
     views = len(anchors.images)
     camera = Camera(np.eye(3), np.eye(4), wrist_hw[1], wrist_hw[0])
     points, colors = torch.zeros(views, 1, 1, 3), torch.zeros(views, 1, 1, 3, dtype=torch.uint8)
-    cameras = tuple(replace(camera, width=anchors.images.shape[2], height=anchors.images.shape[1]) for _ in range(views))
+    cameras = tuple(
+        replace(camera, width=anchors.images.shape[2], height=anchors.images.shape[1]) for _ in range(views)
+    )
     unknown = blank(Reconstruction(camera, cameras, points, torch.ones(views, 1, 1), colors))
     return Sight(unknown, empty_condition(unknown), 0.0, 0.0, '', {})
 
