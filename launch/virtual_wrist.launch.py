@@ -30,6 +30,7 @@ ARGUMENTS = [
     DeclareLaunchArgument('namespace', default_value='', description='Namespace of the node and of its relative topics.'),
     DeclareLaunchArgument('use_sim_time', default_value='false', description='Take the time from /clock.', choices=SWITCH),
     DeclareLaunchArgument('autostart', default_value='true', description='Configure and activate at the start; false leaves that to a lifecycle manager.', choices=SWITCH),
+    DeclareLaunchArgument('respawn', default_value='false', description='End the process when its GPU is lost, and start it again whenever it ends.', choices=SWITCH),
     DeclareLaunchArgument('rviz', default_value='false', description='Show anchors, wrist, cloud and frames in rviz.', choices=SWITCH),
     DeclareLaunchArgument('params_file', default_value=str(SHARE / 'config/virtual_wrist.yaml'), description='Parameters of the node.'),
 ]  # fmt: skip
@@ -81,6 +82,9 @@ def start(context):
     if given['rate']:
         changes['max_rate'] = float(given['rate'])
     changes |= {key: given[key] == 'true' for key in ('use_sim_time', 'autostart')}
+    respawn = given['respawn'] == 'true'
+    if respawn:  # a process that stayed, finalized, would never be started again
+        changes['exit_on_gpu_loss'] = True
     actions = []
     if not any(name in os.environ for name in environment.PROFILE_VARIABLES.values()):
         profile = str(SHARE / 'config/fastdds_shared_memory.xml')
@@ -93,6 +97,8 @@ def start(context):
             namespace=given['namespace'],
             parameters=[given['params_file'], changes],
             remappings=remappings(anchors, names(given['topics'])),
+            respawn=respawn,
+            respawn_delay=5.0,
             output='screen',
             emulate_tty=True,
         )

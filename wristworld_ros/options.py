@@ -29,7 +29,10 @@ def add_options(
         if kind == 'bool':
             parser.add_argument(flag, action=argparse.BooleanOptionalAction, **common)
         elif kind.startswith(('list', 'tuple')):
-            parser.add_argument(flag, nargs='+', metavar='NAME', **common)
+            choices = f.metadata.get('choices')
+            parser.add_argument(
+                flag, nargs='*' if choices else '+', choices=choices, metavar=None if choices else 'NAME', **common
+            )
         elif kind in _KINDS:
             choices = f.metadata.get('choices')
             metavar = None if choices else {'int': 'N', 'float': 'X', 'str': 'TEXT'}[kind]

@@ -18,6 +18,10 @@ def setting(default: Any, doc: str, *, low=None, high=None, choices=None, live: 
     return field(default=default, metadata=metadata)
 
 
+# What a stream may give up when memory runs out, the least first.
+RUNGS = ('graphs', 'history', 'light_decoder', 'offload')
+
+
 @dataclass(frozen=True)
 class StreamSettings:
     """What `streaming.VirtualWrist` needs to know; no ROS in it."""
@@ -85,6 +89,11 @@ class StreamSettings:
     seed: int = setting(
         0, 'Seed of the sampling noise; the same seed and input give the same video.', low=0, high=2**31 - 1
     )
+    on_out_of_memory: list = setting(
+        list(RUNGS),
+        'What is given up, in this order and one at a time, when memory runs out while running: graphs (CUDA graphs), history (half of it, again and again down to 1), light_decoder (where the model has one), offload (weights wait in RAM; GPU only); empty gives up nothing.',
+        choices=RUNGS,
+    )
 
 
 @dataclass(frozen=True)
@@ -138,6 +147,10 @@ class NodeSettings(StreamSettings):
         high=3600.0,
     )
     diagnostics_period: float = setting(1.0, 'Seconds between diagnostics and status messages.', low=0.1, high=60.0)
+    exit_on_gpu_loss: bool = setting(
+        False,
+        'End the process with status 3 when the GPU is lost, for a launch file to start it again; otherwise it stays, finalized, and says why.',
+    )
     autostart: bool = setting(False, 'Configure and activate at the start, without a lifecycle manager.')
 
 
@@ -207,7 +220,14 @@ def check(settings: StreamSettings | CameraSettings | WindowSettings) -> None:
         wrong = not isinstance(value, kind) or (isinstance(value, bool) and f.type != 'bool')
         if wrong or (f.type == 'list' and not all(isinstance(v, str) for v in value)):
             raise ValueError(f'Setting {f.name} is {value!r}; it takes a {f.type}: {m["doc"]}')
-        if m['choices'] and value not in m['choices']:
+        if m['choices'] and f.type == 'list':
+            if unknown := [v for v in value if v not in m['choices']]:
+                raise ValueError(
+                    f'Setting {f.name} names {", ".join(map(repr, unknown))}; it takes any of {", ".join(m["choices"])}.'
+                )
+            if len(set(value)) < len(value):
+                raise ValueError(f'Setting {f.name} is {value!r}; give no name twice.')
+        elif m['choices'] and value not in m['choices']:
             raise ValueError(f'Setting {f.name} is {value!r}; it takes one of {", ".join(m["choices"])}.')
         if (m['low'] is not None and value < m['low']) or (m['high'] is not None and value > m['high']):
             raise ValueError(f'Setting {f.name} is {value!r}; it takes {m["low"]} to {m["high"]}: {m["doc"]}')

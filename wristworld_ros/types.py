@@ -95,8 +95,8 @@ class WristFrame:
     condition: uint8 [h, w, 3], the condition map that led to it. coverage, confidence: 0 to 1.
     latency_s: from the moment its anchor set was pushed to the moment it was ready, seconds.
     fit: whether a policy may use it; reason: one sentence why not, empty when fit.
-    reconstruction: the cloud and cameras behind it. finite: false when a network gave NaN or infinity; then the frame is
-    not fit, and image, camera and cloud are blank where nothing is known.
+    reconstruction: the cloud and cameras behind it. finite: false when a network gave NaN or infinity, or memory ran out;
+    then the frame is not fit, and image, camera and cloud are blank where nothing is known.
     """
 
     stamp_ns: int

@@ -8,8 +8,7 @@ import pytest
 
 from wristworld_ros.doctor import gpu, memory, ros, transport, versions
 from wristworld_ros.doctor.line import Line, error, exit_status, from_error, ok, warning
-from wristworld_ros.doctor.weights import Stored
-from wristworld_ros.streaming import tiny_random_model
+from wristworld_ros.streaming.memory import Need
 
 ROOT = Path(__file__).resolve().parents[2]
 GIB = 2**30
@@ -113,50 +112,25 @@ def test_a_card_without_a_driver_is_found_on_the_bus(tmp_path):
 # Memory
 
 
-def test_the_need_counts_float32_weights_whatever_is_on_disk():
-    headers = {
-        Path('a'): {'x': Stored('F16', (1000, 10))},
-        Path('b'): {'y': Stored('F32', (5,)), 'z': Stored('F32', ())},
-    }
-    need = memory.need(headers, {Path('a'): 20_000, Path('b'): 24}, 3, 4)
-    assert need == memory.Need(4 * 10_006, 20_000, 3, 4)
-
-
 @pytest.mark.parametrize(('free', 'state'), [(0.9, 'error'), (1.1, 'warning'), (1.5, 'ok')])
 def test_free_memory_is_held_against_the_need_and_both_are_told(free, state):
-    need = memory.Need(weights=4 * GIB, loading=2 * GIB, cache=GIB, working=GIB)
-    line = only(memory.memory_lines(need, 'cpu', round(free * need.ram), 0))
-    assert line.state == state and f'{need.ram / GIB:.1f} GiB needed' in line.what and 'free' in line.what
-    of_gpu, of_ram = memory.memory_lines(need, 'cuda', 100 * GIB, round(free * need.gpu))
-    assert of_gpu.state == state and of_ram.state == 'ok'
+    need = Need(weights=4 * GIB, cache=GIB, working=GIB)
+    total = memory.PROCESS + need.total
+    line = only(memory.memory_lines(need, 'cpu', round(free * total), 0, ('history',)))
+    assert line.state == state and f'{total / GIB:.1f} GiB needed' in line.what and 'free' in line.what
+    assert ('would give up, in this order: history' in line.what) == (state == 'warning')
+    on_gpu = memory.CUDA_CONTEXT + need.total
+    of_gpu, of_ram = memory.memory_lines(need, 'cuda', 100 * GIB, round(free * on_gpu))
+    assert of_gpu.state == state and of_ram.state == 'ok' and 'offload' not in of_ram.what
+    _, of_ram = memory.memory_lines(need, 'cuda', 5 * GIB, 100 * GIB, ('offload',))
+    assert of_ram.state == 'error' and 'the weights with offload' in of_ram.what
 
 
-def test_the_cache_that_is_told_is_the_one_that_is_made():
-    model = tiny_random_model()
-    for chunk, history in ((1, 4), (2, 0)):
-        made = model.stream(chunk, 1, history).cache.nbytes
-        assert memory.cache_bytes(model.config.generator, model.config.wrist_hw, chunk, history) == made
-
-
-def test_more_anchors_bigger_images_and_longer_chunks_take_more():
-    config = tiny_random_model().config
-    least = memory.working_bytes(config, 1, (240, 320), 1)
-    assert all(
-        memory.working_bytes(config, *case) > least
-        for case in ((2, (240, 320), 1), (1, (480, 640), 1), (1, (240, 320), 4))
-    )
-
-
-def test_free_ram_heeds_the_limit_of_a_container(tmp_path):
-    meminfo = tmp_path / 'meminfo'
-    meminfo.write_text('MemTotal: 9 kB\nMemAvailable:    2048 kB\n')
-    assert memory.free_ram(meminfo, tmp_path) == 2048 * 1024
-    (tmp_path / 'memory.current').write_text('1000\n')
-    (tmp_path / 'memory.max').write_text('max\n')
-    assert memory.free_ram(meminfo, tmp_path) == 2048 * 1024
-    (tmp_path / 'memory.max').write_text('5000\n')
-    assert memory.free_ram(meminfo, tmp_path) == 4000
-    assert memory.free_ram(tmp_path / 'none', tmp_path) == 0
+def test_the_rungs_that_would_be_taken_are_those_that_the_device_and_the_model_have():
+    names = ['graphs', 'history', 'light_decoder', 'offload']
+    assert memory.applicable(names, 'cpu', True, 4, False) == ('history',)
+    assert memory.applicable(names, 'cuda', True, 1, True) == ('graphs', 'light_decoder', 'offload')
+    assert memory.applicable(['offload', 'history'], 'cuda', False, 2, False) == ('offload', 'history')
 
 
 # Versions

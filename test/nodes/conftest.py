@@ -65,7 +65,7 @@ class Stage:
         for node in (self.node, self.peer):
             node.destroy_node()
         for context in self.contexts:
-            rclpy.shutdown(context=context)
+            rclpy.try_shutdown(context=context)
 
     def spin(self, seconds):
         end = time.monotonic() + seconds

@@ -26,7 +26,7 @@ except PackageNotFoundError:
 ROOT = Path(__file__).resolve().parents[2]
 EXPECTED = {
     'virtual_wrist': {
-        'anchors', 'topics', 'transport', 'model', 'device', 'rate', 'namespace', 'use_sim_time', 'autostart', 'rviz', 'params_file',
+        'anchors', 'topics', 'transport', 'model', 'device', 'rate', 'namespace', 'use_sim_time', 'autostart', 'respawn', 'rviz', 'params_file',
     },
     'demo': {
         'source', 'videos', 'anchors', 'camera_rate', 'loop', 'seed', 'model', 'device', 'rate', 'namespace', 'autostart', 'rviz',

@@ -37,7 +37,7 @@ BELOW = {
         'msg',
     },
 }
-CONTRACT = {'types', 'settings', 'options'}
+CONTRACT = {'types', 'settings', 'options', 'units'}
 
 
 def imported(path: Path) -> set[tuple[str, ...]]:

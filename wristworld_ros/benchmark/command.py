@@ -104,6 +104,7 @@ def run(args: argparse.Namespace) -> int:
     from wristworld_ros.benchmark import machine, report, targets
     from wristworld_ros.benchmark.full_size import is_random
     from wristworld_ros.benchmark.shapes import Shapes, anchor_size
+    from wristworld_ros.streaming.room import require_room
 
     random = is_random(args.model)
     if args.steps is None:
@@ -117,6 +118,8 @@ def run(args: argparse.Namespace) -> int:
     results: dict = {'machine': machine.describe(settings.threads), 'model': settings.model, 'steps': settings.steps}
     print('\n'.join(f'{key}: {value}' for key, value in results['machine'].items()), flush=True)
     if {'parts', 'stream', 'topics'} & set(only):
+        if not random:
+            require_room(settings, max(args.anchors))
         model, sizes = _model(args, settings)  # so that a missing model is told at once
     if 'condition' in only:
         from wristworld_ros.benchmark.condition import compare

@@ -7,14 +7,17 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict
 
-from wristworld_ros.doctor import gpu, memory, ros, topics, transport, versions, weights
+from wristworld_ros.doctor import gpu, ros, topics, transport, versions, weights
 from wristworld_ros.doctor.line import STATES, Line, error, exit_status, from_error
 from wristworld_ros.doctor.seen import Seen
 from wristworld_ros.options import add_options, from_options
 from wristworld_ros.settings import NodeSettings, check
 
-SETTINGS = ('model', 'device', 'anchors', 'transport', 'slop', 'freshness', 'jump_back', 'chunk', 'history')
 IMAGE_HW = (480, 640)  # pixels, where none was seen
+SETTINGS = (
+    'model', 'device', 'precision', 'graphs', 'anchors', 'transport', 'slop', 'freshness', 'jump_back', 'chunk', 'history',
+    'guidance', 'decoder', 'on_out_of_memory',
+)  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -119,7 +122,7 @@ def examine(
             )
     anchors = seen.anchors if seen else ()
     if headers:
-        yield 'Memory', _memory(settings, headers, device, driver, anchors)
+        yield 'Memory', _memory(settings, device, driver, anchors)
     if seen:
         image = max((a.size for a in anchors), default=0) or 3 * IMAGE_HW[0] * IMAGE_HW[1]
         rmem, cameras = transport.read_rmem_max(), len(anchors)
@@ -128,17 +131,19 @@ def examine(
         yield 'Calibration', topics.calibration_lines(seen)
 
 
-def _memory(
-    settings: NodeSettings, headers: dict, device: str, driver: tuple[gpu.Gpu, ...], anchors: tuple
-) -> list[Line]:
-    from wristworld_ros.streaming.model import ModelConfig
+def _memory(settings: NodeSettings, device: str, driver: tuple[gpu.Gpu, ...], anchors: tuple) -> list[Line]:
+    from wristworld_ros.doctor import memory  # with torch, which may be missing
+    from wristworld_ros.streaming.memory import need
+    from wristworld_ros.streaming.model import ModelConfig, choose_precision, find_model
+    from wristworld_ros.streaming.room import free_ram
 
-    config = ModelConfig.read(next(iter(headers)).parent / 'config.json')
     hw = max(((a.height, a.width) for a in anchors if a.width), default=IMAGE_HW)
     try:
-        cache = memory.cache_bytes(config.generator, config.wrist_hw, settings.chunk, settings.history)
-        working = memory.working_bytes(config, len(settings.anchors), hw, settings.chunk)
+        config = ModelConfig.read(find_model(settings.model) / 'config.json')
+        half = choose_precision(config, settings.precision, device).itemsize
+        needed = need(config, settings, len(settings.anchors), hw, half)
     except (KeyError, ValueError) as e:
         return [from_error(e)]
-    needed = memory.need(headers, {path: path.stat().st_size for path in headers}, cache, working)
-    return memory.memory_lines(needed, device, memory.free_ram(), driver[0].free if driver else 0)
+    light = bool(getattr(config, 'light_decoder', None))
+    rungs = memory.applicable(settings.on_out_of_memory, device, settings.graphs, settings.history, light)
+    return memory.memory_lines(needed, device, free_ram(), driver[0].free if driver else 0, rungs)

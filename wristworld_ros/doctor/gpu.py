@@ -7,7 +7,8 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
-from wristworld_ros.doctor.line import Line, error, gib, ok, warning
+from wristworld_ros.doctor.line import Line, error, ok, warning
+from wristworld_ros.units import gib
 
 CUDA_BUILD = 'install the CUDA build of torch (pytorch.org/get-started/locally tells the command)'
 

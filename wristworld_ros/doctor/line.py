@@ -56,10 +56,3 @@ def from_error(raised: Exception) -> Line:
 def exit_status(lines: Iterable[Line]) -> int:
     """0 when all is well, 1 with warnings only, 2 with an error."""
     return max((STATES.index(line.state) for line in lines), default=0)
-
-
-def gib(n_bytes: float) -> str:
-    """Bytes in words: GiB, or MiB below one."""
-    if n_bytes >= 2**30:
-        return f'{n_bytes / 2**30:.1f} GiB'
-    return f'{n_bytes / 2**20:.0f} MiB' if n_bytes >= 10 * 2**20 else f'{n_bytes / 2**20:.1f} MiB'

@@ -5,7 +5,8 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
-from wristworld_ros.doctor.line import Line, error, gib, ok, warning
+from wristworld_ros.doctor.line import Line, error, ok, warning
+from wristworld_ros.units import gib
 
 VARIABLES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')  # since Kilted, and until Jazzy
 PROFILE = 'config/fastdds_shared_memory.xml'

@@ -9,7 +9,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from wristworld_ros.doctor.line import Line, error, from_error, gib, ok, warning
+from wristworld_ros.doctor.line import Line, error, from_error, ok, warning
+from wristworld_ros.units import gib
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,17 @@ from std_msgs.msg import Header
 from wristworld_ros.msg import VirtualWristStatus
 
 
-def verdict(status: VirtualWristStatus, before: VirtualWristStatus | None) -> tuple[bytes, str]:
-    """Level and one sentence. What only adds up is judged by what it added since the status before."""
+def verdict(status: VirtualWristStatus, before: VirtualWristStatus | None, given_up: str = '') -> tuple[bytes, str]:
+    """Level and one sentence. What only adds up is judged by what it added since the status before.
+
+    given_up: one sentence of what the stream does without since memory ran out, or ''.
+    """
 
     def new(*names: str) -> int:
         return sum(getattr(status, n) - (getattr(before, n) if before else 0) for n in names)
 
+    if status.state == 'finalized':
+        return DiagnosticStatus.ERROR, status.reason
     if status.state != 'active':
         return DiagnosticStatus.OK, f'The node is {status.state}.'
     if not status.enabled:
@@ -34,12 +39,17 @@ def verdict(status: VirtualWristStatus, before: VirtualWristStatus | None) -> tu
         return DiagnosticStatus.WARN, status.reason or f'Publishing failed {lost} times since the last report.'
     if not new('frames_published'):
         return DiagnosticStatus.WARN, status.reason or 'No wrist frame was made since the last report.'
+    if given_up:
+        return DiagnosticStatus.WARN, given_up
     return DiagnosticStatus.OK, f'{status.frame_rate:.1f} frames/s, {status.latency_p50:.2f} s behind the anchors.'
 
 
-def to_array(status: VirtualWristStatus, before: VirtualWristStatus | None, name: str) -> DiagnosticArray:
-    """name: the node's full name."""
-    level, message = verdict(status, before)
+def to_array(
+    status: VirtualWristStatus, before: VirtualWristStatus | None, name: str, given_up: str = '',
+    rungs: tuple[str, ...] = (),
+) -> DiagnosticArray:  # fmt: skip
+    """name: the node's full name. given_up: as in `verdict`. rungs: of `on_out_of_memory` that were taken."""
+    level, message = verdict(status, before, given_up)
     values = []
     for key in status.get_fields_and_field_types():
         value = getattr(status, key)
@@ -48,6 +58,7 @@ def to_array(status: VirtualWristStatus, before: VirtualWristStatus | None, name
         if isinstance(value, float):
             value = f'{value:.3f}'
         values.append(KeyValue(key=key, value=', '.join(value) if isinstance(value, list) else str(value)))
+    values.append(KeyValue(key='given_up', value=', '.join(rungs)))
     entry = DiagnosticStatus(
         level=level, name=f'{name}: virtual wrist', message=message, hardware_id=status.device, values=values
     )

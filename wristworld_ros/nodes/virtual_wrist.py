@@ -24,25 +24,19 @@ from wristworld_ros.msg import VirtualWristStatus
 from wristworld_ros.nodes import diagnostics, environment
 from wristworld_ros.nodes.anchor_sync import AnchorSync, Stamped
 from wristworld_ros.nodes.camera_info import intrinsics, scaled
+from wristworld_ros.nodes.gpu_loss import STATUS, GpuLoss
 from wristworld_ros.nodes.health import Health, resident_bytes
 from wristworld_ros.nodes.image_conversion import ImageError, compressed_to_rgb, to_rgb
+from wristworld_ros.nodes.loading import load
 from wristworld_ros.nodes.outputs import Outputs, to_ns, to_stamp
 from wristworld_ros.nodes.parameters import Parameters
 from wristworld_ros.nodes.worker import ModelWorker, Stream
 from wristworld_ros.settings import NodeSettings
-from wristworld_ros.streaming import VirtualWrist, load_model
+from wristworld_ros.streaming import VirtualWrist
 from wristworld_ros.types import AnchorSet, WristFrame
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
-
-
-def load(settings: NodeSettings, say: Callable[[str], object]) -> tuple[Stream, str]:
-    """The stream, warmed up, and the device it runs on."""
-    model = load_model(settings.model, settings.device, settings.precision, settings.decoder)
-    stream = VirtualWrist(model, settings)
-    say(f'warming up {settings.model} on {model.device}')
-    stream.warm_up(tuple(settings.anchors), (240, 320))
-    return stream, str(model.device)
+ERROR = TransitionCallbackReturn.ERROR
 
 
 def logged(transition: Callable) -> Callable:
@@ -71,6 +65,8 @@ class VirtualWristNode(LifecycleNode):
         self.parameters = Parameters(self, NodeSettings(), fixed=lambda: self._worker is not None)
         self.add_post_set_parameters_callback(self._pass_on)
         self._abandoned: list[ModelWorker] = []
+        self._gpu = GpuLoss(self, self._on_gpu_lost)
+        self.exit_status = 0
         self._clear_run()
         self._status = self.create_publisher(VirtualWristStatus, '~/status', 10)
         self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
@@ -124,7 +120,7 @@ class VirtualWristNode(LifecycleNode):
             self.health.reason = text
             self._stream = None
             self._abandoned += [] if worker.stop() else [worker]
-            return FAILURE
+            return ERROR if self._gpu.caused(error) else FAILURE
         self._worker = worker
         self._outputs = Outputs(self, settings, self.health)
         slop, jump = (round(s * 1e9) for s in (settings.slop, settings.jump_back))
@@ -146,12 +142,16 @@ class VirtualWristNode(LifecycleNode):
     @logged
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop listening; the weights stay."""
+        if self._gpu.why:
+            return ERROR
         self._quiet()
         return super().on_deactivate(state)
 
     @logged
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Free the model."""
+        if self._gpu.why:
+            return ERROR
         self.stop()
         return super().on_cleanup(state)
 
@@ -161,9 +161,23 @@ class VirtualWristNode(LifecycleNode):
         return super().on_shutdown(state)
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """After an unexpected exception in a transition: back to unconfigured."""
+        """After an unexpected exception in a transition back to unconfigured; without its GPU the node is finalized."""
         self.stop()
-        return SUCCESS
+        if not self._gpu.why:
+            return SUCCESS
+        self.get_logger().error(self._gpu.why)
+        return FAILURE
+
+    def _on_gpu_lost(self) -> None:
+        """Leave whatever state it is by its error path."""
+        if self._active:
+            self.trigger_deactivate()
+        elif self._worker:
+            self.trigger_cleanup()
+        self._report()
+        if self.settings.exit_on_gpu_loss:
+            self.exit_status = STATUS
+            self.create_timer(0.3, lambda: rclpy.try_shutdown(context=self.context))  # when the report has left
 
     def autostart(self) -> bool:
         """Configure and activate; False when either failed (the log says why)."""
@@ -261,7 +275,7 @@ class VirtualWristNode(LifecycleNode):
                 self.health.tick('frames_published')
                 self.health.latency(age)
             if not frame.finite:
-                self._on_failure(frame.reason, 'not finite')
+                self._on_failure(frame.reason, frame.reason)
             self.health.reason = reason
             self._outputs.send(frame, reason, age, self._anchor_frame, settings)
 
@@ -275,6 +289,9 @@ class VirtualWristNode(LifecycleNode):
         return ''
 
     def _on_model_error(self, error: Exception) -> None:
+        if self._gpu.caused(error):
+            self.health.add('model_errors')
+            return
         self._on_failure(f'The model failed on an anchor set: {type(error).__name__}: {error}', type(error).__name__)
 
     def _on_failure(self, reason: str, kind: str) -> None:
@@ -331,10 +348,8 @@ class VirtualWristNode(LifecycleNode):
         self._watch()
         status = self.status()
         name = self.get_fully_qualified_name()
-        for publisher, message in (
-            (self._status, status),
-            (self._diagnostics, diagnostics.to_array(status, self._before, name)),
-        ):
+        told = diagnostics.to_array(status, self._before, name, *self._given_up())
+        for publisher, message in ((self._status, status), (self._diagnostics, told)):
             try:
                 publisher.publish(message)
             except Exception as error:
@@ -354,10 +369,16 @@ class VirtualWristNode(LifecycleNode):
             self.get_logger().info(f'Images on {self.resolve_topic_name(f"anchor_{name}/image_raw")} again.')
         self._silent = silent
 
+    def _given_up(self) -> tuple[str, tuple[str, ...]]:
+        """What the stream does without since memory ran out: one sentence, and the rungs."""
+        stream = self._stream
+        return (str(stream.ladder), stream.taken) if isinstance(stream, VirtualWrist) else ('', ())
+
     def status(self) -> VirtualWristStatus:
         """The present counters as a message."""
         h, counts, worker = self.health, self._sync.counts if self._sync else None, self._worker
-        state = 'active' if self._active else 'inactive' if worker else 'unconfigured'
+        idle = 'finalized' if self._gpu.why else 'unconfigured'
+        state = 'active' if self._active else 'inactive' if worker else idle
         status = VirtualWristStatus(stamp=to_stamp(self._now()), state=state, enabled=self._enabled)
         status.model, status.device = self.settings.model, self._device
         for name in (
@@ -373,7 +394,7 @@ class VirtualWristNode(LifecycleNode):
         status.latency_p50, status.latency_p95 = h.percentile(50), h.percentile(95)
         status.memory = resident_bytes()
         status.silent_anchors = sorted(self._silent)
-        status.reason = h.failure or h.reason
+        status.reason = self._gpu.why or h.failure or h.reason or self._given_up()[0]
         return status
 
 
@@ -394,6 +415,7 @@ def main(args: list[str] | None = None) -> int:
         code = int(rclpy.ok())  # stopped while it loaded is no failure
     else:
         environment.spin(executor)
+        code = node.exit_status
     ended = node.stop()
     executor.shutdown()
     node.destroy_node()

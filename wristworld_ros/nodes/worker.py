@@ -28,7 +28,7 @@ class ModelWorker:
     """Makes a stream in a thread of its own and sends anchor sets through it.
 
     make: loads the model and returns the stream; whatever it raises, `start` raises.
-    deliver: called in the drawing thread with the frames of each set. failed: called with what a look or a draw raised.
+    deliver: called in the drawing thread with the frames of each set. failed: called with what a look, a draw or a delivery raised.
     """
 
     def __init__(
@@ -142,12 +142,11 @@ class ModelWorker:
                 continue
             try:
                 frames = self._stream.draw(view)
-            except Exception as error:
+                with self._gate:
+                    if epoch == self._epoch:
+                        self._deliver(frames)
+            except Exception as error:  # delivering fetches clouds from the GPU
                 self._fail(error, epoch)
-                continue
-            with self._gate:
-                if epoch == self._epoch:
-                    self._deliver(frames)
 
     def _next_view(self) -> tuple[Any, int] | None:
         with self._wake:
@@ -159,7 +158,7 @@ class ModelWorker:
             return job
 
     def _fail(self, error: Exception, epoch: int) -> None:
-        """Out of memory, for one: say so, forget, go on."""
+        """Say so, forget, go on."""
         with self._gate:
             if epoch == self._epoch:
                 self._failed(error)

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from wristworld_ros.offline.videos import write_video
 from wristworld_ros.settings import StreamSettings, WindowSettings, check
 from wristworld_ros.streaming import WristModel, load_model
 from wristworld_ros.streaming.inputs import NotFiniteError
+from wristworld_ros.streaming.room import require_room
 from wristworld_ros.streaming.windowed import SeenVideo, draw, watch, window_sizes, windows_for
 
 
@@ -47,7 +49,9 @@ def generate(
     recording = open_recording(paths, settings.anchors, settings.frames)
     if stream.threads:
         torch.set_num_threads(stream.threads)
-    model = model or load_model(stream.model, stream.device, stream.precision, stream.decoder)
+    if model is None:
+        require_room(replace(stream, history=0), len(recording.names))  # a window takes more than one chunk alone
+        model = load_model(stream.model, stream.device, stream.precision, stream.decoder)
     window_sizes(model, windows, len(recording.names))  # what cannot be is told before the work, not after
 
     total = recording.frames or None

@@ -87,6 +87,8 @@ class WristModel:
     """Both stages, ready to run on one device. autoencoder: None for a new one of the generator's configuration, which
     is right where it has no weights."""
 
+    light_autoencoder: LightAutoencoder | None = None  # beside the full one, where the directory has a light decoder
+
     def __init__(
         self, config: ModelConfig, stage1: ReconstructionModel, generator: WristGenerator, device: str,
         autoencoder: Autoencoder | None = None,
@@ -103,6 +105,12 @@ class WristModel:
         works."""
         networks = (self.stage1, self.generator)
         return sum(p.numel() for network in networks for p in network.parameters()) < SMALL
+
+    def take_light_decoder(self) -> None:
+        """Decode with the light decoder from the next stream on, and give up the weights of the full one."""
+        assert self.light_autoencoder is not None
+        self.autoencoder = self.light_autoencoder
+        self.autoencoder.full.drop_decoder()
 
     @property
     def half(self) -> bool:
@@ -251,12 +259,12 @@ def load_autoencoder(name_or_path: str) -> tuple[ModelConfig, Autoencoder]:
     return config, autoencoder.eval()
 
 
-def with_light_decoder(
+def read_light_decoder(
     folder: Path, config: ModelConfig, autoencoder: Autoencoder, half: torch.dtype = torch.float32, device: str = 'cpu'
 ) -> LightAutoencoder:
-    """The autoencoder with the light decoder of its directory in place of its own, whose weights it gives up.
+    """The autoencoder with the light decoder of its directory beside its own, which it still holds.
 
-    half: what it is held in. Raises ModelError where there is none.
+    half: what the light one is held in. Raises ModelError where there is none.
     """
     if not isinstance(autoencoder, WanAutoencoder):
         raise ModelError(
@@ -273,7 +281,6 @@ def with_light_decoder(
     except (TypeError, ValueError) as e:
         raise ModelError(f'{folder / "config.json"} does not describe a light decoder ({e}); train it anew.') from None
     _fill(light, named_tensors(light), folder / LIGHT_DECODER, half, lambda name: True, device)
-    autoencoder.drop_decoder()
     return LightAutoencoder(autoencoder, light.eval())
 
 
@@ -301,9 +308,13 @@ def load_model(
     half = choose_precision(config, precision, device)
     _, stage1 = load_stage1(str(folder), device, half)
     _, generator, autoencoder = load_stage2(str(folder), device, half)
+    model = WristModel(config, stage1, generator, device, autoencoder)
+    if decoder == 'light' or config.light_decoder:
+        light = read_light_decoder(folder, config, autoencoder, half, device)
+        model.light_autoencoder = light.requires_grad_(False).to(model.device)
     if decoder == 'light':
-        autoencoder = with_light_decoder(folder, config, autoencoder, half, device)
-    return WristModel(config, stage1, generator, device, autoencoder)
+        model.take_light_decoder()
+    return model
 
 
 def save_model(model: WristModel, folder: Path, half: bool = True) -> dict[str, str]:

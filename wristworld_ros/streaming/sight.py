@@ -12,7 +12,7 @@ from wristworld_ros.streaming.condition import CloudSettings, dense_cloud, paint
 from wristworld_ros.streaming.graphs import Replayed
 from wristworld_ros.streaming.reconstructor import Reconstructor, Scene
 from wristworld_ros.streaming.transfer import Marks, download, upload
-from wristworld_ros.types import AnchorSet, ConditionMap, Reconstruction
+from wristworld_ros.types import AnchorSet, Camera, ConditionMap, Reconstruction
 
 BROKEN = 'Stage 1 gave numbers that are not finite (NaN or infinity), so there is neither a wrist camera nor a cloud.'
 
@@ -125,6 +125,18 @@ def blank(reconstruction: Reconstruction) -> Reconstruction:
     ]  # fmt: skip
     points, confidence = torch.zeros_like(reconstruction.points), torch.ones_like(reconstruction.confidence)
     return Reconstruction(cameras[0], tuple(cameras[1:]), points, confidence, reconstruction.colors)
+
+
+def nothing_seen(anchors: AnchorSet, wrist_hw: tuple[int, int]) -> Sight:
+    """The sight of a set that could not be looked at: cameras at the origin, one point a view, on the CPU."""
+    views = len(anchors.images)
+    camera = Camera(np.eye(3), np.eye(4), wrist_hw[1], wrist_hw[0])
+    points, colors = torch.zeros(views, 1, 1, 3), torch.zeros(views, 1, 1, 3, dtype=torch.uint8)
+    cameras = tuple(
+        replace(camera, width=anchors.images.shape[2], height=anchors.images.shape[1]) for _ in range(views)
+    )
+    unknown = blank(Reconstruction(camera, cameras, points, torch.ones(views, 1, 1), colors))
+    return Sight(unknown, empty_condition(unknown), 0.0, 0.0, '', {})
 
 
 def empty_condition(reconstruction: Reconstruction) -> ConditionMap:
