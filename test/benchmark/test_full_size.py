@@ -61,7 +61,8 @@ def test_the_same_networks_serve_another_size_with_and_without_guidance():
     other = full_size.resized(model, (16, 48))
     assert other.config.wrist_hw == (16, 48) and model.config.wrist_hw == (32, 32)
     assert other.generator is model.generator
-    assert model.stream(1, 1, 1, guidance=0.0).negative is not None and other.stream(1, 1, 1).negative is None
+    assert model.stream(StreamSettings(guidance=0.0)).negative is not None
+    assert other.stream(StreamSettings()).negative is None
 
 
 def test_a_random_model_that_is_not_there_is_told_in_one_sentence():

@@ -46,7 +46,7 @@ def test_the_shipped_model_in_bfloat16_is_close_to_float32():
 @pytest.mark.parametrize('size', [(84, 112), (42, 56)])
 def test_steps_do_not_wait_for_the_device(size):
     model = tiny_random_model(device='cuda')
-    eye, stream = model.eye(), model.stream(chunk=1, steps=2, history=2)
+    eye, stream = model.eye(), model.stream(settings(steps=2))
     colors = torch.zeros(2, 42, 56, 3, dtype=torch.uint8, device='cuda')
     images = torch.zeros(2, *size, 3, dtype=torch.uint8, device='cuda')
     noise, condition = torch.randn(1, 192, 1, 4, 4, device='cuda'), torch.randn(1, 320, 1, 4, 4, device='cuda')

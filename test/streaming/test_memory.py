@@ -15,7 +15,7 @@ from wristworld_ros.reconstruction import VGGT_1B
 from wristworld_ros.settings import StreamSettings
 from wristworld_ros.streaming import memory, room, save_model, tiny_random_model
 from wristworld_ros.streaming.condition import CloudSettings
-from wristworld_ros.streaming.model import ModelConfig, ModelError
+from wristworld_ros.streaming.config import ModelConfig, ModelError
 
 GIB = 2**30
 
@@ -55,7 +55,7 @@ def test_the_weights_are_counted_as_they_will_be_held(tiny):
 
 def test_the_cache_that_is_told_is_the_one_that_is_made(tiny):
     for chunk, history in ((1, 4), (2, 0)):
-        made = tiny.stream(chunk, 1, history).cache.nbytes
+        made = tiny.stream(StreamSettings(chunk=chunk, history=history)).cache.nbytes
         assert memory.cache_bytes(tiny.config, chunk, history) == made
 
 

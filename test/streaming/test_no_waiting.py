@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from wristworld_ros.generation import WristGenerator
 from wristworld_ros.reconstruction import ReconstructionModel
+from wristworld_ros.settings import StreamSettings
 from wristworld_ros.streaming import tiny_random_model
 from wristworld_ros.streaming.model import WristModel
 
@@ -80,7 +81,7 @@ def test_looking_does_not_wait(on_device, heads, fov):
 
 
 def test_drawing_does_not_wait(on_device):
-    stream = on_device().stream(chunk=1, steps=2, history=2)
+    stream = on_device().stream(StreamSettings(steps=2, history=2))
     noise, condition = torch.zeros(1, 192, 1, 4, 4, device=DEVICE), torch.zeros(1, 320, 1, 4, 4, device=DEVICE)
     with torch.inference_mode():
         stream._context(pictures(2, 1, 32, 32))

@@ -7,7 +7,8 @@ from torch import nn
 
 from wristworld_ros.settings import StreamSettings
 from wristworld_ros.streaming import VirtualWrist, load_model, tiny_random_model
-from wristworld_ros.streaming.model import ModelConfig, choose_precision, save_model
+from wristworld_ros.streaming.config import ModelConfig
+from wristworld_ros.streaming.loading import choose_precision, save_model
 from wristworld_ros.streaming.precision import place, without_values
 from wristworld_ros.types import AnchorSet
 
@@ -41,7 +42,7 @@ def test_big_networks_become_half_and_what_must_be_exact_does_not(folder):
     exact = ('wrist_head.', 'point_head.', 'decoder.', 'ext_proj.', 'temporal_embed.', 'text_context')
     for name in half:
         assert not name.startswith(exact) and 'scale_shift_table' not in name and 'time_embedder' not in name, name
-    assert model.half and model.stream(1, 1, 2).cache.keys.dtype == BFLOAT16
+    assert model.half and model.stream(StreamSettings()).cache.keys.dtype == BFLOAT16
 
 
 def test_half_precision_makes_nearly_the_same_video(folder):

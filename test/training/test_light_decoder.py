@@ -18,7 +18,7 @@ from wristworld_ros.generation.light_decoder import LightAutoencoder
 from wristworld_ros.offline.videos import write_video
 from wristworld_ros.settings import StreamSettings, WindowSettings
 from wristworld_ros.streaming import ModelError, VirtualWrist, load_model, save_model
-from wristworld_ros.streaming.model import load_autoencoder
+from wristworld_ros.streaming.loading import load_autoencoder
 from wristworld_ros.streaming.windowed import draw, watch
 from wristworld_ros.training.light_clips import ClipSettings, Recorded, prepare_clips, split
 from wristworld_ros.training.light_decoder import LightTraining, train_light_decoder

@@ -153,7 +153,7 @@ def _model(args: argparse.Namespace, settings: StreamSettings):
 
     from wristworld_ros.benchmark.full_size import is_random, random_model
     from wristworld_ros.streaming import load_model
-    from wristworld_ros.streaming.model import choose_device
+    from wristworld_ros.streaming.loading import choose_device
 
     if not is_random(settings.model):
         model = load_model(settings.model, settings.device, settings.precision, settings.decoder)

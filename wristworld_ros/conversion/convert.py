@@ -20,7 +20,7 @@ from wristworld_ros.reconstruction import ReconstructionModel
 from wristworld_ros.settings import check
 from wristworld_ros.streaming import ModelConfig, ModelError
 from wristworld_ros.streaming.condition import CloudSettings
-from wristworld_ros.streaming.model import AUTOENCODER, GENERATOR, STAGE1
+from wristworld_ros.streaming.config import AUTOENCODER, GENERATOR, STAGE1
 
 from . import sizes
 from .card import Source, Written, card

@@ -159,14 +159,14 @@ def _new_folder(out: Path) -> Path:
 
 def _model(stream: StreamSettings):
     """The model's configuration, so that a missing one is told at once."""
-    from wristworld_ros.streaming.model import ModelConfig, find_model
+    from wristworld_ros.streaming.config import ModelConfig, find_model
 
     return ModelConfig.read(find_model(stream.model) / 'config.json')
 
 
 def _mean_wrist(stream: StreamSettings):
     from wristworld_ros.evaluation.baselines import mean_wrist
-    from wristworld_ros.streaming.model import ModelConfig, find_model
+    from wristworld_ros.streaming.config import ModelConfig, find_model
 
     folder = find_model(stream.model)
     return mean_wrist(folder, ModelConfig.read(folder / 'config.json').wrist_hw)

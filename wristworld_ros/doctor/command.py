@@ -133,8 +133,9 @@ def examine(
 
 def _memory(settings: NodeSettings, device: str, driver: tuple[gpu.Gpu, ...], anchors: tuple) -> list[Line]:
     from wristworld_ros.doctor import memory  # with torch, which may be missing
+    from wristworld_ros.streaming.config import ModelConfig, find_model
+    from wristworld_ros.streaming.loading import choose_precision
     from wristworld_ros.streaming.memory import need
-    from wristworld_ros.streaming.model import ModelConfig, choose_precision, find_model
     from wristworld_ros.streaming.room import free_ram
 
     hw = max(((a.height, a.width) for a in anchors if a.width), default=IMAGE_HW)

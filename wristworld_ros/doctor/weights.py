@@ -93,7 +93,7 @@ def file_line(path: Path, stored: dict[str, Stored], hashed: str, row: CardRow, 
 
 def weight_lines(name_or_path: str) -> tuple[list[Line], dict[Path, dict[str, Stored]]]:
     """The lines of a model (a shipped one's name, or a directory), and the headers of its files that could be read."""
-    from wristworld_ros.streaming.model import ModelConfig, find_model
+    from wristworld_ros.streaming.config import ModelConfig, find_model
 
     try:
         folder = find_model(name_or_path)
@@ -130,7 +130,8 @@ def _wanted(config) -> dict:
     from wristworld_ros.generation.light_decoder import light_decoder_for
     from wristworld_ros.generation.weights import named_tensors
     from wristworld_ros.reconstruction import ReconstructionModel
-    from wristworld_ros.streaming.model import LIGHT_DECODER, weight_files
+    from wristworld_ros.streaming.config import LIGHT_DECODER
+    from wristworld_ros.streaming.loading import weight_files
 
     with torch.device('meta'):
         generator = WristGenerator.from_config(config.generator)

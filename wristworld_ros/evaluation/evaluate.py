@@ -18,7 +18,8 @@ from wristworld_ros.evaluation.table import EvaluationTable
 from wristworld_ros.evaluation.truth import Truth, read_truth
 from wristworld_ros.settings import StreamSettings, check
 from wristworld_ros.streaming import VirtualWrist, load_model
-from wristworld_ros.streaming.model import WristModel, find_model
+from wristworld_ros.streaming.config import find_model
+from wristworld_ros.streaming.model import WristModel
 from wristworld_ros.streaming.sight import Sight
 from wristworld_ros.types import AnchorSet
 
@@ -46,8 +47,8 @@ class _Remembering(WristModel):
         self._model = model
         self._known: dict[tuple, Sight] = {}
 
-    def stream(self, *args, **kwargs):
-        return self._model.stream(*args, **kwargs)
+    def stream(self, settings: StreamSettings):
+        return self._model.stream(settings)
 
     def eye(self, *args, **kwargs):
         eye = self._model.eye(*args, **kwargs)

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from wristworld_ros.nodes.worker import Stream
 from wristworld_ros.settings import NodeSettings
 from wristworld_ros.streaming import VirtualWrist, load_model
+from wristworld_ros.streaming.config import ModelError
 from wristworld_ros.streaming.failures import first_sentence, is_out_of_memory
-from wristworld_ros.streaming.model import ModelError
 from wristworld_ros.streaming.room import require_room
 
 

@@ -10,6 +10,8 @@ import torch
 from wristworld_ros.generation import WristGenerator, generate_chunk, new_cache, write_chunk
 from wristworld_ros.generation.autoencoders import Autoencoder
 from wristworld_ros.generation.sampling import shared_noise
+from wristworld_ros.settings import StreamSettings
+from wristworld_ros.streaming.config import ModelConfig
 from wristworld_ros.streaming.graphs import Replayed
 from wristworld_ros.streaming.inputs import NotFiniteError, anchor_features, anchor_pictures, condition_video, to_pixels
 from wristworld_ros.streaming.transfer import download, upload
@@ -19,38 +21,35 @@ from wristworld_ros.types import ConditionMap
 class ChunkStream:
     """Generates one wrist video chunk by chunk, in memory of fixed size (a ring of keys and values).
 
-    autoencoder: its weights are shared, its streams are not. wrist_hw: pixels. chunk: latent frames at once; see
-    `frames`. steps: sampling steps. history: chunks seen. seed: of the noise, whose share `noise_share` of variance is
-    the same in every frame, which steadies the video. use_condition, use_anchor_tokens: false leaves them out, for
-    models that were trained so. guidance: its scale, 0 for the model's own. reanchor: every so many chunks one is made
-    without history, from noise and its condition map alone, and the history grows again from there; 0 never.
-    graphs: replay what repeats as CUDA graphs where the model lies on a GPU.
+    autoencoder: its weights are shared, its streams are not. config: of the model. settings: chunk (latent frames at once;
+    see `frames`), steps, history, guidance, reanchor, seed and graphs of it.
     Raises ValueError when the sizes do not divide.
     """
 
     def __init__(
-        self, generator: WristGenerator, autoencoder: Autoencoder, wrist_hw: tuple[int, int], chunk: int, steps: int,
-        history: int, seed: int, noise_share: float, use_condition: bool = True, use_anchor_tokens: bool = True,
-        graphs: bool = False, guidance: float = 1.0, reanchor: int = 0,
-    ):  # fmt: skip
-        stride = autoencoder.spatial_stride
-        self.generator, self.latent_hw = generator, (wrist_hw[0] // stride, wrist_hw[1] // stride)
-        self.use_condition, self.use_anchor_tokens = use_condition, use_anchor_tokens
-        self.chunk, self.steps, self.seed, self.noise_share = chunk, steps, seed, noise_share
-        self.reanchor = reanchor
+        self, generator: WristGenerator, autoencoder: Autoencoder, config: ModelConfig, settings: StreamSettings
+    ):
+        self.generator, self.autoencoder, self.config, self.settings = (
+            generator,
+            copy.copy(autoencoder),
+            config,
+            settings,
+        )
         self.device = next(generator.parameters()).device
-        self.autoencoder = copy.copy(autoencoder)
-        s = generator.settings
-        self.negative = None
+        self.latent_hw = tuple(n // autoencoder.spatial_stride for n in config.wrist_hw)
+        s, guidance = generator.settings, settings.guidance
         self.guidance = guidance or s.cfg_scale
+        self.negative = None
         if s.text == 'stored' and self.guidance != 1.0:
             self.negative = generator.context(generator.own_text(negative=True), None)
         elif guidance not in (0.0, 1.0):
             raise ValueError(f'Setting guidance is {guidance}, and this model stores no negative prompt; take 1 or 0.')
         streams = 1 if self.negative is None else 2
-        self.cache = new_cache(generator, self.latent_hw, streams, chunk_frames=chunk, history_chunks=history)
-        graphs = graphs and self.device.type == 'cuda'
-        self._encode = Replayed(self._context, graphs and use_anchor_tokens)
+        self.cache = new_cache(
+            generator, self.latent_hw, streams, chunk_frames=settings.chunk, history_chunks=settings.history
+        )
+        graphs = settings.graphs and self.device.type == 'cuda'
+        self._encode = Replayed(self._context, graphs and config.use_anchor_tokens)
         self._sample, self._write = Replayed(self._generate, graphs), Replayed(self._remember, graphs)
         self.reset()
 
@@ -59,13 +58,13 @@ class ChunkStream:
         """Anchor sets that the next chunk takes, and wrist images that it gives: of an autoencoder that compresses time
         s to 1, 1 + s * (chunk - 1) in the first chunk and s * chunk in all others; `chunk` where it does not."""
         stride = self.autoencoder.temporal_stride
-        return 1 + stride * (self.chunk - 1) if self._first else stride * self.chunk
+        return 1 + stride * (self.settings.chunk - 1) if self._first else stride * self.settings.chunk
 
     def reset(self) -> None:
         """Forget the video so far; the next chunk is a first chunk."""
         self.cache.reset()
         self.autoencoder.reset()
-        self._random = torch.Generator().manual_seed(self.seed)
+        self._random = torch.Generator().manual_seed(self.settings.seed)
         self._base = None
         self._uncommitted = None
         self._first = True
@@ -79,10 +78,10 @@ class ChunkStream:
         if len(conditions) != self.frames or len(anchors) != self.frames:
             raise ValueError(f'This stream takes chunks of {self.frames} frames, not {len(conditions)}.')
         self._commit()
-        condition = self._condition(conditions) if self.use_condition else None
+        condition = self._condition(conditions) if self.config.use_condition else None
         (context,) = self._encode(*self._anchors(anchors))
-        shape = (1, self.generator.settings.latent_channels, self.chunk, *self.latent_hw)
-        noise, self._base = shared_noise(shape, self.noise_share, self._base, self._random)
+        shape = (1, self.generator.settings.latent_channels, self.settings.chunk, *self.latent_hw)
+        noise, self._base = shared_noise(shape, self.config.noise_share, self._base, self._random)
         noise = upload(noise.numpy(), self.device)
         (latents,) = self._sample(noise, condition, context, key=self.cache.state)
         self._uncommitted = (latents, condition, context)
@@ -101,7 +100,7 @@ class ChunkStream:
         if self._uncommitted is not None and self.cache.history_chunks:
             self._write(*self._uncommitted, key=self.cache.state)
             self.cache.advance()
-            if self.cache.chunks == self.reanchor:
+            if self.cache.chunks == self.settings.reanchor:
                 self.cache.forget()
         self._uncommitted = None
 
@@ -113,7 +112,7 @@ class ChunkStream:
                 condition,
                 context,
                 self.cache,
-                self.steps,
+                self.settings.steps,
                 negative_context=self.negative,
                 cfg_scale=self.guidance,
                 commit=False,
@@ -129,7 +128,7 @@ class ChunkStream:
 
     def _anchors(self, anchors: list[np.ndarray]) -> list[torch.Tensor]:
         """The anchor images on the device, or nothing for a model that does not look at them."""
-        if not self.use_anchor_tokens:
+        if not self.config.use_anchor_tokens:
             return []
         return [upload(anchor_pictures(self.generator, anchors), self.device)]
 

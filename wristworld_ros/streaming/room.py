@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 
 from wristworld_ros.settings import StreamSettings
+from wristworld_ros.streaming.config import ModelConfig, ModelError, find_model
+from wristworld_ros.streaming.loading import choose_device, choose_precision
 from wristworld_ros.streaming.memory import IMAGE_HW, Need, need
-from wristworld_ros.streaming.model import ModelConfig, ModelError, choose_device, choose_precision, find_model
 from wristworld_ros.units import gib
 
 ROOM = 1.25  # times the need: less is tight, for estimates are estimates and others use memory too

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -104,11 +104,7 @@ class VirtualWrist:
         return self.model.eye(settings.near or None, settings.wrist_fov, self.graphs)
 
     def _new_stream(self) -> ChunkStream:
-        s = self.settings
-        return self.model.stream(
-            chunk=s.chunk, steps=s.steps, history=self.history, seed=s.seed, graphs=self.graphs, guidance=s.guidance,
-            reanchor=s.reanchor,
-        )  # fmt: skip
+        return self.model.stream(replace(self.settings, history=self.history, graphs=self.graphs))
 
     def forget_steps(self) -> None:
         """Free all that looking and drawing hold beside the weights; they make it anew. For the ladder."""

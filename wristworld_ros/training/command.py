@@ -46,7 +46,7 @@ def _optimisation(settings: TrainSettings, default):
 
 
 def _train(settings: TrainSettings, function: Callable, *args) -> None:
-    from wristworld_ros.streaming.model import choose_device
+    from wristworld_ros.streaming.loading import choose_device
     from wristworld_ros.training.parallel import run_parallel
 
     device = 'cpu' if settings.processes > 1 else choose_device(settings.device)

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from wristworld_ros.generation.light_decoder import LightDecoder
 from wristworld_ros.generation.weights import named_tensors
-from wristworld_ros.streaming.model import LIGHT_DECODER, ModelConfig
+from wristworld_ros.streaming.config import LIGHT_DECODER, ModelConfig
 from wristworld_ros.training.light_cost import DecodingCost
 
 HEADING = '## Light decoder'

@@ -10,7 +10,8 @@ import torch
 
 from wristworld_ros.generation.autoencoders import WanAutoencoder
 from wristworld_ros.generation.weights import named_tensors
-from wristworld_ros.streaming.model import AUTOENCODER, ModelError, choose_device, find_model, load_autoencoder
+from wristworld_ros.streaming.config import AUTOENCODER, ModelError, find_model
+from wristworld_ros.streaming.loading import choose_device, load_autoencoder
 from wristworld_ros.training.light_clips import ClipSettings, Recorded, prepare_clips, recordings, split
 from wristworld_ros.training.light_cost import decoding_cost
 from wristworld_ros.training.light_decoder import (

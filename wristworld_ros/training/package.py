@@ -10,7 +10,9 @@ import numpy as np
 import torch
 
 from wristworld_ros.generation import WristGenerator
-from wristworld_ros.streaming.model import ModelConfig, WristModel, save_model
+from wristworld_ros.streaming.config import ModelConfig
+from wristworld_ros.streaming.loading import save_model
+from wristworld_ros.streaming.model import WristModel
 from wristworld_ros.training.stage1 import finished_stage1
 from wristworld_ros.training.stage2 import ANCHOR_WIDTH, CLOUD, WRIST_HW
 
