@@ -51,7 +51,7 @@ def test_memory_that_runs_out_costs_a_frame_and_a_step_and_both_are_told(stage, 
     s, images, diagnostics = running(stage)
     views, statuses = s.listen(WristView, 'wrist/view'), s.listen(VirtualWristStatus, 'virtual_wrist/status')
     s.spin(0.3)
-    model = s.node._stream.model
+    model = s.node.stream.model
     left = fail(monkeypatch, model.stage1 if part == 'stage1' else model.generator.transformer, full, 1)
     s.send_until(lambda: not left[0] and any(not v.fit for v in views))
     seen = len(images)
@@ -59,7 +59,7 @@ def test_memory_that_runs_out_costs_a_frame_and_a_step_and_both_are_told(stage, 
     bad = [v for v in views if not v.fit]
     assert all('ran out' in v.reason and 'history 2 instead of 4' in v.reason for v in bad)
     assert not {to_ns(v.header.stamp) for v in bad} & {to_ns(m.header.stamp) for m in images}
-    assert s.node._stream.taken == ('history',)
+    assert s.node.stream.taken == ('history',)
     assert s.node.status().frames_unfit == s.node.status().model_errors == len(bad) == 1
     warned = [d.status[0] for d in diagnostics if d.status[0].level == DiagnosticStatus.WARN]
     if not any('history 2' in w.message for w in warned):
@@ -75,7 +75,7 @@ def test_memory_that_runs_out_costs_a_frame_and_a_step_and_both_are_told(stage, 
 
 def test_when_nothing_is_left_to_give_up_the_node_goes_on_trying(stage, monkeypatch):
     s, images, _ = running(stage, on_out_of_memory=[])
-    left = fail(monkeypatch, s.node._stream.model.generator.transformer, full, 3)
+    left = fail(monkeypatch, s.node.stream.model.generator.transformer, full, 3)
     s.send_until(lambda: not left[0])
     seen = len(images)
     s.send_until(lambda: len(images) > seen + 3)
@@ -108,7 +108,7 @@ def test_memory_that_runs_out_in_warming_up_takes_steps_and_without_any_left_fai
 
     monkeypatch.setattr(loading, 'load_model', short)
     s = stage()
-    assert s.node.autostart() and s.node._stream.history == 1
+    assert s.node.autostart() and s.node.stream.history == 1
     s.node.trigger_deactivate()
     s.node.trigger_cleanup()
     failures[0] = 5
@@ -120,7 +120,7 @@ def test_memory_that_runs_out_in_warming_up_takes_steps_and_without_any_left_fai
 def test_a_lost_gpu_ends_in_finalized_and_the_node_says_why_and_still_answers(stage, monkeypatch, part):
     s, images, diagnostics = running(stage)
     client = s.peer.create_client(GetState, 'virtual_wrist/get_state')
-    model = s.node._stream.model
+    model = s.node.stream.model
     fail(monkeypatch, model.stage1 if part == 'stage1' else model.generator.transformer, lost, 10**6)
     s.send_until(lambda: s.node.status().state == 'finalized')
     s.spin(0.3)
@@ -162,13 +162,13 @@ def test_a_gpu_that_is_lost_in_delivering_a_frame_is_noticed(stage, monkeypatch)
     def send(*args):
         raise lost()
 
-    monkeypatch.setattr(s.node._outputs, 'send', send)
+    monkeypatch.setattr(s.node.outputs, 'send', send)
     s.send_until(lambda: s.node.status().state == 'finalized')
 
 
 def test_with_exit_on_gpu_loss_the_process_ends_after_it_was_told(stage, monkeypatch):
     s, _, diagnostics = running(stage, exit_on_gpu_loss=True)
-    fail(monkeypatch, s.node._stream.model.stage1, lost, 10**6)
+    fail(monkeypatch, s.node.stream.model.stage1, lost, 10**6)
     s.send_until(lambda: any('GPU is lost' in d.status[0].message for d in diagnostics))
     end = time.monotonic() + 5
     while s.node.context.ok():

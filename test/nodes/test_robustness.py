@@ -285,7 +285,7 @@ def test_when_the_model_is_slower_than_the_cameras_the_newest_set_wins(stage, mo
 @pytest.mark.parametrize('half', ['look', 'draw'])
 def test_a_model_that_fails_on_a_set_is_told_and_goes_on(stage, monkeypatch, half):
     s, images = running(stage)
-    work = getattr(s.node._stream, half)
+    work = getattr(s.node.stream, half)
     broken = [RuntimeError('CUDA out of memory')] * 3
 
     def sometimes(given):
@@ -293,7 +293,7 @@ def test_a_model_that_fails_on_a_set_is_told_and_goes_on(stage, monkeypatch, hal
             raise broken.pop()
         return work(given)
 
-    monkeypatch.setattr(s.node._stream, half, sometimes)
+    monkeypatch.setattr(s.node.stream, half, sometimes)
     s.spin(0.2)
     images.clear()
     s.send_until(lambda: images)
@@ -308,7 +308,7 @@ def test_nan_out_of_a_network_is_never_published_as_an_image_and_is_gone_with_it
     images, views = s.listen(Image, 'wrist/image_raw'), s.listen(WristView, 'wrist/view')
     clouds, diagnostics = s.listen(PointCloud2, 'points'), s.listen(DiagnosticArray, '/diagnostics')
     s.activate().send_until(lambda: images)
-    model = s.node._stream.model
+    model = s.node.stream.model
     weight = {'stage1': model.stage1.wrist_head.pose_branch.fc2.bias, 'generator': model.generator.decoder.last.bias}[
         part
     ]

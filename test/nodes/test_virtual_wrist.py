@@ -164,12 +164,12 @@ def test_anchors_of_different_sizes_are_brought_to_the_first_one_s(stage):
     images = s.listen(Image, 'wrist/image_raw')
     s.activate()
     seen = []
-    submit = s.node._worker.submit
-    s.node._worker.submit = lambda anchors: (seen.append(anchors), submit(anchors))
+    submit = s.node.worker.submit
+    s.node.worker.submit = lambda anchors: (seen.append(anchors), submit(anchors))
     K = [50.0, 0.0, 31.5, 0.0, 50.0, 23.5, 0.0, 0.0, 1.0]
     s.calibrate('left', width=64, height=48, k=K)
     s.calibrate('right', width=64, height=48, k=K)
-    s.spin_until(lambda: len(s.node._infos) == 2)
+    s.spin_until(lambda: len(s.node.anchors.calibrated) == 2)
     stamp = s.now()
     s.send('left', stamp, np.zeros((48, 64, 3), np.uint8))
     s.send('right', stamp, np.zeros((96, 128, 3), np.uint8))
