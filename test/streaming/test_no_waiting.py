@@ -5,6 +5,7 @@ seen as it is made. A step like this may be recorded as a CUDA graph.
 """
 
 from contextlib import nullcontext
+from dataclasses import replace
 from unittest.mock import patch
 
 import pytest
@@ -12,10 +13,13 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from wristworld_ros.generation import WristGenerator
+from wristworld_ros.generation import WRISTWORLD_1_3B, WristGenerator
+from wristworld_ros.generation.autoencoders import autoencoder_from_config
+from wristworld_ros.generation.light_decoder import LightAutoencoder, light_decoder_for
 from wristworld_ros.reconstruction import ReconstructionModel
 from wristworld_ros.settings import StreamSettings
 from wristworld_ros.streaming import tiny_random_model
+from wristworld_ros.streaming.chunks import ChunkStream
 from wristworld_ros.streaming.model import WristModel
 
 DEVICE = torch.device('meta')
@@ -92,6 +96,41 @@ def test_drawing_does_not_wait(on_device):
                 stream._remember(latents, condition, context)
                 stream.cache.advance()
     assert latents.shape == noise.shape
+
+
+PUBLISHED = WRISTWORLD_1_3B | {
+    'dim': 24, 'ffn_dim': 32, 'text_dim': 16, 'freq_dim': 16, 'num_heads': 2, 'num_layers': 2, 'clip_dim': 16,
+    'clip_hidden': 16, 'context_length': 32, 'text': 'stored',
+    'anchor_encoder': {'image_size': 28, 'dim': 16, 'num_heads': 2, 'num_layers': 2, 'patch_size': 14, 'resize': 'bicubic'},
+    'autoencoder': {'kind': 'wan', 'dim': 8, 'z_dim': 16},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('guidance', [1.0, 0.0])
+@pytest.mark.parametrize('light', [False, True])
+def test_drawing_with_the_published_parts_does_not_wait(guidance, light):
+    config = replace(tiny_random_model().config, generator=PUBLISHED, wrist_hw=(32, 48))
+    with DEVICE:
+        generator = WristGenerator.from_config(PUBLISHED)
+        full = autoencoder_from_config(PUBLISHED['autoencoder']).eval()
+        autoencoder = LightAutoencoder(full, light_decoder_for(full, width=8, blocks=1)) if light else full
+        video = [torch.zeros(1, 3, frames, 32, 48) for frames in (1, 4)]
+        noise = torch.zeros(1, 16, 1, 4, 6)
+    stream = ChunkStream(generator, autoencoder, config, StreamSettings(steps=2, history=1, guidance=guidance))
+
+    def draw(piece):
+        with Watch():
+            condition = stream.autoencoder.encode_next(piece)
+            (context,) = stream._context(pictures(2, piece.shape[2], 40, 60))
+            (latents,) = stream._generate(noise, condition, context)
+            stream._remember(latents, condition, context)
+            stream.cache.advance()
+            return stream.autoencoder.decode_next(latents)
+
+    with torch.inference_mode():
+        stream._context(pictures(2, 1, 40, 60))
+        made = [draw(piece).shape[2] for piece in (*video, video[1])]
+    assert made == [1, 4, 4]
 
 
 @pytest.mark.parametrize(
