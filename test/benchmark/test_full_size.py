@@ -3,6 +3,8 @@ import pytest
 import torch
 
 from wristworld_ros.benchmark import full_size
+from wristworld_ros.benchmark.parts import parts_of
+from wristworld_ros.benchmark.shapes import Shapes
 from wristworld_ros.benchmark.stream import pictures
 from wristworld_ros.settings import StreamSettings
 from wristworld_ros.streaming import ModelError, VirtualWrist
@@ -63,6 +65,18 @@ def test_the_same_networks_serve_another_size_with_and_without_guidance():
     assert other.generator is model.generator
     assert model.stream(StreamSettings(guidance=0.0)).negative is not None
     assert other.stream(StreamSettings()).negative is None
+
+
+def test_the_light_decoder_is_measured_beside_the_full_one():
+    model = small(torch.float32)
+    light = full_size.with_light_decoder(model)
+    assert light.autoencoder is model.light_autoencoder and model.autoencoder is not light.autoencoder
+    shapes = Shapes((28, 42), (32, 32), views=(1,), history=1)
+    rows = {part.name: part for part in parts_of(model, shapes)}
+    with torch.inference_mode():
+        assert (
+            rows['light decoder, a chunk'].run().shape == rows['VAE decode, a chunk'].run().shape == (1, 3, 4, 32, 32)
+        )
 
 
 def test_a_random_model_that_is_not_there_is_told_in_one_sentence():

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from wristworld_ros.benchmark import parts, release_way
 from wristworld_ros.benchmark.floor import Rates, measure_rates, model_dtypes
-from wristworld_ros.benchmark.full_size import resized
+from wristworld_ros.benchmark.full_size import resized, with_light_decoder
 from wristworld_ros.benchmark.shapes import Shapes
 from wristworld_ros.benchmark.stream import run_stream
 from wristworld_ros.benchmark.timing import peak_mib, reset_peak
@@ -55,7 +55,8 @@ def run_case(
         'parts': part_rows, 'stream': streams, 'peak_mib': peak,
         'release': release | {
             'peak_mib': peak_mib(device),
-            'speed_up': streams[0]['frames_per_second'] / release['frames_per_second'],
+            'speed_up': (streams[0]['overlapped_per_second'] or streams[0]['frames_per_second'])
+            / release['frames_per_second'],
         },
     }  # fmt: skip
 
@@ -79,17 +80,19 @@ def _parts(model: WristModel, shapes: Shapes, rates: Rates, bar: tqdm) -> list[d
 
 
 def _streams(model: WristModel, settings: StreamSettings, shapes: Shapes, frames: int, bar: tqdm) -> list[dict]:
-    """The stream without guidance, and with it where the model can."""
-    ways = {'without guidance': replace(settings, guidance=1.0)}
+    """The stream without guidance, and with it or with a light decoder where the model can."""
+    ways = {'without guidance': (model, replace(settings, guidance=1.0))}
     if parts.is_guided(model):
-        ways['guided, one batch'] = replace(settings, guidance=0.0)
+        ways['guided, one batch'] = model, replace(settings, guidance=0.0)
+    if model.light_autoencoder:
+        ways['without guidance, light decoder'] = with_light_decoder(model), replace(settings, guidance=1.0)
     amount = {'frames': frames}
     if model.device.type == 'cpu' and _parameters(model) >= BIG:
         amount = {'frames': 1, 'warm_chunks': 1}
     rows = []
-    for way, stream in ways.items():
+    for way, (streamed, stream) in ways.items():
         bar.set_postfix_str(f'stream, {way}')
-        figures = run_stream(model, stream, shapes.anchors, shapes.chunk, anchor_hw=shapes.anchor_hw, **amount)
+        figures = run_stream(streamed, stream, shapes.anchors, shapes.chunk, anchor_hw=shapes.anchor_hw, **amount)
         rows.append({'way': way} | figures)
         bar.update()
     return rows
@@ -118,5 +121,5 @@ def _parameters(model: WristModel) -> int:
 
 def _count(model: WristModel, shapes: Shapes) -> int:
     """How many figures a case has, for the progress bar: both streams and the phases of the release's way among them."""
-    guided, tokens = parts.is_guided(model), model.config.use_anchor_tokens
-    return len(shapes.views) + 4 + guided + tokens + 1 + guided + 5 + tokens
+    guided, tokens, light = parts.is_guided(model), model.config.use_anchor_tokens, model.light_autoencoder is not None
+    return len(shapes.views) + 4 + guided + tokens + light + 1 + guided + light + 5 + tokens

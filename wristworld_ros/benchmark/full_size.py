@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from wristworld_ros.generation import WRISTWORLD_1_3B, WristGenerator
-from wristworld_ros.generation.autoencoders import autoencoder_from_config
+from wristworld_ros.generation.autoencoders import Autoencoder, WanAutoencoder, autoencoder_from_config
+from wristworld_ros.generation.light_decoder import LightAutoencoder, light_decoder_for
 from wristworld_ros.generation.release import CLIP_VIT_H, WAN_VAE
 from wristworld_ros.reconstruction import ReconstructionModel
 from wristworld_ros.reconstruction.presets import VGGT_1B
@@ -75,13 +76,29 @@ def build(
         name=f'{PREFIX}{name}', stage1=stage1_config, generator=generator.settings.to_config(),
         anchor_width=anchor_width, wrist_hw=tuple(wrist_hw), cloud=cloud, licence='none: random weights',
     )  # fmt: skip
-    return WristModel(config, stage1, generator, device, autoencoder)
+    model = WristModel(config, stage1, generator, device, autoencoder)
+    if isinstance(autoencoder, WanAutoencoder):
+        light = light_decoder_for(autoencoder).to(device, dtype)
+        model.light_autoencoder = LightAutoencoder(autoencoder, light).eval().requires_grad_(False)
+    return model
 
 
 def resized(model: WristModel, wrist_hw: tuple[int, int]) -> WristModel:
     """The same networks (no copy) for another wrist size, pixels."""
+    return _like(model, model.autoencoder, wrist_hw)
+
+
+def with_light_decoder(model: WristModel) -> WristModel:
+    """The same networks with the light decoder in place of the full one, which stays."""
+    assert model.light_autoencoder is not None
+    return _like(model, model.light_autoencoder, model.config.wrist_hw)
+
+
+def _like(model: WristModel, autoencoder: Autoencoder, wrist_hw: tuple[int, int]) -> WristModel:
     config = replace(model.config, wrist_hw=tuple(wrist_hw))
-    return WristModel(config, model.stage1, model.generator, str(model.device), model.autoencoder)
+    other = WristModel(config, model.stage1, model.generator, str(model.device), autoencoder)
+    other.light_autoencoder = model.light_autoencoder
+    return other
 
 
 @torch.no_grad()

@@ -143,10 +143,17 @@ def _autoencoder(model: WristModel, shapes: Shapes) -> list[Part]:
     encoder = () if vae is None else (vae.encoder, vae.quant_conv)
     decoder = () if vae is None else (vae.post_quant_conv, vae.decoder)
     pictures = 4 * 3 * frames * hw[0] * hw[1]
-    return [
+    found = [
         Part('VAE encode, a chunk', lambda: stream.encode_next(video), encoder, _bytes(video, z), frames),
         Part('VAE decode, a chunk', lambda: stream.decode_next(z), decoder, _bytes(z) + pictures, frames),
     ]
+    if model.light_autoencoder:
+        light = copy.copy(model.light_autoencoder)
+        light.reset()
+        light.decode_next(z[:, :, :1])
+        run = lambda: light.decode_next(z)  # noqa: E731
+        found.append(Part('light decoder, a chunk', run, (light.light,), _bytes(z) + pictures, frames))
+    return found
 
 
 def _anchor_tokens(model: WristModel, shapes: Shapes) -> Part:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 FULL_SIZE = 1_000_000_000  # parameters
 STEPS = 4
 NOT_MEASURED = 'not measured'
+RATE = 'overlapped_per_second'
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,8 @@ def _stream(key: str, wrist_hw: tuple[int, int] | None = None) -> Callable[[dict
         fits = case['chunk'] == 1 and case['steps'] == STEPS and case['anchor_hw'] == [294, 518]
         if not fits or (wrist_hw and case['wrist_hw'] != list(wrist_hw)):
             return None
-        return case['stream'][0][key]
+        figures = case['stream'][0]
+        return figures[key] or figures['frames_per_second'] if key == RATE else figures[key]
 
     return read
 
@@ -61,11 +63,11 @@ def _stream(key: str, wrist_hw: tuple[int, int] | None = None) -> Callable[[dict
 TARGETS = (
     Target('stage 1, two 518x294 views, wrist pose and points', 40, 'ms', _part('stage 1, 2 views')),
     Target('condition map of two 518x294 views', 1, 'ms', _part('condition map')),
-    Target('wrist frames, 4 steps, 480x832', 20, '/s', _stream('frames_per_second', (480, 832)), least=True),
-    Target('wrist frames, 4 steps, 256x256', 45, '/s', _stream('frames_per_second', (256, 256)), least=True),
+    Target('wrist frames, 4 steps, 480x832', 20, '/s', _stream(RATE, (480, 832)), least=True),
+    Target('wrist frames, 4 steps, 256x256', 45, '/s', _stream(RATE, (256, 256)), least=True),
     Target('anchors pushed to frame ready, p95, chunk of one latent frame', 500, 'ms', _stream('latency_p95_ms')),
     Target('peak memory', 20_000, 'MB', lambda case: case['peak_mib'] * 2**20 / 1e6),
-    Target('aim: wrist frames, 480x832', 30, '/s', _stream('frames_per_second', (480, 832)), least=True),
+    Target('aim: wrist frames, 480x832', 30, '/s', _stream(RATE, (480, 832)), least=True),
     Target('aim: anchors pushed to frame ready, p95, 480x832', 250, 'ms', _stream('latency_p95_ms', (480, 832))),
 )
 
