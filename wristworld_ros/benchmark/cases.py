@@ -9,7 +9,7 @@ import torch
 from tqdm import tqdm
 
 from wristworld_ros.benchmark import parts, release_way
-from wristworld_ros.benchmark.floor import Rates, measure_rates, model_dtypes
+from wristworld_ros.benchmark.floor import measure_rates, model_dtypes
 from wristworld_ros.benchmark.full_size import resized, with_light_decoder
 from wristworld_ros.benchmark.shapes import Shapes
 from wristworld_ros.benchmark.stream import run_stream
@@ -36,11 +36,14 @@ def run_case(
     model = resized(model, shapes.wrist_hw)
     device = model.device
     VirtualWrist(model, settings)  # sets the threads as a stream does
-    rates = measure_rates(device, model_dtypes(*_networks(model)))
+    dtypes = model_dtypes(*_networks(model))
+    rates = measure_rates(device, dtypes)
     with tqdm(
         total=_count(model, shapes), desc='{}x{}'.format(*shapes.wrist_hw), unit='part', disable=not progress
     ) as bar:
-        part_rows = _parts(model, shapes, rates, bar)
+        part_rows = _parts(model, shapes, bar)
+        rates = rates.fastest(measure_rates(device, dtypes))
+        part_rows = [parts.with_floor(row, rates) for row in part_rows]
         gc.collect()
         reset_peak(device)
         streams = _streams(model, settings, shapes, frames, bar)
@@ -70,11 +73,11 @@ def _check(model: WristModel, shapes: Shapes) -> None:
         )
 
 
-def _parts(model: WristModel, shapes: Shapes, rates: Rates, bar: tqdm) -> list[dict]:
+def _parts(model: WristModel, shapes: Shapes, bar: tqdm) -> list[dict]:
     rows = []
     for part in parts.parts_of(model, shapes):
         bar.set_postfix_str(part.name)
-        rows.append(parts.measure(part, model.device, rates))
+        rows.append(parts.measure(part, model.device))
         bar.update()
     return rows
 

@@ -28,6 +28,11 @@ class Rates:
     operations: dict[str, float]
     bandwidth: float
 
+    def fastest(self, other: Rates) -> Rates:
+        """The better of two measurements: a busy machine shows less than it can do, never more."""
+        operations = {name: max(rate, other.operations[name]) for name, rate in self.operations.items()}
+        return Rates(operations, max(self.bandwidth, other.bandwidth))
+
 
 @dataclass(frozen=True)
 class Work:

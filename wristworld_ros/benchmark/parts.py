@@ -47,15 +47,21 @@ def parts_of(model: WristModel, shapes: Shapes) -> list[Part]:
 
 
 @torch.inference_mode()
-def measure(part: Part, device: torch.device, rates: Rates) -> dict:
-    """One row: median milliseconds, operations and bytes of a call, its floor, what that floor is, and the ratio to it."""
-    work = Work(count_operations(part.plain or part.run), weight_bytes(part.modules) + part.moved)
+def measure(part: Part, device: torch.device) -> dict:
+    """One row: median milliseconds, operations and bytes of a call."""
+    operations = count_operations(part.plain or part.run)
     part.run()
-    ms, floor = median_ms(part.run, device), work.floor_ms(rates)
     return {
-        'part': part.name, 'frames': part.frames, 'ms': ms, 'floor_ms': floor, 'ratio': ms / floor, 'bound': work.bound(rates),
-        'operations': work.operations, 'bytes': work.moved,
+        'part': part.name, 'frames': part.frames, 'ms': median_ms(part.run, device), 'operations': operations,
+        'bytes': weight_bytes(part.modules) + part.moved,
     }  # fmt: skip
+
+
+def with_floor(row: dict, rates: Rates) -> dict:
+    """A row with its floor, what that floor is, and the ratio to it."""
+    work = Work(row['operations'], row['bytes'])
+    floor = work.floor_ms(rates)
+    return row | {'floor_ms': floor, 'ratio': row['ms'] / floor, 'bound': work.bound(rates)}
 
 
 def is_guided(model: WristModel) -> bool:

@@ -25,7 +25,7 @@ TARGETS = (
 LEGEND = (
     'ms: median of a call. frames: wrist frames that a call serves (a step of the transformer serves a chunk). Floor: the larger '
     'of operations (matrix products, convolutions, attention; the fastest precision the model holds) over the matrix rate and '
-    'bytes (weights once, what goes in and out, keys and values of the history) over the bandwidth; both rates measured in this run. Work element by element is '
+    'bytes (weights once, what goes in and out, keys and values of the history) over the bandwidth; both rates are the best measured before and after the parts. Work element by element is '
     'not counted, so the floor of the condition map is that of its bytes alone.'
 )
 
