@@ -7,7 +7,7 @@ from wristworld_ros.benchmark.parts import parts_of
 from wristworld_ros.benchmark.shapes import Shapes
 from wristworld_ros.benchmark.stream import pictures
 from wristworld_ros.settings import StreamSettings
-from wristworld_ros.streaming import ModelError, VirtualWrist
+from wristworld_ros.streaming import ModelError, VirtualWrist, room
 from wristworld_ros.types import AnchorSet
 
 # The published classes and options at the smallest sizes.
@@ -82,3 +82,9 @@ def test_the_light_decoder_is_measured_beside_the_full_one():
 def test_a_random_model_that_is_not_there_is_told_in_one_sentence():
     with pytest.raises(ModelError, match=r"no random model 'random:big'; there is random:wristworld_1_3b\."):
         full_size.random_model('random:big', 'cpu', torch.float32)
+
+
+def test_a_random_model_without_room_is_told_before_it_is_made(monkeypatch):
+    monkeypatch.setattr(room, 'free_ram', lambda: 2**30)
+    with pytest.raises(ModelError, match=r'random:wristworld_1_3b needs about .* of RAM .* and 1\.0 GiB are free'):
+        full_size.random_model('random:wristworld_1_3b', 'cpu', torch.bfloat16)

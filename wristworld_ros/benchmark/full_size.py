@@ -14,9 +14,12 @@ from wristworld_ros.generation.light_decoder import LightAutoencoder, light_deco
 from wristworld_ros.generation.release import CLIP_VIT_H, WAN_VAE
 from wristworld_ros.reconstruction import ReconstructionModel
 from wristworld_ros.reconstruction.presets import VGGT_1B
+from wristworld_ros.settings import StreamSettings
 from wristworld_ros.streaming import ModelConfig, ModelError, WristModel
 from wristworld_ros.streaming.condition import CloudSettings
+from wristworld_ros.streaming.memory import need
 from wristworld_ros.streaming.precision import hold
+from wristworld_ros.streaming.room import judge
 
 PREFIX = 'random:'
 # name -> configurations of stage 1 and of the generator.
@@ -48,7 +51,7 @@ def random_model(
 
     name: `random:wristworld_1_3b`. dtype: of aggregator, transformer, vision tower and autoencoder; the heads of stage 1
     are float32 as published, and so is what the transformer's library keeps so. anchor_width, wrist_hw: pixels.
-    Raises ModelError, one sentence, for another name.
+    Raises ModelError, one sentence, for another name and, before anything is made, where memory cannot suffice.
     """
     size = name.removeprefix(PREFIX)
     if not is_random(name) or size not in SIZES:
@@ -68,14 +71,15 @@ def build(
     rules = {stage1: stage1.may_be_half, generator: generator.may_be_half, autoencoder: lambda name: True}
     for network, rule in rules.items():
         hold(network, dtype, rule)
-    for network in (stage1, generator, autoencoder):
-        network.requires_grad_(False).to_empty(device=device)
-        _fill(network)
-    _look_at_the_cloud(stage1)
     config = ModelConfig(
         name=f'{PREFIX}{name}', stage1=stage1_config, generator=generator.settings.to_config(),
         anchor_width=anchor_width, wrist_hw=tuple(wrist_hw), cloud=cloud, licence='none: random weights',
     )  # fmt: skip
+    judge(config.name, need(config, StreamSettings(), 2, half=dtype.itemsize), device)
+    for network in (stage1, generator, autoencoder):
+        network.requires_grad_(False).to_empty(device=device)
+        _fill(network)
+    _look_at_the_cloud(stage1)
     model = WristModel(config, stage1, generator, device, autoencoder)
     if isinstance(autoencoder, WanAutoencoder):
         light = light_decoder_for(autoencoder).to(device, dtype)

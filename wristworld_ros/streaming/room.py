@@ -39,11 +39,16 @@ def require_room(settings: StreamSettings, views: int, image_hw: tuple[int, int]
     if not (config.stage1 and config.generator):
         return ''  # loading it says what is wrong
     needed, device = need_of(settings, views, image_hw)
+    return judge(settings.model, needed, device)
+
+
+def judge(name: str, needed: Need, device: str) -> str:
+    """What `require_room` says of a model that needs so much on a device (cpu, cuda)."""
     free = free_gpu() if device == 'cuda' else free_ram()
     if not free:
         return ''
     kind, otherwise = ('GPU memory', ', or device cpu') if device == 'cuda' else ('RAM', '')
-    what = f'{settings.model} needs about {gib(needed.total)} of {kind} ({needed}), and {gib(free)} are free'
+    what = f'{name} needs about {gib(needed.total)} of {kind} ({needed}), and {gib(free)} are free'
     if free < needed.total:
         raise ModelError(f'{what}; end other programs, or take {CHANGES}{otherwise}.')
     return '' if free >= ROOM * needed.total else f'{what}, which is tight; if it fails, take {CHANGES}{otherwise}.'
