@@ -79,13 +79,10 @@ def sourced(workspace, *command) -> str:
 
 
 @pytest.mark.slow
-def test_a_colcon_workspace_has_everything_and_the_same_type_hashes(workspace):
-    from test.package.test_package import typestore
-
+def test_a_colcon_workspace_has_everything_and_the_same_type_hashes(workspace, typestore):
     prefix = workspace[0] / 'install/wristworld_ros'
     hashes = sourced(workspace, sys.executable, '-c', CHECK, str(prefix)).split()
-    store = typestore()
-    assert hashes == [store.hash_rihs01(f'wristworld_ros/msg/{n}') for n in ('WristView', 'VirtualWristStatus')]
+    assert hashes == [typestore.hash_rihs01(f'wristworld_ros/msg/{n}') for n in ('WristView', 'VirtualWristStatus')]
 
 
 @pytest.mark.slow

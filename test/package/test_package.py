@@ -6,7 +6,6 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import rclpy
-from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from tf2_msgs.msg import TFMessage
 
 import wristworld_ros
@@ -38,20 +37,9 @@ def carried_hashes() -> dict[str, str]:
         rclpy.shutdown(context=context)
 
 
-def typestore():
-    """rosbags' types with ours, parsed from the .msg files of this tree."""
-    store = get_typestore(Stores.ROS2_JAZZY)
-    types = {}
-    for path in sorted((ROOT / 'msg').glob('*.msg')):
-        types |= get_types_from_msg(path.read_text(), f'wristworld_ros/msg/{path.stem}')
-    store.register(types)
-    return store
-
-
-def test_type_hashes_are_those_rosbags_computes_from_the_message_files():
-    store = typestore()
+def test_type_hashes_are_those_rosbags_computes_from_the_message_files(typestore):
     for name, carried in carried_hashes().items():
-        assert carried == store.hash_rihs01(name), f'{name}: the installed messages are not those of this tree'
+        assert carried == typestore.hash_rihs01(name), f'{name}: the installed messages are not those of this tree'
 
 
 def test_the_tf_message_is_the_one_every_ros_node_knows():
