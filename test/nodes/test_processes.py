@@ -61,13 +61,14 @@ def peer():
 
 @pytest.fixture
 def start():
-    """Starts a node as a process; whatever still runs at the end is killed."""
+    """Starts a node, or code in its place, as a process; whatever still runs at the end is killed."""
     running = []
 
-    def run(module, **parameters):
+    def run(module, code='', **parameters):
         arguments = [x for k, v in parameters.items() for x in ('-p', f'{k}:={v}')]
+        what = ['-c', code] if code else ['-m', f'wristworld_ros.nodes.{module}']
         process = subprocess.Popen(
-            [sys.executable, '-m', f'wristworld_ros.nodes.{module}', '--ros-args', *arguments],
+            [sys.executable, *what, '--ros-args', *arguments],
             cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
         )  # fmt: skip
         running.append(process)
@@ -214,3 +215,43 @@ def test_the_simulator_plays_as_calibrated_cameras_with_their_poses(start, peer)
     edges = {e.child_frame_id: e.header.frame_id for m in static for e in m.transforms}
     assert edges == {'anchor_left_optical_frame': 'panda_link0', 'anchor_right_optical_frame': 'panda_link0'}
     assert moving[0].transforms[0].child_frame_id == 'true_wrist_optical_frame'
+
+
+# The node, but its GPU falls off the bus at the third look.
+LOSES_ITS_GPU = """
+import sys
+from wristworld_ros.nodes import virtual_wrist
+
+load = virtual_wrist.load
+
+def fragile(settings, say):
+    stream, device = load(settings, say)
+    look, looks = stream.look, []
+    def lose(anchors):
+        looks.append(anchors)
+        if len(looks) > 2:
+            raise RuntimeError('CUDA error: unspecified launch failure')
+        return look(anchors)
+    stream.look = lose
+    return stream, device
+
+virtual_wrist.load = fragile
+virtual_wrist.environment.leave(virtual_wrist.main(sys.argv))
+"""
+
+
+def test_a_process_that_shall_end_when_its_gpu_is_lost_says_why_and_ends_with_status_3(start, videos, model_dir):
+    start('camera', source='videos', videos=clips(videos), rate=10.0)
+    node = start(
+        '',
+        LOSES_ITS_GPU,
+        model=model_dir,
+        autostart='true',
+        exit_on_gpu_loss='true',
+        min_coverage=0.0,
+        min_confidence=0.0,
+    )
+    _, err = node.communicate(timeout=60)
+    assert node.returncode == 3
+    (said,) = {line.partition('The GPU is lost')[2] for line in err.splitlines() if 'The GPU is lost' in line}
+    assert 'unspecified launch failure' in said and 'start the node again' in said
