@@ -1,5 +1,7 @@
 """Weights are read into the precision they run in, and what runs so stays near float32."""
 
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -76,6 +78,19 @@ def test_a_model_without_values_takes_those_of_the_file_and_keeps_its_buffers():
     assert torch.equal(module[0].weight, wanted[0].weight) and module[0].weight.requires_grad
     with pytest.raises(ValueError, match=r'a file: key 0\.weight has shape'):
         place(module, named, weights | {'0.weight': torch.zeros(1)}, 'a file')
+
+
+def test_what_other_threads_build_meanwhile_has_its_values(folder):
+    built, models = [], []
+    with without_values():
+        other = threading.Thread(target=lambda: built.append(nn.Linear(2, 2)))
+        waits = threading.Thread(target=lambda: models.append(load_model(folder, 'cpu')))
+        other.start()
+        waits.start()
+        other.join()
+    waits.join()
+    assert not built[0].weight.is_meta and not nn.Linear(2, 2).weight.is_meta
+    assert not any(p.is_meta for p in models[0].generator.parameters())
 
 
 def test_the_order_of_memory_is_kept(folder):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
@@ -10,6 +11,7 @@ from torch import nn
 
 from wristworld_ros.generation.weights import check_fit
 
+_BUILDING = threading.Lock()
 # Whether a parameter of that name may be held in half precision.
 Rule = Callable[[str], bool]
 
@@ -18,20 +20,23 @@ Rule = Callable[[str], bool]
 def without_values() -> Iterator[None]:
     """Within this, modules are built with parameters that have shapes and no memory; their buffers are real.
 
-    A model of three billion parameters would otherwise be filled with random numbers before its weights are read.
+    A model of three billion parameters would otherwise be filled with random numbers before its weights are read. What
+    other threads build meanwhile is as ever; if they want the same, they wait.
     """
-    register = nn.Module.register_parameter
+    builder = threading.get_ident()
 
     def shapeless(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
-        if parameter is not None and not parameter.is_meta:
+        if parameter is not None and not parameter.is_meta and threading.get_ident() == builder:
             parameter = nn.Parameter(parameter.to('meta'), requires_grad=parameter.requires_grad)
         register(module, name, parameter)
 
-    nn.Module.register_parameter = shapeless  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        nn.Module.register_parameter = register  # type: ignore[method-assign]
+    with _BUILDING:
+        register = nn.Module.register_parameter
+        nn.Module.register_parameter = shapeless  # type: ignore[method-assign]
+        try:
+            yield
+        finally:
+            nn.Module.register_parameter = register  # type: ignore[method-assign]
 
 
 def place(
