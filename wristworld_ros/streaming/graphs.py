@@ -6,12 +6,16 @@ every shape and then replayed from the same memory.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 import torch
 
+from wristworld_ros.streaming.failures import first_sentence, is_device_lost, is_out_of_memory
+
+log = logging.getLogger(__name__)
 Tensors = tuple[torch.Tensor, ...]
 # A recording begins by waiting for the whole device, which another recording would not bear.
 _RECORDING = threading.Lock()
@@ -29,7 +33,8 @@ class Replayed:
 
     function: tensors (or None) in, a tuple of tensors out. It must do the same kernels whenever shapes, dtypes and key
     are the same, must not wait for the device, and may run some times more than it is called: what it writes elsewhere
-    (a cache's slot) must not mind. use: False calls the function as it is, as on a CPU.
+    (a cache's slot) must not mind. use: False calls the function as it is, as on a CPU; so it becomes, with a warning in
+    the log, where CUDA will not record the function.
     """
 
     def __init__(self, function: Callable[..., Tensors], use: bool):
@@ -43,7 +48,14 @@ class Replayed:
             return self._function(*inputs)
         kind = (key, *(None if t is None else (t.shape, t.dtype) for t in inputs))
         if kind not in self._recorded:
-            self._recorded[kind] = self._record(inputs)
+            try:
+                self._recorded[kind] = self._record(inputs)
+            except RuntimeError as error:
+                if is_out_of_memory(error) or is_device_lost(error):
+                    raise
+                log.warning('CUDA does not record a step as a graph, which goes on without: %s.', first_sentence(error))
+                self.use = False
+                return self._function(*inputs)
         recorded = self._recorded[kind]
         for held, given in zip(recorded.inputs, inputs, strict=True):
             if held is not None:

@@ -49,10 +49,15 @@ class Eye:
         graphs = graphs and self._device.type == 'cuda'
         self.stage1 = Replayed(self._scene, graphs and not reconstructor.waits)
         self.condition = Replayed(self._condition, graphs)
+        self._shape: tuple[int, ...] = ()
 
     @torch.inference_mode()
     def __call__(self, anchors: AnchorSet) -> Sight:
         """Reconstruction and condition map of one anchor set."""
+        if anchors.images.shape != self._shape:  # graphs of the old size are of no more use
+            self._shape = anchors.images.shape
+            self.stage1.forget()
+            self.condition.forget()
         marks = Marks(self._device)
         images = upload(anchors.images, self._device)
         colors = upload(self._reconstructor.resized(anchors.images), self._device)
