@@ -74,7 +74,7 @@ class VirtualWrist:
     def chunk_frames(self) -> int:
         """Anchor sets that the next chunk takes altogether; see `ChunkStream.frames`."""
         if self._stream is None:
-            with self.turns.drawing():
+            with torch.cuda.stream(self._draw_queue), self.turns.drawing():
                 self._stream = self._new_stream()
         return self._stream.frames
 
