@@ -15,7 +15,7 @@ from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironment
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
-from wristworld_ros.nodes import environment
+from wristworld_ros.ros import environment
 
 SHARE = Path(get_package_share_directory('wristworld_ros'))
 SWITCH = ['true', 'false']

@@ -31,6 +31,6 @@ def claim_domain():
 
 DOMAIN_LOCK = claim_domain()
 
-from wristworld_ros.nodes import environment  # noqa: E402
+from wristworld_ros.ros import environment  # noqa: E402
 
 environment.prepare()

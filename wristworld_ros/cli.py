@@ -14,19 +14,19 @@ from collections.abc import Sequence
 
 # name -> (module, one line of help)
 COMMANDS = {
-    'demo': ('wristworld_ros.demo.command', 'run the virtual wrist live over ROS 2 topics and write a report'),
-    'run': ('wristworld_ros.demo.node_command', 'run the virtual_wrist node'),
-    'simulate': ('wristworld_ros.episodes.simulator.command', 'record episodes of a simulated Franka arm'),
-    'convert': ('wristworld_ros.conversion.command', "make a model directory of the published release's weights"),
-    'train': ('wristworld_ros.training.command', 'train stage 1, stage 2 or both'),
-    'generate': ('wristworld_ros.offline.command', 'make the wrist video of an episode or of anchor videos'),
-    'evaluate': ('wristworld_ros.evaluation.command', 'measure a model on held-out episodes, beside baselines'),
-    'report': ('wristworld_ros.demo.report_command', 'make the page of an earlier demo anew'),
+    'demo': ('wristworld_ros.apps.demo.command', 'run the virtual wrist live over ROS 2 topics and write a report'),
+    'run': ('wristworld_ros.apps.run', 'run the virtual_wrist node'),
+    'simulate': ('wristworld_ros.apps.simulate', 'record episodes of a simulated Franka arm'),
+    'convert': ('wristworld_ros.apps.convert.command', "make a model directory of the published release's weights"),
+    'train': ('wristworld_ros.apps.train', 'train stage 1, stage 2 or both'),
+    'generate': ('wristworld_ros.apps.generate.command', 'make the wrist video of an episode or of anchor videos'),
+    'evaluate': ('wristworld_ros.apps.evaluate', 'measure a model on held-out episodes, beside baselines'),
+    'report': ('wristworld_ros.apps.demo.report_command', 'make the page of an earlier demo anew'),
     'doctor': (
-        'wristworld_ros.doctor.command',
+        'wristworld_ros.apps.doctor.command',
         'look at this machine and its topics: what is amiss and how to mend it',
     ),
-    'bench': ('wristworld_ros.benchmark.command', 'measure rate, latency and memory on this machine'),
+    'bench': ('wristworld_ros.apps.bench.command', 'measure rate, latency and memory on this machine'),
 }
 USER_ERROR, INTERRUPTED = 2, 130
 

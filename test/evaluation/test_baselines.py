@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from wristworld_ros.evaluation import baselines
-from wristworld_ros.streaming.condition import CloudSettings
+from wristworld_ros.geometry.cloud import CloudSettings
 from wristworld_ros.types import Camera
 
 

@@ -6,11 +6,11 @@ import math
 import numpy as np
 import pytest
 
-from wristworld_ros.episodes.format import CameraTrack, write_episode
+from wristworld_ros.data.formats.native import CameraTrack, write_episode
 from wristworld_ros.evaluation.evaluate import COPY, MEAN, OWN_WARP, TRUE_WARP, TRUTH, evaluate
 from wristworld_ros.evaluation.settings import EvaluationSettings
+from wristworld_ros.pipeline import tiny_random_model
 from wristworld_ros.settings import StreamSettings
-from wristworld_ros.streaming import tiny_random_model
 
 FRAMES = 6
 

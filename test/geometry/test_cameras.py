@@ -31,7 +31,7 @@ from wristworld_ros.geometry import (
     unproject_depth,
 )
 
-DATA = Path(__file__).parents[1] / 'data'
+DATA = Path(__file__).parents[1] / 'fixtures'
 numbers = st.floats(-3, 3, allow_subnormal=False)
 quaternions = st.lists(numbers, min_size=4, max_size=4).filter(lambda q: sum(x * x for x in q) > 0.01)
 translations = st.lists(numbers, min_size=3, max_size=3)

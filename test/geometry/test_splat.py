@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 
-from wristworld_ros.geometry import condition_map, paint_condition_map
+from wristworld_ros.apps.bench.reference_renderer import paint_condition_map
+from wristworld_ros.geometry import condition_map
 
-DATA = Path(__file__).parents[1] / 'data'
+DATA = Path(__file__).parents[1] / 'fixtures'
 
 
 def load(name):

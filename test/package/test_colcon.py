@@ -52,8 +52,8 @@ def workspace(tmp_path_factory):
     for name in PACKAGED:
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, source / name)
-    (source / 'test/nodes').mkdir(parents=True)
-    shutil.copy(ROOT / 'test/nodes/test_anchor_sync.py', source / 'test/nodes')
+    (source / 'test/ros').mkdir(parents=True)
+    shutil.copy(ROOT / 'test/ros/test_diagnostics.py', source / 'test/ros')
     env = {**os.environ, 'PATH': f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'}
     env.pop('PYTHONPATH', None) if WITHOUT_ROS else None
     arguments = [f'-DPython3_EXECUTABLE={sys.executable}']

@@ -139,7 +139,7 @@ def test_launched_nodes_make_frames(model_folder, clip, tmp_path):
 
 @pytest.fixture
 def model_folder(tmp_path):
-    from wristworld_ros.streaming import save_model, tiny_random_model
+    from wristworld_ros.pipeline import save_model, tiny_random_model
 
     save_model(tiny_random_model(0), tmp_path / 'model')
     return tmp_path / 'model'

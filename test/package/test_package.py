@@ -10,7 +10,7 @@ from tf2_msgs.msg import TFMessage
 
 import wristworld_ros
 from wristworld_ros.msg import VirtualWristStatus, WristView
-from wristworld_ros.nodes import settings_files
+from wristworld_ros.ros import settings_files
 
 ROOT = Path(__file__).resolve().parents[2]
 TF_HASH = 'RIHS01_e369d0f05a23ae52508854b66f6aa0437f3449d652e8cbf22d5abe85d020f087'
@@ -66,7 +66,7 @@ def test_every_ros_package_that_is_imported_is_in_the_manifest():
     manifest = ET.parse(ROOT / 'package.xml').getroot()
     declared = {e.text for e in manifest if e.tag.endswith('depend')}
     imports = re.compile(r'^\s*(?:from|import) (\w+)', re.M)
-    sources = [*(ROOT / 'wristworld_ros/nodes').glob('*.py'), *(ROOT / 'launch').glob('*.py')]
+    sources = [*(ROOT / 'wristworld_ros/ros').glob('*.py'), *(ROOT / 'launch').glob('*.py')]
     used = {name for path in sources for name in imports.findall(path.read_text())}
     ros = {
         n
@@ -79,4 +79,4 @@ def test_every_ros_package_that_is_imported_is_in_the_manifest():
 
 def test_the_yaml_and_the_docs_table_say_what_the_settings_say():
     for path, text in settings_files.files(ROOT).items():
-        assert path.read_text() == text, f'{path.name} is out of step: python -m wristworld_ros.nodes.settings_files'
+        assert path.read_text() == text, f'{path.name} is out of step: python -m wristworld_ros.ros.settings_files'

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from wristworld_ros.geometry import encode_pose, unproject_depth
-from wristworld_ros.reconstruction.model import ReconstructionOutput
-from wristworld_ros.training import stage1_loss
-from wristworld_ros.training.stage1_loss import Stage1Weights, stage1_losses, true_matches
+from wristworld_ros.models.vggt.model import ReconstructionOutput
+from wristworld_ros.training.stage1 import losses as stage1_loss
+from wristworld_ros.training.stage1.losses import Stage1Weights, stage1_losses, true_matches
 
 
 def looking(eye, target):

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from wristworld_ros.generation import WristGenerator, block_causal_predict, chunk_contexts
-from wristworld_ros.streaming import tiny_random_model
-from wristworld_ros.training.stage2 import ClipTrainer, Stage2Training, image_losses, noise_levels, predict_apart
-from wristworld_ros.training.stage2_data import Stage2Clips, Stage2Sampling, draw_clip
+from wristworld_ros.models.wan import WristGenerator, block_causal_predict, chunk_contexts
+from wristworld_ros.pipeline import tiny_random_model
+from wristworld_ros.training.stage2.data import Stage2Clips, Stage2Sampling, draw_clip
+from wristworld_ros.training.stage2.train import ClipTrainer, Stage2Training, image_losses, noise_levels, predict_apart
 
 
 @pytest.fixture

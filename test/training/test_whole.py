@@ -6,15 +6,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from wristworld_ros.episodes.format import CameraTrack, write_episode
+from wristworld_ros.data.formats.native import CameraTrack, write_episode
+from wristworld_ros.data.packed import pack_episodes, packed_episodes
+from wristworld_ros.pipeline import VirtualWrist, load_model, tiny_random_model
 from wristworld_ros.settings import StreamSettings
-from wristworld_ros.streaming import VirtualWrist, load_model, tiny_random_model
-from wristworld_ros.training import stage1, stage2
-from wristworld_ros.training.frames import pack_episodes, packed_episodes
-from wristworld_ros.training.loop import Optimisation
 from wristworld_ros.training.package import package_model
-from wristworld_ros.training.stage1_data import Stage1Sampling
-from wristworld_ros.training.stage2_data import Stage2Sampling
+from wristworld_ros.training.stage1 import train as stage1
+from wristworld_ros.training.stage1.data import Stage1Sampling
+from wristworld_ros.training.stage2 import train as stage2
+from wristworld_ros.training.stage2.data import Stage2Sampling
+from wristworld_ros.training.trainer import Optimisation
 from wristworld_ros.types import AnchorSet
 
 FEW = Optimisation(steps=2, checkpoint_every=1, bf16=False)

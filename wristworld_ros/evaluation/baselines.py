@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import torch
 
-from wristworld_ros.generation.condition import fill_holes
-from wristworld_ros.streaming.condition import CloudSettings, dense_cloud, render_condition
+from wristworld_ros.geometry.cloud import CloudSettings, dense_cloud, render_condition
+from wristworld_ros.models.wan.condition_planes import fill_holes
 from wristworld_ros.types import Camera
 
 MEAN_WRIST = 'mean_wrist.png'

@@ -11,16 +11,16 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from wristworld_ros.episodes.format import Episode, list_episodes, read_episode
+from wristworld_ros.data.formats.native import Episode, list_episodes, read_episode
+from wristworld_ros.data.ground_truth import Truth, read_truth
 from wristworld_ros.evaluation import baselines, metrics
 from wristworld_ros.evaluation.settings import EvaluationSettings
 from wristworld_ros.evaluation.table import EvaluationTable
-from wristworld_ros.evaluation.truth import Truth, read_truth
+from wristworld_ros.models.config import find_model
+from wristworld_ros.pipeline import VirtualWrist, load_model
+from wristworld_ros.pipeline.model import WristModel
+from wristworld_ros.pipeline.reconstruct import Sight
 from wristworld_ros.settings import StreamSettings, check
-from wristworld_ros.streaming import VirtualWrist, load_model
-from wristworld_ros.streaming.config import find_model
-from wristworld_ros.streaming.model import WristModel
-from wristworld_ros.streaming.sight import Sight
 from wristworld_ros.types import AnchorSet
 
 TRUTH, MEAN, COPY = 'true wrist image', 'mean wrist image', 'copy of an anchor'

@@ -3,8 +3,15 @@
 OpenCV camera axes, metres, radians, quaternions x y z w; ``T_a_b`` takes coordinates in frame b to frame a.
 """
 
-from .alignment import Similarity, align_camera_centres, align_cameras, fit_rigid, fit_similarity, pose_error
-from .cameras import (
+from wristworld_ros.geometry.alignment import (
+    Similarity,
+    align_camera_centres,
+    align_cameras,
+    fit_rigid,
+    fit_similarity,
+    pose_error,
+)
+from wristworld_ros.geometry.cameras import (
     crop_intrinsics,
     decode_pose,
     encode_pose,
@@ -16,8 +23,7 @@ from .cameras import (
     shift_principal_point,
     unproject_depth,
 )
-from .painter import paint_condition_map
-from .poses import (
+from wristworld_ros.geometry.poses import (
     camera_centre,
     compose,
     invert_rigid,
@@ -27,12 +33,12 @@ from .poses import (
     to_homogeneous,
     transform_points,
 )
-from .splat import condition_map
+from wristworld_ros.geometry.splat import condition_map
 
 __all__ = [
     'Similarity', 'align_camera_centres', 'align_cameras', 'camera_centre', 'compose', 'condition_map',
     'crop_intrinsics', 'decode_pose', 'encode_pose', 'fit_rigid', 'fit_similarity', 'fov_to_intrinsics',
-    'intrinsics_to_fov', 'invert_rigid', 'matrix_to_quaternion', 'paint_condition_map', 'pixel_grid', 'pose_error',
+    'intrinsics_to_fov', 'invert_rigid', 'matrix_to_quaternion', 'pixel_grid', 'pose_error',
     'project', 'quaternion_to_matrix', 'resize_intrinsics', 'rotation_angle', 'shift_principal_point', 'to_homogeneous', 'transform_points',
     'unproject_depth',
 ]  # fmt: skip

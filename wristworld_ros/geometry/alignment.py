@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .poses import camera_centre, rotation_angle
+from wristworld_ros.geometry.poses import camera_centre, rotation_angle
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .poses import invert_rigid, matrix_to_quaternion, quaternion_to_matrix, transform_points
+from wristworld_ros.geometry.poses import invert_rigid, matrix_to_quaternion, quaternion_to_matrix, transform_points
 
 
 def fov_to_intrinsics(fov: Tensor, image_hw: tuple[int, int]) -> Tensor:

@@ -9,12 +9,12 @@ import cv2
 import numpy as np
 import torch
 
-from wristworld_ros.generation import WristGenerator
-from wristworld_ros.streaming.config import ModelConfig
-from wristworld_ros.streaming.loading import save_model
-from wristworld_ros.streaming.model import WristModel
-from wristworld_ros.training.stage1 import finished_stage1
-from wristworld_ros.training.stage2 import ANCHOR_WIDTH, CLOUD, WRIST_HW
+from wristworld_ros.models.config import ModelConfig
+from wristworld_ros.models.wan import WristGenerator
+from wristworld_ros.pipeline.model import WristModel
+from wristworld_ros.pipeline.model_directory import save_model
+from wristworld_ros.training.stage1.train import finished_stage1
+from wristworld_ros.training.stage2.train import ANCHOR_WIDTH, CLOUD, WRIST_HW
 
 MEAN_WRIST = 'mean_wrist.png'
 

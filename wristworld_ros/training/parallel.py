@@ -19,7 +19,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
 
-from wristworld_ros.streaming.allocator import keep_freed_memory
+from wristworld_ros.runtime.allocator import keep_freed_memory
 
 
 def rank() -> int:

@@ -1,0 +1,120 @@
+import importlib.util
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from wristworld_ros.apps.demo.quality import GENERATED, OWN_WARP, measure
+from wristworld_ros.apps.demo.report import render_report, summarise, trust
+from wristworld_ros.data.recording import Recording
+
+spec = importlib.util.spec_from_file_location('demo_conftest', Path(__file__).with_name('conftest.py'))
+made = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(made)
+
+
+class Links(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.found, self.open = [], []
+
+    def handle_starttag(self, tag, attributes):
+        self.found += [v for k, v in attributes if k in ('src', 'href', 'poster')]
+
+
+@pytest.fixture
+def report(recorded, tmp_path):
+    mean = np.full((32, 32, 3), 128, np.uint8)
+    return render_report(recorded, tmp_path / 'report', mean, progress=False)
+
+
+def test_the_page_refers_only_to_files_beside_it(report):
+    links = Links()
+    links.feed(report.read_text())
+    assert {'side_by_side.mp4', 'poster.png', 'contact_sheet.png', 'quality.svg', 'trust.svg', 'latency.svg'} <= set(
+        links.found
+    )
+    assert all((report.parent / link).is_file() for link in links.found)
+
+
+def test_the_page_escapes_what_it_is_told(report):
+    assert 'sim_tiny &lt;b&gt;' in report.read_text()
+
+
+def test_the_video_is_h264_yuv420p_with_a_frame_a_tenth_of_a_second(report):
+    with av.open(str(report.parent / 'side_by_side.mp4')) as file:
+        stream = file.streams.video[0]
+        assert stream.codec_context.name == 'h264' and stream.pix_fmt == 'yuv420p'
+        assert stream.average_rate == 10
+        assert sum(1 for _ in file.decode(stream)) == 12
+
+
+def test_the_contact_sheet_shows_the_true_wrist_in_its_last_column(report):
+    sheet = cv2.imread(str(report.parent / 'contact_sheet.png'))
+    poster = cv2.imread(str(report.parent / 'poster.png'))
+    assert sheet.shape[1] == poster.shape[1] and sheet.shape[0] > 3 * poster.shape[0]
+    assert poster[100:250, -200:-40].std() > 20
+
+
+def test_the_table_holds_generated_and_baselines_on_the_same_frames(report):
+    table = json.loads((report.parent / 'table.json').read_text())
+    assert list(table['summary']) == [
+        'generated',
+        'warp of own geometry + inpainting',
+        'copy of an anchor',
+        'mean wrist image',
+        'true wrist',
+    ]
+    assert table['summary']['generated']['psnr']['mean'] > 30
+    assert table['head']['frames'].startswith('12,')
+
+
+def test_every_frame_stands_in_the_csv_with_its_psnr(report):
+    lines = (report.parent / 'frames.csv').read_text().splitlines()
+    assert len(lines) == 13
+    assert all(float(line.split(',')[7]) > 30 for line in lines[1:])
+
+
+def test_without_a_true_wrist_there_are_no_quality_rows_and_a_warning(tmp_path):
+    head = made.HEAD | {'source': 'videos'}
+    page = render_report(made.write_recording(tmp_path / 'r', truth=False, head=head), tmp_path / 'out', progress=False)
+    text = re.sub(r'\s+', ' ', page.read_text())
+    assert 'do not rely on these pictures' in text
+    assert 'has only ever seen a simulated Franka arm' in text
+    assert not (page.parent / 'quality.svg').exists() and 'PSNR' not in text
+    assert json.loads((page.parent / 'report.json').read_text())['quality'] is None
+
+
+@pytest.mark.parametrize('count', [1, 3])
+def test_any_number_of_anchors_is_laid_out(tmp_path, count):
+    folder = made.write_recording(tmp_path / 'r', anchors=tuple(f'view{i}' for i in range(count)))
+    page = render_report(folder, tmp_path / 'out', progress=False)
+    assert cv2.imread(str(page.parent / 'poster.png')).shape[1] > 300 * count
+
+
+def test_unfit_frames_are_counted_by_kind_of_reason(recorded):
+    live = summarise(Recording(recorded))
+    assert live.unfit == 2
+    assert list(live.reasons.values()) == [2]
+    assert live.counters['sets_used'] == 11
+    assert live.rate == pytest.approx(10)
+
+
+def test_pictures_that_lose_against_a_baseline_are_called_poor(recorded):
+    recording = Recording(recorded)
+    quality = measure(recording)
+    assert trust(recording, quality, summarise(recording))['level'] != 'poor'
+    quality.table.rows[OWN_WARP][0]['psnr'] = quality.table.rows[GENERATED][0]['psnr'] + 1
+    assert trust(recording, quality, summarise(recording))['level'] == 'poor'
+
+
+def test_a_blur_is_called_poor_whatever_its_psnr(recorded):
+    recording = Recording(recorded)
+    quality = measure(recording)
+    quality.table.rows[GENERATED][0]['sharpness'] = 0.05
+    assert trust(recording, quality, summarise(recording))['level'] == 'poor'

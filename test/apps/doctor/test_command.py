@@ -1,0 +1,168 @@
+"""The whole doctor, over real topics and without any ROS."""
+
+import json
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Header
+
+from wristworld_ros import cli
+from wristworld_ros.apps.doctor.finding import exit_status
+from wristworld_ros.apps.doctor.topics import calibration_lines, listen, topic_lines
+from wristworld_ros.pipeline import save_model, tiny_random_model
+from wristworld_ros.ros.image_conversion import to_compressed, to_image
+from wristworld_ros.ros.wrist_publisher import to_stamp
+from wristworld_ros.settings import NodeSettings
+
+RATE = 15.0
+SETTINGS = NodeSettings(anchors=['left', 'right'], freshness=2.0)
+
+
+class Cameras:
+    """Cameras that publish from a thread of their own. later: seconds that the second one's stamps lie after the first's."""
+
+    def __init__(self, *topics, later=0.0, calibrated=True, reliability=ReliabilityPolicy.RELIABLE, jpeg=False):
+        self.context = rclpy.Context()
+        rclpy.init(args=[], context=self.context)
+        self.node = rclpy.create_node('cameras', context=self.context)
+        qos = QoSProfile(depth=2, reliability=reliability)
+        kind, suffix = (CompressedImage, '/compressed') if jpeg else (Image, '')
+        self.jpeg = jpeg
+        self.images = [self.node.create_publisher(kind, f'{topic}/image_raw{suffix}', qos) for topic in topics]
+        self.infos = [self.node.create_publisher(CameraInfo, f'{topic}/camera_info', 2) for topic in topics]
+        self.later, self.k = later, [50.0 * calibrated] + [0.0] * 8
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.node)
+        self.node.create_timer(1 / RATE, self._tick)
+        self.thread = threading.Thread(target=self._spin)
+        self.ended = False
+        self.thread.start()
+
+    def _spin(self):
+        while not self.ended:
+            self.executor.spin_once(timeout_sec=0.05)
+
+    def _tick(self):
+        now = self.node.get_clock().now().nanoseconds
+        for i, (images, infos) in enumerate(zip(self.images, self.infos)):
+            header = Header(stamp=to_stamp(now + round(i * self.later * 1e9)))
+            picture = np.zeros((48, 64, 3), np.uint8)
+            images.publish((to_compressed if self.jpeg else to_image)(picture, header))
+            infos.publish(CameraInfo(header=header, width=64, height=48, k=self.k))
+
+    def close(self):
+        self.ended = True
+        self.thread.join()
+        self.executor.shutdown()
+        self.node.destroy_node()
+        rclpy.shutdown(context=self.context)
+
+
+@pytest.fixture
+def cameras():
+    made = []
+
+    def make(*args, **kwargs):
+        made.append(Cameras(*args, **kwargs))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+def test_cameras_that_run_are_seen_with_rate_size_encoding_and_quality_of_service(cameras):
+    cameras('anchor_left', 'anchor_right', reliability=ReliabilityPolicy.BEST_EFFORT)
+    seen = listen(SETTINGS, [], 2.0)
+    for a in seen.anchors:
+        assert (a.width, a.height, a.encoding, a.size, a.bad) == (64, 48, 'rgb8', 64 * 48 * 3, '')
+        assert [(p.node, p.reliability) for p in a.publishers] == [('/cameras', 'best effort')]
+        assert a.rate == pytest.approx(RATE, rel=0.3) and abs(a.age) < 1
+    assert seen.sets >= 0.8 * min(a.images for a in seen.anchors) > 10
+    assert seen.profile and seen.others == ()
+    assert exit_status([*topic_lines(seen, SETTINGS, 5.0), *calibration_lines(seen)]) == 0
+
+
+def test_stamps_that_do_not_fit_and_calibrations_of_zero_are_seen(cameras):
+    cameras('anchor_left', 'anchor_right', later=-0.033, calibrated=False)
+    seen = listen(NodeSettings(anchors=['left', 'right'], slop=0.005), [], 1.0)
+    assert seen.sets == 0 and seen.anchors[1].apart == pytest.approx(0.033, abs=0.004)
+    assert seen.anchors[0].calibration.received and not seen.anchors[0].calibration.calibrated
+    assert exit_status(topic_lines(seen, SETTINGS, 5.0)) == 2
+
+
+def test_compressed_images_are_seen_and_offered_to_who_asked_for_raw_ones(cameras):
+    cameras('anchor_left', jpeg=True)
+    one = NodeSettings(anchors=['left'], transport='compressed')
+    (anchor,) = listen(one, [], 0.5).anchors
+    assert (anchor.width, anchor.height, anchor.bad) == (64, 48, '') and 'jpeg' in anchor.encoding and anchor.images
+    raw = NodeSettings(anchors=['left'])
+    (line,) = topic_lines(listen(raw, [], 0.1), raw, 5.0)
+    assert 'but /anchor_left/image_raw/compressed is there' in line.what and line.fix == 'set transport to compressed'
+
+
+def test_a_camera_that_nobody_named_so_is_offered_and_may_be_remapped(cameras):
+    cameras('anchor_left', 'front/color')
+    assert '/front/color/image_raw' in listen(SETTINGS, [], 0.3).others
+    remaps = [f'anchor_right/{t}:=/front/color/{t}' for t in ('image_raw', 'camera_info')]
+    seen = listen(SETTINGS, remaps, 1.0)
+    assert seen.anchors[1].topic == '/front/color/image_raw' and seen.anchors[1].images
+    assert seen.anchors[1].calibration.calibrated and seen.others == ()
+
+
+def test_a_listener_that_fails_is_told_in_its_own_words():
+    with pytest.raises(RuntimeError, match='not a remap'):
+        listen(SETTINGS, ['not a remap'], 0.1)
+
+
+def test_the_command_says_the_same_in_words_and_in_json(cameras, tmp_path, capsys):
+    cameras('anchor_left', 'anchor_right')
+    save_model(tiny_random_model(), tmp_path)
+    arguments = ['doctor', '--model', str(tmp_path), '--device', 'cpu', '--seconds', '1', '--freshness', '2']
+    status = cli.main(arguments)
+    text = capsys.readouterr().out
+    for section in ('GPU and driver', 'Memory', 'Weights', 'Versions', 'ROS', 'Big images', 'Topics', 'Calibration'):
+        assert f'{section}\n' in text
+    assert (
+        status in (0, 1) and 'error ' not in text and ', 0 errors.' in text
+    )  # a warning: how much memory is free, for one
+    cli.main([*arguments, '--seconds', '0'])
+    assert 'Topics\n' not in capsys.readouterr().out
+    assert cli.main([*arguments, '--json', '--anchors', 'left', 'none']) == 2
+    said = json.loads(capsys.readouterr().out)
+    assert said['status'] == 'error' and all(set(line) == {'section', 'state', 'what', 'fix'} for line in said['lines'])
+    (missing,) = (line for line in said['lines'] if line['state'] == 'error')
+    assert (
+        missing['section'] == 'Topics'
+        and 'Nobody publishes /anchor_none/image_raw' in missing['what']
+        and missing['fix']
+    )
+
+
+def test_without_ros_it_says_so_and_goes_on(tmp_path):
+    save_model(tiny_random_model(), tmp_path)
+    program = (
+        'import sys\n'
+        'class NoRos:\n'
+        '    def find_spec(self, name, path=None, target=None):\n'
+        '        if name.split(".")[0] == "rclpy": raise ModuleNotFoundError(name)\n'
+        'sys.meta_path.insert(0, NoRos())\n'
+        'from wristworld_ros import cli\n'
+        f'sys.exit(cli.main(["doctor", "--device", "cpu", "--json", "--model", {str(tmp_path)!r}]))'
+    )
+    start = time.monotonic()
+    done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    lines = json.loads(done.stdout)['lines']
+    (missing,) = (line for line in lines if line['state'] == 'error')
+    assert missing['section'] == 'ROS' and 'rclpy' in missing['fix']
+    assert {line['section'] for line in lines} == {'GPU and driver', 'Versions', 'Weights', 'ROS', 'Memory'}
+    assert time.monotonic() - start < 60

@@ -1,0 +1,100 @@
+"""The episode format keeps what it is given, and says in a sentence what is wrong with what it cannot read."""
+
+import json
+
+import numpy as np
+import pytest
+
+from wristworld_ros.data.formats.native import CameraTrack, list_episodes, read_episode, write_episode
+
+
+def _track(name='anchor0', role='anchor', frames=5, depth=True, seed=0):
+    rng = np.random.default_rng(seed)
+    ramp = np.linspace(0, 200, 32)[None, None, :, None] + np.arange(frames)[:, None, None, None] * 4
+    rgb = np.broadcast_to(ramp, (frames, 24, 32, 3)).astype(np.uint8)
+    K = np.broadcast_to([[30.0, 0, 15.5], [0, 30, 11.5], [0, 0, 1]], (frames, 3, 3))
+    T = np.broadcast_to(np.eye(4), (frames, 4, 4)).copy()
+    T[:, :3, 3] = rng.normal(size=(frames, 3))
+    metres = rng.uniform(0.05, 3, (frames, 24, 32)).astype(np.float32) if depth else None
+    return CameraTrack(name, role, rgb, K, T, metres)
+
+
+def _write(path, cameras, frames=5, **more):
+    stamps = np.arange(frames) * 100_000_000
+    return write_episode(
+        path, task='lift', seed=3, fps=10, success=True, stamps_ns=stamps, cameras=cameras, meta={'a': [1]}, **more
+    )
+
+
+def test_round_trip_keeps_numbers_exactly_depth_to_half_a_millimetre_and_colours_closely(tmp_path):
+    anchor, wrist = _track(), _track('wrist', 'wrist', depth=False, seed=1)
+    joints = np.arange(35.0).reshape(5, 7)
+    _write(tmp_path / 'e', [anchor, wrist], tracks={'joints': joints})
+    episode = read_episode(tmp_path / 'e')
+    assert (episode.task, episode.seed, episode.fps, episode.success, len(episode)) == ('lift', 3, 10, True, 5)
+    assert episode.meta == {'a': [1]} and episode.names('wrist') == ('wrist',)
+    np.testing.assert_array_equal(episode.stamps_ns, np.arange(5) * 100_000_000)
+    np.testing.assert_array_equal(episode.tracks['joints'], joints)
+    np.testing.assert_array_equal(episode.K('anchor0'), anchor.K)
+    np.testing.assert_array_equal(episode.T_camera_world('wrist'), wrist.T_camera_world)
+    assert np.abs(episode.depth('anchor0') - anchor.depth).max() <= 0.00051
+    rgb = episode.rgb('anchor0')
+    assert rgb.dtype == np.uint8 and rgb.shape == anchor.rgb.shape
+    assert np.abs(rgb.astype(float) - anchor.rgb).mean() < 3
+
+
+def test_writing_that_fails_leaves_nothing_behind(tmp_path):
+    with pytest.raises(ValueError, match='4 pictures for 5 stamps'):
+        _write(tmp_path / 'e', [_track(), _track('wrist', 'wrist', frames=4)])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_episode_is_never_overwritten(tmp_path):
+    _write(tmp_path / 'e', [_track()])
+    with pytest.raises(FileExistsError, match='exists already'):
+        _write(tmp_path / 'e', [_track()])
+
+
+def test_listing_is_sorted_and_skips_what_is_not_an_episode(tmp_path):
+    for name in ('b', 'a'):
+        _write(tmp_path / name, [_track(depth=False)])
+    (tmp_path / 'c').mkdir()
+    assert [path.name for path in list_episodes(tmp_path)] == ['a', 'b']
+    with pytest.raises(FileNotFoundError, match='no directory'):
+        list_episodes(tmp_path / 'nowhere')
+
+
+def test_missing_and_bad_files_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r'episode\.json is missing'):
+        read_episode(tmp_path)
+    path = _write(tmp_path / 'e', [_track(depth=False)])
+    with pytest.raises(KeyError, match='it has anchor0'):
+        read_episode(path).rgb('anchor7')
+    with pytest.raises(KeyError, match='without depth'):
+        read_episode(path).depth('anchor0')
+    (path / 'anchor0.mp4').write_bytes(b'no video')
+    with pytest.raises(ValueError, match='cannot be decoded'):
+        read_episode(path).rgb('anchor0')
+    (path / 'anchor0.mp4').unlink()
+    with pytest.raises(FileNotFoundError, match=r'anchor0\.mp4'):
+        read_episode(path)
+    (path / 'episode.json').write_text(json.dumps({'version': 99}))
+    with pytest.raises(ValueError, match='version 99'):
+        read_episode(path)
+
+
+@pytest.mark.parametrize(
+    ('change', 'words'),
+    [
+        ({'role': 'side'}, 'allowed are'),
+        ({'name': 'a/b'}, 'letters'),
+        ({'K': np.zeros((2, 3, 3))}, 'ask for'),
+        ({'rgb': np.zeros((5, 24, 32))}, 'uint8'),
+    ],
+)
+def test_a_camera_track_checks_its_shapes(change, words):
+    good = _track()
+    with pytest.raises(ValueError, match=words):
+        CameraTrack(
+            **{**{k: getattr(good, k) for k in ('name', 'role', 'rgb', 'K', 'T_camera_world', 'depth')}, **change}
+        )

@@ -1,0 +1,169 @@
+"""SPC and the losses beside it: the public fixture, a loop over the pairs, and the borders of the contract."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors import safe_open
+
+from wristworld_ros.geometry import decode_pose, encode_pose
+from wristworld_ros.models.vggt import (
+    camera_loss,
+    fov_loss,
+    matches_from_tracks,
+    sample_points,
+    spc_loss,
+    wrist_query_grid,
+)
+
+DATA = Path(__file__).parents[2] / 'fixtures'
+NAMES = ('world_points', 'wrist_pose_enc', 'wrist_intrinsics', 'wrist_uv', 'anchor_uv', 'anchor_view', 'confidence')
+
+
+def test_value_and_gradient_equal_the_public_fixture():
+    with safe_open(DATA / 'spc_public.safetensors', 'pt') as file:
+        data = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        config = json.loads(file.metadata()['config'])
+    inputs = {name: data[f'input.{name}'] for name in NAMES}
+    inputs['wrist_pose_enc'].requires_grad_()
+    loss = spc_loss(**inputs, **(config | {'image_hw': tuple(config['image_hw'])}))
+    loss.backward()
+    assert loss.shape == ()
+    torch.testing.assert_close(loss.detach(), data['output.loss'][0], rtol=1e-5, atol=0)
+    wanted = data['output.grad_wrist_pose_enc']
+    assert (inputs['wrist_pose_enc'].grad - wanted).abs().max() <= 1e-5 * wanted.abs().max()
+    kept = inputs['confidence'] > config['confidence_threshold']
+    assert int(kept.sum()) == int(data['output.accepted_pairs'])
+
+
+def case(pairs, views, image_hw, seed):
+    generator = torch.Generator().manual_seed(seed)
+    height, width = image_hw
+    size = torch.tensor([width, height], dtype=torch.float32)
+
+    def rand(*shape):
+        return torch.rand(*shape, generator=generator)
+
+    pose = torch.cat([rand(3) - 0.5, rand(4) - 0.5, 0.5 + rand(2)]).view(1, 1, 9)
+    _, intrinsics = decode_pose(pose[0], image_hw)
+    return {
+        'world_points': 2 * rand(1, views, height, width, 3) - 1,
+        'wrist_pose_enc': pose,
+        'wrist_intrinsics': intrinsics,
+        'wrist_uv': rand(pairs, 2) * size,
+        'anchor_uv': (rand(pairs, 2) * 1.4 - 0.2) * size,
+        'anchor_view': torch.randint(0, views, (pairs,), generator=generator),
+        'confidence': rand(pairs),
+    }
+
+
+def loop(world_points, wrist_pose_enc, wrist_intrinsics, wrist_uv, anchor_uv, anchor_view, confidence, image_hw):
+    """The paper sheet's sentence, one pair at a time, with torch's own sampling."""
+    height, width = image_hw
+    extrinsics, _ = decode_pose(wrist_pose_enc[0, 0].double(), image_hw)
+    terms = []
+    for i in range(len(wrist_uv)):
+        if confidence[i] <= 0.2:
+            continue
+        extent = torch.tensor([max(width - 1, 1), max(height - 1, 1)])
+        place = (2 * anchor_uv[i] / extent - 1).view(1, 1, 1, 2).double()
+        points = world_points[0, anchor_view[i]].movedim(-1, 0)[None].double()
+        point = torch.nn.functional.grid_sample(points, place, padding_mode='border', align_corners=True).flatten()
+        camera = extrinsics[:, :3] @ point + extrinsics[:, 3]
+        if camera[2] > 0:
+            uv = (wrist_intrinsics[0].double() @ (camera / camera[2]))[:2]
+            terms.append(30 * ((uv - wrist_uv[i]) ** 2).mean() / (height**2 + width**2))
+        else:
+            terms.append(-camera[2])
+    return torch.stack(terms).mean() if terms else torch.zeros((), dtype=torch.float64)
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    pairs=st.integers(0, 30),
+    views=st.integers(1, 4),
+    image_hw=st.tuples(st.integers(2, 20), st.integers(2, 20)),
+    seed=st.integers(0, 10**6),
+)
+def test_equals_a_loop_over_the_pairs(pairs, views, image_hw, seed):
+    inputs = case(pairs, views, image_hw, seed)
+    found = spc_loss(**inputs, image_hw=image_hw).double()
+    torch.testing.assert_close(found, loop(**inputs, image_hw=image_hw), rtol=1e-3, atol=1e-5)
+
+
+def test_no_kept_pair_gives_zero_with_a_zero_gradient():
+    for pairs in (0, 5):
+        inputs = case(pairs, 2, (8, 10), 0) | {'confidence': torch.zeros(pairs)}
+        inputs['wrist_pose_enc'].requires_grad_()
+        loss = spc_loss(**inputs, image_hw=(8, 10))
+        loss.backward()
+        assert loss.item() == 0 and not inputs['wrist_pose_enc'].grad.any()
+
+
+def test_points_on_the_camera_plane_leave_the_gradient_finite():
+    inputs = case(4, 1, (8, 10), 0)
+    inputs['world_points'] = torch.zeros(1, 1, 8, 10, 3)
+    inputs['wrist_pose_enc'] = torch.tensor([[[0.1, 0, 0, 0, 0, 0, 1.0, 1, 1]]], requires_grad=True)
+    inputs['confidence'] = torch.ones(4)
+    spc_loss(**inputs, image_hw=(8, 10)).backward()
+    assert inputs['wrist_pose_enc'].grad.isfinite().all()
+
+
+def test_points_are_sampled_at_pixel_centres_and_clamped():
+    points = torch.arange(2 * 3 * 4 * 3, dtype=torch.float32).view(2, 3, 4, 3)
+    uv = torch.tensor([[1.0, 2.0], [-5.0, 0.0], [9.0, 9.0], [0.5, 0.5]])
+    found = sample_points(points, uv, torch.tensor([1, 0, 0, 1]))
+    wanted = torch.stack([points[1, 2, 1], points[0, 0, 0], points[0, 2, 3], points[1, :2, :2].mean((0, 1))])
+    torch.testing.assert_close(found, wanted)
+
+
+def test_pairs_need_visibility_and_confidence_in_both_views():
+    track = torch.arange(3 * 4 * 2, dtype=torch.float32).view(3, 4, 2)  # wrist, two anchors; four queries
+    visible = torch.full((3, 4), 0.9)
+    sure = torch.full((3, 4), 0.8)
+    visible[0, 0] = 0.5  # not above the threshold: query 0 is lost in both anchors
+    visible[1, 1] = 0.1
+    sure[2, 2] = 0.2
+    sure[2, 3] = 0.3
+    kept = matches_from_tracks(track, visible, sure)
+    assert kept.anchor_view.tolist() == [0, 0, 1, 1] and kept.query.tolist() == [2, 3, 1, 3]
+    assert torch.equal(kept.wrist_uv, track[0, kept.query])
+    assert torch.equal(kept.anchor_uv, track[1 + kept.anchor_view, kept.query])
+    torch.testing.assert_close(kept.confidence, torch.tensor([0.8, 0.8, 0.8, 0.3]))
+    rounds = torch.stack([torch.zeros_like(track), track])[:, None]
+    again = matches_from_tracks(rounds, visible[None], sure[None])
+    assert torch.equal(again.anchor_uv, kept.anchor_uv)
+    with pytest.raises(ValueError, match='one scene'):
+        matches_from_tracks(rounds.expand(-1, 2, -1, -1, -1), visible.expand(2, 3, 4), sure.expand(2, 3, 4))
+
+
+def test_the_query_grid_runs_from_margin_to_size_minus_margin():
+    grid = wrist_query_grid((294, 518))
+    assert grid.shape == (1, 1024, 2)
+    assert grid.amin(1).tolist() == [[32, 32]] and grid.amax(1).tolist() == [[486, 262]]
+    with pytest.raises(ValueError, match='smaller'):
+        wrist_query_grid((64, 64))
+
+
+def test_round_losses_weigh_late_rounds_most_and_vanish_at_the_target():
+    extrinsics = torch.eye(4)[:3].expand(2, 3, 3, 4)
+    intrinsics = torch.tensor([[50.0, 0, 20], [0, 60.0, 12], [0, 0, 1]]).expand(2, 3, 3, 3)
+    target = encode_pose(extrinsics, intrinsics, (24, 40))
+    exact = target.expand(4, 2, 3, 9).clone()
+    assert camera_loss(exact, target) == 0
+    early, late = exact.clone(), exact.clone()
+    early[0, ..., 0] += 1
+    late[3, ..., 0] += 1
+    torch.testing.assert_close(camera_loss(early, target), 0.6**3 * camera_loss(late, target))
+    torch.testing.assert_close(camera_loss(late, target), torch.tensor(5 / 3 / 4))
+    wrist = exact[:, :, :1]
+    fov = target[:, :1, 7:]
+    assert fov_loss(wrist, fov) == 0
+    torch.testing.assert_close(fov_loss(wrist + 1, fov[:, 0]), torch.tensor(10 * (1 + 0.6 + 0.36 + 0.216) / 4))
+    with pytest.raises(ValueError, match='must be'):
+        camera_loss(exact, target[:, :2])

@@ -1,0 +1,103 @@
+"""Anchor images are matched by stamp: the newest set, each image once, bounded memory, a new start when the clock jumps."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wristworld_ros.pipeline.frame_sync import AnchorSync
+
+MS = 1_000_000
+
+
+def sync(names=('a', 'b'), slop=50 * MS, jump=500 * MS):
+    return AnchorSync(names, slop, jump)
+
+
+def feed(s, *images):
+    """Every set that comes out, as stamps in ms."""
+    out = []
+    for name, ms in images:
+        found, _ = s.add(name, ms * MS, (name, ms))
+        if found:
+            assert [x.item for x in found] == [(n, x.stamp_ns // MS) for n, x in zip(s.names, found)]
+            out.append(tuple(x.stamp_ns // MS for x in found))
+    return out
+
+
+def test_one_camera_needs_no_partner():
+    assert feed(sync(('a',)), ('a', 0), ('a', 100)) == [(0,), (100,)]
+
+
+def test_stamps_within_the_slop_belong_together():
+    assert feed(sync(), ('a', 0), ('b', 50), ('b', 149), ('a', 100)) == [(0, 50), (100, 149)]
+
+
+def test_stamps_beyond_the_slop_do_not():
+    assert feed(sync(), ('a', 0), ('b', 51)) == []
+
+
+def test_of_several_sets_the_newest_is_made_and_the_rest_counted():
+    s = sync()
+    assert feed(s, ('a', 0), ('a', 100), ('a', 200), ('b', 190)) == [(200, 190)]
+    assert s.counts.unmatched == 2
+
+
+def test_an_image_older_than_its_camera_s_newest_is_late():
+    s = sync()
+    assert feed(s, ('a', 100), ('b', 100), ('a', 90), ('b', 95), ('a', 100)) == [(100, 100)]
+    assert s.counts.late == 3 and s.counts.jumps == 0
+
+
+def test_a_clock_set_back_forgets_everything_and_fills_again():
+    s = sync()
+    assert feed(s, ('a', 5000), ('b', 5000), ('a', 5100)) == [(5000, 5000)]
+    assert s.add('a', 0, ('a', 0)) == (None, True)
+    assert feed(s, ('b', 0), ('a', 100), ('b', 100)) == [(0, 0), (100, 100)]
+    assert s.counts.jumps == 1
+
+
+def test_a_camera_that_jumps_back_later_than_the_other_starts_afresh_again():
+    s = sync()
+    feed(s, ('a', 5000), ('b', 5000), ('a', 0), ('b', 5100))
+    assert s.add('b', 0, 'x') == (None, True)
+    assert feed(s, ('a', 100), ('b', 100)) == [(100, 100)]
+    assert s.counts.jumps == 2
+
+
+def test_a_silent_camera_gives_no_sets_and_no_growth_and_comes_back():
+    s = sync()
+    assert feed(s, *[('a', 100 * i) for i in range(1000)]) == []
+    assert len(s.waiting['a']) == s.depth
+    assert feed(s, ('b', 99_900), ('a', 100_000), ('b', 100_000)) == [(99_900, 99_900), (100_000, 100_000)]
+
+
+@given(
+    st.integers(1, 4),
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3000)), max_size=80),
+    st.integers(0, 200),
+)
+def test_for_any_input_sets_are_within_the_slop_each_image_is_used_once_and_stamps_grow(cameras, images, slop):
+    names = tuple('abcd'[:cameras])
+    s = sync(names, slop * MS)
+    used, last = set(), -1
+    for i, (camera, ms) in enumerate(images):
+        name = names[camera % cameras]
+        found, jumped = s.add(name, ms * MS, i)
+        if jumped:
+            last = -1
+        assert all(len(queue) <= s.depth for queue in s.waiting.values())
+        if found:
+            stamps = [x.stamp_ns for x in found]
+            assert all(abs(stamp - stamps[0]) <= slop * MS for stamp in stamps)
+            assert stamps[0] > last
+            last = stamps[0]
+            assert used.isdisjoint(x.item for x in found)
+            used |= {x.item for x in found}
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2000)), max_size=80))
+def test_every_image_is_used_late_unmatched_or_waiting_when_no_clock_jumps(images):
+    s = AnchorSync(('a', 'b', 'c'), 50 * MS, 10**18)
+    sets = feed(s, *[('abc'[camera], ms) for camera, ms in images])
+    waiting = sum(len(queue) for queue in s.waiting.values())
+    assert 3 * len(sets) + s.counts.late + s.counts.unmatched + waiting == len(images)
+    assert s.counts.matched == len(sets)

@@ -1,0 +1,131 @@
+"""The stream without ROS: what comes out for what goes in, and that nothing grows."""
+
+import gc
+import resource
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from wristworld_ros.pipeline import VirtualWrist, tiny_random_model
+from wristworld_ros.settings import StreamSettings
+from wristworld_ros.types import AnchorSet
+
+STEP = 100_000_000  # 10 Hz, in nanoseconds
+
+
+@pytest.fixture(scope='module')
+def model():
+    torch.set_num_threads(1)
+    return tiny_random_model()
+
+
+def anchor_set(i, views=2, hw=(42, 56), seed=None):
+    rng = np.random.default_rng(i if seed is None else seed)
+    names = tuple(f'camera{v}' for v in range(views))
+    return AnchorSet(i * STEP, names, rng.integers(0, 256, (views, *hw, 3), dtype=np.uint8))
+
+
+def push_all(stream, sets):
+    return [frame for s in sets for frame in stream.push(s)]
+
+
+@pytest.mark.parametrize('chunk', [1, 2, 3, 4])
+def test_every_set_comes_out_once_in_order_with_its_own_stamp(model, chunk):
+    frames = push_all(VirtualWrist(model, StreamSettings(chunk=chunk)), [anchor_set(i) for i in range(12)])
+    assert [f.stamp_ns for f in frames] == [i * STEP for i in range(12)]
+
+
+@pytest.mark.parametrize('views', [1, 2, 3, 5])
+def test_any_number_of_anchors_gives_a_frame_of_the_wrist_size(model, views):
+    (frame,) = VirtualWrist(model, StreamSettings()).push(anchor_set(0, views))
+    assert frame.image.shape == (32, 32, 3) and frame.image.dtype == np.uint8
+    assert frame.reconstruction.points.shape[0] == views
+
+
+def test_the_same_input_and_seed_give_the_same_video_and_another_seed_another(model):
+    sets = [anchor_set(i) for i in range(3)]
+    one, two = (push_all(VirtualWrist(model, StreamSettings(steps=2)), sets) for _ in range(2))
+    other = push_all(VirtualWrist(model, StreamSettings(steps=2, seed=1)), sets)
+    assert all(np.array_equal(a.image, b.image) for a, b in zip(one, two))
+    assert not np.array_equal(one[-1].image, other[-1].image)
+
+
+@pytest.mark.parametrize('chunk', [1, 2])
+def test_looking_ahead_of_the_drawing_changes_nothing(model, chunk):
+    sets = [anchor_set(i) for i in (0, 1, 2, 3, 1, 2)]  # the stamps go back once
+    pushed = push_all(VirtualWrist(model, StreamSettings(chunk=chunk)), sets)
+    ahead = VirtualWrist(model, StreamSettings(chunk=chunk))
+    drawn = [frame for view in [ahead.look(s) for s in sets] for frame in ahead.draw(view)]
+    assert [f.stamp_ns for f in drawn] == [f.stamp_ns for f in pushed]
+    assert all(np.array_equal(a.image, b.image) for a, b in zip(drawn, pushed))
+
+
+@pytest.mark.parametrize('change', ['size', 'cameras', 'stamp'])
+def test_a_changed_rig_or_a_stamp_that_goes_back_starts_afresh(model, change):
+    stream = VirtualWrist(model, StreamSettings())
+    push_all(stream, [anchor_set(i) for i in range(10, 14)])
+    new = {
+        'size': anchor_set(14, hw=(56, 56)),
+        'cameras': anchor_set(14, views=1),
+        'stamp': anchor_set(3),
+    }[change]
+    (after,) = stream.push(new)
+    (fresh,) = VirtualWrist(model, StreamSettings()).push(new)
+    assert np.array_equal(after.image, fresh.image)
+
+
+def test_a_half_filled_chunk_is_forgotten_by_a_reset(model):
+    stream = VirtualWrist(model, StreamSettings(chunk=2))
+    assert stream.push(anchor_set(0)) == []
+    stream.reset()
+    assert stream.push(anchor_set(1)) == []
+    assert [f.stamp_ns for f in stream.push(anchor_set(2))] == [STEP, 2 * STEP]
+
+
+def test_the_past_is_seen_only_with_history(model):
+    def third_frame(history, first_seed):
+        sets = [anchor_set(0, seed=first_seed), anchor_set(1), anchor_set(2)]
+        return push_all(VirtualWrist(model, StreamSettings(history=history)), sets)[-1].image
+
+    assert np.array_equal(third_frame(0, first_seed=7), third_frame(0, first_seed=8))
+    assert not np.array_equal(third_frame(2, first_seed=7), third_frame(2, first_seed=8))
+
+
+def test_a_frame_without_coverage_says_why_it_is_not_fit(model):
+    (frame,) = VirtualWrist(model, StreamSettings(min_coverage=1.0)).push(anchor_set(0))
+    assert not frame.fit and 'min_coverage' in frame.reason
+    (frame,) = VirtualWrist(model, StreamSettings(min_coverage=0.0, min_confidence=0.0)).push(anchor_set(0))
+    assert frame.fit and frame.reason == ''
+
+
+def test_a_set_field_of_view_replaces_the_predicted_one(model):
+    (frame,) = VirtualWrist(model, StreamSettings(wrist_fov=90.0)).push(anchor_set(0))
+    assert frame.camera.K[1, 1] == pytest.approx(frame.camera.height / 2)
+
+
+def test_settings_out_of_bounds_are_refused_in_one_sentence(model):
+    with pytest.raises(ValueError, match='chunk is 0'):
+        VirtualWrist(model, StreamSettings(chunk=0))
+    with pytest.raises(ValueError, match=r'guidance is 3\.0, and this model stores no negative prompt'):
+        VirtualWrist(model, StreamSettings(guidance=3.0))
+
+
+@pytest.mark.slow
+def test_time_and_memory_a_frame_are_flat_over_ten_thousand_frames(model):
+    stream = VirtualWrist(model, StreamSettings(chunk=4, history=2))
+    sets = [anchor_set(i, views=1, hw=(14, 56)) for i in range(16)]
+    times, memory = [], []
+    for i in range(10_000):
+        s = sets[i % 16]
+        start = time.process_time()
+        stream.push(AnchorSet(i * STEP, s.names, s.images))
+        times.append(time.process_time() - start)
+        if i in (1_000, 9_999):
+            gc.collect()
+            memory.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    early, late = np.median(times[1_000:3_000]), np.median(times[8_000:])
+    print(f'{1000 * early:.2f} ms a frame at first, {1000 * late:.2f} ms at last; {memory} kB')
+    assert late < 1.5 * early
+    assert memory[1] - memory[0] < 40_000

@@ -1,0 +1,180 @@
+"""The newest set wins; looking and drawing overlap; nothing is delivered after a reset or a stop."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from wristworld_ros.pipeline.worker import ModelWorker
+from wristworld_ros.types import AnchorSet
+
+
+def anchors(stamp):
+    return AnchorSet(stamp, ('a',), np.zeros((1, 2, 2, 3), np.uint8))
+
+
+class Gated:
+    """A stream whose every look waits for leave, and tells what it was asked."""
+
+    def __init__(self):
+        self.started, self.leave = threading.Semaphore(0), threading.Semaphore(0)
+        self.calls, self.threads = [], set()
+        self.error = None
+
+    def look(self, anchors):
+        self.calls.append(anchors.stamp_ns)
+        self.threads.add(threading.current_thread().name)
+        self.started.release()
+        assert self.leave.acquire(timeout=10)
+        if self.error:
+            error, self.error = self.error, None
+            raise error
+        return anchors.stamp_ns
+
+    def draw(self, view):
+        self.threads.add(threading.current_thread().name)
+        return [view]
+
+    def reset(self):
+        self.calls.append('reset')
+
+
+@pytest.fixture
+def gated():
+    stream, delivered, failures = Gated(), [], []
+    worker = ModelWorker(lambda: stream, delivered.extend, failures.append)
+    worker.start()
+    yield stream, worker, delivered, failures
+    stream.leave.release(100)
+    assert worker.stop(5)
+
+
+def until(condition, timeout=5):
+    end = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.002)
+
+
+def test_the_newest_set_wins_and_the_rest_is_counted(gated):
+    stream, worker, delivered, _ = gated
+    worker.submit(anchors(0))
+    assert stream.started.acquire(timeout=5)
+    for stamp in range(1, 6):
+        worker.submit(anchors(stamp))
+    stream.leave.release(2)
+    until(lambda: delivered == [0, 5])
+    assert (worker.used, worker.replaced) == (2, 4)
+    assert stream.threads == {'model-look', 'model-draw'}
+
+
+def test_what_was_being_made_at_a_reset_is_not_delivered(gated):
+    stream, worker, delivered, _ = gated
+    worker.submit(anchors(0))
+    assert stream.started.acquire(timeout=5)
+    worker.submit(anchors(1))
+    worker.reset()
+    worker.submit(anchors(2))
+    stream.leave.release(2)
+    until(lambda: delivered == [2])
+    assert stream.calls == [0, 'reset', 2]
+
+
+def test_a_look_that_fails_is_told_and_the_next_one_starts_afresh(gated):
+    stream, worker, delivered, failures = gated
+    stream.error = MemoryError('full')
+    worker.submit(anchors(0))
+    stream.leave.release()
+    until(lambda: len(failures) == 1)
+    worker.submit(anchors(1))
+    stream.leave.release()
+    until(lambda: delivered == [1])
+    assert stream.calls == [0, 'reset', 1]
+
+
+def test_stop_returns_in_time_while_the_model_is_busy_and_nothing_comes_after():
+    stream, delivered = Gated(), []
+    worker = ModelWorker(lambda: stream, delivered.extend, lambda error: None)
+    worker.start()
+    worker.submit(anchors(0))
+    assert stream.started.acquire(timeout=5)
+    start = time.monotonic()
+    assert not worker.stop(0.2)
+    assert time.monotonic() - start < 1
+    stream.leave.release()
+    until(lambda: not worker.busy)
+    assert delivered == []
+
+
+def test_what_goes_wrong_while_loading_is_raised_by_start():
+    def make():
+        raise ValueError('no such file')
+
+    with pytest.raises(ValueError, match='no such file'):
+        ModelWorker(make, print, print).start()
+
+
+def test_loading_can_be_given_up():
+    leave = threading.Event()
+    worker = ModelWorker(lambda: leave.wait(5) and None, print, print)
+    with pytest.raises(RuntimeError, match='while the model was loading'):
+        worker.start(alive=lambda: False)
+    leave.set()
+    assert worker.stop(5)
+
+
+class SlowDrawing(Gated):
+    """Looks at once; its drawing waits for leave and may fail."""
+
+    def look(self, anchors):
+        self.calls.append(anchors.stamp_ns)
+        return anchors.stamp_ns
+
+    def draw(self, view):
+        self.calls.append(f'draw {view}')
+        self.started.release()
+        assert self.leave.acquire(timeout=10)
+        if self.error:
+            error, self.error = self.error, None
+            raise error
+        return [view]
+
+
+@pytest.fixture
+def drawing():
+    stream, delivered, failures = SlowDrawing(), [], []
+    worker = ModelWorker(lambda: stream, delivered.extend, failures.append)
+    worker.start()
+    yield stream, worker, delivered, failures
+    stream.leave.release(100)
+    assert worker.stop(5)
+
+
+def test_the_next_set_is_looked_at_while_the_last_is_drawn_and_only_that_one(drawing):
+    stream, worker, delivered, _ = drawing
+    worker.submit(anchors(1))
+    assert stream.started.acquire(timeout=5)
+    worker.submit(anchors(2))
+    until(lambda: stream.calls.count(2) == 1)
+    worker.submit(anchors(3))
+    worker.submit(anchors(4))
+    time.sleep(0.05)
+    assert 3 not in stream.calls and 4 not in stream.calls
+    stream.leave.release(3)
+    until(lambda: delivered == [1, 2, 4])
+    assert worker.replaced == 1
+
+
+def test_a_drawing_that_fails_takes_the_view_behind_it_along(drawing):
+    stream, worker, delivered, failures = drawing
+    stream.error = MemoryError('full')
+    worker.submit(anchors(1))
+    assert stream.started.acquire(timeout=5)
+    worker.submit(anchors(2))
+    until(lambda: 2 in stream.calls)
+    stream.leave.release(5)
+    until(lambda: len(failures) == 1)
+    worker.submit(anchors(3))
+    until(lambda: delivered == [3])
+    assert 'draw 2' not in stream.calls and stream.calls.index('reset') < stream.calls.index(3)

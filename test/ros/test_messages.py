@@ -1,0 +1,105 @@
+"""Transforms, calibrations and clouds say in messages what the numbers say."""
+
+import array
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sensor_msgs.msg import CameraInfo
+from std_msgs.msg import Header
+
+from wristworld_ros.ros.camera_info import intrinsics, scaled, to_info
+from wristworld_ros.ros.point_cloud import POINT, to_cloud
+from wristworld_ros.ros.transforms import quaternion, quaternion_by_transforms3d, to_pose, to_transform
+from wristworld_ros.ros.wrist_publisher import to_ns, to_stamp
+
+
+def rotation(x, y, z, w):
+    """Rotation matrix of a unit quaternion."""
+    return np.array(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+        ]
+    )
+
+
+unit = st.lists(st.floats(-1, 1), min_size=4, max_size=4).map(np.array).filter(lambda q: np.linalg.norm(q) > 1e-2)
+
+
+@settings(deadline=None, max_examples=100)
+@given(q=unit)
+def test_a_matrix_and_its_quaternion_turn_alike(q):
+    T = np.eye(4)
+    T[:3, :3] = rotation(*(q / np.linalg.norm(q)))
+    for out in (quaternion(T), quaternion_by_transforms3d(T)):
+        assert np.linalg.norm(out) == pytest.approx(1)
+        np.testing.assert_allclose(rotation(*out), T[:3, :3], atol=1e-6)
+
+
+@settings(deadline=None, max_examples=50)
+@given(q=unit)
+def test_tf_transformations_and_transforms3d_agree(q):
+    tf_transformations = pytest.importorskip('tf_transformations', reason='tf_transformations is not installed')
+    T = np.eye(4)
+    T[:3, :3] = rotation(*(q / np.linalg.norm(q)))
+    theirs, ours = tf_transformations.quaternion_from_matrix(T), quaternion_by_transforms3d(T)
+    assert abs(np.dot(theirs, ours)) == pytest.approx(1, abs=1e-6)  # q and -q are one rotation
+
+
+def test_a_transform_goes_from_parent_to_child():
+    T_parent_child = np.eye(4)
+    T_parent_child[:3, 3] = 1, 2, 3
+    edge = to_transform(T_parent_child, Header(frame_id='parent'), 'child')
+    assert (edge.header.frame_id, edge.child_frame_id) == ('parent', 'child')
+    t, p = edge.transform.translation, to_pose(T_parent_child).position
+    assert (t.x, t.y, t.z) == (p.x, p.y, p.z) == (1, 2, 3)
+    assert edge.transform.rotation.w == 1
+
+
+@given(ns=st.integers(0, 2**31 * 10**9 - 1))
+def test_stamps_keep_every_nanosecond(ns):
+    assert to_ns(to_stamp(ns)) == ns
+
+
+def test_camera_info_is_a_pinhole_without_distortion():
+    K = np.array([[100.0, 0, 63.5], [0, 110, 47.5], [0, 0, 1]])
+    info = to_info(K, 128, 96, Header(frame_id='f'))
+    assert (info.width, info.height, info.distortion_model, list(info.d)) == (128, 96, 'plumb_bob', [0.0] * 5)
+    np.testing.assert_array_equal(np.reshape(info.p, (3, 4)), np.hstack([K, np.zeros((3, 1))]))
+    np.testing.assert_array_equal(np.reshape(info.r, (3, 3)), np.eye(3))
+    np.testing.assert_array_equal(intrinsics(info, 128, 96), K)
+
+
+def test_an_uncalibrated_camera_has_no_intrinsics():
+    assert intrinsics(CameraInfo(width=4, height=4), 4, 4) is None
+
+
+def test_intrinsics_follow_the_image_size():
+    K = np.array([[100.0, 0, 63.5], [0, 100, 47.5], [0, 0, 1]])
+    half = intrinsics(to_info(K, 128, 96, Header()), 64, 48)
+    np.testing.assert_allclose(half, [[50, 0, 31.5], [0, 50, 23.5], [0, 0, 1]])
+    np.testing.assert_allclose(scaled(half, (64, 48), (128, 96)), K)
+
+
+def test_a_cloud_holds_its_points_and_colours_and_no_broken_ones():
+    points = torch.arange(2 * 4 * 6 * 3, dtype=torch.float32).reshape(2, 4, 6, 3)
+    points[0, 0, 0, 1] = float('nan')
+    colors = torch.randint(0, 256, (2, 4, 6, 3), dtype=torch.uint8)
+    cloud = to_cloud(points, colors, Header(frame_id='anchor'), stride=2)
+    assert (cloud.height, cloud.width, cloud.point_step) == (1, 2 * 2 * 3 - 1, 16)
+    assert cloud.row_step == len(cloud.data) == 16 * cloud.width
+    assert [(f.name, f.offset) for f in cloud.fields] == [('x', 0), ('y', 4), ('z', 8), ('rgb', 12)]
+    read = np.frombuffer(cloud.data, POINT)
+    np.testing.assert_array_equal(read['xyz'][0], points[0, 0, 2])
+    packed = np.frombuffer(cloud.data, '<u4').reshape(-1, 4)[0, 3]
+    assert [packed >> 16 & 255, packed >> 8 & 255, packed & 255] == colors[0, 0, 2].tolist()
+    assert isinstance(cloud.data, array.array)
+
+
+def test_a_cloud_of_nothing_is_empty():
+    cloud = to_cloud(torch.full((1, 2, 2, 3), torch.inf), torch.zeros(1, 2, 2, 3, dtype=torch.uint8), Header())
+    assert cloud.width == 0 and len(cloud.data) == 0

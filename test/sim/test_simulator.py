@@ -1,0 +1,115 @@
+"""The simulator's pictures, depth and calibration agree with each other, and a seed decides everything."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+pytest.importorskip('mujoco')
+pytest.importorskip('robosuite')
+
+from wristworld_ros.data.formats.native import read_episode
+from wristworld_ros.sim.record import World, record_episode
+from wristworld_ros.sim.settings import SimulatorSettings
+from wristworld_ros.sim.simulate import episode_seed, simulate
+from wristworld_ros.sim.stream import LIVE_SETTINGS, SimulatorStream
+
+SETTINGS = SimulatorSettings(clip_frames=3, shadows=0.0, anchor_width=160, anchor_height=120, keep_failures=True)
+
+
+@pytest.fixture(scope='module')
+def world():
+    world = World(SETTINGS)
+    yield world
+    world.renderer.close()
+
+
+@pytest.fixture(scope='module')
+def episode(world, tmp_path_factory):
+    return read_episode(record_episode(world, 5, tmp_path_factory.mktemp('sim') / 'e'))
+
+
+def reproject(episode, source, target, frame):
+    """Source depth carried into the target view. Returns depth differences [N], metres, and colours there [N, 2, 3]."""
+    depth = episode.depth(source)[frame]
+    height, width = depth.shape
+    v, u = np.mgrid[:height, :width]
+    rays = np.stack([u, v, np.ones_like(u)], -1).reshape(-1, 3) @ np.linalg.inv(episode.K(source)[frame]).T
+    T = episode.T_camera_world(target)[frame] @ np.linalg.inv(episode.T_camera_world(source)[frame])
+    points = (rays * depth.reshape(-1, 1)) @ T[:3, :3].T + T[:3, 3]
+    pixels = points @ episode.K(target)[frame].T
+    pixels = np.round(pixels[:, :2] / np.maximum(pixels[:, 2:], 1e-6)).astype(int)
+    seen = episode.depth(target)[frame]
+    inside = (points[:, 2] > 0.01) & (pixels >= 0).all(1) & (pixels < seen.shape[::-1]).all(1)
+    x, y = pixels[inside].T
+    colors = np.stack(
+        [episode.rgb(source)[frame].reshape(-1, 3)[inside], episode.rgb(target)[frame][y, x]], axis=1
+    ).astype(float)
+    return points[inside, 2] - seen[y, x], colors
+
+
+@pytest.mark.parametrize('source', ['anchor0', 'anchor1', 'scatter0', 'scatter1'])
+@pytest.mark.parametrize('target', ['wrist', 'anchor0'])
+def test_depth_of_one_camera_lands_on_the_same_surface_of_another(episode, source, target):
+    difference, colors = reproject(episode, source, target, 1)
+    assert len(difference) > 300
+    same = np.abs(difference) < 0.01
+    assert same.mean() > 0.3  # the rest is hidden behind arm and objects
+    assert np.median(np.abs(difference[same])) < (
+        0.001 if target == 'wrist' else 0.003
+    )  # half a pixel on slanted surfaces
+    assert np.abs(colors[same, 0] - colors[same, 1]).mean() < 12
+
+
+def test_anchors_stand_still_scatter_cameras_do_not_and_the_wrist_rides_on_the_hand(episode):
+    assert np.ptp(episode.T_camera_world('anchor0'), axis=0).max() == 0
+    assert np.ptp(episode.T_camera_world('scatter0'), axis=0).max() > 0.05
+    T_hand_wrist = np.array(episode.meta['T_hand_wrist'])
+    there = episode.T_camera_world('wrist') @ episode.tracks['T_base_hand'] @ T_hand_wrist
+    np.testing.assert_allclose(there, np.broadcast_to(np.eye(4), there.shape), atol=1e-9)
+
+
+def test_one_process_renders_the_same_seed_twice_alike(world, episode, tmp_path):
+    record_episode(world, 6, tmp_path / 'between')
+    again = read_episode(record_episode(world, 5, tmp_path / 'again'))
+    np.testing.assert_array_equal(again.rgb('wrist'), episode.rgb('wrist'))
+    np.testing.assert_array_equal(again.depth('scatter1'), episode.depth('scatter1'))
+
+
+def test_thinned_meshes_look_like_the_whole_ones(world, episode):
+    whole = World(replace(SETTINGS, mesh_cell=0.0))
+    states = []
+    for one in (world, whole):
+        one.begin(np.random.default_rng(5), 'lift')
+        one.show()
+        states.append(one.renderer.render(one.mount.camera(one.data))[1])
+    whole.renderer.close()
+    assert np.abs(states[0] - states[1]).mean() < 0.001
+
+
+def test_a_stream_runs_past_the_end_of_a_task(tmp_path):
+    stream = SimulatorStream(replace(LIVE_SETTINGS, anchor_width=64, anchor_height=48, wrist_size=32), seed=1)
+    first = stream.cameras()
+    while stream.episode == 0:
+        images = stream.step()
+    for _ in range(2):
+        images = stream.step()
+    assert images['anchor1'].shape == (48, 64, 3) and images['wrist'].std() > 3
+    np.testing.assert_array_equal(stream.cameras()['anchor0'].T_camera_world, first['anchor0'].T_camera_world)
+    assert stream.stamp_ns > 1_000_000_000
+    stream.close()
+
+
+def test_a_set_resumes_and_its_seeds_depend_on_base_seed_and_index_only(tmp_path):
+    settings = replace(SETTINGS, scatter=0, clip_frames=2)
+    assert simulate(tmp_path, 2, seed=4, workers=2, settings=settings, progress=False).rendered == 2
+    before = (tmp_path / '000001' / 'wrist.mp4').stat().st_mtime_ns
+    report = simulate(tmp_path, 3, seed=4, workers=1, settings=settings, progress=False)
+    assert (report.rendered, report.skipped, report.failed) == (1, 2, ())
+    assert (tmp_path / '000001' / 'wrist.mp4').stat().st_mtime_ns == before
+    assert read_episode(tmp_path / '000002').seed == episode_seed(4, 2)
+
+
+def test_an_unknown_task_is_answered_with_the_known_ones():
+    with pytest.raises(ValueError, match='known are stack, lift, place'):
+        simulate('/nonexistent', 1, tasks='juggle')

@@ -1,0 +1,151 @@
+"""The published model at full size with random weights: the same time and memory as the real one, without a download."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from wristworld_ros.geometry.cloud import CloudSettings
+from wristworld_ros.models.param_dtype import hold
+from wristworld_ros.models.vggt import ReconstructionModel
+from wristworld_ros.models.vggt.presets import VGGT_1B
+from wristworld_ros.models.wan import WRISTWORLD_1_3B, WristGenerator
+from wristworld_ros.models.wan.autoencoders import Autoencoder, WanAutoencoder, autoencoder_from_config
+from wristworld_ros.models.wan.checkpoints import CLIP_VIT_H, WAN_VAE
+from wristworld_ros.models.wan.tiny_decoder import LightAutoencoder, light_decoder_for
+from wristworld_ros.pipeline import ModelConfig, ModelError, WristModel
+from wristworld_ros.pipeline.check_memory import judge
+from wristworld_ros.runtime.memory_estimate import need
+from wristworld_ros.settings import StreamSettings
+
+PREFIX = 'random:'
+# name -> configurations of stage 1 and of the generator.
+SIZES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    'wristworld_1_3b': (
+        VGGT_1B | {'heads': ['camera', 'wrist', 'points']},
+        WRISTWORLD_1_3B
+        | {
+            'anchor_encoder': CLIP_VIT_H | {'resize': 'bicubic'},
+            'autoencoder': {'kind': 'wan', **WAN_VAE},
+            'text': 'stored',
+        },
+    )
+}
+# Paper sheet 2.4.
+CLOUD = CloudSettings(upsample=1, edge=0.0, radius=2, near=0.01, canvas=(294, 518))
+_BLOCK = 2**20 - 3  # a prime, so that no two rows of a matrix are the same
+
+
+def is_random(name: str) -> bool:
+    """Whether a model's name asks for random weights."""
+    return name.startswith(PREFIX)
+
+
+def random_model(
+    name: str, device: str, dtype: torch.dtype, anchor_width: int = 518, wrist_hw: tuple[int, int] = (480, 832)
+) -> WristModel:
+    """A model of published size, its weights made where they stay and in the precision they stay in.
+
+    name: `random:wristworld_1_3b`. dtype: of aggregator, transformer, vision tower and autoencoder; the heads of stage 1
+    are float32 as published, and so is what the transformer's library keeps so. anchor_width, wrist_hw: pixels.
+    Raises ModelError, one sentence, for another name and, before anything is made, where memory cannot suffice.
+    """
+    size = name.removeprefix(PREFIX)
+    if not is_random(name) or size not in SIZES:
+        raise ModelError(f'There is no random model {name!r}; there is {", ".join(PREFIX + known for known in SIZES)}.')
+    return build(size, *SIZES[size], CLOUD, device, dtype, anchor_width, wrist_hw)
+
+
+def build(
+    name: str, stage1_config: dict[str, Any], generator_config: dict[str, Any], cloud: CloudSettings, device: str,
+    dtype: torch.dtype, anchor_width: int, wrist_hw: tuple[int, int],
+) -> WristModel:  # fmt: skip
+    """`random_model` of any configuration."""
+    with torch.device('meta'):  # nothing is made before its precision is known
+        stage1 = ReconstructionModel.from_config(stage1_config)
+        generator = WristGenerator.from_config(generator_config)
+        autoencoder = autoencoder_from_config(generator.settings.autoencoder)
+    rules = {stage1: stage1.may_be_half, generator: generator.may_be_half, autoencoder: lambda name: True}
+    for network, rule in rules.items():
+        hold(network, dtype, rule)
+    config = ModelConfig(
+        name=f'{PREFIX}{name}', stage1=stage1_config, generator=generator.settings.to_config(),
+        anchor_width=anchor_width, wrist_hw=tuple(wrist_hw), cloud=cloud, licence='none: random weights',
+    )  # fmt: skip
+    judge(config.name, need(config, StreamSettings(), 2, half=dtype.itemsize), device)
+    for network in (stage1, generator, autoencoder):
+        network.requires_grad_(False).to_empty(device=device)
+        _fill(network)
+    _look_at_the_cloud(stage1)
+    model = WristModel(config, stage1, generator, device, autoencoder)
+    if isinstance(autoencoder, WanAutoencoder):
+        light = light_decoder_for(autoencoder).to(device, dtype)
+        model.light_autoencoder = LightAutoencoder(autoencoder, light).eval().requires_grad_(False)
+    return model
+
+
+def resized(model: WristModel, wrist_hw: tuple[int, int]) -> WristModel:
+    """The same networks (no copy) for another wrist size, pixels."""
+    return _like(model, model.autoencoder, wrist_hw)
+
+
+def with_light_decoder(model: WristModel) -> WristModel:
+    """The same networks with the light decoder in place of the full one, which stays."""
+    assert model.light_autoencoder is not None
+    return _like(model, model.light_autoencoder, model.config.wrist_hw)
+
+
+def _like(model: WristModel, autoencoder: Autoencoder, wrist_hw: tuple[int, int]) -> WristModel:
+    config = replace(model.config, wrist_hw=tuple(wrist_hw))
+    other = WristModel(config, model.stage1, model.generator, str(model.device), autoencoder)
+    other.light_autoencoder = model.light_autoencoder
+    return other
+
+
+@torch.no_grad()
+def _fill(network: nn.Module, seed: int = 0) -> None:
+    """Random weights that keep numbers finite through any depth: norms 1, biases 0, matrices by their inputs."""
+    block = torch.randn(_BLOCK, generator=torch.Generator().manual_seed(seed))
+    for name, parameter in network.named_parameters():
+        if name.endswith('bias'):
+            parameter.zero_()
+        elif name.endswith('gamma') or (parameter.ndim == 1 and name.endswith('weight')):
+            parameter.fill_(1.0)
+        else:
+            _repeat(parameter, block * (0.5 / parameter[0].numel() ** 0.5))
+    for name, buffer in network.named_buffers():
+        _fill_buffer(network, name, buffer, block)
+
+
+def _fill_buffer(network: nn.Module, name: str, buffer: torch.Tensor, block: torch.Tensor) -> None:
+    last = name.rsplit('.', 1)[-1]
+    if last == 'position_ids':
+        buffer.copy_(torch.arange(buffer.shape[-1], device=buffer.device).expand_as(buffer))
+    elif last in ('latents_mean', 'latents_std'):
+        buffer.copy_(torch.tensor(getattr(network.vae.config, last)).view_as(buffer))
+    elif last.endswith('text_context'):
+        _repeat(buffer, 0.02 * block)
+    else:
+        raise ModelError(f'{name} of {type(network).__name__} is a buffer without a rule for random models; add one.')
+
+
+def _repeat(target: torch.Tensor, block: torch.Tensor) -> None:
+    """Fill a tensor with a block over and over: as fast as memory, where drawing billions of numbers takes minutes."""
+    flat = target.view(-1)
+    block = block[: len(flat)].to(flat)
+    for start in range(0, len(flat), len(block)):
+        part = flat[start : start + len(block)]
+        part.copy_(block[: len(part)])
+
+
+@torch.no_grad()
+def _look_at_the_cloud(stage1: ReconstructionModel) -> None:
+    """The identity rotation, fields of view of one radian, and the wrist camera a metre before points that are spread."""
+    for head in (stage1.camera_head, stage1.wrist_head):
+        head.pose_branch.fc2.weight.mul_(0.01)
+        head.pose_branch.fc2.bias[6:] = 0.25
+    stage1.wrist_head.pose_branch.fc2.bias[2] = 0.25
+    stage1.point_head.scratch.output_conv2[-1].weight[:3].mul_(30)

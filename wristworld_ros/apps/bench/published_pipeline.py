@@ -1,0 +1,116 @@
+"""The published release's way of working, on the same networks, shapes and machine: what the speed-up is computed from.
+
+One clip of 81 frames at a time: stage 1 a frame, condition maps painted point by point, the whole clip through the
+autoencoder, 50 steps of two passes each, nothing before all is done (paper sheet 3 and 4). Reading and writing of files,
+which the release does between its stages, is not counted.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+
+from wristworld_ros.apps.bench.parts import condition_planes_of, context_of, latents, negative_context
+from wristworld_ros.apps.bench.reference_renderer import paint_condition_map
+from wristworld_ros.apps.bench.shapes import Shapes, anchor_set, cloud_before_wrist
+from wristworld_ros.apps.bench.timing import once_ms
+from wristworld_ros.geometry.cloud import dense_cloud
+from wristworld_ros.models.wan import clip_latents
+from wristworld_ros.pipeline.generator_inputs import anchor_features, anchor_pictures
+from wristworld_ros.pipeline.model import WristModel
+from wristworld_ros.runtime.transfer import upload
+
+STEPS, GUIDANCE = 50, 5.0
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A phase of a clip: `count` times `unit`. whole: all of it at once, None for `unit` called `count` times."""
+
+    name: str
+    count: int
+    of: str
+    unit: Callable[[], object]
+    whole: Callable[[], object] | None = None
+
+
+def clip_frames(model: WristModel, anchors: int) -> tuple[int, int]:
+    """Latent and video frames of a clip: 21 and 81 as published, fewer where a model takes no more."""
+    stride = model.autoencoder.temporal_stride
+    count = clip_latents(model.generator.settings, stride, min(anchors, model.generator.settings.max_views))
+    return count, 1 + stride * (count - 1)
+
+
+def phases(model: WristModel, shapes: Shapes) -> list[Phase]:
+    """All that the release does for a clip."""
+    count, frames = clip_frames(model, shapes.anchors)
+    anchors, reconstruct = anchor_set(shapes.anchors, shapes.anchor_hw), model.reconstructor()
+    gen, stream = model.generator, copy.copy(model.autoencoder)
+    stream.reset()
+    planes, hw, device = condition_planes_of(model), shapes.wrist_hw, model.device
+    piece = torch.zeros(1, planes, stream.temporal_stride, *hw, device=device)
+    clip = torch.zeros(1, planes, frames, *hw, device=device)
+    z = latents(model, shapes, gen.settings.latent_channels, count)
+    condition = latents(model, shapes, gen.settings.condition_channels, count)
+    velocity = gen.guided_velocity(
+        condition, context_of(model, shapes, frames), negative_context(model), GUIDANCE, batched=False
+    )
+    sigma = gen.sigmas(STEPS, device=device)[0]
+    stream.encode_next(piece[:, :, :1])
+    stream.decode_next(z[:, :, :1])
+    found = [
+        Phase('stage 1', frames, 'frames', lambda: reconstruct(anchors)),
+        Phase("condition maps, painter's loop", frames, 'frames', _painter(model, shapes)),
+        Phase('VAE encode', count, 'latent frames', lambda: stream.encode_next(piece), lambda: stream.encode(clip)),
+        Phase('transformer, two passes a step', STEPS, 'steps', lambda: velocity(z, sigma)),
+        Phase('VAE decode', count, 'latent frames', lambda: stream.decode_next(z[:, :, :1]), lambda: stream.decode(z)),
+    ]
+    if model.config.use_anchor_tokens:
+
+        def encode() -> torch.Tensor:
+            pictures = upload(anchor_pictures(gen, [anchors.images]), device)
+            return gen.anchor_tokens(anchor_features(gen, pictures))
+
+        tokens = Phase('anchor tokens', frames, 'frames', encode)
+        found.insert(3, tokens)
+    return found
+
+
+@torch.inference_mode()
+def measure(model: WristModel, shapes: Shapes, seconds: float = 10.0) -> Iterator[dict]:
+    """A row for each phase: milliseconds of the clip, and how much of it was measured.
+
+    seconds: a phase that would take longer is measured once and multiplied.
+    """
+    for phase in phases(model, shapes):
+        if phase.name != "condition maps, painter's loop":  # numpy: nothing to warm up
+            phase.unit()
+        unit = once_ms(phase.unit, model.device)
+        if unit * phase.count > seconds * 1e3:
+            ms, measured = unit * phase.count, f'1 of {phase.count} {phase.of}, times {phase.count}'
+        else:
+            ms, measured = once_ms(phase.whole or _times(phase), model.device), f'all {phase.count} {phase.of}'
+        yield {'phase': phase.name, 'ms': ms, 'unit_ms': unit, 'measured': measured}
+
+
+def _times(phase: Phase) -> Callable[[], object]:
+    def run():
+        for _ in range(phase.count):
+            phase.unit()
+
+    return run
+
+
+def _painter(model: WristModel, shapes: Shapes) -> Callable[[], object]:
+    """One painted condition map of the same cloud, at the size the model's own is made at."""
+    reconstruction, cloud = cloud_before_wrist(model, shapes), model.config.cloud
+    points, colors = (t.cpu().numpy() for t in dense_cloud(reconstruction.points, reconstruction.colors, cloud))
+    wrist, canvas = reconstruction.wrist, cloud.canvas or shapes.wrist_hw
+    K = wrist.K.copy()
+    K[:2] *= [[canvas[1] / wrist.width], [canvas[0] / wrist.height]]
+    return lambda: paint_condition_map(
+        points, colors, K, wrist.T_camera_world, image_hw=canvas, radius=cloud.radius, near=cloud.near
+    )

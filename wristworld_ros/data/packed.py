@@ -1,0 +1,142 @@
+"""Recorded episodes as memory-mapped arrays, so that training reads any frame at once.
+
+Video decodes only in sequence; training wants single frames in random order. `pack_episodes` decodes each episode once,
+resizes it to the model's resolution, and leaves plain .npy files that every loader process shares through the page cache.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from wristworld_ros.data.formats.native import list_episodes, read_episode
+from wristworld_ros.geometry import resize_intrinsics
+
+_MILLIMETRES = 1000.0
+_WORKSPACE_X = 0.55  # metres in front of the robot's base
+
+
+@dataclass(frozen=True)
+class PackedEpisode:
+    """One episode's frames on disk. Views are the anchors followed by the scatter cameras.
+
+    rgb: uint8 [V, T, H, W, 3]. depth: uint16 [V, T, H, W], millimetres, 0 unknown.
+    wrist_rgb: uint8 [T, h, w, 3]. wrist_depth: uint16 [T, h, w].
+    K: float64 [V, T, 3, 3] and T_camera_world: float64 [V, T, 4, 4]; wrist_K, wrist_T_camera_world likewise without V.
+    """
+
+    path: Path
+
+    def _array(self, name: str) -> np.ndarray:
+        # Mapped anew at each use: thousands of episodes held open would run out of file handles.
+        return np.load(self.path / f'{name}.npy', mmap_mode='r')
+
+    @property
+    def rgb(self) -> np.ndarray:
+        return self._array('rgb')
+
+    @property
+    def depth(self) -> np.ndarray:
+        return self._array('depth')
+
+    @property
+    def wrist_rgb(self) -> np.ndarray:
+        return self._array('wrist_rgb')
+
+    @property
+    def wrist_depth(self) -> np.ndarray:
+        return self._array('wrist_depth')
+
+    @cached_property
+    def cameras(self) -> dict[str, np.ndarray]:
+        with np.load(self.path / 'cameras.npz') as f:
+            return dict(f)
+
+    @property
+    def anchors(self) -> int:
+        """How many of the views are fixed anchors; they come first."""
+        return int(self.cameras['anchors'])
+
+    @property
+    def azimuth(self) -> np.ndarray:
+        """Degrees that each view stands round the workspace, [V, T]; 0 looks at the robot from the front."""
+        T = self.cameras['T_camera_world']
+        centre = -np.einsum('vtji,vtj->vti', T[..., :3, :3], T[..., :3, 3])
+        return np.degrees(np.arctan2(centre[..., 1], centre[..., 0] - _WORKSPACE_X))
+
+    @property
+    def length(self) -> int:
+        return len(self.cameras['wrist_K'])
+
+
+def _resized(images: np.ndarray, size: tuple[int, int], interpolation: int) -> np.ndarray:
+    if images.shape[2:0:-1] == size:
+        return images
+    return np.stack([cv2.resize(i, size, interpolation=interpolation) for i in images])
+
+
+def pack_episode(source: Path, target: Path, size: tuple[int, int], wrist_size: tuple[int, int]) -> Path:
+    """Decode one episode into `target`; sizes are (width, height). A killed run leaves nothing that looks complete."""
+    if target.exists():
+        return target
+    episode = read_episode(source)
+    anchors = [c for c in episode.cameras if c.role == 'anchor']
+    views = anchors + [c for c in episode.cameras if c.role == 'scatter']
+    wrist = next(c for c in episode.cameras if c.role == 'wrist')
+
+    def millimetres(camera, to):
+        depth = _resized(episode.depth(camera.name), to, cv2.INTER_NEAREST)
+        return np.minimum(depth * _MILLIMETRES + 0.5, 65535).astype(np.uint16)
+
+    def intrinsics(camera, to):
+        return resize_intrinsics(
+            torch.from_numpy(episode.K(camera.name)), (camera.height, camera.width), to[::-1]
+        ).numpy()
+
+    temporary = target.with_name(f'.{target.name}.{os.getpid()}')
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    np.save(temporary / 'rgb.npy', np.stack([_resized(episode.rgb(c.name), size, cv2.INTER_AREA) for c in views]))
+    np.save(temporary / 'depth.npy', np.stack([millimetres(c, size) for c in views]))
+    np.save(temporary / 'wrist_rgb.npy', _resized(episode.rgb(wrist.name), wrist_size, cv2.INTER_AREA))
+    np.save(temporary / 'wrist_depth.npy', millimetres(wrist, wrist_size))
+    np.savez(
+        temporary / 'cameras.npz',
+        anchors=len(anchors),
+        K=np.stack([intrinsics(c, size) for c in views]),
+        T_camera_world=np.stack([episode.T_camera_world(c.name) for c in views]),
+        wrist_K=intrinsics(wrist, wrist_size),
+        wrist_T_camera_world=episode.T_camera_world(wrist.name),
+    )
+    temporary.rename(target)
+    return target
+
+
+def pack_episodes(
+    source: Path, target: Path, size: tuple[int, int], wrist_size: tuple[int, int], workers: int = 2
+) -> list[PackedEpisode]:
+    """Pack every episode below `source` that is not packed yet; returns all of them in order of name."""
+    target = Path(target)
+    target.mkdir(parents=True, exist_ok=True)
+    sources = [Path(s) for s in list_episodes(source)]
+    todo = [s for s in sources if not (target / s.name).exists()]
+    if todo:
+        with ProcessPoolExecutor(workers) as pool:
+            jobs = [pool.submit(pack_episode, s, target / s.name, size, wrist_size) for s in todo]
+            for job in tqdm(as_completed(jobs), total=len(jobs), desc='packing episodes', unit='episode'):
+                job.result()
+    return [PackedEpisode(target / s.name) for s in sources]
+
+
+def packed_episodes(folder: Path) -> list[PackedEpisode]:
+    """The complete packed episodes of a folder, by name; those that are being written are not among them."""
+    return [PackedEpisode(p) for p in sorted(Path(folder).glob('[!.]*')) if p.is_dir()]

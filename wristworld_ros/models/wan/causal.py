@@ -1,0 +1,214 @@
+"""Chunk-by-chunk (causal) generation: the streaming step, and the pass that trains all chunks of a clip at once.
+
+A chunk is a run of ``chunk_frames`` latent frames, denoised together. It sees itself and the clean latents of up to
+``history_chunks`` chunks before it, through the self-attention's keys and values; its context holds the anchor tokens
+of its own frames only, with times counted from the chunk's first frame. So nothing depends on how long a stream runs.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from wristworld_ros.models.wan import sampling
+from wristworld_ros.models.wan.attention import AttentionPlan
+from wristworld_ros.models.wan.generator import WristGenerator
+from wristworld_ros.models.wan.kv_cache import KVCache
+
+
+def new_cache(
+    gen: WristGenerator,
+    latent_hw: tuple[int, int],
+    batch: int = 1,
+    chunk_frames: int | None = None,
+    history_chunks: int | None = None,
+    dtype: torch.dtype | None = None,
+) -> KVCache:
+    """An empty cache for one stream (or ``batch`` in step; twice as many streams when sampling with guidance).
+
+    latent_hw: height and width of a latent frame. chunk_frames, history_chunks: None for the configuration's. dtype:
+    None for the weights'. Raises ValueError when patches do not divide the sizes.
+    """
+    s = gen.settings
+    chunk_frames = s.chunk_frames if chunk_frames is None else chunk_frames
+    sizes = (chunk_frames, *latent_hw)
+    if any(n % p for n, p in zip(sizes, s.patch_size, strict=True)):
+        raise ValueError(f'A chunk of {list(sizes)} (frames, height, width) is no multiple of patch {s.patch_size}.')
+    frames, height, width = (n // p for n, p in zip(sizes, s.patch_size, strict=True))
+    weight = gen.transformer.patch_embedding.weight
+    return KVCache(
+        layers=s.num_layers,
+        batch=batch,
+        heads=s.num_heads,
+        head_dim=s.dim // s.num_heads,
+        chunk_tokens=frames * height * width,
+        chunk_frames=frames,
+        history_chunks=s.history_chunks if history_chunks is None else history_chunks,
+        dtype=dtype or weight.dtype,
+        device=weight.device,
+    )
+
+
+def chunk_contexts(
+    gen: WristGenerator,
+    features: torch.Tensor | None,
+    frames: list[int],
+    text_context: torch.Tensor | None = None,
+    keep: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """The context of each chunk of a clip: text, then the anchor tokens of the chunk's own frames.
+
+    features: [B, V, T, clip_dim] of all anchor frames, or None (no anchor tokens; batch 1, expands). frames: video
+    frames of each chunk, for one [4, 4, 4]; their sum is T (Wan's autoencoder: 1 + 4 (c - 1) in the first chunk of c
+    latent frames, 4 c in the others). text_context: [B or 1, L, text_dim], or None for the model's own. keep: bool
+    [B], False where a sample's anchor tokens are left out (dropout, ablation).
+    Returns [B, G, context_length, text_dim], G = len(frames). Raises ValueError when the frames do not add up.
+    """
+    bare = gen.context(text_context, None)[:, None].expand(-1, len(frames), -1, -1)
+    if features is None:
+        return bare
+    if sum(frames) != features.shape[2]:
+        raise ValueError(f'chunk_contexts got {features.shape[2]} anchor frames for chunks of {frames}.')
+    parts = features.split(frames, dim=2)
+    if len(set(frames)) == 1 and text_context is None:
+        merged = gen.context(None, gen.anchor_tokens(torch.stack(parts, dim=1).flatten(0, 1)))
+        contexts = merged.unflatten(0, (features.shape[0], len(frames)))
+    else:
+        contexts = torch.stack([gen.context(text_context, gen.anchor_tokens(part)) for part in parts], dim=1)
+    if keep is not None:
+        contexts = torch.where(keep[:, None, None, None], contexts, bare.to(contexts.dtype))
+    return contexts
+
+
+def block_causal_mask(chunks: int, history_chunks: int, visible: torch.Tensor | None = None) -> torch.Tensor:
+    """Which chunk sees which in the sequence [clean chunks | noisy chunks].
+
+    Clean chunk i sees clean chunks i - history .. i, as when it was committed in a stream; noisy chunk i sees clean
+    chunks i - history .. i - 1 and itself. visible: int [B] or [B, chunks], how many chunks of history each noisy chunk
+    may see (0: none), or None for all that the window holds.
+    Returns bool [B or 1, 2 * chunks, 2 * chunks], True where row sees column.
+    """
+    device = None if visible is None else visible.device
+    index = torch.arange(chunks, device=device)
+    age = index[:, None] - index[None, :]
+    clean = (age >= 0) & (age <= history_chunks)
+    past = ((age >= 1) & (age <= history_chunks))[None]
+    if visible is not None:
+        past = past & (age[None] <= visible.reshape(visible.shape[0], -1, 1))
+    batch = past.shape[0]
+    top = torch.cat([clean, torch.zeros_like(clean)], dim=1)[None].expand(batch, -1, -1)
+    itself = torch.eye(chunks, dtype=torch.bool, device=device)[None].expand(batch, -1, -1)
+    return torch.cat([top, torch.cat([past, itself], dim=2)], dim=1)
+
+
+def block_causal_predict(
+    gen: WristGenerator,
+    noisy: torch.Tensor,
+    clean: torch.Tensor,
+    condition_latents: torch.Tensor | None,
+    timestep: torch.Tensor,
+    contexts: torch.Tensor,
+    chunk_frames: int | None = None,
+    history_chunks: int | None = None,
+    visible: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Train every chunk of a clip in one pass (teacher forcing): chunk i is predicted from the clean chunks before it.
+
+    noisy, clean: [B, C, T, h, w], T a multiple of chunk_frames. condition_latents: [B, condition_channels, T, h, w] or
+    None for zeros. timestep: [B], or [B, G] a chunk, 0 to 1000, of the noisy latents; the clean ones
+    have 0 (they may carry a little noise, so that the model learns to live with its own errors). contexts: [B, G, S, text_dim] of ``chunk_contexts``. chunk_frames, history_chunks: None for the
+    configuration's. visible: int [B] or [B, G], chunks of history each noisy chunk may see (history dropping: 0).
+    Returns what the network predicts for the noisy latents (``gen.settings.prediction``), their shape; ``gen.to_velocity``
+    and ``gen.to_sample`` convert. Equal to ``generate_chunk``'s predictions when the same chunks are committed.
+    """
+    s = gen.settings
+    chunk_frames = s.chunk_frames if chunk_frames is None else chunk_frames
+    history_chunks = s.history_chunks if history_chunks is None else history_chunks
+    batch, frames = noisy.shape[0], noisy.shape[2]
+    if frames % chunk_frames or chunk_frames % s.patch_size[0]:
+        raise ValueError(f'block_causal_predict got {frames} frames; give a multiple of chunk_frames {chunk_frames}.')
+    chunks = frames // chunk_frames
+    if contexts.shape[1] != chunks:
+        raise ValueError(f'block_causal_predict got {contexts.shape[1]} contexts for {chunks} chunks; give one each.')
+    mask = block_causal_mask(chunks, history_chunks, None if visible is None else visible.cpu())
+    positions = torch.arange(frames // s.patch_size[0], device=noisy.device).repeat(2)
+    times = timestep.reshape(batch, -1).expand(batch, chunks)
+
+    def runs(latents: torch.Tensor) -> torch.Tensor:
+        """[B, C, 2 T, h, w], history then noisy chunks -> [B * 2 G, C, chunk_frames, h, w]."""
+        return latents.unflatten(2, (-1, chunk_frames)).transpose(1, 2).flatten(0, 1)
+
+    features = gen.transform(
+        runs(torch.cat([clean, noisy], dim=2)),
+        None if condition_latents is None else runs(condition_latents.repeat(1, 1, 2, 1, 1)),
+        torch.cat([torch.zeros_like(times), times], dim=1).flatten(),
+        contexts.repeat(1, 2, 1, 1).flatten(0, 1),
+        AttentionPlan(runs=2 * chunks, positions=positions, mask=mask),
+    )
+    features = features.unflatten(0, (batch, 2 * chunks))[:, chunks:].transpose(1, 2).flatten(2, 3)
+    return gen.decode_features(features, noisy, condition_latents, times.repeat_interleave(chunk_frames, dim=1))
+
+
+@torch.no_grad()
+def generate_chunk(
+    gen: WristGenerator,
+    noise: torch.Tensor,
+    condition_latents: torch.Tensor | None,
+    context: torch.Tensor,
+    cache: KVCache,
+    steps: int | None = None,
+    shift: float | None = None,
+    negative_context: torch.Tensor | None = None,
+    cfg_scale: float | None = None,
+    commit: bool = True,
+) -> torch.Tensor:
+    """Sample the next chunk of a stream and, unless told not to, commit it to the cache.
+
+    noise: [B, C, chunk_frames, h, w]. condition_latents: [B, condition_channels, chunk_frames, h, w] or None for
+    zeros. context: [B, S, text_dim], text and the chunk's anchor tokens (``gen.context``). cache: of ``new_cache``; an
+    empty one makes a first chunk. steps, shift, cfg_scale: None for the configuration's. negative_context: as in
+    ``WristGenerator.sample``; the cache then holds 2 B streams. commit: False leaves it to ``commit_chunk``, which may
+    then run after the chunk has been delivered. Returns clean latents, noise's shape.
+    """
+    scale = gen.settings.cfg_scale if cfg_scale is None else cfg_scale
+    velocity = gen.guided_velocity(condition_latents, context, negative_context, scale, AttentionPlan(cache=cache))
+    latents = sampling.euler_sample(velocity, noise, gen.sigmas(steps, shift, noise.device))
+    if commit:
+        guided = negative_context is not None and scale != 1.0
+        commit_chunk(gen, latents, condition_latents, context, cache, negative_context if guided else None)
+    return latents
+
+
+@torch.no_grad()
+def commit_chunk(
+    gen: WristGenerator,
+    latents: torch.Tensor,
+    condition_latents: torch.Tensor | None,
+    context: torch.Tensor,
+    cache: KVCache,
+    negative_context: torch.Tensor | None = None,
+) -> None:
+    """``write_chunk``, then the ring advances."""
+    write_chunk(gen, latents, condition_latents, context, cache, negative_context)
+    cache.advance()
+
+
+@torch.no_grad()
+def write_chunk(
+    gen: WristGenerator,
+    latents: torch.Tensor,
+    condition_latents: torch.Tensor | None,
+    context: torch.Tensor,
+    cache: KVCache,
+    negative_context: torch.Tensor | None = None,
+) -> None:
+    """One pass at sigma 0 puts the keys and values of a chunk's clean latents into its slot of the cache.
+
+    Arguments as in ``generate_chunk``; latents are clean: its result, or true frames to start a stream from.
+    negative_context: only for streams that sample with guidance.
+    """
+    if negative_context is not None:
+        context = torch.cat([context, negative_context.expand_as(context)])
+        latents = latents.repeat(2, 1, 1, 1, 1)
+        condition_latents = None if condition_latents is None else condition_latents.repeat(2, 1, 1, 1, 1)
+    timestep = latents.new_zeros(latents.shape[0])
+    gen.transform(latents, condition_latents, timestep, context, AttentionPlan(cache=cache))

@@ -1,0 +1,82 @@
+"""CUDA graphs: a step of some thousand kernels launched as one.
+
+At batch 1 the networks' kernels are shorter than the time that Python takes to launch them. A graph is recorded once for
+every shape and then replayed from the same memory.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+
+import torch
+
+from wristworld_ros.runtime.gpu_errors import first_sentence, is_device_lost, is_out_of_memory
+
+log = logging.getLogger(__name__)
+Tensors = tuple[torch.Tensor, ...]
+# A recording begins by waiting for the whole device, which another recording would not bear.
+_RECORDING = threading.Lock()
+
+
+@dataclass
+class _Recorded:
+    graph: torch.cuda.CUDAGraph
+    inputs: tuple[torch.Tensor | None, ...]
+    outputs: Tensors
+
+
+class Replayed:
+    """A function of tensors that is recorded as a CUDA graph at the first call of its kind and replayed at the others.
+
+    function: tensors (or None) in, a tuple of tensors out. It must do the same kernels whenever shapes, dtypes and key
+    are the same, must not wait for the device, and may run some times more than it is called: what it writes elsewhere
+    (a cache's slot) must not mind. use: False calls the function as it is, as on a CPU; so it becomes, with a warning in
+    the log, where CUDA will not record the function.
+    """
+
+    def __init__(self, function: Callable[..., Tensors], use: bool):
+        self._function, self.use = function, use
+        self._recorded: dict[Hashable, _Recorded] = {}
+        self._pool = torch.cuda.graph_pool_handle() if use else None
+
+    def __call__(self, *inputs: torch.Tensor | None, key: Hashable = None) -> Tensors:
+        """The function's outputs, this call's own. key: whatever else the kernels depend on."""
+        if not self.use:
+            return self._function(*inputs)
+        kind = (key, *(None if t is None else (t.shape, t.dtype) for t in inputs))
+        if kind not in self._recorded:
+            try:
+                self._recorded[kind] = self._record(inputs)
+            except RuntimeError as error:
+                if is_out_of_memory(error) or is_device_lost(error):
+                    raise
+                log.warning('CUDA does not record a step as a graph, which goes on without: %s.', first_sentence(error))
+                self.use = False
+                return self._function(*inputs)
+        recorded = self._recorded[kind]
+        for held, given in zip(recorded.inputs, inputs, strict=True):
+            if held is not None:
+                held.copy_(given, non_blocking=True)
+        recorded.graph.replay()
+        return tuple(output.clone() for output in recorded.outputs)
+
+    def forget(self) -> None:
+        """Free what was recorded; the next call records anew."""
+        self._recorded.clear()
+
+    def _record(self, inputs: tuple[torch.Tensor | None, ...]) -> _Recorded:
+        held = tuple(None if t is None else t.clone() for t in inputs)
+        here, beside = torch.cuda.current_stream(), torch.cuda.Stream()
+        beside.wait_stream(here)
+        with torch.cuda.stream(beside):  # libraries choose their kernels and tables are made before the recording
+            for _ in range(2):
+                self._function(*held)
+        here.wait_stream(beside)
+        graph = torch.cuda.CUDAGraph()
+        # The other stage's thread may allocate meanwhile; only this thread must do nothing that cannot be recorded.
+        with _RECORDING, torch.cuda.graph(graph, self._pool, beside, 'thread_local'):
+            outputs = self._function(*held)
+        return _Recorded(graph, held, outputs)

@@ -1,0 +1,139 @@
+"""The compiled world: a Panda on its pedestal, a table, and objects that every episode reshapes and recolours.
+
+robosuite supplies the robot, its gripper and the room; from there on it is plain MuJoCo. The model is compiled once a
+process and varied in place, so an episode costs no compilation and no new rendering context.
+"""
+
+from __future__ import annotations
+
+import logging
+import xml.etree.ElementTree as ET
+
+import numpy as np
+
+from wristworld_ros.sim.needs import mujoco, robosuite_parts
+
+SLOTS = 7  # boxes, cylinders and balls
+HIDDEN_GROUP = 5
+SHOWN_GROUP = 1
+TABLE_TOP = 0.8
+START_Q = np.array([0.0, np.pi / 16, 0.0, -np.pi / 2 - np.pi / 3, 0.0, np.pi - 0.2, np.pi / 4])
+STIFFNESS = np.array([1800.0, 1800.0, 1500.0, 1500.0, 900.0, 700.0, 400.0])
+DAMPING = np.array([110.0, 110.0, 90.0, 90.0, 40.0, 30.0, 20.0])
+FORCE = np.array([87.0, 87.0, 87.0, 87.0, 24.0, 24.0, 24.0])
+PICTURE_TEXTURES = {'texplane': '2d', 'tex-ceramic': '2d', 'tex-light-gray-plaster': '2d'}
+TEXTURE_SIZE = 256
+OBJECT_TEXTURES = 4
+
+
+def _world_xml() -> str:
+    """The room with the robot, as robosuite writes it, with our objects, lights and drives. Lengths in metres."""
+    parts = robosuite_parts()
+    robot = parts.Panda(idn=0)
+    robot.add_base(parts.robot_base_factory('RethinkMount', idn=0))
+    robot.add_gripper(parts.gripper_factory('PandaGripper', idn='0_right'), robot.eef_name['right'])
+    robot.set_base_xpos(robot.base_xpos_offset['table'](0.8))
+    arena = parts.TableArena(table_full_size=(0.8, 0.8, 0.05), table_offset=(0, 0, TABLE_TOP))
+    arena.set_origin([0, 0, 0])
+    meshes = [
+        parts.CanObject('can'),
+        parts.MilkObject('milk'),
+        parts.BreadObject('bread'),
+        parts.CerealObject('cereal'),
+    ]
+    root = ET.fromstring(parts.ManipulationTask(arena, [robot], meshes).get_xml())
+    _own_textures(root.find('asset'))
+    world = root.find('worldbody')
+    for body in list(world):
+        if body.tag == 'light' or body.get('name', '').endswith('_eef_target'):
+            world.remove(body)
+    for body in root.iter('body'):
+        if body.get('name', '').startswith(('robot0', 'gripper0')):
+            body.set('gravcomp', '1')
+    for index in range(3):
+        ET.SubElement(world, 'light', name=f'light{index}', pos='0 0 3', dir='0 0 -1', castshadow='true', cutoff='60')
+    for index in range(SLOTS):
+        body = ET.SubElement(world, 'body', name=f'slot{index}', pos=f'{index} 5 1')
+        ET.SubElement(body, 'freejoint', name=f'slot{index}_joint')
+        ET.SubElement(body, 'inertial', pos='0 0 0', mass='0.1', diaginertia='1e-4 1e-4 1e-4')
+        ET.SubElement(
+            body,
+            'geom',
+            name=f'slot{index}',
+            type='box',
+            size='.05 .05 .05',
+            friction='1.2 .01 .0005',
+            condim='4',
+            solref='.008 1',
+            material=f'slot{index}',
+            group=str(SHOWN_GROUP),
+        )
+    return ET.tostring(root, encoding='unicode')
+
+
+def _own_textures(asset: ET.Element) -> None:
+    """Make room, table and object textures plain buffers that an episode fills."""
+    size = str(TEXTURE_SIZE)
+    for texture in asset.findall('texture'):
+        kind = PICTURE_TEXTURES.get(texture.get('name'))
+        if kind:
+            texture.attrib.pop('file', None)
+            texture.attrib.update(builtin='flat', type=kind, width=size, height=size, rgb1='.5 .5 .5')
+    for index in range(OBJECT_TEXTURES):
+        ET.SubElement(asset, 'texture', name=f'object{index}', type='cube', builtin='flat', width='64', height='64')
+    for index in range(SLOTS):
+        ET.SubElement(asset, 'material', name=f'slot{index}', texture=f'object{index % OBJECT_TEXTURES}', specular='.3')
+
+
+def compile_world(mesh_cell: float):
+    """Compile the world.
+
+    Arguments: mesh_cell: edge of the cubes that robot meshes are thinned by, metres; 0 leaves them.
+    Returns: mujoco.MjModel with position drives on the arm (control = joint angles, radians, and two finger positions).
+    """
+    logging.getLogger('robosuite_logs').setLevel(logging.ERROR)
+    model = mujoco.MjModel.from_xml_string(_world_xml())
+    model.opt.timestep = 0.0025
+    model.opt.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
+    model.opt.impratio = 10.0
+    for joint in range(7):
+        model.actuator_biastype[joint] = mujoco.mjtBias.mjBIAS_AFFINE
+        model.actuator_gainprm[joint, 0] = STIFFNESS[joint]
+        model.actuator_biasprm[joint, :3] = (0.0, -STIFFNESS[joint], -DAMPING[joint])
+        model.actuator_ctrlrange[joint] = model.jnt_range[joint]
+        model.actuator_forcelimited[joint] = 1
+        model.actuator_forcerange[joint] = (-FORCE[joint], FORCE[joint])
+    model.stat.extent = 1.0
+    model.stat.center[:] = (0.0, 0.0, TABLE_TOP)
+    model.vis.map.znear, model.vis.map.zfar = 0.01, 20.0
+    if mesh_cell > 0:
+        for geom in range(model.ngeom):
+            name = model.geom(geom).name
+            if model.geom_type[geom] == mujoco.mjtGeom.mjGEOM_MESH and model.geom_group[geom] == SHOWN_GROUP:
+                if name.startswith('robot0'):
+                    _thin_mesh(model, int(model.geom_dataid[geom]), mesh_cell)
+                elif name.startswith('fixed_mount0'):
+                    _thin_mesh(model, int(model.geom_dataid[geom]), 2 * mesh_cell)
+    return model
+
+
+def _thin_mesh(model, mesh: int, cell: float) -> None:
+    """Rewrite a mesh's faces so that one vertex a cube of edge `cell` is left. Corner normals stay as they were."""
+    start, count = model.mesh_faceadr[mesh], model.mesh_facenum[mesh]
+    vertices = model.mesh_vert[model.mesh_vertadr[mesh] :][: model.mesh_vertnum[mesh]]
+    faces = model.mesh_face[start : start + count].copy()
+    _, group = np.unique(np.floor(vertices / cell).astype(np.int64), axis=0, return_inverse=True)
+    group = group.reshape(-1)
+    size = np.bincount(group)
+    mean = np.stack([np.bincount(group, vertices[:, axis]) / size for axis in range(3)], axis=1)
+    distance = ((vertices - mean[group]) ** 2).sum(1)
+    order = np.lexsort((distance, group))
+    chosen = order[np.searchsorted(group[order], np.arange(len(size)))]
+    thin = chosen[group[faces]]
+    whole = (thin[:, 0] != thin[:, 1]) & (thin[:, 1] != thin[:, 2]) & (thin[:, 0] != thin[:, 2])
+    _, first = np.unique(np.sort(thin, axis=1)[whole], axis=0, return_index=True)
+    keep = np.flatnonzero(whole)[first]
+    for array in (model.mesh_facenormal, model.mesh_facetexcoord):
+        array[start : start + len(keep)] = array[start + keep]
+    model.mesh_face[start : start + len(keep)] = thin[keep]
+    model.mesh_facenum[mesh] = len(keep)

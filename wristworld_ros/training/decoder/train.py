@@ -1,0 +1,129 @@
+"""Training of a light decoder on what the full one draws (`wristworld train light-decoder`)."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from wristworld_ros.evaluation.metrics import psnr
+from wristworld_ros.models.wan.autoencoders import Autoencoder
+from wristworld_ros.models.wan.tiny_decoder import LightDecoder, light_decoder_for
+from wristworld_ros.pipeline.generator_inputs import to_pixels
+from wristworld_ros.training.decoder.clips import LightClips, read_clip
+from wristworld_ros.training.parallel import rank
+from wristworld_ros.training.trainer import Optimisation, train
+
+
+@dataclass(frozen=True)
+class LightTraining:
+    """One training run of a light decoder.
+
+    width, blocks: of the decoder. edges, motion: weights of the L1 of differences between neighbouring pixels (at three
+    scales, which keeps contours) and between frames (which keeps it from flickering) beside the L1 of the pixels.
+    batch: clips a step. workers: processes that read clips.
+    """
+
+    width: int = 64
+    blocks: int = 2
+    edges: float = 1.0
+    motion: float = 0.5
+    batch: int = 2
+    seed: int = 0
+    workers: int = 1
+    optimisation: Optimisation = field(default_factory=lambda: Optimisation(steps=10_000, average=0.99))
+
+    def decoder(self, autoencoder: Autoencoder) -> LightDecoder:
+        """The decoder as the run begins with it; the same seed gives the same weights."""
+        torch.manual_seed(self.seed)
+        return light_decoder_for(autoencoder, self.width, self.blocks)
+
+
+def light_losses(video: Tensor, target: Tensor, run: LightTraining) -> dict[str, Tensor]:
+    """Terms between videos [B, 3, T, H, W] in -1..1: "total" is descended."""
+    difference = video - target
+    l1 = difference.abs().mean()
+    pictures = difference.transpose(1, 2).flatten(0, 1)
+    edges = pictures.new_zeros(())
+    for scale in (1, 2, 4):
+        coarse = F.avg_pool2d(pictures, scale) if scale > 1 else pictures
+        edges = edges + sum(coarse.diff(dim=d).abs().mean() for d in (-1, -2)) / 6
+    motion = difference.diff(dim=2).abs().mean() if difference.shape[2] > 1 else difference.new_zeros(())
+    return {'total': l1 + run.edges * edges + run.motion * motion, 'l1': l1, 'edges': edges, 'motion': motion}
+
+
+def train_light_decoder(
+    clips: list[Path], held_out: list[Path], folder: Path, run: LightTraining, autoencoder: Autoencoder,
+    device: str = 'cpu',
+) -> LightDecoder:  # fmt: skip
+    """Train on files of `prepare_clips`; leaves `folder/run.json` and `folder/model.pt` with the averaged weights, and
+    goes on where it was stopped. autoencoder: whose strides and latent channels the decoder has.
+
+    Raises ValueError where the folder holds a run of another decoder.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    note = folder / 'run.json'
+    if note.exists() and (folder / 'last.pt').exists():
+        before = json.loads(note.read_text())
+        if (before['width'], before['blocks']) != (run.width, run.blocks):
+            raise ValueError(
+                f'{folder} holds a run of width {before["width"]} and {before["blocks"]} blocks, not of {run.width} and '
+                f'{run.blocks}; give another --out.'
+            )
+    decoder = run.decoder(autoencoder).to(device)
+    if rank() == 0:
+        note.write_text(json.dumps(asdict(run), indent=2))
+    loader = DataLoader(
+        LightClips(clips, run.batch, run.seed + rank()), batch_size=None, num_workers=run.workers,
+        prefetch_factor=4 if run.workers else None,
+    )  # fmt: skip
+
+    def losses(module: LightDecoder, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
+        video, _ = module(batch['latents'].to(device))
+        with torch.autocast(device, enabled=False):
+            return light_losses(video.float(), batch['target'].to(device), run)
+
+    def validate(module: LightDecoder) -> dict[str, float]:
+        return {f'val_{name}': value for name, value in held_out_losses(module, held_out, run).items()}
+
+    # Where a CPU has no bfloat16 of its own, convolutions in it take three times as long.
+    optimisation = replace(run.optimisation, bf16=run.optimisation.bf16 and device != 'cpu')
+    average = train(decoder, loader, losses, optimisation, folder, validate)
+    if rank() == 0:
+        torch.save(average.state_dict(), folder / 'model.pt')
+    return average
+
+
+@torch.no_grad()
+def held_out_losses(decoder: LightDecoder, clips: list[Path], run: LightTraining) -> dict[str, float]:
+    """The terms of `light_losses`, means over whole clips, in float32."""
+    device, found = next(decoder.parameters()).device, []
+    for path in clips:
+        clip = read_clip(path)
+        video, _ = decoder.eval()(clip['latents'].to(device))
+        found.append(light_losses(video.clamp(-1, 1), clip['target'].to(device), run))
+    return {name: float(np.mean([float(terms[name]) for terms in found])) for name in found[0]}
+
+
+@torch.no_grad()
+def picture_figures(decoder: LightDecoder, clips: list[Path]) -> dict[str, float]:
+    """PSNR of pictures (8 bits), dB, mean over frames: `light_full` of the light decoder's against the full one's,
+    `light_original` and `full_original` of both against the recorded pictures."""
+    device = next(decoder.parameters()).device
+    figures: dict[str, list[np.ndarray]] = {'light_full': [], 'light_original': [], 'full_original': []}
+    for path in clips:
+        clip = read_clip(path)
+        video, _ = decoder.eval()(clip['latents'].to(device))
+        light, full = (to_pixels(v).cpu().numpy() for v in (video.clamp(-1, 1), clip['target']))
+        with np.load(path) as f:
+            original = f['original']
+        figures['light_full'].append(psnr(light, full))
+        figures['light_original'].append(psnr(light, original))
+        figures['full_original'].append(psnr(full, original))
+    return {name: float(np.mean(np.concatenate(values))) for name, values in figures.items()}
