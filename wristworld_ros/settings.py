@@ -1,98 +1,128 @@
-"""Every setting of the virtual wrist, stated once.
+"""Every setting once: name, type, default, meaning, bounds and whether it may change while running.
 
-These records are the source of the node's ROS parameters, `config/virtual_wrist.yaml`, the table in
-`docs/settings.md` and the command line's options.
+These records are the source of the ROS parameters, of `config/virtual_wrist.yaml`, of `docs/settings.md` and of the options
+on the command line. A value that is worked out by the program is None here and has a word of its own everywhere else
+(`auto`, `never`, ...): no number stands for it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
+from wristworld_ros.errors import UserError
 
-def setting(default: Any, doc: str, *, low=None, high=None, choices=None, live: bool = False):
-    """One setting: its default, what it means (with units), what is allowed, and whether it may change while running."""
-    metadata = {'doc': doc, 'low': low, 'high': high, 'choices': choices, 'live': live}
+
+def setting(
+    default: Any,
+    doc: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] | None = None,
+    live: bool = False,
+    none: str = '',
+) -> Any:
+    """A field of a settings record.
+
+    Args:
+        default: Its value where none is given.
+        doc: What it means, with units, as one or more sentences.
+        low: Least number allowed.
+        high: Largest number allowed.
+        choices: Words allowed.
+        live: Whether a running node takes a change at once.
+        none: What None is called outside Python, as in 'auto'; '' where None is not allowed.
+    """
+    metadata = {'doc': doc, 'low': low, 'high': high, 'choices': choices, 'live': live, 'none': none}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)
 
 
 # What a stream may give up when memory runs out, the least first.
-RUNGS = ('graphs', 'history', 'light_decoder', 'offload')
+OOM_STEPS = ('graphs', 'history', 'tiny_decoder', 'offload')
 
 
 @dataclass(frozen=True)
 class StreamSettings:
-    """What `streaming.VirtualWrist` needs to know; no ROS in it."""
+    """What `pipeline.VirtualWrist` needs to know; no ROS in it."""
 
     model: str = setting('sim_tiny', 'Name of a model that ships with the package, or the path of a model directory.')
     device: str = setting(
-        'auto', 'Where the models run; auto takes the GPU when there is one.', choices=('auto', 'cpu', 'cuda')
+        'auto', 'Where the models run; auto uses the GPU when there is one.', choices=('auto', 'cpu', 'cuda')
     )
-    threads: int = setting(
-        0,
-        'CPU threads of each of the two stages; 0: one for a small model, whose operations are too short to share, else what torch chooses.',
-        low=0,
+    threads: int | None = setting(
+        None,
+        'CPU threads of each of the two stages; auto: one for a small model, whose operations are too short to share, otherwise what torch chooses.',
+        low=1,
         high=256,
+        none='auto',
     )
     precision: str = setting(
         'auto',
-        "What the big networks compute in; auto takes the model's own on a GPU (bfloat16 for the published ones) and float32 on a CPU. Stage 1's heads are float32 always.",
+        "What the big networks compute in; auto: the model's own on a GPU (bfloat16 for the published ones), float32 on a CPU. Stage 1's heads are always float32.",
         choices=('auto', 'float32', 'bfloat16'),
     )
     graphs: bool = setting(
-        True, 'On a GPU, record what repeats as CUDA graphs, which launch faster; false where memory is short.'
+        True, 'On a GPU, capture repeated steps as CUDA graphs, which launch faster; false where memory is short.'
     )
     decoder: str = setting(
         'full',
-        "What draws the published autoencoder's latents: its own decoder, or the light one that `wristworld train light-decoder` made for the model.",
-        choices=('full', 'light'),
+        "What decodes the published autoencoder's latents: its own decoder (full), or the tiny one that `wristworld train tiny-decoder` made for the model.",
+        choices=('full', 'tiny'),
     )
     chunk: int = setting(
         1,
-        'Frames generated at once; 4 times as many with the published autoencoder, which makes 4 frames of one latent. More is cheaper a frame and later by as many frames.',
+        'Latent frames generated at once; with the published autoencoder one latent frame is 4 video frames. Larger chunks cost less per frame and add latency.',
         low=1,
         high=16,
     )
-    steps: int = setting(1, 'Sampling steps a chunk. 1 is fastest and smoothest, 4 is sharpest.', low=1, high=50)
-    guidance: float = setting(
+    steps: int = setting(1, 'Sampling steps per chunk. 1 is fastest and smoothest, 4 is sharpest.', low=1, high=50)
+    guidance: float | None = setting(
         1.0,
-        "Scale of the guidance against the model's negative prompt: 1 none, 0 the model's own (5 as published). It doubles the work of a step.",
-        low=0.0,
+        "Scale of classifier-free guidance against the model's negative prompt: 1 is none, auto is the model's own (5 as published). Guidance doubles the work of a step.",
+        low=0.1,
         high=30.0,
+        none='auto',
     )
     history: int = setting(
-        4, 'Chunks of generated video that the next one sees (the size of the key/value ring).', low=0, high=64
+        4, 'Chunks of generated video that the next one attends to (size of the key/value ring).', low=0, high=64
     )
-    reanchor: int = setting(
-        0,
-        'Every so many chunks one is made without history, from its condition map alone, so that errors cannot add up; 0 never, which is right for a model trained chunk by chunk.',
-        low=0,
+    reanchor: int | None = setting(
+        None,
+        'Every that many chunks one is generated without history, from its condition map alone, so that errors cannot accumulate; never is right for a model trained chunk by chunk.',
+        low=1,
         high=1_000_000,
+        none='never',
     )
-    near: float = setting(
-        0.0,
-        "Points nearer to the wrist camera than this are not drawn, metres; 0 takes the model's own.",
-        low=0.0,
+    near: float | None = setting(
+        None,
+        "Near plane of the wrist camera, metres: closer points are not rendered; auto uses the model's own.",
+        low=0.001,
         high=1.0,
+        none='auto',
     )
-    wrist_fov: float = setting(
-        0.0, 'Vertical field of view of the virtual camera, degrees; 0 takes the predicted one.', low=0.0, high=150.0
+    wrist_fov: float | None = setting(
+        None,
+        'Vertical field of view of the virtual camera, degrees; auto uses the predicted one.',
+        low=1.0,
+        high=150.0,
+        none='auto',
     )
     min_coverage: float = setting(
-        0.2, 'Frames with less of the wrist view covered by points are not fit, 0 to 1.', low=0.0, high=1.0, live=True
+        0.2, 'Frames with less of the wrist view covered by points are invalid, 0 to 1.', low=0.0, high=1.0, live=True
     )
     min_confidence: float = setting(
-        0.1, 'Frames with less confidence are not fit, 0 to 1.', low=0.0, high=1.0, live=True
+        0.1, 'Frames with less confidence are invalid, 0 to 1.', low=0.0, high=1.0, live=True
     )
     seed: int = setting(
         0, 'Seed of the sampling noise; the same seed and input give the same video.', low=0, high=2**31 - 1
     )
     on_out_of_memory: list = setting(
-        list(RUNGS),
-        'What is given up, in this order and one at a time, when memory runs out while running: graphs (CUDA graphs), history (half of it, again and again down to 1), light_decoder (where the model has one), offload (weights wait in RAM; GPU only); empty gives up nothing.',
-        choices=RUNGS,
+        list(OOM_STEPS),
+        'What is given up, in this order and one at a time, when memory runs out while running: graphs (CUDA graphs), history (halved repeatedly, down to 1), tiny_decoder (where the model has one), offload (idle weights move to RAM; GPU only); empty gives up nothing.',
+        choices=OOM_STEPS,
     )
 
 
@@ -102,7 +132,7 @@ class NodeSettings(StreamSettings):
 
     anchors: list = setting(
         ['left', 'right'],
-        'Names of the anchor cameras; the node listens to anchor_<name>/image_raw. The first is the reference frame.',
+        'Names of the anchor cameras; the node subscribes to anchor_<name>/image_raw. The first is the reference frame.',
     )
     transport: str = setting(
         'raw', 'How anchor images arrive: image_raw or image_raw/compressed.', choices=('raw', 'compressed')
@@ -112,73 +142,89 @@ class NodeSettings(StreamSettings):
     )
     freshness: float = setting(
         0.5,
-        'A wrist frame older than this when it is ready is not fit, and cameras silent for longer are reported, seconds.',
+        'A wrist frame older than this when it is ready is invalid, and cameras silent for longer are reported, seconds.',
         low=0.01,
         high=60.0,
         live=True,
     )
-    max_rate: float = setting(
-        0.0,
-        'Most anchor sets a second that are used; 0 uses as many as the model manages.',
-        low=0.0,
+    max_rate: float | None = setting(
+        None,
+        'Most anchor sets per second that are used; unlimited uses as many as the model manages.',
+        low=0.01,
         high=1000.0,
         live=True,
+        none='unlimited',
     )
-    anchor_frame: str = setting('', 'TF frame of the first anchor; empty takes the frame_id of its images.')
+    anchor_frame: str | None = setting(
+        None, 'TF frame of the first anchor; auto uses the frame_id of its images.', none='auto'
+    )
     wrist_frame: str = setting(
         'virtual_wrist_optical_frame', 'TF frame of the virtual wrist camera (optical: z forward, x right, y down).'
     )
     publish_tf: bool = setting(True, 'Publish TF from the first anchor to the virtual wrist camera.')
-    publish_unfit: bool = setting(
-        False, 'Publish frames that are not fit on wrist/view too (never on wrist/image_raw).', live=True
+    publish_invalid: bool = setting(
+        False, 'Publish invalid frames on wrist/view too (never on wrist/image_raw).', live=True
     )
-    points_stride: int = setting(
+    points_stride: int | None = setting(
         2,
-        'Every n-th point of each row and column goes into the published cloud; 0 publishes none.',
-        low=0,
+        'Every n-th point of each row and column goes into the published cloud; never publishes none.',
+        low=1,
         high=64,
         live=True,
+        none='never',
     )
     reliable: bool = setting(True, 'Publish reliably; false publishes best effort.')
     jump_back: float = setting(
         0.5,
-        "A stamp that much older than its camera's newest one means that the clock was set back (a bag that loops): everything is forgotten, seconds.",
+        "A stamp that much older than its camera's newest one means that the clock was set back (a looping bag): every buffer is cleared, seconds.",
         low=0.0,
         high=3600.0,
     )
     diagnostics_period: float = setting(1.0, 'Seconds between diagnostics and status messages.', low=0.1, high=60.0)
     exit_on_gpu_loss: bool = setting(
         False,
-        'End the process with status 3 when the GPU is lost, for a launch file to start it again; otherwise it stays, finalized, and says why.',
+        'End the process with status 3 when the GPU is lost, so that a launch file can restart it; otherwise the node stays, finalized, and reports why.',
     )
     autostart: bool = setting(False, 'Configure and activate at the start, without a lifecycle manager.')
 
 
 @dataclass(frozen=True)
 class WindowSettings:
-    """How a whole video is sampled, in overlapping windows; see `generation.windows`."""
+    """How a whole video is sampled, in overlapping windows; see `models.wan.windows`."""
 
-    window: int = setting(
-        0,
-        "Video frames of a window; 0 takes the model's clip (81 as published). With an autoencoder that makes 4 frames of one latent, rounded down to 4n + 1.",
-        low=0,
+    window: int | None = setting(
+        None,
+        "Video frames of a window; auto uses the model's clip (81 as published). With an autoencoder that makes 4 frames of one latent, rounded down to 4n + 1.",
+        low=1,
         high=10000,
+        none='auto',
     )
-    overlap: int = setting(
-        0, 'Video frames that neighbouring windows share at least; 0 takes a third of a window.', low=0, high=10000
+    overlap: int | None = setting(
+        None,
+        'Video frames that neighbouring windows share at least; auto is a third of a window.',
+        low=1,
+        high=10000,
+        none='auto',
     )
-    steps: int = setting(0, "Sampling steps; 0 takes the model's (50 as published).", low=0, high=1000)
+    steps: int | None = setting(
+        None, "Sampling steps; auto uses the model's (50 as published).", low=1, high=1000, none='auto'
+    )
     solver: str = setting(
-        'euler', 'How the steps are taken: euler as published, or unipc for fewer of them.', choices=('euler', 'unipc')
+        'euler', 'How the steps are integrated: euler as published, or unipc, which needs fewer.', choices=('euler', 'unipc')
     )
-    guidance: float = setting(
-        0.0, "Scale of the guidance, 1 for none; 0 takes the model's (5 as published).", low=0.0, high=30.0
+    guidance: float | None = setting(
+        None,
+        "Scale of classifier-free guidance, 1 for none; auto uses the model's (5 as published).",
+        low=0.1,
+        high=30.0,
+        none='auto',
     )
-    shift: float = setting(
-        0.0,
-        "Shift of the noise levels towards noise, 1 for even spacing; 0 takes the model's (5 as published).",
-        low=0.0,
+    shift: float | None = setting(
+        None,
+        "Shift of the noise levels towards noise, 1 for even spacing; auto uses the model's (5 as published).",
+        low=0.01,
         high=100.0,
+        none='auto',
     )
     one_batch: bool = setting(
         True, 'A guided step goes through the network as one batch; false takes two passes in half the memory.'
@@ -190,44 +236,106 @@ class CameraSettings:
     """What the `camera` node plays, and how."""
 
     source: str = setting('simulator', 'What is played: simulator, or videos.', choices=('simulator', 'videos'))
-    videos: list = setting([], 'With source videos: one file a camera, in the order of anchors.')
-    wrist_video: str = setting(
-        '', 'With source videos: the recording of a real wrist camera, for comparison; empty for none.'
+    videos: list = setting([], 'With source videos: one file per camera, in the order of anchors.')
+    wrist_video: str | None = setting(
+        None, 'With source videos: the recording of a real wrist camera, for comparison.', none='none'
     )
     anchors: list = setting(['left', 'right'], 'Names of the cameras; images go to anchor_<name>/image_raw.')
-    rate: float = setting(
-        10.0, 'Frames a second; 0 takes the rate of the first video (10 for the simulator).', low=0.0, high=240.0
+    rate: float | None = setting(
+        10.0,
+        'Frames per second; auto uses the rate of the first video (10 for the simulator).',
+        low=0.1,
+        high=240.0,
+        none='auto',
     )
-    loop: bool = setting(True, 'Begin again at the end; otherwise the node falls silent.')
+    loop: bool = setting(True, 'Start over at the end; otherwise the node falls silent.')
     transport: str = setting(
         'raw', 'What is published: image_raw, or JPEG on image_raw/compressed.', choices=('raw', 'compressed')
     )
-    width: int = setting(320, 'Width of the images, pixels; 0 keeps that of the videos.', low=0, high=8192)
-    height: int = setting(240, 'Height of the images, pixels; 0 keeps that of the videos.', low=0, high=8192)
+    width: int | None = setting(
+        320, 'Width of the images, pixels; auto keeps that of the videos.', low=1, high=8192, none='auto'
+    )
+    height: int | None = setting(
+        240, 'Height of the images, pixels; auto keeps that of the videos.', low=1, high=8192, none='auto'
+    )
     seed: int = setting(
         0, 'With the simulator: which episode is first; every further episode is the next.', low=0, high=2**31 - 1
     )
 
 
-KINDS: dict[str, Any] = {'bool': bool, 'int': int, 'float': (int, float), 'str': str, 'list': (list, tuple)}
+KINDS: dict[str, tuple[type, ...]] = {'bool': (bool,), 'int': (int,), 'float': (int, float), 'str': (str,), 'list': (list, tuple)}
 
 
-def check(settings: StreamSettings | CameraSettings | WindowSettings) -> None:
-    """Raise ValueError with one sentence for the first value that is out of its bounds."""
+def kind_of(f: Field) -> str:
+    """The kind of a field's values: bool, int, float, str or list (of words).
+
+    Raises:
+        TypeError: A record has a field of another type; that is a mistake in the program, not of its user.
+    """
+    name = f.type if isinstance(f.type, str) else getattr(f.type, '__name__', str(f.type))
+    kind, optional, rest = name.partition(' | None')
+    if kind not in KINDS or rest or bool(optional) != bool(f.metadata.get('none')):
+        raise TypeError(
+            f'Setting {f.name} has type {name}; a setting is one of {", ".join(KINDS)}, and "| None" where `none` names it.'
+        )
+    return kind
+
+
+def shown(f: Field, value: Any) -> Any:
+    """A value as people write it: the word for None, everything else as it is."""
+    return f.metadata['none'] if value is None else value
+
+
+def parsed(f: Field, value: Any) -> Any:
+    """The opposite of `shown`, for values from ROS or YAML: the word becomes None, an integer a float where one is wanted."""
+    if f.metadata.get('none') and value == f.metadata['none']:
+        return None
+    if kind_of(f) == 'float' and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    return value
+
+
+def check(settings: Any) -> None:
+    """Raise UserError for the first value of a settings record that is not allowed."""
     for f in fields(settings):
-        value, m = getattr(settings, f.name), f.metadata
-        kind = KINDS[str(f.type)]
-        wrong = not isinstance(value, kind) or (isinstance(value, bool) and f.type != 'bool')
-        if wrong or (f.type == 'list' and not all(isinstance(v, str) for v in value)):
-            raise ValueError(f'Setting {f.name} is {value!r}; it takes a {f.type}: {m["doc"]}')
-        if m['choices'] and f.type == 'list':
-            if unknown := [v for v in value if v not in m['choices']]:
-                raise ValueError(
-                    f'Setting {f.name} names {", ".join(map(repr, unknown))}; it takes any of {", ".join(m["choices"])}.'
-                )
-            if len(set(value)) < len(value):
-                raise ValueError(f'Setting {f.name} is {value!r}; give no name twice.')
-        elif m['choices'] and value not in m['choices']:
-            raise ValueError(f'Setting {f.name} is {value!r}; it takes one of {", ".join(m["choices"])}.')
-        if (m['low'] is not None and value < m['low']) or (m['high'] is not None and value > m['high']):
-            raise ValueError(f'Setting {f.name} is {value!r}; it takes {m["low"]} to {m["high"]}: {m["doc"]}')
+        value = getattr(settings, f.name)
+        if value is None and f.metadata.get('none'):
+            continue
+        _check_type(f, value)
+        _check_value(f, value)
+
+
+def allowed(f: Field) -> str:
+    """What a setting takes, in words: '0 to 1, or auto'."""
+    m, parts = f.metadata, []
+    if m.get('choices'):
+        parts.append(', '.join(m['choices']))
+    elif m.get('low') is not None:
+        parts.append(f'{m["low"]} to {m["high"]}' if m.get('high') is not None else f'{m["low"]} or more')
+    if m.get('none'):
+        parts.append(m['none'])
+    return ', or '.join(parts)
+
+
+def _check_type(f: Field, value: Any) -> None:
+    kind = kind_of(f)
+    wrong = not isinstance(value, KINDS[kind]) or (isinstance(value, bool) and kind != 'bool')
+    if wrong or (kind == 'list' and not all(isinstance(v, str) for v in value)):
+        word = f' or {f.metadata["none"]}' if f.metadata.get('none') else ''
+        raise UserError(f'Setting {f.name} is {value!r}', f'give a {"list of words" if kind == "list" else kind}{word}')
+
+
+def _check_value(f: Field, value: Any) -> None:
+    m = f.metadata
+    words = value if kind_of(f) == 'list' else [value]
+    if m.get('choices') and (unknown := [v for v in words if v not in m['choices']]):
+        raise UserError(
+            f'Setting {f.name} is {value!r}, and {", ".join(map(repr, unknown))} is not allowed', f'give {allowed(f)}'
+        )
+    if m.get('choices') and len(set(words)) < len(words):
+        raise UserError(f'Setting {f.name} is {value!r}, which names one thing twice', 'name each once')
+    if kind_of(f) in ('int', 'float'):
+        low, high = m.get('low'), m.get('high')
+        # Written so that NaN is refused too.
+        if (low is not None and not value >= low) or (high is not None and not value <= high):
+            raise UserError(f'Setting {f.name} is {value!r}', f'give {allowed(f)}')

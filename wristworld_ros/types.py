@@ -8,9 +8,37 @@ nanoseconds. ``T_a_b`` takes coordinates in frame ``b`` to frame ``a``; ``T_came
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
 
 import numpy as np
 import torch
+
+from wristworld_ros.errors import UserError
+
+
+class FrameStatus(IntEnum):
+    """Whether a policy may use a wrist frame, and if not, why. The values are those of ``WristView.msg``."""
+
+    VALID = 0
+    LOW_COVERAGE = 1
+    LOW_CONFIDENCE = 2
+    STALE = 3
+    STAMP_IN_FUTURE = 4
+    NOT_FINITE = 5
+    OUT_OF_MEMORY = 6
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether a frame of this status holds no image, cloud or camera at all."""
+        return self in (FrameStatus.NOT_FINITE, FrameStatus.OUT_OF_MEMORY)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A status and, unless it is valid, one sentence that says why."""
+
+    status: FrameStatus = FrameStatus.VALID
+    reason: str = ''
 
 
 @dataclass(frozen=True)
@@ -47,16 +75,16 @@ class AnchorSet:
 
     def __post_init__(self):
         if self.images.dtype != np.uint8 or self.images.ndim != 4 or self.images.shape[-1] != 3:
-            raise ValueError(
-                f'AnchorSet.images is {self.images.dtype} {list(self.images.shape)}; it must be uint8 [V, H, W, 3] RGB.'
+            raise UserError(
+                f'AnchorSet.images is {self.images.dtype} {list(self.images.shape)}', 'give uint8 [V, H, W, 3], RGB'
             )
         if len(self.names) != len(self.images):
-            raise ValueError(f'AnchorSet has {len(self.names)} names for {len(self.images)} images; give one a camera.')
+            raise UserError(f'AnchorSet has {len(self.names)} names for {len(self.images)} images', 'give one name per image')
 
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """What stage 1 says of one anchor set. Tensors stay on the model's device.
+    """Geometry of one anchor set, from stage 1. Tensors stay on the model's device.
 
     wrist, anchors: cameras in the first anchor's frame.
     points: float32 [V, H, W, 3], metres (model scale), in the first anchor's frame.
@@ -92,11 +120,10 @@ class WristFrame:
     """One generated wrist image and how far to trust it.
 
     stamp_ns: stamp of the anchor set it shows. image: uint8 [h, w, 3] RGB. camera: in the first anchor's frame.
-    condition: uint8 [h, w, 3], the condition map that led to it. coverage, confidence: 0 to 1.
+    condition: uint8 [h, w, 3], the condition map it was generated from. coverage, confidence: 0 to 1.
     latency_s: from the moment its anchor set was pushed to the moment it was ready, seconds.
-    fit: whether a policy may use it; reason: one sentence why not, empty when fit.
-    reconstruction: the cloud and cameras behind it. finite: false when a network gave NaN or infinity, or memory ran out;
-    then the frame is not fit, and image, camera and cloud are blank where nothing is known.
+    verdict: whether a policy may use it, and why not. Where ``verdict.status.is_blank``, image, camera and cloud are
+    blank. reconstruction: the cloud and cameras behind it.
     """
 
     stamp_ns: int
@@ -106,7 +133,15 @@ class WristFrame:
     coverage: float
     confidence: float
     latency_s: float
-    fit: bool
-    reason: str
+    verdict: Verdict
     reconstruction: Reconstruction
-    finite: bool = True
+
+    @property
+    def valid(self) -> bool:
+        """Whether a policy may use the image."""
+        return self.verdict.status is FrameStatus.VALID
+
+    @property
+    def reason(self) -> str:
+        """Why it is not valid, one sentence; empty when it is."""
+        return self.verdict.reason

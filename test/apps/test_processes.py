@@ -4,7 +4,7 @@ import time
 import pytest
 import yaml
 
-from wristworld_ros.apps.processes import DemoError, Family, ros_parameters, wait_for
+from wristworld_ros.apps.processes import DemoError, ProcessGroup, ros_parameters, wait_for
 from wristworld_ros.settings import CameraSettings, NodeSettings
 
 
@@ -19,7 +19,7 @@ def test_parameters_keep_their_types_through_the_command_line():
 def test_a_process_that_ends_is_told_with_its_last_words(tmp_path, monkeypatch):
     (tmp_path / 'falls.py').write_text('print("ready"); raise SystemExit("The camera is not there.")')
     monkeypatch.setenv('PYTHONPATH', str(tmp_path))
-    with Family(tmp_path / 'logs') as family:
+    with ProcessGroup(tmp_path / 'logs') as family:
         family.start('camera', 'falls', [])
         with pytest.raises(DemoError, match=r'The camera ended with status 1: The camera is not there \(all of it'):
             wait_for(lambda: False, family, 30, 'It')
@@ -31,7 +31,7 @@ def test_leaving_ends_every_process_even_one_that_does_not_listen(tmp_path, monk
     )
     monkeypatch.setenv('PYTHONPATH', str(tmp_path))
     started = time.monotonic()
-    with Family(tmp_path / 'logs') as family:
+    with ProcessGroup(tmp_path / 'logs') as family:
         child = family.start('deaf', 'deaf', [])
         wait_for(lambda: child.last_words() == 'up', family, 30, 'It')
         pid = child.process.pid
@@ -44,7 +44,7 @@ def test_leaving_ends_every_process_even_one_that_does_not_listen(tmp_path, monk
 def test_waiting_too_long_is_told_with_what_the_processes_said(tmp_path, monkeypatch):
     (tmp_path / 'sleeps.py').write_text('import time\nprint("still loading", flush=True)\ntime.sleep(60)')
     monkeypatch.setenv('PYTHONPATH', str(tmp_path))
-    with Family(tmp_path / 'logs') as family:
+    with ProcessGroup(tmp_path / 'logs') as family:
         child = family.start('node', 'sleeps', [])
         wait_for(lambda: child.last_words() == 'still loading', family, 30, 'It')
         with pytest.raises(DemoError, match='The first frame did not come within 0 s; last words: node: still loading'):

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from wristworld_ros.geometry import unproject_depth
-from wristworld_ros.geometry.cloud import CloudSettings, dense_cloud, render_condition
+from wristworld_ros.geometry.cloud import CloudSettings, dense_cloud, render_camera
 from wristworld_ros.types import Camera
 
 
@@ -19,7 +19,7 @@ def test_a_cloud_seen_from_its_own_camera_is_its_image():
     depth = torch.from_numpy(rng.uniform(0.9, 1.1, (48, 64)))
     view = camera()
     points = unproject_depth(depth, torch.from_numpy(view.K)).reshape(-1, 3).float()
-    condition = render_condition(points, image.reshape(-1, 3), view, CloudSettings(radius=0))
+    condition = render_camera(points, image.reshape(-1, 3), view, CloudSettings(radius=0))
     assert torch.equal(condition.image, image)
     assert torch.allclose(condition.depth, depth.float(), atol=1e-6)
     assert condition.coverage == 1.0
@@ -45,7 +45,7 @@ def test_upsampling_multiplies_points_and_takes_colours_from_the_fine_image():
 
 def test_nothing_in_view_is_no_coverage():
     behind = torch.tensor([[0.0, 0.0, -1.0]])
-    condition = render_condition(behind, torch.full((1, 3), 255, dtype=torch.uint8), camera(), CloudSettings())
+    condition = render_camera(behind, torch.full((1, 3), 255, dtype=torch.uint8), camera(), CloudSettings())
     assert condition.coverage == 0.0 and not condition.image.any()
 
 
@@ -58,8 +58,8 @@ def test_a_canvas_is_painted_at_its_own_size_and_then_resized():
     K[:2, 2] = (K[:2, 2] + 0.5) / 2 - 0.5  # the same view at half the size: only the middle of the first pixel moves
     K[:2, :2] /= 2
     small = Camera(K, small.T_camera_world, 32, 24)
-    painted = render_condition(points, colors, small, CloudSettings(radius=1))
-    resized = render_condition(points, colors, large, CloudSettings(radius=1, canvas=[24, 32]))
+    painted = render_camera(points, colors, small, CloudSettings(radius=1))
+    resized = render_camera(points, colors, large, CloudSettings(radius=1, render_size=[24, 32]))
     assert resized.image.shape == (48, 64, 3) and resized.image.dtype == torch.uint8
     assert torch.equal(resized.depth, painted.depth.repeat_interleave(2, 0).repeat_interleave(2, 1))
     apart = painted.image.float().mean((0, 1)) - resized.image.float().mean((0, 1))

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 
-from wristworld_ros.apps.bench.reference_renderer import paint_condition_map
+from wristworld_ros.apps.bench.reference_renderer import render_reference
 from wristworld_ros.geometry import condition_map
 
 DATA = Path(__file__).parents[1] / 'fixtures'
@@ -39,7 +39,7 @@ def scene(count, image_hw, seed=0, spread=1.5):
 def assert_equals_painter(points, colors, intrinsics, extrinsics, **settings_):
     image, depth = condition_map(points, colors, intrinsics, extrinsics, **settings_)
     arrays = (value.numpy() for value in (points, colors, intrinsics, extrinsics))
-    wanted_image, wanted_depth = paint_condition_map(*arrays, **settings_)
+    wanted_image, wanted_depth = render_reference(*arrays, **settings_)
     assert np.array_equal(image.numpy(), wanted_image)
     assert np.array_equal(depth.numpy(), wanted_depth)
 

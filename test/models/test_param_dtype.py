@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from wristworld_ros.models.config import ModelConfig
-from wristworld_ros.models.param_dtype import place, without_values
+from wristworld_ros.models.param_dtype import init_empty_weights, load_into
 from wristworld_ros.pipeline import VirtualWrist, load_model, tiny_random_model
 from wristworld_ros.pipeline.model_directory import choose_precision, save_model
 from wristworld_ros.settings import StreamSettings
@@ -67,22 +67,22 @@ def test_a_model_without_values_takes_those_of_the_file_and_keeps_its_buffers():
         return module
 
     wanted = build()
-    with without_values():
+    with init_empty_weights():
         module = build()
     assert module[0].weight.is_meta and not module[1].running_mean.is_meta
     named = {name: t for name, t in module.state_dict(keep_vars=True).items() if name != 'same'}
     weights = {name: wanted.state_dict()[name].double() for name in named}
-    place(module, named, weights, 'a file', BFLOAT16, lambda name: name.endswith('bias'))
+    load_into(module, named, weights, 'a file', BFLOAT16, lambda name: name.endswith('bias'))
     assert module.same is not None and torch.equal(module.same, module[0].weight)
     assert module[0].bias.dtype == BFLOAT16 and module[0].weight.dtype == torch.float32
     assert torch.equal(module[0].weight, wanted[0].weight) and module[0].weight.requires_grad
     with pytest.raises(ValueError, match=r'a file: key 0\.weight has shape'):
-        place(module, named, weights | {'0.weight': torch.zeros(1)}, 'a file')
+        load_into(module, named, weights | {'0.weight': torch.zeros(1)}, 'a file')
 
 
 def test_what_other_threads_build_meanwhile_has_its_values(folder):
     built, models = [], []
-    with without_values():
+    with init_empty_weights():
         other = threading.Thread(target=lambda: built.append(nn.Linear(2, 2)))
         waits = threading.Thread(target=lambda: models.append(load_model(folder, 'cpu')))
         other.start()

@@ -7,10 +7,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from wristworld_ros.apps.bench.reference_renderer import paint_condition_map
+from wristworld_ros.apps.bench.reference_renderer import render_reference
 from wristworld_ros.geometry import condition_map
 from wristworld_ros.pipeline import VirtualWrist, load_model, tiny_random_model
-from wristworld_ros.runtime.cuda_graphs import Replayed
+from wristworld_ros.runtime.cuda_graphs import CudaGraphRunner
 from wristworld_ros.settings import StreamSettings
 from wristworld_ros.types import AnchorSet
 
@@ -47,13 +47,13 @@ def test_the_shipped_model_in_bfloat16_is_close_to_float32():
 @pytest.mark.parametrize('size', [(84, 112), (42, 56)])
 def test_steps_do_not_wait_for_the_device(size):
     model = tiny_random_model(device='cuda')
-    eye, stream = model.eye(), model.stream(settings(steps=2))
+    reconstruction_step, stream = model.reconstruction_step(), model.stream(settings(steps=2))
     colors = torch.zeros(2, 42, 56, 3, dtype=torch.uint8, device='cuda')
     images = torch.zeros(2, *size, 3, dtype=torch.uint8, device='cuda')
     noise, condition = torch.randn(1, 192, 1, 4, 4, device='cuda'), torch.randn(1, 320, 1, 4, 4, device='cuda')
 
     def step():
-        eye._condition(*eye._scene(colors), images)
+        reconstruction_step._condition(*reconstruction_step._scene(colors), images)
         (context,) = stream._context(torch.zeros(2, 1, 32, 32, 3, dtype=torch.uint8, device='cuda'))
         (latents,) = stream._generate(noise, condition, context)
         stream._remember(latents, condition, context)
@@ -89,7 +89,7 @@ def test_look_and_draw_in_two_threads_are_push_in_one():
 
 
 def test_a_replayed_function_gives_each_call_its_own_result():
-    double = Replayed(lambda x: (2 * x,), use=True)
+    double = CudaGraphRunner(lambda x: (2 * x,), use=True)
     inputs = [torch.randn(5, device='cuda') for _ in range(4)]
     outputs = [double(x)[0] for x in inputs]
     for x, y in zip(inputs, outputs, strict=True):
@@ -102,7 +102,7 @@ def test_the_splat_is_the_painters_picture_of_a_fresh_scene():
     points = rng.normal(0, 0.4, (200_000, 3)).astype(np.float32) + np.float32([0, 0, 1.5])
     colors = rng.integers(0, 256, (200_000, 3), dtype=np.uint8)
     K, T = np.array([[400.0, 0, 259], [0, 400.0, 147], [0, 0, 1]]), np.eye(4)
-    wanted, _ = paint_condition_map(points, colors, K, T, image_hw=(294, 518), radius=2)
+    wanted, _ = render_reference(points, colors, K, T, image_hw=(294, 518), radius=2)
     tensors = (torch.from_numpy(a).cuda() for a in (points, colors, K, T))
     found, _ = condition_map(*tensors, image_hw=(294, 518), radius=2)
     assert np.array_equal(found.cpu().numpy(), wanted)

@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 from wristworld_ros.models.vggt import ReconstructionModel
 from wristworld_ros.models.wan import WRISTWORLD_1_3B, WristGenerator
 from wristworld_ros.models.wan.autoencoders import autoencoder_from_config
-from wristworld_ros.models.wan.tiny_decoder import LightAutoencoder, light_decoder_for
+from wristworld_ros.models.wan.tiny_decoder import TinyAutoencoder, tiny_decoder_for
 from wristworld_ros.pipeline import tiny_random_model
 from wristworld_ros.pipeline.generate import ChunkStream
 from wristworld_ros.pipeline.model import WristModel
@@ -75,12 +75,12 @@ def pictures(*shape):
 @pytest.mark.parametrize('heads', [['camera', 'wrist', 'points'], ['camera', 'wrist', 'depth']])
 @pytest.mark.parametrize('fov', [0.0, 60.0])
 def test_looking_does_not_wait(on_device, heads, fov):
-    eye = on_device(heads=heads).eye(wrist_fov=fov)
+    reconstruction_step = on_device(heads=heads).reconstruction_step(wrist_fov=fov)
     with torch.inference_mode():
-        eye._scene(pictures(2, 42, 56))  # tables are made once
+        reconstruction_step._scene(pictures(2, 42, 56))  # tables are made once
         with Watch():
-            K, T, points, confidence = eye._scene(pictures(2, 42, 56))
-            image, depth, facts = eye._condition(K, T, points, confidence, pictures(2, 84, 112))
+            K, T, points, confidence = reconstruction_step._scene(pictures(2, 42, 56))
+            image, depth, facts = reconstruction_step._condition(K, T, points, confidence, pictures(2, 84, 112))
     assert (image.shape, depth.shape, facts.shape) == ((32, 32, 3), (32, 32), (3,))
 
 
@@ -113,7 +113,7 @@ def test_drawing_with_the_published_parts_does_not_wait(guidance, light):
     with DEVICE:
         generator = WristGenerator.from_config(PUBLISHED)
         full = autoencoder_from_config(PUBLISHED['autoencoder']).eval()
-        autoencoder = LightAutoencoder(full, light_decoder_for(full, width=8, blocks=1)) if light else full
+        autoencoder = TinyAutoencoder(full, tiny_decoder_for(full, width=8, blocks=1)) if light else full
         video = [torch.zeros(1, 3, frames, 32, 48) for frames in (1, 4)]
         noise = torch.zeros(1, 16, 1, 4, 6)
     stream = ChunkStream(generator, autoencoder, config, StreamSettings(steps=2, history=1, guidance=guidance))

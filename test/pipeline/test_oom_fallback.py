@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from wristworld_ros.models.wan.autoencoders import WanAutoencoder
-from wristworld_ros.models.wan.tiny_decoder import LightAutoencoder, light_decoder_for
+from wristworld_ros.models.wan.tiny_decoder import TinyAutoencoder, tiny_decoder_for
 from wristworld_ros.pipeline import VirtualWrist, tiny_random_model
-from wristworld_ros.runtime.offload import Parked, Turns
-from wristworld_ros.settings import RUNGS, StreamSettings, check
+from wristworld_ros.runtime.offload import OffloadedModules, StageScheduler
+from wristworld_ros.settings import OOM_STEPS, StreamSettings, check
 from wristworld_ros.types import AnchorSet
 
 ERRORS = {
@@ -66,7 +66,7 @@ def test_the_frame_is_unfit_with_what_ran_out_and_what_was_done_and_the_next_is_
     assert 'ran out in stage ' + ('1' if part == 'stage1' else '2') in frame.reason
     assert 'history 2 instead of 4' in frame.reason and '\n' not in frame.reason and frame.reason.endswith('.')
     assert '2.00 GiB' in frame.reason or error != 'gpu'
-    assert stream.taken == ('history',) and 'history 2' in str(stream.ladder)
+    assert stream.taken == ('history',) and 'history 2' in str(stream.oom_fallback)
     (after,) = stream.push(anchor_set(4))
     (new,) = VirtualWrist(model, settings(history=2)).push(anchor_set(4))
     assert after.fit and np.array_equal(after.image, new.image)
@@ -93,22 +93,22 @@ def test_a_chunk_in_which_memory_ran_out_is_unfit_as_a_whole_and_every_set_comes
 def test_with_an_empty_ladder_nothing_is_given_up(model, monkeypatch):
     stream = VirtualWrist(model, settings(on_out_of_memory=[]))
     fail(monkeypatch, model.generator.transformer, ERRORS['gpu'])
-    assert 'nothing more' in stream.push(anchor_set(0))[0].reason and stream.taken == () and str(stream.ladder) == ''
+    assert 'nothing more' in stream.push(anchor_set(0))[0].reason and stream.taken == () and str(stream.oom_fallback) == ''
     assert stream.push(anchor_set(1))[0].fit and stream.history == 4
 
 
 def test_the_light_decoder_is_taken_where_there_is_one(monkeypatch):
     model, full = tiny_random_model(), WanAutoencoder(8)
-    model.autoencoder, model.light_autoencoder = (
+    model.autoencoder, model.tiny_autoencoder = (
         full,
-        LightAutoencoder(full, light_decoder_for(full, width=8, blocks=1)),
+        TinyAutoencoder(full, tiny_decoder_for(full, width=8, blocks=1)),
     )
-    stream = VirtualWrist(model, settings(on_out_of_memory=['light_decoder', 'history']))
+    stream = VirtualWrist(model, settings(on_out_of_memory=['tiny_decoder', 'history']))
     fail(monkeypatch, model.stage1, ERRORS['gpu'], times=2)
     first, second = (stream.push(anchor_set(i))[0].reason for i in range(2))
     assert 'light decoder' in first and 'history 2' in second
-    assert model.autoencoder is model.light_autoencoder and full.vae.decoder is None
-    assert stream.taken == ('light_decoder', 'history')
+    assert model.autoencoder is model.tiny_autoencoder and full.vae.decoder is None
+    assert stream.taken == ('tiny_decoder', 'history')
 
 
 def test_another_error_is_none_of_the_ladders(model, monkeypatch):
@@ -123,24 +123,24 @@ def test_another_error_is_none_of_the_ladders(model, monkeypatch):
 def test_rungs_that_are_none_are_refused_with_those_that_are(value, words):
     with pytest.raises(ValueError, match=words):
         check(StreamSettings(on_out_of_memory=value))
-    check(StreamSettings(on_out_of_memory=list(RUNGS)))
+    check(StreamSettings(on_out_of_memory=list(OOM_STEPS)))
 
 
 def test_parked_weights_come_for_a_turn_and_compute_the_same(model):
     expected = VirtualWrist(model, settings()).push(anchor_set(0))[0].image
     stream = VirtualWrist(model, settings())
-    stream.forget_steps()
+    stream.release_steps()
     stream.turns.park([model.stage1], [model.generator, model.autoencoder, None], model.device)
     assert np.array_equal(stream.push(anchor_set(0))[0].image, expected)
     weight = model.generator.transformer.proj_out.weight
     resting = weight.data_ptr()
-    with stream.turns.drawing():
+    with stream.turns.generating():
         assert weight.data_ptr() != resting
     assert weight.data_ptr() == resting
 
 
 def test_a_turn_for_which_there_is_no_room_leaves_all_weights_resting(model, monkeypatch):
-    parked = Parked([model.stage1], model.device)
+    offloaded = OffloadedModules([model.stage1], model.device)
     resting = [p.data_ptr() for p in model.stage1.parameters()]
     to, calls = torch.Tensor.to, []
 
@@ -152,19 +152,19 @@ def test_a_turn_for_which_there_is_no_room_leaves_all_weights_resting(model, mon
 
     monkeypatch.setattr(torch.Tensor, 'to', full)
     with pytest.raises(torch.OutOfMemoryError):
-        parked.enter()
+        offloaded.enter()
     assert [p.data_ptr() for p in model.stage1.parameters()] == resting
 
 
 def test_parked_stages_wait_for_each_other(model):
-    turns, order = Turns(), []
+    turns, order = StageScheduler(), []
 
     def draw():
-        with turns.drawing():
+        with turns.generating():
             order.append('draw')
 
     turns.park([model.stage1], [model.generator], model.device)
-    with turns.looking():
+    with turns.reconstructing():
         drawing = threading.Thread(target=draw)
         drawing.start()
         drawing.join(0.1)

@@ -142,7 +142,7 @@ class SlowDrawing(Gated):
 
 
 @pytest.fixture
-def drawing():
+def generating():
     stream, delivered, failures = SlowDrawing(), [], []
     worker = ModelWorker(lambda: stream, delivered.extend, failures.append)
     worker.start()

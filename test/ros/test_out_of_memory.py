@@ -40,7 +40,7 @@ def fail(monkeypatch, module, error, times):
 
 def running(stage, **settings):
     """An active stage that has made frames, and the lists of its images and diagnostics."""
-    s = stage(publish_unfit=True, **settings).camera('left', 'right')
+    s = stage(publish_invalid=True, **settings).camera('left', 'right')
     images, diagnostics = s.listen(Image, 'wrist/image_raw'), s.listen(DiagnosticArray, '/diagnostics')
     s.activate().send_until(lambda: images)
     return s, images, diagnostics
@@ -60,7 +60,7 @@ def test_memory_that_runs_out_costs_a_frame_and_a_step_and_both_are_told(stage, 
     assert all('ran out' in v.reason and 'history 2 instead of 4' in v.reason for v in bad)
     assert not {to_ns(v.header.stamp) for v in bad} & {to_ns(m.header.stamp) for m in images}
     assert s.node.stream.taken == ('history',)
-    assert s.node.status().frames_unfit == s.node.status().model_errors == len(bad) == 1
+    assert s.node.status().frames_invalid == s.node.status().model_errors == len(bad) == 1
     warned = [d.status[0] for d in diagnostics if d.status[0].level == DiagnosticStatus.WARN]
     if not any('history 2' in w.message for w in warned):
         s.send_until(
@@ -79,7 +79,7 @@ def test_when_nothing_is_left_to_give_up_the_node_goes_on_trying(stage, monkeypa
     s.send_until(lambda: not left[0])
     seen = len(images)
     s.send_until(lambda: len(images) > seen + 3)
-    assert s.node.status().model_errors == s.node.status().frames_unfit == 3
+    assert s.node.status().model_errors == s.node.status().frames_invalid == 3
     assert s.warnings('nothing more to give up') and s.node.status().state == 'active'
 
 

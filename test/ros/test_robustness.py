@@ -156,7 +156,7 @@ def test_while_a_camera_is_silent_the_wrist_is_quiet_and_both_come_back(stage):
 
 
 def test_old_anchors_give_no_fit_frame_and_the_view_says_why(stage):
-    s = stage(freshness=0.5, publish_unfit=True).camera('left', 'right')
+    s = stage(freshness=0.5, publish_invalid=True).camera('left', 'right')
     images, views = s.listen(Image, 'wrist/image_raw'), s.listen(WristView, 'wrist/view')
     s.activate()
     start = s.now() - 3 * S
@@ -167,7 +167,7 @@ def test_old_anchors_give_no_fit_frame_and_the_view_says_why(stage):
             break
     assert views and images == []
     assert not views[0].fit and 'freshness' in views[0].reason and views[0].age > 2
-    assert s.node.status().frames_unfit >= 1 and s.node.status().frames_published == 0
+    assert s.node.status().frames_invalid >= 1 and s.node.status().frames_published == 0
 
 
 def test_stamps_of_the_future_give_no_fit_frame(stage):
@@ -178,7 +178,7 @@ def test_stamps_of_the_future_give_no_fit_frame(stage):
     for i in range(10):
         s.send_set(start + i * 30 * MS)
         s.spin(0.03)
-    s.spin_until(lambda: s.node.status().frames_unfit)
+    s.spin_until(lambda: s.node.status().frames_invalid)
     assert images == [] and 'future' in s.node.status().reason
 
 
@@ -211,12 +211,12 @@ def test_a_ros_clock_that_is_set_back_makes_it_forget_and_fill_again(stage):
                 return
 
     play(100 * S)
-    assert images and s.node.status().frames_unfit == 0
+    assert images and s.node.status().frames_invalid == 0
     s.spin(0.2)
     images.clear()
     play(10 * S)
     assert to_ns(images[0].header.stamp) < 50 * S and s.node.status().resets >= 1
-    assert s.node.status().frames_unfit == 0
+    assert s.node.status().frames_invalid == 0
 
 
 def test_a_bag_is_replayed_and_may_loop(stage, tmp_path):
@@ -261,7 +261,7 @@ def test_a_bag_is_replayed_and_may_loop(stage, tmp_path):
         s.spin(0.3)
         assert len(images) > before
         assert all(1000 * S <= to_ns(m.header.stamp) < 1002 * S for m in images)
-    assert s.node.status().resets >= 1 and s.node.status().frames_unfit == 0
+    assert s.node.status().resets >= 1 and s.node.status().frames_invalid == 0
 
 
 # A slow model, failures
@@ -304,7 +304,7 @@ def test_a_model_that_fails_on_a_set_is_told_and_goes_on(stage, monkeypatch, hal
 
 @pytest.mark.parametrize('part', ['stage1', 'generator'])
 def test_nan_out_of_a_network_is_never_published_as_an_image_and_is_gone_with_its_cause(stage, part):
-    s = stage(publish_unfit=True, points_stride=1).camera('left', 'right')
+    s = stage(publish_invalid=True, points_stride=1).camera('left', 'right')
     images, views = s.listen(Image, 'wrist/image_raw'), s.listen(WristView, 'wrist/view')
     clouds, diagnostics = s.listen(PointCloud2, 'points'), s.listen(DiagnosticArray, '/diagnostics')
     s.activate().send_until(lambda: images)
@@ -323,7 +323,7 @@ def test_nan_out_of_a_network_is_never_published_as_an_image_and_is_gone_with_it
     assert all('not finite' in v.reason and not any(v.image.data) for v in bad)
     assert not stamps & {to_ns(m.header.stamp) for m in [*images, *clouds]}
     status = s.node.status()
-    assert status.frames_unfit == status.model_errors == len(bad)
+    assert status.frames_invalid == status.model_errors == len(bad)
     s.spin_until(lambda: any('not finite' in d.status[0].message for d in diagnostics))
     assert any(d.status[0].level == DiagnosticStatus.ERROR for d in diagnostics)
     assert len(s.warnings('not finite')) == 1

@@ -226,7 +226,7 @@ def test_live_settings_change_at_once_and_the_others_only_before_configure(stage
     for _ in range(5):
         s.send_set()
         s.spin(0.05)
-    assert images == [] and s.node.status().frames_unfit > 0
+    assert images == [] and s.node.status().frames_invalid > 0
     assert 'min_co' in s.node.status().reason
 
 

@@ -5,12 +5,12 @@ import logging
 import pytest
 import torch
 
-from wristworld_ros.runtime.cuda_graphs import Replayed
+from wristworld_ros.runtime.cuda_graphs import CudaGraphRunner
 
 
 def on_a_gpu(monkeypatch, error):
     """A function that shall be recorded where recording raises an error."""
-    double = Replayed(lambda x: (2 * x,), use=False)
+    double = CudaGraphRunner(lambda x: (2 * x,), use=False)
     double.use = True
 
     def record(inputs):

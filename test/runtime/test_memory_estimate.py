@@ -43,7 +43,7 @@ def full_size():
     }
     return ModelConfig(
         name='full', stage1=VGGT_1B | {'heads': ['camera', 'wrist', 'points']}, generator=generator, anchor_width=518,
-        wrist_hw=(480, 832), cloud=CloudSettings(canvas=(294, 518)), noise_share=0.0,
+        wrist_hw=(480, 832), cloud=CloudSettings(render_size=(294, 518)), noise_share=0.0,
     )  # fmt: skip
 
 
@@ -70,7 +70,7 @@ def test_guidance_doubles_the_keys_and_values_and_half_precision_halves_them():
 
 
 def test_the_light_decoder_remembers_less():
-    full, light = (memory.need(full_size(), StreamSettings(decoder=d), 1).working for d in ('full', 'light'))
+    full, light = (memory.need(full_size(), StreamSettings(decoder=d), 1).working for d in ('full', 'tiny'))
     assert light < full
 
 
@@ -103,20 +103,20 @@ def test_what_cannot_be_is_refused_in_one_sentence_with_what_is_needed_and_free_
     tiny_dir, monkeypatch
 ):
     settings = StreamSettings(model=str(tiny_dir), device='cpu')
-    needed = room.need_of(settings, 2)[0].total
+    needed = room.estimate_for(settings, 2)[0].total
     monkeypatch.setattr(room, 'free_ram', lambda: needed - 1)
     with pytest.raises(ModelError) as caught:
-        room.require_room(settings, 2)
+        room.check_memory(settings, 2)
     text = str(caught.value)
     assert text.count('\n') == 0 and text.endswith('.')
     for words in ('MiB of RAM', 'are free', 'history', 'precision', 'anchors', 'chunk'):
         assert words in text
     monkeypatch.setattr(room, 'free_ram', lambda: needed + 1)
-    assert 'tight' in room.require_room(settings, 2)
+    assert 'tight' in room.check_memory(settings, 2)
     monkeypatch.setattr(room, 'free_ram', lambda: 2 * needed)
-    assert room.require_room(settings, 2) == ''
+    assert room.check_memory(settings, 2) == ''
     monkeypatch.setattr(room, 'free_ram', lambda: 0)  # the system does not say
-    assert room.require_room(settings, 2) == ''
+    assert room.check_memory(settings, 2) == ''
 
 
 def test_free_ram_heeds_the_limit_of_a_container(tmp_path):
@@ -137,14 +137,14 @@ import numpy as np
 import torch
 from wristworld_ros.settings import StreamSettings
 from wristworld_ros.pipeline import VirtualWrist, load_model
-from wristworld_ros.pipeline.check_memory import need_of
+from wristworld_ros.pipeline.check_memory import estimate_for
 from wristworld_ros.types import AnchorSet
 
 def status(key):
     return next(int(row.split()[1]) * 1024 for row in open('/proc/self/status') if row.startswith(key))
 
 settings = StreamSettings(device='cpu', threads=1)
-needed = need_of(settings, 2, (480, 640))[0].total
+needed = estimate_for(settings, 2, (480, 640))[0].total
 before = status('VmRSS')
 wrist = VirtualWrist(load_model(settings.model, 'cpu'), settings)
 images = np.random.default_rng(0).integers(0, 256, (2, 480, 640, 3), np.uint8)

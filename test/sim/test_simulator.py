@@ -9,7 +9,7 @@ pytest.importorskip('mujoco')
 pytest.importorskip('robosuite')
 
 from wristworld_ros.data.formats.native import read_episode
-from wristworld_ros.sim.record import World, record_episode
+from wristworld_ros.sim.record import SimEnv, record_episode
 from wristworld_ros.sim.settings import SimulatorSettings
 from wristworld_ros.sim.simulate import episode_seed, simulate
 from wristworld_ros.sim.stream import LIVE_SETTINGS, SimulatorStream
@@ -19,7 +19,7 @@ SETTINGS = SimulatorSettings(clip_frames=3, shadows=0.0, anchor_width=160, ancho
 
 @pytest.fixture(scope='module')
 def world():
-    world = World(SETTINGS)
+    world = SimEnv(SETTINGS)
     yield world
     world.renderer.close()
 
@@ -77,7 +77,7 @@ def test_one_process_renders_the_same_seed_twice_alike(world, episode, tmp_path)
 
 
 def test_thinned_meshes_look_like_the_whole_ones(world, episode):
-    whole = World(replace(SETTINGS, mesh_cell=0.0))
+    whole = SimEnv(replace(SETTINGS, mesh_cell=0.0))
     states = []
     for one in (world, whole):
         one.begin(np.random.default_rng(5), 'lift')
@@ -101,7 +101,7 @@ def test_a_stream_runs_past_the_end_of_a_task(tmp_path):
 
 
 def test_a_set_resumes_and_its_seeds_depend_on_base_seed_and_index_only(tmp_path):
-    settings = replace(SETTINGS, scatter=0, clip_frames=2)
+    settings = replace(SETTINGS, random_cameras=0, clip_frames=2)
     assert simulate(tmp_path, 2, seed=4, workers=2, settings=settings, progress=False).rendered == 2
     before = (tmp_path / '000001' / 'wrist.mp4').stat().st_mtime_ns
     report = simulate(tmp_path, 3, seed=4, workers=1, settings=settings, progress=False)

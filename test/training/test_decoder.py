@@ -15,20 +15,20 @@ from wristworld_ros.apps.convert.settings import ConvertSettings
 from wristworld_ros.apps.doctor.weights import weight_lines
 from wristworld_ros.data.formats.native import CameraTrack, write_episode
 from wristworld_ros.data.video import write_video
-from wristworld_ros.models.wan.tiny_decoder import LightAutoencoder
+from wristworld_ros.models.wan.tiny_decoder import TinyAutoencoder
 from wristworld_ros.pipeline import ModelError, VirtualWrist, load_model, save_model
 from wristworld_ros.pipeline.model_directory import load_autoencoder
 from wristworld_ros.pipeline.offline import draw, watch
 from wristworld_ros.settings import StreamSettings, WindowSettings
 from wristworld_ros.training.decoder.clips import ClipSettings, Recorded, prepare_clips, split
 from wristworld_ros.training.decoder.install import with_section
-from wristworld_ros.training.decoder.run import LightData, make_light_decoder
-from wristworld_ros.training.decoder.train import LightTraining, train_light_decoder
-from wristworld_ros.training.trainer import Optimisation
+from wristworld_ros.training.decoder.run import DecoderData, make_tiny_decoder
+from wristworld_ros.training.decoder.train import DecoderTraining, train_tiny_decoder
+from wristworld_ros.training.trainer import TrainerConfig
 from wristworld_ros.types import AnchorSet
 
-FEW = Optimisation(steps=20, warm_up=5, average=0.9, learning_rate=3e-3, checkpoint_every=10)
-RUN = LightTraining(width=4, blocks=1, batch=1, workers=0, optimisation=FEW)
+FEW = TrainerConfig(steps=20, warm_up=5, average=0.9, learning_rate=3e-3, checkpoint_every=10)
+RUN = DecoderTraining(width=4, blocks=1, batch=1, workers=0, optimisation=FEW)
 
 
 def smooth_pictures(seed, hw, frames=9):
@@ -65,7 +65,7 @@ def converted(release, tmp_path_factory):
 
 @pytest.fixture
 def data(episodes):
-    return LightData(episodes, frames=9)
+    return DecoderData(episodes, frames=9)
 
 
 @pytest.fixture(scope='module')
@@ -74,7 +74,7 @@ def trained(converted, episodes, tmp_path_factory):
     torch.set_num_threads(2)
     folder = shutil.copytree(converted, tmp_path_factory.mktemp('trained') / 'mini')
     out = tmp_path_factory.mktemp('run')
-    _, result = make_light_decoder(str(folder), LightData(episodes, frames=9), out, RUN, 'cpu')
+    _, result = make_tiny_decoder(str(folder), DecoderData(episodes, frames=9), out, RUN, 'cpu')
     return folder, out, result
 
 
@@ -94,26 +94,26 @@ def test_the_held_out_loss_falls_and_the_card_tells_it(trained):
     card = (folder / 'README.md').read_text()
     assert card.count('## Light decoder') == 1 and '## Sources' in card
     assert f'| L1 | {result.start["l1"]:.4f} | {result.loss["l1"]:.4f} |' in card
-    assert f'{result.pictures["light_full"]:.2f}' in card and f'{result.pictures["full_original"]:.2f}' in card
+    assert f'{result.pictures["tiny_full"]:.2f}' in card and f'{result.pictures["full_original"]:.2f}' in card
     assert f'ratio {result.cost.operations_ratio:.1f}' in card and f'ratio {result.cost.time_ratio:.1f}' in card
-    assert json.loads((folder / 'config.json').read_text())['light_decoder'] == {'width': 4, 'blocks': 1}
+    assert json.loads((folder / 'config.json').read_text())['tiny_decoder'] == {'width': 4, 'blocks': 1}
     assert not [path.name for path in folder.iterdir() if path.name.startswith('.')]
 
 
 def test_a_second_run_replaces_weights_and_section(trained, own, data, tmp_path):
     before = (own / 'README.md').read_text()
     wider = replace(RUN, width=6, optimisation=replace(FEW, steps=2))
-    make_light_decoder(str(own), data, tmp_path / 'run', wider, 'cpu')
+    make_tiny_decoder(str(own), data, tmp_path / 'run', wider, 'cpu')
     card = (own / 'README.md').read_text()
-    hashes = [re.search(r'`light_decoder.safetensors` \|.*`([0-9a-f]{64})`', text)[1] for text in (before, card)]
+    hashes = [re.search(r'`tiny_decoder.safetensors` \|.*`([0-9a-f]{64})`', text)[1] for text in (before, card)]
     assert hashes[0] != hashes[1] and hashes[0] not in card
     assert card.count('## Light decoder') == 1 and 'width 6' in card and 'width 4' not in card
-    load_model(str(own), 'cpu', decoder='light')
+    load_model(str(own), 'cpu', decoder='tiny')
 
 
 def test_a_finished_run_called_again_trains_no_further(trained, own, data):
     _, out, result = trained
-    _, again = make_light_decoder(str(own), data, out, RUN, 'cpu')
+    _, again = make_tiny_decoder(str(own), data, out, RUN, 'cpu')
     assert again.steps == result.steps and again.loss == result.loss
 
 
@@ -146,8 +146,8 @@ def test_videos_give_clips_too(own, tmp_path):
     paths = [tmp_path / f'{i}.mp4' for i in range(2)]
     for i, path in enumerate(paths):
         write_video(path, iter(smooth_pictures(i, (32, 48))), 10)
-    data = LightData(videos=tuple(map(str, paths)), frames=9)
-    _, result = make_light_decoder(
+    data = DecoderData(videos=tuple(map(str, paths)), frames=9)
+    _, result = make_tiny_decoder(
         str(own), data, tmp_path / 'run', replace(RUN, optimisation=replace(FEW, steps=1)), 'cpu'
     )
     assert (result.clips, result.held_out) == (1, 1)
@@ -159,8 +159,8 @@ def test_videos_give_clips_too(own, tmp_path):
 
 def test_a_model_with_its_light_decoder_streams(trained):
     folder = trained[0]
-    full, light = load_model(str(folder), 'cpu'), load_model(str(folder), 'cpu', decoder='light')
-    assert isinstance(light.autoencoder, LightAutoencoder)
+    full, light = load_model(str(folder), 'cpu'), load_model(str(folder), 'cpu', decoder='tiny')
+    assert isinstance(light.autoencoder, TinyAutoencoder)
     assert light.autoencoder.full.vae.decoder is None, "the full decoder's weights take no memory"
     frames = {}
     for name, model in (('full', full), ('light', light)):
@@ -180,7 +180,7 @@ def test_a_model_with_its_light_decoder_streams(trained):
 
 
 def test_windows_are_decoded_by_it_too(trained):
-    light = load_model(str(trained[0]), 'cpu', decoder='light')
+    light = load_model(str(trained[0]), 'cpu', decoder='tiny')
     for head in (light.stage1.camera_head, light.stage1.wrist_head):
         head.pose_branch.fc2.bias[7:] += 1.0
     pictures = smooth_pictures(3, (60, 80))
@@ -191,17 +191,17 @@ def test_windows_are_decoded_by_it_too(trained):
 
 def test_the_doctor_holds_its_weights_against_the_card(own):
     lines, _ = weight_lines(str(own))
-    (line,) = [line for line in lines if 'light_decoder.safetensors' in line.what]
+    (line,) = [line for line in lines if 'tiny_decoder.safetensors' in line.what]
     assert 'as its card says' in line.what
-    (own / 'light_decoder.safetensors').unlink()
+    (own / 'tiny_decoder.safetensors').unlink()
     lines, _ = weight_lines(str(own))
-    assert any('light_decoder.safetensors is missing' in line.what for line in lines)
+    assert any('tiny_decoder.safetensors is missing' in line.what for line in lines)
 
 
 def test_a_saved_model_leaves_the_light_decoder_behind(trained, tmp_path):
     save_model(load_model(str(trained[0]), 'cpu'), tmp_path / 'saved')
-    with pytest.raises(ModelError, match=r'has no light_decoder\.safetensors'):
-        load_model(str(tmp_path / 'saved'), 'cpu', decoder='light')
+    with pytest.raises(ModelError, match=r'has no tiny_decoder\.safetensors'):
+        load_model(str(tmp_path / 'saved'), 'cpu', decoder='tiny')
 
 
 # What cannot be
@@ -209,41 +209,41 @@ def test_a_saved_model_leaves_the_light_decoder_behind(trained, tmp_path):
 
 def test_a_light_decoder_that_is_not_there_is_refused(converted, own):
     with pytest.raises(
-        ModelError, match=r'no light_decoder\.safetensors; make it with `wristworld train light-decoder'
+        ModelError, match=r'no tiny_decoder\.safetensors; make it with `wristworld train tiny-decoder'
     ):
-        load_model(str(converted), 'cpu', decoder='light')
+        load_model(str(converted), 'cpu', decoder='tiny')
     with pytest.raises(ModelError, match=r'sim_tiny has no video autoencoder .* use decoder full'):
-        load_model('sim_tiny', 'cpu', decoder='light')
+        load_model('sim_tiny', 'cpu', decoder='tiny')
     with pytest.raises(ModelError, match="'lite'; it is full or light"):
         load_model(str(converted), 'cpu', decoder='lite')
-    (own / 'light_decoder.safetensors').unlink()
-    with pytest.raises(ModelError, match=r'light_decoder\.safetensors is missing'):
-        load_model(str(own), 'cpu', decoder='light')
+    (own / 'tiny_decoder.safetensors').unlink()
+    with pytest.raises(ModelError, match=r'tiny_decoder\.safetensors is missing'):
+        load_model(str(own), 'cpu', decoder='tiny')
     config = json.loads((own / 'config.json').read_text())
-    (own / 'config.json').write_text(json.dumps(config | {'light_decoder': {'depth': 3}}))
+    (own / 'config.json').write_text(json.dumps(config | {'tiny_decoder': {'depth': 3}}))
     with pytest.raises(ModelError, match='does not describe a light decoder'):
-        load_model(str(own), 'cpu', decoder='light')
+        load_model(str(own), 'cpu', decoder='tiny')
 
 
 def test_what_cannot_be_learned_from_is_refused(converted, episodes, trained, tmp_path):
     model, out = str(converted), tmp_path / 'run'
     with pytest.raises(ModelError, match='sim_tiny has no video autoencoder'):
-        make_light_decoder('sim_tiny', LightData(episodes), out, RUN, 'cpu')
+        make_tiny_decoder('sim_tiny', DecoderData(episodes), out, RUN, 'cpu')
     with pytest.raises(ValueError, match='There are 1 recordings'):
         split([Recorded(episodes)])
     with pytest.raises(FileNotFoundError, match=r'none\.mp4 is not there'):
-        make_light_decoder(model, LightData(videos=('none.mp4',)), out, RUN, 'cpu')
+        make_tiny_decoder(model, DecoderData(videos=('none.mp4',)), out, RUN, 'cpu')
     with pytest.raises(ValueError, match='No recording has 21 frames'):
-        make_light_decoder(model, LightData(episodes, frames=21), out, RUN, 'cpu')
+        make_tiny_decoder(model, DecoderData(episodes, frames=21), out, RUN, 'cpu')
     with pytest.raises(ValueError, match='8 frames; this autoencoder takes 1'):
-        make_light_decoder(model, LightData(episodes, frames=8), out, RUN, 'cpu')
+        make_tiny_decoder(model, DecoderData(episodes, frames=8), out, RUN, 'cpu')
     _, vae = load_autoencoder(model)
     with pytest.raises(ValueError, match='of width 4 and 1 blocks, not of 9 and 1'):
-        train_light_decoder([], [], trained[1], replace(RUN, width=9), vae)
+        train_tiny_decoder([], [], trained[1], replace(RUN, width=9), vae)
 
 
 def test_the_command_asks_for_what_it_needs(episodes, capsys):
-    assert cli.main(['train', 'light-decoder', str(episodes)]) == 2
+    assert cli.main(['train', 'tiny-decoder', str(episodes)]) == 2
     assert 'needs --model' in capsys.readouterr().err
-    assert cli.main(['train', 'light-decoder', '--model', 'somewhere']) == 2
+    assert cli.main(['train', 'tiny-decoder', '--model', 'somewhere']) == 2
     assert 'needs the folder of episodes' in capsys.readouterr().err

@@ -12,7 +12,7 @@ from wristworld_ros.training.stage1 import losses as stage1_loss
 from wristworld_ros.training.stage1.losses import Stage1Weights, stage1_losses, true_matches
 
 
-def looking(eye, target):
+def looking_at(eye, target):
     z = (target - eye) / np.linalg.norm(target - eye)
     x = np.cross(z, [0.0, 0.0, 1.0])
     x /= np.linalg.norm(x)
@@ -36,8 +36,8 @@ def scene():
     hw, wrist_hw = (48, 64), (32, 32)
     K = np.array([[70.0, 0, 31.5], [0, 70.0, 23.5], [0, 0, 1]])
     wrist_K = np.array([[30.0, 0, 15.5], [0, 30.0, 15.5], [0, 0, 1]])
-    anchors = [looking(np.array(e), np.zeros(3)) for e in ([0.8, 0.5, 0.9], [0.8, -0.5, 0.8])]
-    wrist = looking(np.array([0.05, 0.02, 0.3]), np.array([0.0, 0.0, 0.0]))
+    anchors = [looking_at(np.array(e), np.zeros(3)) for e in ([0.8, 0.5, 0.9], [0.8, -0.5, 0.8])]
+    wrist = looking_at(np.array([0.05, 0.02, 0.3]), np.array([0.0, 0.0, 0.0]))
     to_first = np.linalg.inv(anchors[0])
 
     def tensor(x):
@@ -66,7 +66,7 @@ def scene():
 def losses(out, batch):
     truth = stage1_loss.world_points(batch)
     target, _ = stage1_loss.token_targets(batch, truth, batch['depth'] > 0, 16)
-    return stage1_losses(replace(out, places=target), batch, Stage1Weights(), 16)
+    return stage1_losses(replace(out, scene_coordinates=target), batch, Stage1Weights(), 16)
 
 
 def test_the_truth_costs_nothing(scene):

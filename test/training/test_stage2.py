@@ -6,7 +6,7 @@ import torch
 
 from wristworld_ros.models.wan import WristGenerator, block_causal_predict, chunk_contexts
 from wristworld_ros.pipeline import tiny_random_model
-from wristworld_ros.training.stage2.data import Stage2Clips, Stage2Sampling, draw_clip
+from wristworld_ros.training.stage2.data import Stage2Clips, Stage2Sampling, sample_clip
 from wristworld_ros.training.stage2.train import ClipTrainer, Stage2Training, image_losses, noise_levels, predict_apart
 
 
@@ -31,7 +31,7 @@ def test_batches_have_the_views_that_all_their_clips_have(clips):
 
 
 def test_a_mirrored_clip_is_mirrored_in_all_its_pictures(clips):
-    plain, mirrored = (draw_clip(clips[1], 2, 4, np.random.default_rng(0), mirror=share) for share in (0.0, 1.0))
+    plain, mirrored = (sample_clip(clips[1], 2, 4, np.random.default_rng(0), mirror=share) for share in (0.0, 1.0))
     for name, width in (('condition', 2), ('depth', 2), ('wrist', 2), ('anchors', 3)):
         assert np.array_equal(np.flip(mirrored[name], width), plain[name]), name
         assert not np.array_equal(mirrored[name], plain[name])

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from wristworld_ros.training.trainer import FilterMuon, Optimisation, make_optimisers, train
+from wristworld_ros.training.trainer import FilterMuon, TrainerConfig, make_optimisers, train
 
 
 def batches(seed=0):
@@ -27,7 +27,7 @@ def losses(module, batch, progress):
 
 def test_it_learns_and_writes_what_it_did(tmp_path):
     torch.manual_seed(0)
-    steps = Optimisation(steps=300, learning_rate=0.05, warm_up=10, checkpoint_every=100, bf16=False)
+    steps = TrainerConfig(steps=300, learning_rate=0.05, warm_up=10, checkpoint_every=100, bf16=False)
     average = train(nn.Linear(4, 1), batches(), losses, steps, tmp_path, lambda m: {'val_bias': float(m.bias)})
     assert float(losses(average, next(batches(1)), 1)['total']) < 1e-2
     log = [json.loads(line) for line in (tmp_path / 'log.jsonl').read_text().splitlines()]
@@ -36,11 +36,11 @@ def test_it_learns_and_writes_what_it_did(tmp_path):
 
 
 def test_a_stopped_run_goes_on_at_its_checkpoint(tmp_path):
-    short = Optimisation(steps=40, learning_rate=0.01, checkpoint_every=20, bf16=False)
+    short = TrainerConfig(steps=40, learning_rate=0.01, checkpoint_every=20, bf16=False)
     train(nn.Linear(4, 1), batches(), losses, short, tmp_path)
     state = torch.load(tmp_path / 'last.pt', weights_only=True)
     assert state['step'] == 40
-    longer = Optimisation(steps=60, learning_rate=0.01, checkpoint_every=20, bf16=False)
+    longer = TrainerConfig(steps=60, learning_rate=0.01, checkpoint_every=20, bf16=False)
     train(nn.Linear(4, 1), batches(), losses, longer, tmp_path)
     assert torch.load(tmp_path / 'last.pt', weights_only=True)['step'] == 60
     assert json.loads((tmp_path / 'log.jsonl').read_text().splitlines()[-1])['step'] == 60
@@ -52,7 +52,7 @@ def test_a_gradient_that_is_not_finite_is_left_out(tmp_path):
         return {'total': losses(module, batch, progress)['total'] * (float('nan') if bad else 1.0)}
 
     calls = iter(range(1000))
-    average = train(nn.Linear(4, 1), batches(), poisoned, Optimisation(steps=20, bf16=False), tmp_path)
+    average = train(nn.Linear(4, 1), batches(), poisoned, TrainerConfig(steps=20, bf16=False), tmp_path)
     assert torch.isfinite(average.weight).all()
 
 
@@ -61,7 +61,7 @@ def test_filters_are_updated_as_orthogonal_matrices_in_their_own_memory(memory):
     torch.manual_seed(0)
     conv = nn.Conv2d(32, 64, 3).to(memory_format=memory)
     before, place = conv.weight.detach().clone(), conv.weight.data_ptr()
-    adam, muon = make_optimisers(conv, Optimisation(learning_rate=1e-3, weight_decay=0.0))
+    adam, muon = make_optimisers(conv, TrainerConfig(learning_rate=1e-3, weight_decay=0.0))
     assert isinstance(muon, FilterMuon) and [p.shape for g in adam.param_groups for p in g['params']] == [(64,)]
     conv(torch.randn(2, 32, 8, 8).to(memory_format=memory)).square().sum().backward()
     muon.step()

@@ -15,10 +15,10 @@ from wristworld_ros.training.stage1 import train as stage1
 from wristworld_ros.training.stage1.data import Stage1Sampling
 from wristworld_ros.training.stage2 import train as stage2
 from wristworld_ros.training.stage2.data import Stage2Sampling
-from wristworld_ros.training.trainer import Optimisation
+from wristworld_ros.training.trainer import TrainerConfig
 from wristworld_ros.types import AnchorSet
 
-FEW = Optimisation(steps=2, checkpoint_every=1, bf16=False)
+FEW = TrainerConfig(steps=2, checkpoint_every=1, bf16=False)
 
 
 def camera(name, role, hw, position, rng, frames=6):

@@ -21,7 +21,7 @@ class DemoError(ValueError):
     """Something the user can mend; the message is one sentence."""
 
 
-class Child:
+class ManagedProcess:
     """A Python module run as a process of its own session, so that Ctrl-C reaches it only through us.
 
     name: for messages. module: run with -m. log: file for its output. env: added to ours.
@@ -74,19 +74,19 @@ class Child:
         return self.process.wait()
 
 
-class Family:
+class ProcessGroup:
     """Children that live and end together; use it with `with`. They end in the opposite order of their start."""
 
     def __init__(self, logs: Path):
         self.logs = Path(logs)
-        self.children: list[Child] = []
+        self.children: list[ManagedProcess] = []
         self._before: Any = None
         self.env = ros_environment()
 
-    def start(self, name: str, module: str, arguments: Sequence[str], env: Mapping[str, str] | None = None) -> Child:
-        """Start a module; see `Child`."""
+    def start(self, name: str, module: str, arguments: Sequence[str], env: Mapping[str, str] | None = None) -> ManagedProcess:
+        """Start a module; see `ManagedProcess`."""
         log = self.logs / f'{name.replace(" ", "_")}.log'
-        child = Child(name, module, arguments, log, {**self.env, **(env or {})})
+        child = ManagedProcess(name, module, arguments, log, {**self.env, **(env or {})})
         self.children.append(child)
         return child
 
@@ -95,7 +95,7 @@ class Family:
         for child in self.children:
             child.check()
 
-    def __enter__(self) -> Family:
+    def __enter__(self) -> ProcessGroup:
         # A plain kill must not leave the children behind: they are sessions of their own.
         if threading.current_thread() is threading.main_thread():
             self._before = signal.signal(signal.SIGTERM, _leave)
@@ -143,7 +143,7 @@ def ros_parameters(record) -> list[str]:
     return arguments
 
 
-def wait_for(condition, family: Family, seconds: float, what: str) -> None:
+def wait_for(condition, family: ProcessGroup, seconds: float, what: str) -> None:
     """Wait until condition() is true; DemoError when a child ends or time is up."""
     end = time.monotonic() + seconds
     while not condition():

@@ -1,4 +1,4 @@
-"""`wristworld train stage1|stage2|package|light-decoder`."""
+"""`wristworld train stage1|stage2|package|tiny-decoder`."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ CACHE = 'frames'
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
     parser.add_argument(
-        'what', choices=('stage1', 'stage2', 'package', 'light-decoder'),
+        'what', choices=('stage1', 'stage2', 'package', 'tiny-decoder'),
         help='stage1: geometry and wrist pose. stage2: the generator, after stage1. package: both as a model directory. '
-        "light-decoder: a cheap decoder of a model's own video autoencoder.",
+        "tiny-decoder: a cheap decoder of a model's own video autoencoder.",
     )  # fmt: skip
     parser.add_argument('episodes', type=Path, nargs='?', help='Folder of episodes (`wristworld simulate` makes them).')
     parser.add_argument('--stage2', type=Path, help='package: folder of the stage 2 run.')
@@ -31,11 +31,11 @@ def run(args: argparse.Namespace) -> int:
     settings: TrainSettings = from_options(TrainSettings, args)
     if args.what == 'package':
         return _package(args, settings)
-    if args.episodes is None and not (args.what == 'light-decoder' and settings.videos):
+    if args.episodes is None and not (args.what == 'tiny-decoder' and settings.videos):
         raise ValueError(f'train {args.what} needs the folder of episodes; make some with `wristworld simulate`.')
     if settings.processes > 1 and settings.device == 'cuda':
         raise ValueError('train --processes is for the CPU; with --device cuda use one process.')
-    steps = {'stage1': _stage1, 'stage2': _stage2, 'light-decoder': _light_decoder}
+    steps = {'stage1': _stage1, 'stage2': _stage2, 'tiny-decoder': _tiny_decoder}
     steps[args.what](args.episodes, settings)
     print(f'\n{settings.out}')
     return 0
@@ -99,25 +99,25 @@ def _stage2(episodes: Path, settings: TrainSettings) -> None:
     _train(settings, train_stage2, train, held_out, out, run)
 
 
-def _light_decoder(episodes: Path | None, settings: TrainSettings) -> None:
-    from wristworld_ros.training.decoder.run import LightData, make_light_decoder
-    from wristworld_ros.training.decoder.train import LightTraining
+def _tiny_decoder(episodes: Path | None, settings: TrainSettings) -> None:
+    from wristworld_ros.training.decoder.run import DecoderData, make_tiny_decoder
+    from wristworld_ros.training.decoder.train import DecoderTraining
 
     if not settings.model:
-        raise ValueError('train light-decoder needs --model, the model directory whose autoencoder it learns from.')
+        raise ValueError('train tiny-decoder needs --model, the model directory whose autoencoder it learns from.')
     if settings.start:
-        raise ValueError('train light-decoder takes no --start; a run goes on in its own --out.')
+        raise ValueError('train tiny-decoder takes no --start; a run goes on in its own --out.')
     held_out = Path(settings.held_out) if settings.held_out else None
-    data = LightData(episodes, tuple(settings.videos), held_out, settings.limit)
-    run = LightTraining(settings.width, settings.blocks, seed=settings.seed)
+    data = DecoderData(episodes, tuple(settings.videos), held_out, settings.limit)
+    run = DecoderTraining(settings.width, settings.blocks, seed=settings.seed)
     run = replace(run, optimisation=_optimisation(settings, run.optimisation), batch=settings.batch or run.batch)
 
     def start(function: Callable, *args) -> None:
         _train(settings, function, *args[:-1])
 
-    folder, result = make_light_decoder(settings.model, data, Path(settings.out), run, settings.device, start)
+    folder, result = make_tiny_decoder(settings.model, data, Path(settings.out), run, settings.device, start)
     print(
-        f'\n{folder / "light_decoder.safetensors"}: L1 {result.loss["l1"]:.4f} from the full decoder on held-out clips, '
+        f'\n{folder / "tiny_decoder.safetensors"}: L1 {result.loss["l1"]:.4f} from the full decoder on held-out clips, '
         f'{result.cost.operations_ratio:.1f} times fewer operations, {result.cost.time_ratio:.1f} times faster.'
     )
 

@@ -14,7 +14,7 @@ from wristworld_ros.types import AnchorSet, Camera
 
 
 @dataclass(frozen=True)
-class Truth:
+class GroundTruth:
     """One episode, decoded.
 
     stamps_ns: int64 [T]. names: V anchors. images: uint8 [V, T, H, W, 3]; depth: float32 [V, T, H, W], metres, or None.
@@ -46,7 +46,7 @@ class Truth:
         return Camera(self.wrist_K[frame], self.T_wrist_world[frame], width, height)
 
 
-def read_truth(episode: Episode, wrist_hw: tuple[int, int], anchors: int = 0, frames: int = 0) -> Truth:
+def read_ground_truth(episode: Episode, wrist_hw: tuple[int, int], anchors: int = 0, frames: int = 0) -> GroundTruth:
     """Decode an episode. wrist_hw: the model's wrist size. anchors, frames: only the first so many; 0 takes all.
 
     Raises ValueError, one sentence, when the episode has no wrist camera, fewer anchors, or anchors of several sizes.
@@ -63,7 +63,7 @@ def read_truth(episode: Episode, wrist_hw: tuple[int, int], anchors: int = 0, fr
     count = min(frames, len(episode)) if frames else len(episode)
     wrist = wrists[0]
     K = resize_intrinsics(torch.from_numpy(episode.K(wrist)), (infos[-1].height, infos[-1].width), wrist_hw).numpy()
-    return Truth(
+    return GroundTruth(
         stamps_ns=episode.stamps_ns[:count],
         names=names,
         images=np.stack([episode.rgb(name)[:count] for name in names]),

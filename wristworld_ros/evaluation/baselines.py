@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import torch
 
-from wristworld_ros.geometry.cloud import CloudSettings, dense_cloud, render_condition
+from wristworld_ros.geometry.cloud import CloudSettings, dense_cloud, render_camera
 from wristworld_ros.models.wan.condition_planes import fill_holes
 from wristworld_ros.types import Camera
 
@@ -69,7 +69,7 @@ def true_warp(
     T_wrist_first = wrist.T_camera_world @ np.linalg.inv(T_anchor_world[0])
     camera = Camera(K=wrist.K, T_camera_world=T_wrist_first, width=wrist.width, height=wrist.height)
     dense, colors = dense_cloud(torch.from_numpy(points), torch.from_numpy(np.ascontiguousarray(images)), cloud)
-    condition = render_condition(dense, colors, camera, cloud)
+    condition = render_camera(dense, colors, camera, cloud)
     return inpaint(condition.image.numpy(), (condition.depth > 0).numpy())
 
 

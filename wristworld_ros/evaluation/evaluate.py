@@ -12,14 +12,14 @@ import numpy as np
 from tqdm import tqdm
 
 from wristworld_ros.data.formats.native import Episode, list_episodes, read_episode
-from wristworld_ros.data.ground_truth import Truth, read_truth
+from wristworld_ros.data.ground_truth import GroundTruth, read_ground_truth
 from wristworld_ros.evaluation import baselines, metrics
 from wristworld_ros.evaluation.settings import EvaluationSettings
 from wristworld_ros.evaluation.table import EvaluationTable
 from wristworld_ros.models.config import find_model
 from wristworld_ros.pipeline import VirtualWrist, load_model
 from wristworld_ros.pipeline.model import WristModel
-from wristworld_ros.pipeline.reconstruct import Sight
+from wristworld_ros.pipeline.reconstruct import Observation
 from wristworld_ros.settings import StreamSettings, check
 from wristworld_ros.types import AnchorSet
 
@@ -45,18 +45,18 @@ class _Remembering(WristModel):
             model.generator,
         )
         self._model = model
-        self._known: dict[tuple, Sight] = {}
+        self._known: dict[tuple, Observation] = {}
 
     def stream(self, settings: StreamSettings):
         return self._model.stream(settings)
 
-    def eye(self, *args, **kwargs):
-        eye = self._model.eye(*args, **kwargs)
+    def reconstruction_step(self, *args, **kwargs):
+        reconstruction_step = self._model.reconstruction_step(*args, **kwargs)
 
-        def look(anchors: AnchorSet) -> Sight:
+        def look(anchors: AnchorSet) -> Observation:
             key = (id(anchors.images), *args, *kwargs.values())
             if key not in self._known:
-                self._known[key] = eye(anchors)
+                self._known[key] = reconstruction_step(anchors)
             return self._known[key]
 
         return look
@@ -91,7 +91,7 @@ def evaluate(
     kept: dict[str, list[np.ndarray]] = {}
     frames = 0
     for episode in tqdm(opened, desc='evaluating', unit='episode', disable=not progress):
-        truth = read_truth(episode, main.config.wrist_hw, evaluation.anchors, evaluation.frames)
+        truth = read_ground_truth(episode, main.config.wrist_hw, evaluation.anchors, evaluation.frames)
         videos, figures, truth_video = _run_episode(rows, truth, mean, main, evaluation.seeds)
         frames += len(truth_video)
         records = {}
@@ -159,7 +159,7 @@ def _mean_image(name: str, given: str, model: WristModel) -> np.ndarray | None:
         return None
 
 
-def _run_episode(rows: list[_Row], truth: Truth, mean: np.ndarray | None, main: WristModel, seeds: int):
+def _run_episode(rows: list[_Row], truth: GroundTruth, mean: np.ndarray | None, main: WristModel, seeds: int):
     """Videos of every row (a list of seeds each), geometry figures of the generated ones, and the true video."""
     sets = [truth.anchor_set(i) for i in range(len(truth))]
     models = {id(row.model): _Remembering(row.model) for row in rows}
@@ -185,7 +185,7 @@ def _run_episode(rows: list[_Row], truth: Truth, mean: np.ndarray | None, main: 
     return videos, figures, truth.wrist[common]
 
 
-def _stream(row: _Row, model: _Remembering, truth: Truth, sets: list[AnchorSet], seed: int) -> dict[str, dict]:
+def _stream(row: _Row, model: _Remembering, truth: GroundTruth, sets: list[AnchorSet], seed: int) -> dict[str, dict]:
     """One pass over an episode: images, condition maps, cameras and cloud errors by frame number."""
     wrist = VirtualWrist(model, replace(row.stream, seed=row.stream.seed + seed))
     number = {int(stamp): i for i, stamp in enumerate(truth.stamps_ns)}
@@ -206,7 +206,7 @@ def _stream(row: _Row, model: _Remembering, truth: Truth, sets: list[AnchorSet],
     return run
 
 
-def _geometry(run: dict[str, dict], truth: Truth, frames: list[int]) -> dict[str, float]:
+def _geometry(run: dict[str, dict], truth: GroundTruth, frames: list[int]) -> dict[str, float]:
     anchors, wrists = (np.stack([run['cameras'][i][part] for i in frames]) for part in (0, 1))
     true_anchors = np.swapaxes(truth.T_anchor_world, 0, 1)[frames]
     degrees, metres = metrics.wrist_pose_errors(anchors, wrists, true_anchors, truth.T_wrist_world[frames])
@@ -219,7 +219,7 @@ def _geometry(run: dict[str, dict], truth: Truth, frames: list[int]) -> dict[str
     return figures
 
 
-def _true_warp(truth: Truth, frame: int, row: _Row, main: WristModel) -> np.ndarray:
+def _true_warp(truth: GroundTruth, frame: int, row: _Row, main: WristModel) -> np.ndarray:
     assert truth.depth is not None
     cloud = replace(main.config.cloud, near=row.stream.near or main.config.cloud.near)
     return baselines.true_warp(

@@ -29,11 +29,11 @@ class CloudSettings:
     edge: float = 0.0
     radius: int = 2
     near: float = 0.01
-    canvas: tuple[int, int] | None = None
+    render_size: tuple[int, int] | None = None
 
     def __post_init__(self):
-        if self.canvas is not None:
-            object.__setattr__(self, 'canvas', tuple(self.canvas))
+        if self.render_size is not None:
+            object.__setattr__(self, 'canvas', tuple(self.render_size))
 
 
 def dense_cloud(points: Tensor, images: Tensor, cloud: CloudSettings) -> tuple[Tensor, Tensor]:
@@ -60,7 +60,7 @@ def dense_cloud(points: Tensor, images: Tensor, cloud: CloudSettings) -> tuple[T
     return maps.permute(0, 2, 3, 1).reshape(-1, 3), images.reshape(-1, 3)
 
 
-def paint(
+def render(
     points: Tensor, colors: Tensor, K: Tensor, T: Tensor, hw: tuple[int, int], cloud: CloudSettings
 ) -> ConditionMap:
     """The cloud seen by a camera, without waiting for the device.
@@ -69,12 +69,12 @@ def paint(
     hw: of the map, pixels.
     """
     K = shift_principal_point(K, 0.5)  # the splat counts from the image's edge
-    canvas = cloud.canvas or hw
-    if canvas != hw:
-        K[0] *= canvas[1] / hw[1]
-        K[1] *= canvas[0] / hw[0]
-    image, depth = condition_map(points, colors, K, T[:3], image_hw=canvas, radius=cloud.radius, near=cloud.near)
-    if canvas != hw:
+    render_size = cloud.render_size or hw
+    if render_size != hw:
+        K[0] *= render_size[1] / hw[1]
+        K[1] *= render_size[0] / hw[0]
+    image, depth = condition_map(points, colors, K, T[:3], image_hw=render_size, radius=cloud.radius, near=cloud.near)
+    if render_size != hw:
         planes = image.permute(2, 0, 1)[None].float()
         image = (
             F.interpolate(planes, hw, mode='bilinear', align_corners=False)[0].round().to(torch.uint8).permute(1, 2, 0)
@@ -83,13 +83,13 @@ def paint(
     return ConditionMap(image=image, depth=depth)
 
 
-def render_condition(points: Tensor, colors: Tensor, camera: Camera, cloud: CloudSettings) -> ConditionMap:
+def render_camera(points: Tensor, colors: Tensor, camera: Camera, cloud: CloudSettings) -> ConditionMap:
     """The cloud seen by a camera; points and colours as `dense_cloud` gives them."""
     K, T = (torch.from_numpy(m).to(points.device) for m in (camera.K, camera.T_camera_world))
-    return paint(points, colors, K, T, (camera.height, camera.width), cloud)
+    return render(points, colors, K, T, (camera.height, camera.width), cloud)
 
 
 def wrist_condition(reconstruction: Reconstruction, images: Tensor, cloud: CloudSettings) -> ConditionMap:
     """Condition map of a reconstruction for its own wrist camera; images uint8 [V, h, w, 3] give the colours."""
     points, colors = dense_cloud(reconstruction.points, images, cloud)
-    return render_condition(points, colors, reconstruction.wrist, cloud)
+    return render_camera(points, colors, reconstruction.wrist, cloud)

@@ -10,7 +10,7 @@ from wristworld_ros.geometry.cloud import CloudSettings
 
 FORMAT = 1
 STAGE1, GENERATOR, AUTOENCODER = 'stage1.safetensors', 'generator.safetensors', 'autoencoder.safetensors'
-LIGHT_DECODER = 'light_decoder.safetensors'
+TINY_DECODER = 'tiny_decoder.safetensors'
 EMBEDDED = Path(__file__).parent.parent / 'pretrained'
 
 
@@ -26,7 +26,7 @@ class ModelConfig:
     anchor_width: pixels stage 1 runs at. wrist_hw: size of the wrist image. cloud: how points become condition maps.
     noise_share: of the sampler. precision: what the big networks were trained to compute in, float32 or bfloat16.
     use_condition, use_anchor_tokens: false for models trained without them (the paper's ablations). untrained: parts that must be trained before the model can run; empty for models that are ready.
-    light_decoder: width and blocks of the light decoder, empty where there is none.
+    tiny_decoder: width and blocks of the light decoder, empty where there is none.
     """
 
     name: str
@@ -41,7 +41,7 @@ class ModelConfig:
     use_anchor_tokens: bool = True
     licence: str = 'Apache-2.0'
     untrained: tuple[str, ...] = ()
-    light_decoder: dict = field(default_factory=dict)
+    tiny_decoder: dict = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path) -> ModelConfig:

@@ -17,7 +17,7 @@ Rule = Callable[[str], bool]
 
 
 @contextmanager
-def without_values() -> Iterator[None]:
+def init_empty_weights() -> Iterator[None]:
     """Within this, modules are built with parameters that have shapes and no memory; their buffers are real.
 
     A model of three billion parameters would otherwise be filled with random numbers before its weights are read. What
@@ -39,7 +39,7 @@ def without_values() -> Iterator[None]:
             nn.Module.register_parameter = register  # type: ignore[method-assign]
 
 
-def place(
+def load_into(
     module: nn.Module, targets: Mapping[str, torch.Tensor], weights: Mapping[str, torch.Tensor], source: str,
     half: torch.dtype = torch.float32, rule: Rule = lambda name: False, device: torch.device | str = 'cpu',
 ) -> None:  # fmt: skip
@@ -64,7 +64,7 @@ def place(
     module.to(device)  # buffers that no file holds
 
 
-def hold(module: nn.Module, half: torch.dtype, rule: Rule) -> None:
+def cast_params(module: nn.Module, half: torch.dtype, rule: Rule) -> None:
     """Hold the parameters that `rule` allows in another precision, in place."""
     for name, parameter in module.named_parameters():
         if rule(name):

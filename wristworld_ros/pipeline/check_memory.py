@@ -8,17 +8,17 @@ import torch
 
 from wristworld_ros.models.config import ModelConfig, ModelError, find_model
 from wristworld_ros.pipeline.model_directory import choose_device, choose_precision
-from wristworld_ros.runtime.memory_estimate import IMAGE_HW, Need, need
+from wristworld_ros.runtime.memory_estimate import IMAGE_HW, MemoryEstimate, need
 from wristworld_ros.runtime.units import gib
 from wristworld_ros.settings import StreamSettings
 
-ROOM = 1.25  # times the need: less is tight, for estimates are estimates and others use memory too
+MARGIN = 1.25  # times the need: less is tight, for estimates are estimates and others use memory too
 CHANGES = (
     'fewer anchors, a smaller chunk or history, precision bfloat16, or a smaller model'  # settings that make it less
 )
 
 
-def need_of(settings: StreamSettings, views: int, image_hw: tuple[int, int] = IMAGE_HW) -> tuple[Need, str]:
+def estimate_for(settings: StreamSettings, views: int, image_hw: tuple[int, int] = IMAGE_HW) -> tuple[MemoryEstimate, str]:
     """What these settings need, and the device (cpu, cuda) they need it on; arguments as in `need`.
 
     Raises ModelError, one sentence, where there is no such model or device, and ValueError where its configuration makes
@@ -30,7 +30,7 @@ def need_of(settings: StreamSettings, views: int, image_hw: tuple[int, int] = IM
     return need(config, settings, views, image_hw, half), device
 
 
-def require_room(settings: StreamSettings, views: int, image_hw: tuple[int, int] = IMAGE_HW) -> str:
+def check_memory(settings: StreamSettings, views: int, image_hw: tuple[int, int] = IMAGE_HW) -> str:
     """Raise ModelError, one sentence, where the memory that is free cannot suffice.
 
     Arguments as in `need`. Returns '' where there is enough and one sentence where it will be tight.
@@ -38,12 +38,12 @@ def require_room(settings: StreamSettings, views: int, image_hw: tuple[int, int]
     config = ModelConfig.read(find_model(settings.model) / 'config.json')
     if not (config.stage1 and config.generator):
         return ''  # loading it says what is wrong
-    needed, device = need_of(settings, views, image_hw)
-    return judge(settings.model, needed, device)
+    needed, device = estimate_for(settings, views, image_hw)
+    return check_estimate(settings.model, needed, device)
 
 
-def judge(name: str, needed: Need, device: str) -> str:
-    """What `require_room` says of a model that needs so much on a device (cpu, cuda)."""
+def check_estimate(name: str, needed: MemoryEstimate, device: str) -> str:
+    """What `check_memory` says of a model that needs so much on a device (cpu, cuda)."""
     free = free_gpu() if device == 'cuda' else free_ram()
     if not free:
         return ''
@@ -51,7 +51,7 @@ def judge(name: str, needed: Need, device: str) -> str:
     what = f'{name} needs about {gib(needed.total)} of {kind} ({needed}), and {gib(free)} are free'
     if free < needed.total:
         raise ModelError(f'{what}; end other programs, or take {CHANGES}{otherwise}.')
-    return '' if free >= ROOM * needed.total else f'{what}, which is tight; if it fails, take {CHANGES}{otherwise}.'
+    return '' if free >= MARGIN * needed.total else f'{what}, which is tight; if it fails, take {CHANGES}{otherwise}.'
 
 
 def free_gpu() -> int:

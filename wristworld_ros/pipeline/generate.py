@@ -18,7 +18,7 @@ from wristworld_ros.pipeline.generator_inputs import (
     condition_video,
     to_pixels,
 )
-from wristworld_ros.runtime.cuda_graphs import Replayed
+from wristworld_ros.runtime.cuda_graphs import CudaGraphRunner
 from wristworld_ros.runtime.transfer import download, upload
 from wristworld_ros.settings import StreamSettings
 from wristworld_ros.types import ConditionMap
@@ -55,8 +55,8 @@ class ChunkStream:
             generator, self.latent_hw, streams, chunk_frames=settings.chunk, history_chunks=settings.history
         )
         graphs = settings.graphs and self.device.type == 'cuda'
-        self._encode = Replayed(self._context, graphs and config.use_anchor_tokens)
-        self._sample, self._write = Replayed(self._generate, graphs), Replayed(self._remember, graphs)
+        self._encode = CudaGraphRunner(self._context, graphs and config.use_anchor_tokens)
+        self._sample, self._write = CudaGraphRunner(self._generate, graphs), CudaGraphRunner(self._remember, graphs)
         self.reset()
 
     @property

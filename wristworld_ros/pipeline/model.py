@@ -11,9 +11,9 @@ from wristworld_ros.models.config import ModelConfig
 from wristworld_ros.models.vggt import ReconstructionModel
 from wristworld_ros.models.wan import WristGenerator
 from wristworld_ros.models.wan.autoencoders import Autoencoder, autoencoder_from_config
-from wristworld_ros.models.wan.tiny_decoder import LightAutoencoder
+from wristworld_ros.models.wan.tiny_decoder import TinyAutoencoder
 from wristworld_ros.pipeline.generate import ChunkStream
-from wristworld_ros.pipeline.reconstruct import Eye
+from wristworld_ros.pipeline.reconstruct import ReconstructionStep
 from wristworld_ros.pipeline.reconstructor import Reconstructor
 from wristworld_ros.settings import StreamSettings
 
@@ -24,7 +24,7 @@ class WristModel:
     """Both stages, ready to run on one device. autoencoder: None for a new one of the generator's configuration, which
     is right where it has no weights."""
 
-    light_autoencoder: LightAutoencoder | None = None  # beside the full one, where the directory has a light decoder
+    tiny_autoencoder: TinyAutoencoder | None = None  # beside the full one, where the directory has a light decoder
 
     def __init__(
         self, config: ModelConfig, stage1: ReconstructionModel, generator: WristGenerator, device: str,
@@ -43,10 +43,10 @@ class WristModel:
         networks = (self.stage1, self.generator)
         return sum(p.numel() for network in networks for p in network.parameters()) < SMALL
 
-    def take_light_decoder(self) -> None:
+    def use_tiny_decoder(self) -> None:
         """Decode with the light decoder from the next stream on, and give up the weights of the full one."""
-        assert self.light_autoencoder is not None
-        self.autoencoder = self.light_autoencoder
+        assert self.tiny_autoencoder is not None
+        self.autoencoder = self.tiny_autoencoder
         self.autoencoder.full.drop_decoder()
 
     @property
@@ -58,10 +58,10 @@ class WristModel:
         """Stage 1 alone as a step."""
         return Reconstructor(self.stage1, self.config.anchor_width, self.config.wrist_hw)
 
-    def eye(self, near: float | None = None, wrist_fov: float = 0.0, graphs: bool = False) -> Eye:
-        """Stage 1 and the condition map as one step; near: metres, None for the model's own; others as in `Eye`."""
+    def reconstruction_step(self, near: float | None = None, wrist_fov: float = 0.0, graphs: bool = False) -> ReconstructionStep:
+        """Stage 1 and the condition map as one step; near: metres, None for the model's own; others as in `ReconstructionStep`."""
         cloud = self.config.cloud if near is None else replace(self.config.cloud, near=near)
-        return Eye(self.reconstructor(), cloud, wrist_fov, graphs)
+        return ReconstructionStep(self.reconstructor(), cloud, wrist_fov, graphs)
 
     def stream(self, settings: StreamSettings) -> ChunkStream:
         """A new wrist video of this model."""

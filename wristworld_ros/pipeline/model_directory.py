@@ -15,18 +15,18 @@ from torch import nn
 from wristworld_ros.models.config import (
     AUTOENCODER,
     GENERATOR,
-    LIGHT_DECODER,
     STAGE1,
+    TINY_DECODER,
     ModelConfig,
     ModelError,
     find_model,
 )
-from wristworld_ros.models.param_dtype import place, without_values
+from wristworld_ros.models.param_dtype import init_empty_weights, load_into
 from wristworld_ros.models.state_dict import named_tensors
 from wristworld_ros.models.vggt import ReconstructionModel
 from wristworld_ros.models.wan import WristGenerator
 from wristworld_ros.models.wan.autoencoders import Autoencoder, WanAutoencoder, autoencoder_from_config
-from wristworld_ros.models.wan.tiny_decoder import LightAutoencoder, light_decoder_for
+from wristworld_ros.models.wan.tiny_decoder import TinyAutoencoder, tiny_decoder_for
 from wristworld_ros.pipeline.model import WristModel
 
 
@@ -60,12 +60,12 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _fill(module: nn.Module, targets: Mapping[str, torch.Tensor], path: Path, *form) -> None:
-    """Fill a module from a file, strictly; targets and form as in `place`.
+    """Fill a module from a file, strictly; targets and form as in `load_into`.
 
     Raises ModelError, one sentence: file, key, shape found, shape wanted, what to do.
     """
     try:
-        place(module, targets, _read(path), str(path), *form)
+        load_into(module, targets, _read(path), str(path), *form)
     except ModelError:
         raise
     except ValueError as e:
@@ -101,10 +101,10 @@ def load_stage1(
     config = ModelConfig.read(folder / 'config.json')
     if not config.stage1:
         raise ModelError(f'{folder} holds no stage 1; convert or train one.')
-    with without_values():
+    with init_empty_weights():
         stage1 = ReconstructionModel.from_config(config.stage1)
     for name, tensors in _stage1_files(stage1).items():
-        _fill(stage1, tensors, folder / name, half, stage1.may_be_half, device)
+        _fill(stage1, tensors, folder / name, half, stage1.allows_low_precision, device)
     return config, stage1.eval()
 
 
@@ -117,10 +117,10 @@ def load_stage2(
     config = ModelConfig.read(folder / 'config.json')
     if not config.generator:
         raise ModelError(f'{folder} holds no stage 2; convert or train one.')
-    with without_values():
+    with init_empty_weights():
         generator = WristGenerator.from_config(config.generator)
         autoencoder = autoencoder_from_config(generator.settings.autoencoder)
-    rules = {GENERATOR: (generator, generator.may_be_half), AUTOENCODER: (autoencoder, lambda name: True)}
+    rules = {GENERATOR: (generator, generator.allows_low_precision), AUTOENCODER: (autoencoder, lambda name: True)}
     for name, tensors in _stage2_files(generator, autoencoder).items():
         module, rule = rules[name]
         _fill(module, tensors, folder / name, half, rule, device)
@@ -140,9 +140,9 @@ def load_autoencoder(name_or_path: str) -> tuple[ModelConfig, Autoencoder]:
     return config, autoencoder.eval()
 
 
-def read_light_decoder(
+def read_tiny_decoder(
     folder: Path, config: ModelConfig, autoencoder: Autoencoder, half: torch.dtype = torch.float32, device: str = 'cpu'
-) -> LightAutoencoder:
+) -> TinyAutoencoder:
     """The autoencoder with the light decoder of its directory beside its own, which it still holds.
 
     half: what the light one is held in. Raises ModelError where there is none.
@@ -152,17 +152,17 @@ def read_light_decoder(
             f'{folder} has no video autoencoder (its latents are the pixels themselves), so there is no light decoder of '
             'it; use decoder full.'
         )
-    if not config.light_decoder:
+    if not config.tiny_decoder:
         raise ModelError(
-            f'{folder} has no {LIGHT_DECODER}; make it with `wristworld train light-decoder EPISODES --model {folder}`, or '
+            f'{folder} has no {TINY_DECODER}; make it with `wristworld train tiny-decoder EPISODES --model {folder}`, or '
             'use decoder full.'
         )
     try:
-        light = light_decoder_for(autoencoder, **config.light_decoder)
+        light = tiny_decoder_for(autoencoder, **config.tiny_decoder)
     except (TypeError, ValueError) as e:
         raise ModelError(f'{folder / "config.json"} does not describe a light decoder ({e}); train it anew.') from None
-    _fill(light, named_tensors(light), folder / LIGHT_DECODER, half, lambda name: True, device)
-    return LightAutoencoder(autoencoder, light.eval())
+    _fill(light, named_tensors(light), folder / TINY_DECODER, half, lambda name: True, device)
+    return TinyAutoencoder(autoencoder, light.eval())
 
 
 def load_model(
@@ -174,7 +174,7 @@ def load_model(
     not fit.
     """
     device = choose_device(device)
-    if decoder not in ('full', 'light'):
+    if decoder not in ('full', 'tiny'):
         raise ModelError(f'The decoder is {decoder!r}; it is full or light.')
     folder = find_model(name_or_path)
     config = ModelConfig.read(folder / 'config.json')
@@ -190,11 +190,11 @@ def load_model(
     _, stage1 = load_stage1(str(folder), device, half)
     _, generator, autoencoder = load_stage2(str(folder), device, half)
     model = WristModel(config, stage1, generator, device, autoencoder)
-    if decoder == 'light' or config.light_decoder:
-        light = read_light_decoder(folder, config, autoencoder, half, device)
-        model.light_autoencoder = light.requires_grad_(False).to(model.device)
-    if decoder == 'light':
-        model.take_light_decoder()
+    if decoder == 'tiny' or config.tiny_decoder:
+        light = read_tiny_decoder(folder, config, autoencoder, half, device)
+        model.tiny_autoencoder = light.requires_grad_(False).to(model.device)
+    if decoder == 'tiny':
+        model.use_tiny_decoder()
     return model
 
 
@@ -203,11 +203,11 @@ def save_model(model: WristModel, folder: Path, half: bool = True) -> dict[str, 
 
     Without its light decoder, which belongs to the weights of the directory that it was trained in. Raises ValueError for
     a model that was loaded with the light one, whose own decoder is gone."""
-    if isinstance(model.autoencoder, LightAutoencoder):
+    if isinstance(model.autoencoder, TinyAutoencoder):
         raise ValueError('A model with its light decoder has no decoder of its own to save; load it with decoder full.')
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    replace(model.config, light_decoder={}).write(folder / 'config.json')
+    replace(model.config, tiny_decoder={}).write(folder / 'config.json')
     hashes = {}
     for name, tensors in weight_files(model.stage1, model.generator, model.autoencoder).items():
         dtype = torch.float16 if half else torch.float32

@@ -32,7 +32,7 @@ DECODED = 8
 
 
 @dataclass(frozen=True)
-class SeenFrame:
+class OfflineFrame:
     """What stage 1 says of one anchor set. camera: of the wrist, in the first anchor's frame. coverage, confidence: 0 to
     1, as in `WristFrame`. broken: one sentence where stage 1 gave NaN or infinity, else empty."""
 
@@ -44,14 +44,14 @@ class SeenFrame:
 
 
 @dataclass(frozen=True)
-class SeenVideo:
+class EncodedVideo:
     """All that stage 2 needs of a video of F frames, T latent frames; tensors lie on the CPU.
 
     condition_latents: [1, condition_channels, T, h, w], or None in a model trained without. features: [1, V, F', clip_dim]
     of the anchors, F' = F filled up to whole latent frames by repeating the last, or None likewise.
     """
 
-    frames: tuple[SeenFrame, ...]
+    frames: tuple[OfflineFrame, ...]
     condition_latents: torch.Tensor | None
     features: torch.Tensor | None
     latent_frames: int
@@ -67,7 +67,7 @@ def watch(
     near: float = 0.0,
     wrist_fov: float = 0.0,
     tick: Callable[[], None] = lambda: None,
-) -> SeenVideo:
+) -> EncodedVideo:
     """Stage 1, the condition map and the anchors' features of every frame of a video.
 
     anchors: one set a frame, in order, all of the same cameras and sizes. near: metres, 0 for the model's own. wrist_fov:
@@ -76,7 +76,7 @@ def watch(
     gen, config, stride = model.generator, model.config, model.autoencoder.temporal_stride
     autoencoder = copy.copy(model.autoencoder)  # its weights are shared, its streams are not
     autoencoder.reset()
-    frames: list[SeenFrame] = []
+    frames: list[OfflineFrame] = []
     waiting: list[ConditionMap] = []
     latents, features = [], []
     count = 0
@@ -89,12 +89,12 @@ def watch(
         latents.append(autoencoder.encode_next(condition_video(gen, autoencoder, waiting)).cpu())
         waiting.clear()
 
-    eye, condition = model.eye(near or None, wrist_fov), None
+    reconstruction_step, condition = model.reconstruction_step(near or None, wrist_fov), None
     for count, anchor_set in enumerate(anchors, start=1):  # noqa: B007
-        sight = eye(anchor_set)
+        sight = reconstruction_step(anchor_set)
         condition = sight.condition
         frames.append(
-            SeenFrame(anchor_set.stamp_ns, sight.reconstruction.wrist, sight.coverage, sight.confidence, sight.broken)
+            OfflineFrame(anchor_set.stamp_ns, sight.reconstruction.wrist, sight.coverage, sight.confidence, sight.broken)
         )
         if config.use_condition:
             encode(condition)
@@ -108,7 +108,7 @@ def watch(
     for _ in range(missing if config.use_condition else 0):
         encode(condition)
     features += features[-1:] * missing
-    return SeenVideo(
+    return EncodedVideo(
         frames=tuple(frames),
         condition_latents=torch.cat(latents, dim=2) if latents else None,
         features=torch.cat(features, dim=2) if features else None,
@@ -141,7 +141,7 @@ def window_sizes(model: WristModel, settings: WindowSettings, views: int) -> tup
     return window, overlap, lead
 
 
-def windows_for(model: WristModel, seen: SeenVideo, settings: WindowSettings) -> tuple[Window, ...]:
+def windows_for(model: WristModel, seen: EncodedVideo, settings: WindowSettings) -> tuple[Window, ...]:
     """The windows that settings ask for, in latent frames; ValueError as in `window_sizes`."""
     views = 1 if seen.features is None else seen.features.shape[1]
     return plan_windows(seen.latent_frames, *window_sizes(model, settings, views))
@@ -149,7 +149,7 @@ def windows_for(model: WristModel, seen: SeenVideo, settings: WindowSettings) ->
 
 def draw(
     model: WristModel,
-    seen: SeenVideo,
+    seen: EncodedVideo,
     settings: WindowSettings,
     seed: int = 0,
     windows: tuple[Window, ...] | None = None,

@@ -8,10 +8,10 @@ import torch
 
 from wristworld_ros.runtime.gpu_errors import asked_bytes, is_out_of_memory
 from wristworld_ros.runtime.memory_estimate import release
-from wristworld_ros.settings import RUNGS
+from wristworld_ros.settings import OOM_STEPS
 
 # A rung is tried on a `VirtualWrist` and says what it did, or '' where there is nothing (more) to give up.
-Rung = Callable[..., str]
+OomStep = Callable[..., str]
 
 
 def give_up_graphs(wrist) -> str:
@@ -30,30 +30,30 @@ def halve_history(wrist) -> str:
     return f'the window was made smaller (history {wrist.history} instead of {wrist.settings.history})'
 
 
-def light_decoder(wrist) -> str:
+def tiny_decoder(wrist) -> str:
     """The light decoder, where the model has one that is not in use."""
-    light = wrist.model.light_autoencoder
+    light = wrist.model.tiny_autoencoder
     if light is None or wrist.model.autoencoder is light:
         return ''
-    wrist.model.take_light_decoder()
+    wrist.model.use_tiny_decoder()
     return 'the light decoder was taken (decoder light)'
 
 
 def offload(wrist) -> str:
     """Weights in RAM, stages in turn. A recorded graph would read weights where they no longer are."""
     model = wrist.model
-    if model.device.type != 'cuda' or wrist.turns.parked is not None:
+    if model.device.type != 'cuda' or wrist.turns.offloaded is not None:
         return ''
     wrist.graphs = False
     wrist.share_queue()
-    wrist.turns.park([model.stage1], [model.generator, model.autoencoder, model.light_autoencoder], model.device)
+    wrist.turns.park([model.stage1], [model.generator, model.autoencoder, model.tiny_autoencoder], model.device)
     return 'the weights of the stage that rests now wait in RAM (CPU offload)'
 
 
-STEPS: dict[str, Rung] = dict(zip(RUNGS, (give_up_graphs, halve_history, light_decoder, offload), strict=True))
+STEPS: dict[str, OomStep] = dict(zip(OOM_STEPS, (give_up_graphs, halve_history, tiny_decoder, offload), strict=True))
 
 
-class Ladder:
+class OomFallback:
     """The rungs of one stream, in the order of the setting `on_out_of_memory`.
 
     taken: names of those taken, each once. said: what the last step of each did. fell: whether memory ran out since
@@ -82,8 +82,8 @@ class Ladder:
         """One step down for a `VirtualWrist`, whose `restart` then makes what it needs anew; returns what was done, ''
         when nothing is left. For the thread that draws."""
         self._fell = True
-        with wrist.turns.alone():
-            wrist.forget_steps()
+        with wrist.turns.exclusive():
+            wrist.release_steps()
             for name in self._names:
                 try:
                     done = STEPS[name](wrist)
@@ -108,7 +108,7 @@ def what_ran_out(error: BaseException, device: torch.device, stage: str) -> str:
 
 
 def sentence(what: str, done: str) -> str:
-    """Why a frame is not fit. what: of `what_ran_out`. done: of `Ladder.step`."""
+    """Why a frame is not fit. what: of `what_ran_out`. done: of `OomFallback.step`."""
     if done:
         return f'{what}; {done}.'
     return (

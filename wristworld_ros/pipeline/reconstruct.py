@@ -8,17 +8,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wristworld_ros.geometry.cloud import CloudSettings, dense_cloud, paint
+from wristworld_ros.geometry.cloud import CloudSettings, dense_cloud, render
 from wristworld_ros.pipeline.reconstructor import Reconstructor, Scene
-from wristworld_ros.runtime.cuda_graphs import Replayed
-from wristworld_ros.runtime.transfer import Marks, download, upload
+from wristworld_ros.runtime.cuda_graphs import CudaGraphRunner
+from wristworld_ros.runtime.transfer import StageTimer, download, upload
 from wristworld_ros.types import AnchorSet, Camera, ConditionMap, Reconstruction
 
 BROKEN = 'Stage 1 gave numbers that are not finite (NaN or infinity), so there is neither a wrist camera nor a cloud.'
 
 
 @dataclass(frozen=True)
-class Sight:
+class Observation:
     """What stage 1 and the condition map make of an anchor set.
 
     coverage: share of the wrist's pixels that a point hits, 0 to 1. confidence: see `seen_confidence`. broken: one
@@ -33,7 +33,7 @@ class Sight:
     seconds: dict[str, float]
 
 
-class Eye:
+class ReconstructionStep:
     """Looks at anchor sets one by one: host to device, stage 1, condition map, and one wait for the few numbers that the
     host needs.
 
@@ -47,18 +47,18 @@ class Eye:
         self._reconstructor, self._cloud, self._fov = reconstructor, cloud, wrist_fov
         self._device = next(reconstructor.model.parameters()).device
         graphs = graphs and self._device.type == 'cuda'
-        self.stage1 = Replayed(self._scene, graphs and not reconstructor.waits)
-        self.condition = Replayed(self._condition, graphs)
+        self.stage1 = CudaGraphRunner(self._scene, graphs and not reconstructor.waits)
+        self.condition = CudaGraphRunner(self._condition, graphs)
         self._shape: tuple[int, ...] = ()
 
     @torch.inference_mode()
-    def __call__(self, anchors: AnchorSet) -> Sight:
+    def __call__(self, anchors: AnchorSet) -> Observation:
         """Reconstruction and condition map of one anchor set."""
         if anchors.images.shape != self._shape:  # graphs of the old size are of no more use
             self._shape = anchors.images.shape
             self.stage1.forget()
             self.condition.forget()
-        marks = Marks(self._device)
+        marks = StageTimer(self._device)
         images = upload(anchors.images, self._device)
         colors = upload(self._reconstructor.resized(anchors.images), self._device)
         scene = Scene(*self.stage1(colors))
@@ -72,7 +72,7 @@ class Eye:
             reconstruction = blank(reconstruction)
             condition, coverage, confidence = empty_condition(reconstruction), 0.0, 0.0
         seconds = dict(zip(('stage1', 'condition'), marks.seconds(), strict=True))
-        return Sight(reconstruction, condition, float(coverage), float(confidence), broken, seconds)
+        return Observation(reconstruction, condition, float(coverage), float(confidence), broken, seconds)
 
     def _scene(self, colors: Tensor) -> tuple[Tensor, ...]:
         scene, hw = self._reconstructor.scene(colors), self._reconstructor.wrist_hw
@@ -86,7 +86,7 @@ class Eye:
         self, K: Tensor, T: Tensor, points: Tensor, confidence: Tensor, images: Tensor
     ) -> tuple[Tensor, ...]:
         hw = self._reconstructor.wrist_hw
-        condition = paint(*dense_cloud(points, images, self._cloud), K[0], T[0], hw, self._cloud)
+        condition = render(*dense_cloud(points, images, self._cloud), K[0], T[0], hw, self._cloud)
         facts = torch.stack(
             [
                 (condition.depth > 0).double().mean(),
@@ -132,7 +132,7 @@ def blank(reconstruction: Reconstruction) -> Reconstruction:
     return Reconstruction(cameras[0], tuple(cameras[1:]), points, confidence, reconstruction.colors)
 
 
-def nothing_seen(anchors: AnchorSet, wrist_hw: tuple[int, int]) -> Sight:
+def empty_observation(anchors: AnchorSet, wrist_hw: tuple[int, int]) -> Observation:
     """The sight of a set that could not be looked at: cameras at the origin, one point a view, on the CPU."""
     views = len(anchors.images)
     camera = Camera(np.eye(3), np.eye(4), wrist_hw[1], wrist_hw[0])
@@ -141,7 +141,7 @@ def nothing_seen(anchors: AnchorSet, wrist_hw: tuple[int, int]) -> Sight:
         replace(camera, width=anchors.images.shape[2], height=anchors.images.shape[1]) for _ in range(views)
     )
     unknown = blank(Reconstruction(camera, cameras, points, torch.ones(views, 1, 1), colors))
-    return Sight(unknown, empty_condition(unknown), 0.0, 0.0, '', {})
+    return Observation(unknown, empty_condition(unknown), 0.0, 0.0, '', {})
 
 
 def empty_condition(reconstruction: Reconstruction) -> ConditionMap:

@@ -13,7 +13,7 @@ from wristworld_ros.geometry.images import resize_images
 from wristworld_ros.models.vggt import ReconstructionModel
 from wristworld_ros.models.vggt.config import input_size
 from wristworld_ros.models.vggt.model import own_points
-from wristworld_ros.models.vggt.scene_coordinates import patch_middles, refine_wrist
+from wristworld_ros.models.vggt.scene_coordinates import patch_centers, refine_wrist
 from wristworld_ros.runtime.transfer import download, upload
 from wristworld_ros.types import AnchorSet, Camera, Reconstruction
 
@@ -44,13 +44,13 @@ class Reconstructor:
         self.model, self.width, self.wrist_hw = model, width, wrist_hw
         self.patch = model.config.patch_size
         self.dense = 'points' if 'points' in model.config.heads else 'depth'
-        self.heads = {'camera', 'wrist', self.dense, 'places'} & set(model.config.heads)
+        self.heads = {'camera', 'wrist', self.dense, 'scene_coordinates'} & set(model.config.heads)
 
     @property
     def waits(self) -> bool:
         """Whether `scene` waits for the device: the wrist pose is refined on the host, where its small matrices are
         quicker."""
-        return 'places' in self.heads
+        return 'scene_coordinates' in self.heads
 
     def resized(self, images: np.ndarray) -> np.ndarray:
         """Anchor images uint8 [V, H, W, 3] at the size that stage 1 runs at."""
@@ -67,14 +67,14 @@ class Reconstructor:
             decode_cameras(out.camera_pose_enc[-1, 0], hw),
         )
         K, T = (torch.cat(pair) for pair in zip(wrist, anchors, strict=True))
-        if out.places is not None:
-            T[0] = self._refined(T[0], points, out.places)
+        if out.scene_coordinates is not None:
+            T[0] = self._refined(T[0], points, out.scene_coordinates)
         confidence = out.world_points_conf if self.dense == 'points' else out.depth_conf
         return Scene(K, T, points[0], confidence[0].float())
 
-    def _refined(self, T: Tensor, points: Tensor, places: Tensor) -> Tensor:
-        middles, places = patch_middles(points, self.patch)[0].flatten(0, 1), places[0].flatten(0, 1)[:, :3]
-        return refine_wrist(T.cpu(), middles.cpu(), places.cpu()).to(T)
+    def _refined(self, T: Tensor, points: Tensor, scene_coordinates: Tensor) -> Tensor:
+        middles, scene_coordinates = patch_centers(points, self.patch)[0].flatten(0, 1), scene_coordinates[0].flatten(0, 1)[:, :3]
+        return refine_wrist(T.cpu(), middles.cpu(), scene_coordinates.cpu()).to(T)
 
     def __call__(self, anchors: AnchorSet) -> Reconstruction:
         """The reconstruction in the first anchor's frame; its wrist camera has the size `wrist_hw`."""

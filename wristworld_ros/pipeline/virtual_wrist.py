@@ -11,11 +11,11 @@ import torch
 from wristworld_ros.pipeline.generate import ChunkStream
 from wristworld_ros.pipeline.generator_inputs import NotFiniteError
 from wristworld_ros.pipeline.model import WristModel
-from wristworld_ros.pipeline.oom_fallback import Ladder, sentence, what_ran_out
-from wristworld_ros.pipeline.reconstruct import Eye, Sight, nothing_seen
+from wristworld_ros.pipeline.oom_fallback import OomFallback, sentence, what_ran_out
+from wristworld_ros.pipeline.reconstruct import Observation, ReconstructionStep, empty_observation
 from wristworld_ros.runtime.allocator import keep_freed_memory
 from wristworld_ros.runtime.gpu_errors import is_out_of_memory
-from wristworld_ros.runtime.offload import Turns
+from wristworld_ros.runtime.offload import StageScheduler
 from wristworld_ros.settings import StreamSettings, check
 from wristworld_ros.types import AnchorSet, WristFrame
 
@@ -29,7 +29,7 @@ class View:
     """
 
     anchors: AnchorSet
-    sight: Sight
+    sight: Observation
     arrived: float
     fresh: bool
     short: str = ''
@@ -62,10 +62,10 @@ class VirtualWrist:
             # What is float32 beside bfloat16 (stage 1's heads) need not be exact beyond it; tensor cores then do it.
             torch.set_float32_matmul_precision('high')
         self.history, self.graphs = settings.history, settings.graphs  # what the ladder may make less
-        self.ladder, self.turns = Ladder(settings.on_out_of_memory), Turns()
-        self._eye: Eye | None = self._new_eye()
+        self.oom_fallback, self.turns = OomFallback(settings.on_out_of_memory), StageScheduler()
+        self._reconstruction: ReconstructionStep | None = self._new_reconstruction()
         self._stream: ChunkStream | None = self._new_stream()
-        self._look_queue, self._draw_queue = _queue(model.device), _queue(model.device)
+        self._reconstruct_queue, self._generate_queue = _queue(model.device), _queue(model.device)
         self._waiting: list[View] = []
         self.seconds: dict[str, float] = {}
         self.reset()
@@ -74,7 +74,7 @@ class VirtualWrist:
     def chunk_frames(self) -> int:
         """Anchor sets that the next chunk takes altogether; see `ChunkStream.frames`."""
         if self._stream is None:
-            with torch.cuda.stream(self._draw_queue), self.turns.drawing():
+            with torch.cuda.stream(self._generate_queue), self.turns.generating():
                 self._stream = self._new_stream()
         return self._stream.frames
 
@@ -97,22 +97,22 @@ class VirtualWrist:
     @property
     def taken(self) -> tuple[str, ...]:
         """Rungs of `on_out_of_memory` that were taken, in their order."""
-        return self.ladder.taken
+        return self.oom_fallback.taken
 
-    def _new_eye(self) -> Eye:
+    def _new_reconstruction(self) -> ReconstructionStep:
         settings = self.settings
-        return self.model.eye(settings.near or None, settings.wrist_fov, self.graphs)
+        return self.model.reconstruction_step(settings.near or None, settings.wrist_fov, self.graphs)
 
     def _new_stream(self) -> ChunkStream:
         return self.model.stream(replace(self.settings, history=self.history, graphs=self.graphs))
 
-    def forget_steps(self) -> None:
+    def release_steps(self) -> None:
         """Free all that looking and drawing hold beside the weights; they make it anew. For the ladder."""
-        self._eye = self._stream = None
+        self._reconstruction = self._stream = None
 
     def share_queue(self) -> None:
         """Look and draw in one order on the GPU, so that either's memory serves the other. For the ladder."""
-        self._look_queue = self._draw_queue
+        self._reconstruct_queue = self._generate_queue
 
     def reset(self) -> None:
         """Forget everything seen so far; settings and weights stay. Call it from the thread that looks."""
@@ -133,15 +133,15 @@ class VirtualWrist:
         fresh = shape != self._shape or anchors.stamp_ns <= self._last_stamp
         self._shape, self._last_stamp = shape, anchors.stamp_ns
         try:
-            with torch.cuda.stream(self._look_queue), self.turns.looking():
-                if self._eye is None:
-                    self._eye = self._new_eye()
-                return View(anchors, self._eye(anchors), arrived, fresh)
+            with torch.cuda.stream(self._reconstruct_queue), self.turns.reconstructing():
+                if self._reconstruction is None:
+                    self._reconstruction = self._new_reconstruction()
+                return View(anchors, self._reconstruction(anchors), arrived, fresh)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
             short = what_ran_out(error, self.model.device, 'stage 1')
-        return View(anchors, nothing_seen(anchors, self.model.config.wrist_hw), arrived, fresh, short)
+        return View(anchors, empty_observation(anchors, self.model.config.wrist_hw), arrived, fresh, short)
 
     def draw(self, view: View) -> list[WristFrame]:
         """The frames that became ready with a view, oldest first: none while its chunk fills."""
@@ -152,14 +152,14 @@ class VirtualWrist:
         short, frames = view.short, []
         if not short:
             try:
-                with torch.cuda.stream(self._draw_queue), self.turns.drawing():
+                with torch.cuda.stream(self._generate_queue), self.turns.generating():
                     frames = self._drawn(view.fresh)
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
                 short = what_ran_out(error, self.model.device, 'stage 2')
         if short:  # the exception, and what it held, is gone
-            frames = self._unfit(sentence(short, self.ladder.step(self)))
+            frames = self._invalid_frames(sentence(short, self.oom_fallback.step(self)))
         self.seconds = view.sight.seconds | {'generation': time.perf_counter() - started}
         return frames
 
@@ -184,9 +184,9 @@ class VirtualWrist:
                 broken = str(error)
         # Keys and values of what came before may hold the same NaN, which would stay in the ring.
         stream.reset()
-        return self._unfit(broken)
+        return self._invalid_frames(broken)
 
-    def _unfit(self, why: str) -> list[WristFrame]:
+    def _invalid_frames(self, why: str) -> list[WristFrame]:
         """Blank frames of all views that wait."""
         views, self._waiting = self._waiting, []
         nothing = np.zeros((*self.model.config.wrist_hw, 3), np.uint8)
@@ -194,7 +194,7 @@ class VirtualWrist:
 
     def _frame(self, view: View, image: np.ndarray, broken: str = '') -> WristFrame:
         sight = view.sight
-        reason = broken or self._why_unfit(sight.coverage, sight.confidence)
+        reason = broken or self._why_invalid(sight.coverage, sight.confidence)
         return WristFrame(
             stamp_ns=view.anchors.stamp_ns,
             image=image,
@@ -209,7 +209,7 @@ class VirtualWrist:
             finite=not broken,
         )
 
-    def _why_unfit(self, coverage: float, confidence: float) -> str:
+    def _why_invalid(self, coverage: float, confidence: float) -> str:
         if coverage < self.settings.min_coverage:
             return (
                 f'Only {coverage:.0%} of the wrist view is covered by what the anchors see; '

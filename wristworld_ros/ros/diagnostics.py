@@ -46,7 +46,7 @@ def verdict(status: VirtualWristStatus, before: VirtualWristStatus | None, given
 
 def to_array(
     status: VirtualWristStatus, before: VirtualWristStatus | None, name: str, given_up: str = '',
-    rungs: tuple[str, ...] = (),
+    steps_applied: tuple[str, ...] = (),
 ) -> DiagnosticArray:  # fmt: skip
     """name: the node's full name. given_up: as in `verdict`. rungs: of `on_out_of_memory` that were taken."""
     level, message = verdict(status, before, given_up)
@@ -58,7 +58,7 @@ def to_array(
         if isinstance(value, float):
             value = f'{value:.3f}'
         values.append(KeyValue(key=key, value=', '.join(value) if isinstance(value, list) else str(value)))
-    values.append(KeyValue(key='given_up', value=', '.join(rungs)))
+    values.append(KeyValue(key='given_up', value=', '.join(steps_applied)))
     entry = DiagnosticStatus(
         level=level, name=f'{name}: virtual wrist', message=message, hardware_id=status.device, values=values
     )

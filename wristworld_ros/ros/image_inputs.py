@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from wristworld_ros.ros.virtual_wrist_node import VirtualWristNode
 
 
-class Anchors:
+class ImageInputs:
     """Listens to the cameras that the node's settings name.
 
     submit: called with every anchor set. forget: called with why, where what came before does not go with what comes.
@@ -102,19 +102,19 @@ class Anchors:
         self._infos[name] = msg
 
     def _on_image(self, name: str, msg: Image | CompressedImage) -> None:
-        health = self._node.health
-        health.add('images_received')
+        metrics = self._node.metrics
+        metrics.add('images_received')
         self._heard[name] = self._node.now()
         if not self._node.enabled:
             return
         try:
             rgb = compressed_to_rgb(msg) if isinstance(msg, CompressedImage) else to_rgb(msg)
         except ImageError as error:
-            health.add(f'images_bad_{error.cause}')
+            metrics.add(f'images_bad_{error.cause}')
             topic = self._topic(name)
-            health.reason = f'An image on {topic} was dropped: {error}.'
-            if health.may_say('bad image', topic):
-                self._node.get_logger().warning(health.reason)
+            metrics.reason = f'An image on {topic} was dropped: {error}.'
+            if metrics.should_log('bad image', topic):
+                self._node.get_logger().warning(metrics.reason)
             return
         if self._sizes.setdefault(name, rgb.shape[:2]) != rgb.shape[:2]:
             self._forget(f'anchor_{name} now sends {rgb.shape[1]}x{rgb.shape[0]} images')
@@ -128,11 +128,11 @@ class Anchors:
             self._use(matched)
 
     def _use(self, matched: list[Stamped]) -> None:
-        health = self._node.health
-        health.tick('sets_matched')
+        metrics = self._node.metrics
+        metrics.tick('sets_matched')
         stamp, rate = matched[0].stamp_ns, self._node.settings.max_rate
         if rate and self._last_used is not None and stamp - self._last_used < 0.95e9 / rate:
-            health.add('sets_over_rate')
+            metrics.add('sets_over_rate')
             return
         self._last_used = stamp
         self._submit(self._anchor_set(matched))

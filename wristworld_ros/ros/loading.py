@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from wristworld_ros.models.config import ModelError
 from wristworld_ros.pipeline import VirtualWrist, load_model
-from wristworld_ros.pipeline.check_memory import require_room
+from wristworld_ros.pipeline.check_memory import check_memory
 from wristworld_ros.pipeline.worker import Stream
 from wristworld_ros.runtime.gpu_errors import first_sentence, is_out_of_memory
 from wristworld_ros.settings import NodeSettings
@@ -17,7 +17,7 @@ def load(settings: NodeSettings, say: Callable[[str], object]) -> tuple[Stream, 
 
     Raises ModelError, one sentence: before weights are loaded where memory cannot suffice, later where it did not.
     """
-    if tight := require_room(settings, len(settings.anchors)):
+    if tight := check_memory(settings, len(settings.anchors)):
         say(tight)
     try:
         model = load_model(settings.model, settings.device, settings.precision, settings.decoder)
@@ -40,9 +40,9 @@ def warm_up(stream: VirtualWrist, settings: NodeSettings) -> None:
     Raises ModelError where memory ran out and nothing was left to give up.
     """
     while True:
-        said = str(stream.ladder)
+        said = str(stream.oom_fallback)
         frames = stream.warm_up(tuple(settings.anchors), (240, 320))
-        if not stream.ladder.fell:
+        if not stream.oom_fallback.fell:
             return
-        if str(stream.ladder) == said:
+        if str(stream.oom_fallback) == said:
             raise ModelError(frames[-1].reason)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 
-class Health:
+class Metrics:
     """Counters, rates and latencies of one run. Safe to use from the model's thread and the executor's."""
 
     WINDOW_S = 10.0
@@ -56,7 +56,7 @@ class Health:
         with self._lock:
             return float(np.percentile(self._latencies, q)) if self._latencies else float('nan')
 
-    def may_say(self, *what: str, every: float = 5.0) -> bool:
+    def should_log(self, *what: str, every: float = 5.0) -> bool:
         """True at most once in so many seconds for the same words; rclpy throttles by line of code, not by topic."""
         now = time.monotonic()
         with self._lock:

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 COUNTED = (
     'images_received', 'images_bad_encoding', 'images_bad_step', 'images_bad_size', 'images_bad_data', 'sets_matched',
-    'sets_over_rate', 'frames_published', 'frames_unfit', 'publish_errors', 'model_errors', 'resets',
+    'sets_over_rate', 'frames_published', 'frames_invalid', 'publish_errors', 'model_errors', 'resets',
 )  # fmt: skip
 
 
-class Reports:
+class StatusPublisher:
     """Publishes the state of a node, and what has changed since it did so before."""
 
     def __init__(self, node: VirtualWristNode):
@@ -42,33 +42,33 @@ class Reports:
             try:
                 publisher.publish(message)
             except Exception as error:
-                node.health.add('publish_errors')
-                node.health.reason = f'Publishing on {publisher.topic_name} failed: {error}'
+                node.metrics.add('publish_errors')
+                node.metrics.reason = f'Publishing on {publisher.topic_name} failed: {error}'
         self._before = status
-        if node.health.failure == status.reason:
-            node.health.failure = ''
+        if node.metrics.failure == status.reason:
+            node.metrics.failure = ''
 
     def status(self) -> VirtualWristStatus:
         """The present counters as a message."""
-        node, health = self._node, self._node.health
+        node, metrics = self._node, self._node.metrics
         idle = 'finalized' if node.gpu.why else 'unconfigured'
         state = 'active' if node.active else 'inactive' if node.worker else idle
         status = VirtualWristStatus(stamp=to_stamp(node.now()), state=state, enabled=node.enabled)
         status.model, status.device = node.settings.model, node.device
         for name in COUNTED:
-            setattr(status, name, health[name])
+            setattr(status, name, metrics[name])
         if node.anchors:
             status.images_late, status.images_unmatched = node.anchors.counts.late, node.anchors.counts.unmatched
             status.silent_anchors = sorted(node.anchors.silent)
         if node.worker:
             status.sets_used, status.sets_replaced = node.worker.used, node.worker.replaced
-        status.set_rate, status.frame_rate = health.rate('sets_matched'), health.rate('frames_published')
-        status.latency_p50, status.latency_p95 = health.percentile(50), health.percentile(95)
+        status.set_rate, status.frame_rate = metrics.rate('sets_matched'), metrics.rate('frames_published')
+        status.latency_p50, status.latency_p95 = metrics.percentile(50), metrics.percentile(95)
         status.memory = resident_bytes()
-        status.reason = node.gpu.why or health.failure or health.reason or self._given_up()[0]
+        status.reason = node.gpu.why or metrics.failure or metrics.reason or self._given_up()[0]
         return status
 
     def _given_up(self) -> tuple[str, tuple[str, ...]]:
         """What the stream does without since memory ran out: one sentence, and the rungs."""
         stream = self._node.stream
-        return (str(stream.ladder), stream.taken) if isinstance(stream, VirtualWrist) else ('', ())
+        return (str(stream.oom_fallback), stream.taken) if isinstance(stream, VirtualWrist) else ('', ())

@@ -51,7 +51,7 @@ class Anchor:
 
 
 @dataclass(frozen=True)
-class Seen:
+class TopicSurvey:
     """seconds: how long was listened. sets: anchor sets that the node would have made. others: image topics on the graph
     that are no anchor's. profile: file with Fast DDS's profile that the node would take, '' for none."""
 
@@ -66,7 +66,7 @@ class Seen:
         return json.dumps(asdict(self))
 
     @classmethod
-    def from_json(cls, text: str) -> Seen:
+    def from_json(cls, text: str) -> TopicSurvey:
         """Of `to_json`."""
         raw = json.loads(text)
         anchors = []

@@ -19,7 +19,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from wristworld_ros.pipeline.frame_sync import AnchorSync
 from wristworld_ros.ros import environment
 from wristworld_ros.ros.image_conversion import ImageError, compressed_to_rgb, to_rgb
-from wristworld_ros.ros.topic_survey import Anchor, Calibration, Publisher, Seen
+from wristworld_ros.ros.topic_survey import Anchor, Calibration, Publisher, TopicSurvey
 from wristworld_ros.ros.wrist_publisher import to_ns
 
 KINDS = {
@@ -72,14 +72,14 @@ class Probe(Node):
     def _on_info(self, name: str, msg: CameraInfo) -> None:
         self._info[name] = msg
 
-    def seen(self, seconds: float) -> Seen:
+    def seen(self, seconds: float) -> TopicSurvey:
         """What came in the last `seconds`, since `restart`."""
         anchors = tuple(self._anchor(name, seconds) for name in self.names)
         ours = {a.topic for a in anchors}
         images = {kind for kind, _, _ in KINDS.values()}
         others = sorted(t for t, kinds in self.get_topic_names_and_types() if images & set(kinds) and t not in ours)
         others = [t for t in others if self.count_publishers(t)]
-        return Seen(anchors, seconds, self._sync.counts.matched, tuple(others), environment.profile())
+        return TopicSurvey(anchors, seconds, self._sync.counts.matched, tuple(others), environment.profile())
 
     def _anchor(self, name: str, seconds: float) -> Anchor:
         topic = self._images[name].topic_name

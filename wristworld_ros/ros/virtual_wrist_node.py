@@ -19,12 +19,12 @@ from wristworld_ros.pipeline import VirtualWrist
 from wristworld_ros.pipeline.worker import ModelWorker, Stream
 from wristworld_ros.ros import environment
 from wristworld_ros.ros.gpu_loss import STATUS, GpuLoss
-from wristworld_ros.ros.image_inputs import Anchors
+from wristworld_ros.ros.image_inputs import ImageInputs
 from wristworld_ros.ros.loading import load
-from wristworld_ros.ros.metrics import Health
+from wristworld_ros.ros.metrics import Metrics
 from wristworld_ros.ros.parameters import Parameters
-from wristworld_ros.ros.status_publisher import Reports
-from wristworld_ros.ros.wrist_publisher import Outputs
+from wristworld_ros.ros.status_publisher import StatusPublisher
+from wristworld_ros.ros.wrist_publisher import WristPublisher
 from wristworld_ros.settings import NodeSettings
 from wristworld_ros.types import AnchorSet, WristFrame
 
@@ -52,7 +52,7 @@ class VirtualWristNode(LifecycleNode):
     def __init__(self, **kwargs):
         super().__init__('virtual_wrist', **kwargs)
         self.worker: ModelWorker | None = None
-        self.outputs: Outputs | None = None
+        self.outputs: WristPublisher | None = None
         self.stream: Stream | None = None
         self.active = False
         self.parameters = Parameters(self, NodeSettings(), fixed=lambda: self.worker is not None)
@@ -60,7 +60,7 @@ class VirtualWristNode(LifecycleNode):
         self._abandoned: list[ModelWorker] = []
         self.gpu = GpuLoss(self, self._on_gpu_lost)
         self.exit_status = 0
-        self._reports = Reports(self)
+        self._reports = StatusPublisher(self)
         self._clear_run()
         self.create_service(Trigger, '~/reset', self._on_reset)
         self.create_service(SetBool, '~/enable', self._on_enable)
@@ -74,8 +74,8 @@ class VirtualWristNode(LifecycleNode):
 
     def _clear_run(self) -> None:
         """Counters and all that was seen, as for a node that was never configured."""
-        self.health = Health()
-        self.anchors: Anchors | None = None
+        self.metrics = Metrics()
+        self.anchors: ImageInputs | None = None
         self.device = ''
         self.enabled = True
         self._reports.clear()
@@ -102,13 +102,13 @@ class VirtualWristNode(LifecycleNode):
             text = str(error) if isinstance(error, ValueError) else f'{type(error).__name__}: {error}'
             if self.context.ok():
                 self.get_logger().error(f'Cannot configure: {text}')
-            self.health.reason = text
+            self.metrics.reason = text
             self.stream = None
             self._abandoned += [] if worker.stop() else [worker]
             return ERROR if self.gpu.caused(error) else FAILURE
         self.worker = worker
-        self.outputs = Outputs(self, settings, self.health)
-        self.anchors = Anchors(self, self._submit, self._forget)
+        self.outputs = WristPublisher(self, settings, self.metrics)
+        self.anchors = ImageInputs(self, self._submit, self._forget)
         return super().on_configure(state)
 
     @logged
@@ -192,13 +192,13 @@ class VirtualWristNode(LifecycleNode):
             age = (self.now() - frame.stamp_ns) * 1e-9
             reason = frame.reason or self._why_stale(age, settings)
             if reason:
-                self.health.add('frames_unfit')
+                self.metrics.add('frames_invalid')
             else:
-                self.health.tick('frames_published')
-                self.health.latency(age)
+                self.metrics.tick('frames_published')
+                self.metrics.latency(age)
             if not frame.finite:
                 self._on_failure(frame.reason, frame.reason)
-            self.health.reason = reason
+            self.metrics.reason = reason
             self.outputs.send(frame, reason, age, self.anchors.frame, settings)
 
     @staticmethod
@@ -212,15 +212,15 @@ class VirtualWristNode(LifecycleNode):
 
     def _on_model_error(self, error: Exception) -> None:
         if self.gpu.caused(error):
-            self.health.add('model_errors')
+            self.metrics.add('model_errors')
             return
         self._on_failure(f'The model failed on an anchor set: {type(error).__name__}: {error}', type(error).__name__)
 
     def _on_failure(self, reason: str, kind: str) -> None:
         """A set was lost to the model. kind: what is logged only now and then."""
-        self.health.add('model_errors')
-        self.health.reason = self.health.failure = reason
-        if self.health.may_say('model', kind):
+        self.metrics.add('model_errors')
+        self.metrics.reason = self.metrics.failure = reason
+        if self.metrics.should_log('model', kind):
             self.get_logger().error(reason)
 
     # Services, time, reports
@@ -232,8 +232,8 @@ class VirtualWristNode(LifecycleNode):
         if self.worker:
             self.worker.reset()
         if why:
-            self.health.add('resets')
-            if self.health.may_say('forget', why):
+            self.metrics.add('resets')
+            if self.metrics.should_log('forget', why):
                 self.get_logger().info(f'Starting afresh: {why}.')
 
     def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:

@@ -15,7 +15,7 @@ from tf2_msgs.msg import TFMessage
 from wristworld_ros.msg import WristView
 from wristworld_ros.ros.camera_info import to_info
 from wristworld_ros.ros.image_conversion import to_image
-from wristworld_ros.ros.metrics import Health
+from wristworld_ros.ros.metrics import Metrics
 from wristworld_ros.ros.point_cloud import to_cloud
 from wristworld_ros.ros.transforms import to_pose_stamped, to_transform
 from wristworld_ros.settings import NodeSettings
@@ -32,11 +32,11 @@ def to_ns(stamp: Time) -> int:
     return stamp.sec * 1_000_000_000 + stamp.nanosec
 
 
-class Outputs:
+class WristPublisher:
     """The publishers of a configured node. `send` may be called from the model's thread."""
 
-    def __init__(self, node: LifecycleNode, settings: NodeSettings, health: Health):
-        self._node, self._health = node, health
+    def __init__(self, node: LifecycleNode, settings: NodeSettings, metrics: Metrics):
+        self._node, self._health = node, metrics
         self._wrist_frame, self._publish_tf = settings.wrist_frame, settings.publish_tf
         reliability = ReliabilityPolicy.RELIABLE if settings.reliable else ReliabilityPolicy.BEST_EFFORT
 
@@ -73,7 +73,7 @@ class Outputs:
             self._publish(self._pose, pose)
             if self._publish_tf:
                 self._publish(self._tf, TFMessage(transforms=[to_transform(T_anchor_wrist, anchor, self._wrist_frame)]))
-        if (fit or settings.publish_unfit) and self._wanted(self._view):
+        if (fit or settings.publish_invalid) and self._wanted(self._view):
             view = WristView(header=wrist, image=image, camera_info=info, pose=pose, fit=fit, reason=reason)
             view.coverage, view.confidence, view.latency, view.age = (
                 frame.coverage,
@@ -105,5 +105,5 @@ class Outputs:
         except Exception as error:
             self._health.add('publish_errors')
             self._health.reason = f'Publishing on {publisher.topic_name} failed: {error}'
-            if self._health.may_say('publish', publisher.topic_name):
+            if self._health.should_log('publish', publisher.topic_name):
                 self._node.get_logger().warning(self._health.reason)

@@ -18,17 +18,17 @@ from wristworld_ros.runtime.gpu_errors import first_sentence, is_device_lost, is
 log = logging.getLogger(__name__)
 Tensors = tuple[torch.Tensor, ...]
 # A recording begins by waiting for the whole device, which another recording would not bear.
-_RECORDING = threading.Lock()
+_CAPTURING = threading.Lock()
 
 
 @dataclass
-class _Recorded:
+class _Captured:
     graph: torch.cuda.CUDAGraph
     inputs: tuple[torch.Tensor | None, ...]
     outputs: Tensors
 
 
-class Replayed:
+class CudaGraphRunner:
     """A function of tensors that is recorded as a CUDA graph at the first call of its kind and replayed at the others.
 
     function: tensors (or None) in, a tuple of tensors out. It must do the same kernels whenever shapes, dtypes and key
@@ -39,7 +39,7 @@ class Replayed:
 
     def __init__(self, function: Callable[..., Tensors], use: bool):
         self._function, self.use = function, use
-        self._recorded: dict[Hashable, _Recorded] = {}
+        self._captured: dict[Hashable, _Captured] = {}
         self._pool = torch.cuda.graph_pool_handle() if use else None
 
     def __call__(self, *inputs: torch.Tensor | None, key: Hashable = None) -> Tensors:
@@ -47,16 +47,16 @@ class Replayed:
         if not self.use:
             return self._function(*inputs)
         kind = (key, *(None if t is None else (t.shape, t.dtype) for t in inputs))
-        if kind not in self._recorded:
+        if kind not in self._captured:
             try:
-                self._recorded[kind] = self._record(inputs)
+                self._captured[kind] = self._record(inputs)
             except RuntimeError as error:
                 if is_out_of_memory(error) or is_device_lost(error):
                     raise
                 log.warning('CUDA does not record a step as a graph, which goes on without: %s.', first_sentence(error))
                 self.use = False
                 return self._function(*inputs)
-        recorded = self._recorded[kind]
+        recorded = self._captured[kind]
         for held, given in zip(recorded.inputs, inputs, strict=True):
             if held is not None:
                 held.copy_(given, non_blocking=True)
@@ -65,9 +65,9 @@ class Replayed:
 
     def forget(self) -> None:
         """Free what was recorded; the next call records anew."""
-        self._recorded.clear()
+        self._captured.clear()
 
-    def _record(self, inputs: tuple[torch.Tensor | None, ...]) -> _Recorded:
+    def _record(self, inputs: tuple[torch.Tensor | None, ...]) -> _Captured:
         held = tuple(None if t is None else t.clone() for t in inputs)
         here, beside = torch.cuda.current_stream(), torch.cuda.Stream()
         beside.wait_stream(here)
@@ -77,6 +77,6 @@ class Replayed:
         here.wait_stream(beside)
         graph = torch.cuda.CUDAGraph()
         # The other stage's thread may allocate meanwhile; only this thread must do nothing that cannot be recorded.
-        with _RECORDING, torch.cuda.graph(graph, self._pool, beside, 'thread_local'):
+        with _CAPTURING, torch.cuda.graph(graph, self._pool, beside, 'thread_local'):
             outputs = self._function(*held)
-        return _Recorded(graph, held, outputs)
+        return _Captured(graph, held, outputs)

@@ -30,7 +30,7 @@ class Parameters:
 
 
 @dataclass(frozen=True)
-class Need:
+class MemoryEstimate:
     """Bytes that one model takes with one choice of settings where it runs, beside the process itself.
 
     cache: keys and values of the stream. working: images, tokens, points and feature maps of one anchor set and one
@@ -49,7 +49,7 @@ class Need:
         return f'{gib(self.weights)} weights, {gib(self.cache)} keys and values, {gib(self.working)} working memory'
 
 
-def need(config, settings: StreamSettings, views: int, image_hw: tuple[int, int] = IMAGE_HW, half: int = FLOAT) -> Need:
+def need(config, settings: StreamSettings, views: int, image_hw: tuple[int, int] = IMAGE_HW, half: int = FLOAT) -> MemoryEstimate:
     """What `settings` take with a model.
 
     config: a `ModelConfig` with both stages. views: anchor cameras. image_hw: of their images, pixels. half: bytes a
@@ -57,10 +57,10 @@ def need(config, settings: StreamSettings, views: int, image_hw: tuple[int, int]
     Raises ValueError, one sentence, for a configuration that makes no model.
     """
     count, guided = parameters(config), is_guided(config, settings.guidance)
-    return Need(
+    return MemoryEstimate(
         weights=half * count.half + FLOAT * count.rest,
         cache=cache_bytes(config, settings.chunk, settings.history, half, guided),
-        working=working_bytes(config, views, image_hw, settings.chunk, half, guided, settings.decoder == 'light'),
+        working=working_bytes(config, views, image_hw, settings.chunk, half, guided, settings.decoder == 'tiny'),
     )
 
 
@@ -75,7 +75,7 @@ def _parameters(stage1: str, generator: str) -> Parameters:
         first, second = ReconstructionModel.from_config(loads(stage1)), WristGenerator.from_config(loads(generator))
         autoencoder = autoencoder_from_config(second.settings.autoencoder)
     half = rest = 0
-    for module, rule in ((first, first.may_be_half), (second, second.may_be_half), (autoencoder, lambda name: True)):
+    for module, rule in ((first, first.allows_low_precision), (second, second.allows_low_precision), (autoencoder, lambda name: True)):
         for name, tensor in module.state_dict().items():
             half, rest = (half + tensor.numel(), rest) if rule(name) else (half, rest + tensor.numel())
     return Parameters(half, rest)

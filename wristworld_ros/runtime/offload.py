@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 
-class Parked:
+class OffloadedModules:
     """Modules whose weights wait in (pinned) RAM and come to the device for their turn.
 
     The copies in RAM are made once and stay: weights do not change while they are used, so leaving costs nothing.
@@ -45,44 +45,44 @@ def _in_ram(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     return kept.copy_(tensor)
 
 
-class Turns:
+class StageScheduler:
     """Who may compute. Looking and drawing go on side by side until `park`; from then on one waits for the other."""
 
     def __init__(self):
         self._lock = threading.RLock()
-        self.parked: tuple[Parked, Parked] | None = None
+        self.offloaded: tuple[OffloadedModules, OffloadedModules] | None = None
 
     @contextmanager
-    def looking(self) -> Iterator[None]:
+    def reconstructing(self) -> Iterator[None]:
         """The first stage's turn."""
         with self._lock, self._present(0):
             yield
 
     @contextmanager
-    def drawing(self) -> Iterator[None]:
+    def generating(self) -> Iterator[None]:
         """The second stage's turn; nobody waits for it as long as nothing is parked."""
-        if self.parked is None:
+        if self.offloaded is None:
             yield
             return
         with self._lock, self._present(1):
             yield
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
+    def exclusive(self) -> Iterator[None]:
         """While nobody looks. For the thread that draws."""
         with self._lock:
             yield
 
     def park(self, first: Iterable[nn.Module | None], second: Iterable[nn.Module | None], device: torch.device) -> None:
-        """Take turns from now on. For the thread that draws, within `alone`."""
-        self.parked = Parked(first, device), Parked(second, device)
+        """Take turns from now on. For the thread that draws, within `exclusive`."""
+        self.offloaded = OffloadedModules(first, device), OffloadedModules(second, device)
 
     @contextmanager
     def _present(self, which: int) -> Iterator[None]:
-        if self.parked is None:
+        if self.offloaded is None:
             yield
             return
-        weights = self.parked[which]
+        weights = self.offloaded[which]
         weights.enter()
         try:
             yield

@@ -29,7 +29,7 @@ def download(*tensors: torch.Tensor) -> list[np.ndarray]:
     return [host.numpy() for host in pinned]
 
 
-class Marks:
+class StageTimer:
     """Moments of a step, to tell how long its parts took: of the device's clock on a GPU, where the host runs ahead."""
 
     def __init__(self, device: torch.device):

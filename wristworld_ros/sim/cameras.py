@@ -22,7 +22,7 @@ def intrinsics(width: int, height: int, fov_y_deg: float) -> np.ndarray:
 
 
 def looking_at(eye: np.ndarray, target: np.ndarray, roll: float) -> np.ndarray:
-    """T_camera_world [4, 4] of a camera at `eye` towards `target`, turned by `roll` radians about its axis."""
+    """T_camera_world [4, 4] of a camera at `reconstruction_step` towards `target`, turned by `roll` radians about its axis."""
     z = (target - eye) / np.linalg.norm(target - eye)
     x = np.cross(z, [0.0, 0.0, 1.0])
     x /= np.linalg.norm(x)
@@ -34,7 +34,7 @@ def looking_at(eye: np.ndarray, target: np.ndarray, roll: float) -> np.ndarray:
     return T
 
 
-def draw_anchor(rng: np.random.Generator, settings: SimulatorSettings, must_see: np.ndarray, azimuth=None) -> Camera:
+def sample_anchor(rng: np.random.Generator, settings: SimulatorSettings, must_see: np.ndarray, azimuth=None) -> Camera:
     """A camera of the anchor sector, in MuJoCo's world.
 
     Arguments: must_see: [N, 3] points of which at least 80 % fall well inside the picture. azimuth: degrees, or None.
@@ -62,7 +62,7 @@ def draw_anchor(rng: np.random.Generator, settings: SimulatorSettings, must_see:
     return camera
 
 
-def draw_anchors(rng: np.random.Generator, settings: SimulatorSettings, must_see: np.ndarray) -> list[Camera]:
+def sample_anchors(rng: np.random.Generator, settings: SimulatorSettings, must_see: np.ndarray) -> list[Camera]:
     """The episode's fixed anchors, at azimuths that differ by at least anchor_separation degrees."""
     taken: list[float] = []
     for _ in range(settings.anchors):
@@ -71,10 +71,10 @@ def draw_anchors(rng: np.random.Generator, settings: SimulatorSettings, must_see
             if all(abs(azimuth - other) >= settings.anchor_separation for other in taken):
                 break
         taken.append(azimuth)
-    return [draw_anchor(rng, settings, must_see, azimuth) for azimuth in taken]
+    return [sample_anchor(rng, settings, must_see, azimuth) for azimuth in taken]
 
 
-class WristMount:
+class WristExtrinsics:
     """The wrist camera on the hand, slightly different in every episode."""
 
     def __init__(self, model, rng: np.random.Generator, settings: SimulatorSettings):

@@ -34,7 +34,7 @@ def _turn(axis: int, angle: float) -> np.ndarray:
     return turn
 
 
-class Pilot:
+class ScriptedPolicy:
     """Drives the arm through one episode: `command()` is called at control_hz until it answers None.
 
     Arguments: model, data: the world after Randomiser.apply; layout: its answer; rng; control_hz.

@@ -23,7 +23,7 @@ DENSITY = 500.0  # kg / m^3
 
 
 @dataclass(frozen=True)
-class Item:
+class SceneObject:
     """An object on the table. Metres; half_height above and below its body's origin, radius around it."""
 
     name: str
@@ -42,10 +42,10 @@ class Layout:
     """
 
     task: str
-    items: tuple[Item, ...]
-    picked: Item
+    items: tuple[SceneObject, ...]
+    picked: SceneObject
     goal: np.ndarray | None
-    onto: Item | None
+    onto: SceneObject | None
 
 
 class Randomiser:
@@ -140,7 +140,7 @@ class Randomiser:
         model.body_gravcomp[model.body(name).id] = 0.0
         return int(model.jnt_qposadr[model.body(name).jntadr[0]])
 
-    def _mesh_item(self, mesh: str, rng) -> Item:
+    def _mesh_item(self, mesh: str, rng) -> SceneObject:
         name = f'{mesh}_main'
         geom = self._geoms[name][0]
         qpos = self._show(name)
@@ -148,9 +148,9 @@ class Randomiser:
         rotation = np.zeros(9)
         mujoco.mju_quat2Mat(rotation, self.model.geom_quat[geom])
         box = np.abs(rotation.reshape(3, 3)) @ half
-        return Item(mesh, self.model.body(name).id, qpos, float(box[2]), float(max(box[0], box[1])), False)
+        return SceneObject(mesh, self.model.body(name).id, qpos, float(box[2]), float(max(box[0], box[1])), False)
 
-    def _slot_item(self, slot: int, rng, role: str, task: str) -> Item:
+    def _slot_item(self, slot: int, rng, role: str, task: str) -> SceneObject:
         model, name = self.model, f'slot{slot}'
         qpos, geom, body = self._show(name), self._geoms[name][0], model.body(name).id
         kinds = mujoco.mjtGeom
@@ -186,7 +186,7 @@ class Randomiser:
         color = np.clip(random_color(rng, 1.0, 0.35) * (1.3 if textured else 1.0), 0, 1)
         model.mat_rgba[material, :3] = model.geom_rgba[geom, :3] = color
         model.mat_specular[material], model.mat_shininess[material] = rng.uniform(0, 0.5), rng.uniform(0, 0.7)
-        return Item(name, body, qpos, float(half), float(radius), kind == kinds.mjGEOM_BOX)
+        return SceneObject(name, body, qpos, float(half), float(radius), kind == kinds.mjGEOM_BOX)
 
     def _surfaces(self, rng, renderer) -> None:
         model = self.model

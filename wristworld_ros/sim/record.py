@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from wristworld_ros.data.formats.native import CameraTrack, write_episode
-from wristworld_ros.sim.cameras import WristMount, draw_anchor, draw_anchors
+from wristworld_ros.sim.cameras import WristExtrinsics, sample_anchor, sample_anchors
 from wristworld_ros.sim.needs import mujoco
-from wristworld_ros.sim.policy import GRIP_SITE, OPEN, Pilot, succeeded
+from wristworld_ros.sim.policy import GRIP_SITE, OPEN, ScriptedPolicy, succeeded
 from wristworld_ros.sim.randomise import Layout, Randomiser
 from wristworld_ros.sim.render import Renderer
 from wristworld_ros.sim.scene import compile_world
@@ -25,7 +25,7 @@ class TaskFailed(RuntimeError):
     """The scripted policy did not do its task in this episode."""
 
 
-class World:
+class SimEnv:
     """The compiled world of one process, with its renderer; `begin` makes an episode of a seed.
 
     model, data: MuJoCo's. layout: the current episode's task. T_base_world: MuJoCo's world to the robot's base.
@@ -55,14 +55,14 @@ class World:
     def begin(self, rng: np.random.Generator, task: str) -> None:
         """Set up a new episode."""
         self.layout: Layout = self._randomiser.apply(self.data, rng, task, self.renderer)
-        self.mount = WristMount(self.model, rng, self.settings)
-        self._pilot = Pilot(self.model, self.data, self.layout, rng, self.settings.control_hz)
+        self.mount = WristExtrinsics(self.model, rng, self.settings)
+        self._policy = ScriptedPolicy(self.model, self.data, self.layout, rng, self.settings.control_hz)
         self._tail = TAIL
         self._last = self.data.qpos[:7].copy(), OPEN
 
     def advance(self) -> bool:
         """One control period of physics. False when the plan and its tail are over (the arm then holds still)."""
-        command = self._pilot.command()
+        command = self._policy.command()
         running = command is not None or self._tail > 0
         if command is None:
             self._tail -= 1
@@ -92,17 +92,17 @@ class World:
         return Camera(camera.K, camera.T_camera_world @ np.linalg.inv(self.T_base_world), camera.width, camera.height)
 
 
-def draw_task(rng: np.random.Generator, settings: SimulatorSettings) -> str:
+def sample_task(rng: np.random.Generator, settings: SimulatorSettings) -> str:
     """A task by its share."""
     shares = settings.task_shares()
     return str(rng.choice(list(shares), p=list(shares.values())))
 
 
-def record_episode(world: World, seed: int, path: str | Path) -> Path:
+def record_episode(world: SimEnv, seed: int, path: str | Path) -> Path:
     """Simulate, render and write the episode of a seed. Raises TaskFailed where it is not to be kept."""
     settings = world.settings
     rng = np.random.default_rng(seed)
-    task = draw_task(rng, settings)
+    task = sample_task(rng, settings)
     world.begin(rng, task)
     every, frames = settings.control_hz // settings.fps, settings.clip_frames
     site = world.model.site(GRIP_SITE).id
@@ -142,16 +142,16 @@ def record_episode(world: World, seed: int, path: str | Path) -> Path:
     )
 
 
-def _render(world: World, rng: np.random.Generator, states: list, grips: np.ndarray) -> dict:
+def _render(world: SimEnv, rng: np.random.Generator, states: list, grips: np.ndarray) -> dict:
     settings = world.settings
-    fixed = draw_anchors(rng, settings, grips)
+    fixed = sample_anchors(rng, settings, grips)
     table: dict[str, list] = {}
     hands = []
     for state, grip in zip(states, grips):
         world.pose(state)
         views = {f'anchor{i}': (camera, settings.anchor_depth) for i, camera in enumerate(fixed)}
-        for i in range(settings.scatter):
-            views[f'scatter{i}'] = draw_anchor(rng, settings, grip[None]), settings.anchor_depth
+        for i in range(settings.random_cameras):
+            views[f'scatter{i}'] = sample_anchor(rng, settings, grip[None]), settings.anchor_depth
         views['wrist'] = world.mount.camera(world.data), settings.wrist_depth
         T_world_hand = np.linalg.inv(views['wrist'][0].T_camera_world) @ np.linalg.inv(world.mount.T_hand_wrist)
         hands.append({'T_base_hand': world.T_base_world @ T_world_hand})

@@ -45,7 +45,7 @@ def _world_xml() -> str:
     _own_textures(root.find('asset'))
     world = root.find('worldbody')
     for body in list(world):
-        if body.tag == 'light' or body.get('name', '').endswith('_eef_target'):
+        if body.tag == 'tiny' or body.get('name', '').endswith('_eef_target'):
             world.remove(body)
     for body in root.iter('body'):
         if body.get('name', '').startswith(('robot0', 'gripper0')):

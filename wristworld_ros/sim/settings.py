@@ -33,7 +33,7 @@ class SimulatorSettings:
     fps: int = 10
     control_hz: int = 20
     anchors: int = 2
-    scatter: int = 2
+    random_cameras: int = 2
     anchor_width: int = 224
     anchor_height: int = 168
     wrist_size: int = 128

@@ -118,9 +118,9 @@ def _bar(total: int, shown: bool):
 
 def _work(slot: int, settings: SimulatorSettings, seed: int, out: str, jobs, results) -> None:
     os.environ.setdefault('LP_NUM_THREADS', '1')  # a software renderer keeps to its own core
-    from wristworld_ros.sim.record import TaskFailed, World, record_episode
+    from wristworld_ros.sim.record import SimEnv, TaskFailed, record_episode
 
-    world = World(settings)
+    world = SimEnv(settings)
     parent = os.getppid()
     while (index := jobs.get()) is not None:
         if os.getppid() != parent:

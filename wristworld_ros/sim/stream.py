@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from wristworld_ros.sim.cameras import draw_anchors
+from wristworld_ros.sim.cameras import sample_anchors
 from wristworld_ros.sim.policy import GRIP_SITE
-from wristworld_ros.sim.record import World, draw_task
+from wristworld_ros.sim.record import SimEnv, sample_task
 from wristworld_ros.sim.settings import SimulatorSettings
 from wristworld_ros.types import Camera
 
@@ -26,7 +26,7 @@ class SimulatorStream:
 
     def __init__(self, settings: SimulatorSettings = LIVE_SETTINGS, seed: int = 0):
         self.settings = settings
-        self.world = World(settings)
+        self.world = SimEnv(settings)
         self._every = settings.control_hz // settings.fps
         self.reset(seed)
 
@@ -83,10 +83,10 @@ class SimulatorStream:
 
     def _next_episode(self) -> None:
         mount = getattr(self.world, 'mount', None) if self._anchors is not None else None
-        self.world.begin(self._rng, draw_task(self._rng, self.settings))
+        self.world.begin(self._rng, sample_task(self._rng, self.settings))
         if mount is not None:
             self.world.mount = mount  # a camera rig does not change between tasks
         self.episode += 1
         if self._anchors is None:
             grip = self.world.data.site_xpos[self.world.model.site(GRIP_SITE).id]
-            self._anchors = draw_anchors(self._rng, self.settings, np.array([grip, grip - (0, 0, 0.15)]))
+            self._anchors = sample_anchors(self._rng, self.settings, np.array([grip, grip - (0, 0, 0.15)]))

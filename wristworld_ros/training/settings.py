@@ -9,7 +9,7 @@ from wristworld_ros.settings import setting
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """What `wristworld train` asks for; everything else is in the records of `stage1.py`, `stage2.py` and `light_decoder.py`."""
+    """What `wristworld train` asks for; everything else is in the records of `stage1.py`, `stage2.py` and `tiny_decoder.py`."""
 
     out: str = setting(
         'runs/train', 'Folder of the run: checkpoints, log.jsonl, model.pt; a run that was stopped goes on.'

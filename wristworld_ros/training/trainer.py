@@ -20,7 +20,7 @@ from wristworld_ros.training.parallel import average_gradients, from_first, rank
 
 
 @dataclass(frozen=True)
-class Optimisation:
+class TrainerConfig:
     """Muon for the matrices and AdamW for the rest, with a linear warm-up and a cosine to zero.
 
     Muon learns from markedly fewer steps, which is what a CPU has few of; its updates are scaled to AdamW's size, so one
@@ -42,7 +42,7 @@ class Optimisation:
     checkpoint_every: int = 500
 
 
-class Average(nn.Module):
+class ExponentialMovingAverage(nn.Module):
     """Exponential moving average of a module's parameters, with a shorter memory at the start."""
 
     def __init__(self, module: nn.Module, decay: float):
@@ -83,7 +83,7 @@ def _as_matrix(x: torch.Tensor) -> torch.Tensor:
 _SMALLEST_MATRIX = 32  # a matrix with fewer rows or columns (pose outputs, embeddings) is AdamW's
 
 
-def make_optimisers(module: nn.Module, o: Optimisation) -> list[torch.optim.Optimizer]:
+def make_optimisers(module: nn.Module, o: TrainerConfig) -> list[torch.optim.Optimizer]:
     """Muon over the large matrices and filters, AdamW over all else; vectors do not decay."""
     trained = [p for p in module.parameters() if p.requires_grad]
     matrices = [p for p in trained if p.ndim in (2, 4, 5) and min(p.flatten(1).shape) >= _SMALLEST_MATRIX]
@@ -109,7 +109,7 @@ def train(
     module: nn.Module,
     batches: Iterable,
     losses: Callable[[nn.Module, object, float], dict[str, torch.Tensor]],
-    optimisation: Optimisation,
+    optimisation: TrainerConfig,
     folder: Path,
     validate: Callable[[nn.Module], dict[str, float]] | None = None,
     start: Path | None = None,
@@ -128,7 +128,7 @@ def train(
     optimisers = make_optimisers(module, o)
     if start is not None and not (folder / 'last.pt').exists():
         module.load_state_dict(torch.load(start, weights_only=True)['average'])
-    average, step, spent = Average(module, o.average), 0, 0.0
+    average, step, spent = ExponentialMovingAverage(module, o.average), 0, 0.0
     if (folder / 'last.pt').exists():
         state = torch.load(folder / 'last.pt', weights_only=True)
         module.load_state_dict(state['module'])

@@ -70,8 +70,8 @@ def test_the_same_networks_serve_another_size_with_and_without_guidance():
 
 def test_the_light_decoder_is_measured_beside_the_full_one():
     model = small(torch.float32)
-    light = full_size.with_light_decoder(model)
-    assert light.autoencoder is model.light_autoencoder and model.autoencoder is not light.autoencoder
+    light = full_size.with_tiny_decoder(model)
+    assert light.autoencoder is model.tiny_autoencoder and model.autoencoder is not light.autoencoder
     shapes = Shapes((28, 42), (32, 32), views=(1,), history=1)
     rows = {part.name: part for part in parts_of(model, shapes)}
     with torch.inference_mode():

@@ -24,8 +24,8 @@ def test_operations_of_products_convolutions_and_attention_are_all_counted():
 
 def test_the_floor_is_the_larger_of_operations_and_bytes():
     rates = Rates({'float32': 1e9, 'bfloat16': 2e9}, bandwidth=1e8)
-    assert Work(4e9, 1e6).floor_ms(rates) == pytest.approx(2000) and Work(4e9, 1e6).bound(rates) == 'operations'
-    assert Work(0, 1e6).floor_ms(rates) == pytest.approx(10) and Work(0, 1e6).bound(rates) == 'bytes'
+    assert Work(4e9, 1e6).roofline_ms(rates) == pytest.approx(2000) and Work(4e9, 1e6).bound(rates) == 'operations'
+    assert Work(0, 1e6).roofline_ms(rates) == pytest.approx(10) and Work(0, 1e6).bound(rates) == 'bytes'
 
 
 def test_a_shared_weight_is_read_once():

@@ -35,7 +35,7 @@ def model(converted):
 
 
 @pytest.fixture(scope='module')
-def looking(converted):
+def reconstructing(converted):
     """The converted model with fields of view: random heads predict none, which is a focal length of infinity."""
     model = load_model(str(converted), 'cpu')
     for head in (model.stage1.camera_head, model.stage1.wrist_head):

@@ -17,7 +17,7 @@ def picture(seed, height, width):
     return coarse.repeat(8, 0).repeat(8, 1)
 
 
-def write_recording(folder, truth=True, head=HEAD, unfit=(5, 6), anchors=('left', 'right')):
+def write_recording(folder, truth=True, head=HEAD, invalid=(5, 6), anchors=('left', 'right')):
     writer = RecordingWriter(folder, head, anchors)
     writer.start()
     for i in range(FRAMES):
@@ -31,7 +31,7 @@ def write_recording(folder, truth=True, head=HEAD, unfit=(5, 6), anchors=('left'
         writer.picture(WRIST, stamp, np.clip(true.astype(int) + 6, 0, 255).astype(np.uint8))
         if truth:
             writer.picture(TRUE_WRIST, stamp + 1000, true)
-        fit = i not in unfit
+        fit = i not in invalid
         writer.line('views', {
             'stamp_ns': stamp, 'received_ns': stamp + 10**8, 'coverage': 0.8, 'confidence': 0.5, 'latency': 0.05,
             'age': 0.1 + 0.01 * i, 'fit': fit, 'reason': '' if fit else f'Only {i}% are covered; more is wanted.',

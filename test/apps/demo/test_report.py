@@ -99,7 +99,7 @@ def test_any_number_of_anchors_is_laid_out(tmp_path, count):
 
 def test_unfit_frames_are_counted_by_kind_of_reason(recorded):
     live = summarise(Recording(recorded))
-    assert live.unfit == 2
+    assert live.invalid == 2
     assert list(live.reasons.values()) == [2]
     assert live.counters['sets_used'] == 11
     assert live.rate == pytest.approx(10)

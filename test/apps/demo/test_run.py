@@ -70,4 +70,4 @@ def test_the_node_listens_to_the_cameras_that_are_played(videos):
     cameras = camera_settings(DemoSettings(), videos, None)
     node = node_settings(StreamSettings(chunk=2), cameras)
     assert node.anchors == cameras.anchors == ['view1', 'view2', 'view3']
-    assert node.chunk == 2 and node.autostart and node.publish_unfit
+    assert node.chunk == 2 and node.autostart and node.publish_invalid

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from wristworld_ros.apps.doctor import gpu, memory, ros, transport, versions
-from wristworld_ros.apps.doctor.finding import Line, error, exit_status, from_error, ok, warning
-from wristworld_ros.runtime.memory_estimate import Need
+from wristworld_ros.apps.doctor.finding import Finding, error, exit_status, from_error, ok, warning
+from wristworld_ros.runtime.memory_estimate import MemoryEstimate
 
 ROOT = Path(__file__).resolve().parents[3]
 GIB = 2**30
@@ -41,7 +41,7 @@ def test_a_line_is_one_sentence_with_its_fix_and_the_worst_decides_the_status():
 @pytest.mark.parametrize('arguments', [('bad', 'x', 'y'), ('ok', 'x', 'y'), ('error', 'x', '')])
 def test_a_line_without_a_known_state_or_a_fix_is_refused(arguments):
     with pytest.raises(ValueError):
-        Line(*arguments)
+        Finding(*arguments)
 
 
 def test_an_error_of_the_package_is_cut_into_what_and_fix():
@@ -114,7 +114,7 @@ def test_a_card_without_a_driver_is_found_on_the_bus(tmp_path):
 
 @pytest.mark.parametrize(('free', 'state'), [(0.9, 'error'), (1.1, 'warning'), (1.5, 'ok')])
 def test_free_memory_is_held_against_the_need_and_both_are_told(free, state):
-    need = Need(weights=4 * GIB, cache=GIB, working=GIB)
+    need = MemoryEstimate(weights=4 * GIB, cache=GIB, working=GIB)
     total = memory.PROCESS + need.total
     line = only(memory.memory_lines(need, 'cpu', round(free * total), 0, ('history',)))
     assert line.state == state and f'{total / GIB:.1f} GiB needed' in line.what and 'free' in line.what
@@ -127,9 +127,9 @@ def test_free_memory_is_held_against_the_need_and_both_are_told(free, state):
 
 
 def test_the_rungs_that_would_be_taken_are_those_that_the_device_and_the_model_have():
-    names = ['graphs', 'history', 'light_decoder', 'offload']
+    names = ['graphs', 'history', 'tiny_decoder', 'offload']
     assert memory.applicable(names, 'cpu', True, 4, False) == ('history',)
-    assert memory.applicable(names, 'cuda', True, 1, True) == ('graphs', 'light_decoder', 'offload')
+    assert memory.applicable(names, 'cuda', True, 1, True) == ('graphs', 'tiny_decoder', 'offload')
     assert memory.applicable(['offload', 'history'], 'cuda', False, 2, False) == ('offload', 'history')
 
 

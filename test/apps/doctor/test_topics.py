@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from wristworld_ros.apps.doctor.topics import calibration_lines, topic_lines
-from wristworld_ros.ros.topic_survey import Anchor, Calibration, Publisher, Seen
+from wristworld_ros.ros.topic_survey import Anchor, Calibration, Publisher, TopicSurvey
 from wristworld_ros.settings import NodeSettings
 
 RAW = 'sensor_msgs/msg/Image'
@@ -17,7 +17,7 @@ FINE = Anchor(
 
 
 def line(**changes):
-    (out,) = topic_lines(Seen((replace(FINE, **changes),), 2.0, 30, ('/cam/color',)), NodeSettings(), 5.0)
+    (out,) = topic_lines(TopicSurvey((replace(FINE, **changes),), 2.0, 30, ('/cam/color',)), NodeSettings(), 5.0)
     return out
 
 
@@ -52,13 +52,13 @@ def test_the_fix_for_stamps_of_another_clock_names_sim_time_and_for_a_small_lag_
 @pytest.mark.parametrize(('sets', 'state'), [(0, 'error'), (10, 'warning'), (28, 'ok')])
 def test_stamps_that_do_not_fit_together_are_told_with_their_distance(sets, state):
     right = replace(FINE, name='right', apart=0.31)
-    found = topic_lines(Seen((FINE, right), 2.0, sets), NodeSettings(), 5.0)[-1]
+    found = topic_lines(TopicSurvey((FINE, right), 2.0, sets), NodeSettings(), 5.0)[-1]
     assert found.state == state and 'anchor sets' in found.what
     assert state == 'ok' or '0.310 s apart' in found.what
 
 
 def test_one_camera_needs_no_partner():
-    assert len(topic_lines(Seen((FINE,), 2.0, 0), NodeSettings(), 5.0)) == 1
+    assert len(topic_lines(TopicSurvey((FINE,), 2.0, 0), NodeSettings(), 5.0)) == 1
 
 
 @pytest.mark.parametrize(
@@ -74,9 +74,9 @@ def test_one_camera_needs_no_partner():
 )
 def test_calibrations(left, right, states):
     anchors = tuple(replace(FINE, calibration=replace(FINE.calibration, **c)) for c in (left, right))
-    assert [found.state for found in calibration_lines(Seen(anchors, 2.0, 30))] == states
+    assert [found.state for found in calibration_lines(TopicSurvey(anchors, 2.0, 30))] == states
 
 
 def test_what_was_seen_survives_its_way_as_json():
-    seen = Seen((FINE, replace(FINE, name='right')), 2.0, 30, ('/a', '/b'), '/profile.xml')
-    assert Seen.from_json(seen.to_json()) == seen
+    seen = TopicSurvey((FINE, replace(FINE, name='right')), 2.0, 30, ('/a', '/b'), '/profile.xml')
+    assert TopicSurvey.from_json(seen.to_json()) == seen

@@ -37,7 +37,7 @@ PER_VIEW = ('last_tokens', 'depth', 'depth_conf', 'world_points', 'world_points_
 
 def published(out):
     """The outputs of the published heads by name; places are our own and tested in test_places.py."""
-    return {name: value for name, value in vars(out).items() if name != 'places'}
+    return {name: value for name, value in vars(out).items() if name != 'scene_coordinates'}
 
 
 def randomised(config, seed=0):
@@ -285,7 +285,7 @@ def test_half_precision_trunk_leaves_the_heads_in_float32():
         wanted = model(x)
         with torch.autocast('cpu', torch.bfloat16):
             automatic = model(x)
-        hold(model, torch.bfloat16, model.may_be_half)
+        hold(model, torch.bfloat16, model.allows_low_precision)
         held = model(x)
     for out in (automatic, held):
         assert out.depth.dtype == out.wrist_pose_enc.dtype == torch.float32

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wristworld_ros.geometry import pose_error, transform_points
-from wristworld_ros.models.vggt.scene_coordinates import patch_middles, refine_wrist
+from wristworld_ros.models.vggt.scene_coordinates import patch_centers, refine_wrist
 
 
 def pose(rng, angle=3.0, distance=0.5):
@@ -25,20 +25,20 @@ def pose(rng, angle=3.0, distance=0.5):
 @settings(max_examples=30, deadline=None)
 def test_it_finds_the_pose_from_a_wrong_start_with_a_third_of_the_patches_astray(seed):
     rng = np.random.default_rng(seed)
-    places = torch.from_numpy(rng.uniform(-0.3, 0.3, (96, 3)) + [0, 0, 0.3])
+    scene_coordinates = torch.from_numpy(rng.uniform(-0.3, 0.3, (96, 3)) + [0, 0, 0.3])
     true = pose(rng)
-    points = transform_points(torch.linalg.inv(true), places)
+    points = transform_points(torch.linalg.inv(true), scene_coordinates)
     points[:32] += torch.from_numpy(rng.uniform(0.3, 0.6, (32, 3)))
     start = pose(rng, angle=0.15, distance=0.08) @ true
-    degrees, metres = pose_error(refine_wrist(start, points, places), true)
+    degrees, metres = pose_error(refine_wrist(start, points, scene_coordinates), true)
     before, away = pose_error(start, true)
     assert degrees < max(1.0, 0.3 * before) and metres < max(0.01, 0.3 * away)
 
 
 def test_a_pose_that_agrees_stays():
     rng = np.random.default_rng(0)
-    places, true = torch.from_numpy(rng.uniform(-0.2, 0.4, (40, 3))), pose(rng)
-    found = refine_wrist(true, transform_points(torch.linalg.inv(true), places), places)
+    scene_coordinates, true = torch.from_numpy(rng.uniform(-0.2, 0.4, (40, 3))), pose(rng)
+    found = refine_wrist(true, transform_points(torch.linalg.inv(true), scene_coordinates), scene_coordinates)
     assert torch.allclose(found, true, atol=1e-9)
 
 
@@ -50,4 +50,4 @@ def test_points_that_leave_the_pose_open_leave_it_alone(points):
 
 def test_middles_are_the_entries_in_the_middle_of_patches():
     maps = torch.arange(4 * 6).reshape(1, 1, 4, 6)
-    assert patch_middles(maps, 2).tolist() == [[[7, 9, 11, 19, 21, 23]]]
+    assert patch_centers(maps, 2).tolist() == [[[7, 9, 11, 19, 21, 23]]]

@@ -7,7 +7,7 @@ import torch
 
 from wristworld_ros.models.wan.autoencoders import WanAutoencoder
 from wristworld_ros.models.wan.checkpoints import vae_from_release
-from wristworld_ros.models.wan.tiny_decoder import LightAutoencoder, LightDecoder, light_decoder_for
+from wristworld_ros.models.wan.tiny_decoder import TinyAutoencoder, TinyDecoder, tiny_decoder_for
 
 
 def lively(decoder):
@@ -26,7 +26,7 @@ def vae(load_fixture):
 
 @pytest.fixture
 def light(vae):
-    return LightAutoencoder(vae, lively(light_decoder_for(vae, width=8))).eval()
+    return TinyAutoencoder(vae, lively(tiny_decoder_for(vae, width=8))).eval()
 
 
 @pytest.fixture
@@ -44,14 +44,14 @@ def test_the_first_latent_gives_one_picture_and_every_other_four(light, latents)
 @pytest.mark.parametrize('strides', [(2, 1), (4, 2), (8, 4), (16, 2)])
 def test_strides_are_those_of_the_autoencoder(strides):
     space, time = strides
-    video, _ = LightDecoder(3, space, time, width=4, blocks=1)(torch.zeros(1, 3, 3, 2, 3))
+    video, _ = TinyDecoder(3, space, time, width=4, blocks=1)(torch.zeros(1, 3, 3, 2, 3))
     assert video.shape == (1, 3, 1 + 2 * time, 2 * space, 3 * space)
 
 
 @pytest.mark.parametrize('strides', [(8, 3), (6, 2), (4, 4)])
 def test_other_strides_are_refused(strides):
     with pytest.raises(ValueError, match='powers of two'):
-        LightDecoder(3, *strides)
+        TinyDecoder(3, *strides)
 
 
 @pytest.mark.parametrize('cuts', [[1, 1, 1, 1], [1, 3], [3, 1], [2, 2]])
@@ -114,7 +114,7 @@ def test_at_the_published_size_it_takes_an_order_of_magnitude_fewer_operations()
     with torch.device('meta'):
         full = WanAutoencoder()
         counts = []
-        for autoencoder in (full, LightAutoencoder(full, light_decoder_for(full))):
+        for autoencoder in (full, TinyAutoencoder(full, tiny_decoder_for(full))):
             latent = torch.empty(1, 16, 1, 60, 104)
             autoencoder.decode_next(latent)
             with FlopCounterMode(display=False) as counter:

@@ -9,8 +9,8 @@ import torch
 from tqdm import tqdm
 
 from wristworld_ros.apps.bench import parts
-from wristworld_ros.apps.bench import published_pipeline as release_way
-from wristworld_ros.apps.bench.full_size import resized, with_light_decoder
+from wristworld_ros.apps.bench import published_pipeline as published_pipeline
+from wristworld_ros.apps.bench.full_size import resized, with_tiny_decoder
 from wristworld_ros.apps.bench.roofline import measure_rates, model_dtypes
 from wristworld_ros.apps.bench.shapes import Shapes
 from wristworld_ros.apps.bench.stream import run_stream
@@ -44,7 +44,7 @@ def run_case(
     ) as bar:
         part_rows = _parts(model, shapes, bar)
         rates = rates.fastest(measure_rates(device, dtypes))
-        part_rows = [parts.with_floor(row, rates) for row in part_rows]
+        part_rows = [parts.with_roofline(row, rates) for row in part_rows]
         gc.collect()
         reset_peak(device)
         streams = _streams(model, settings, shapes, frames, bar)
@@ -88,8 +88,8 @@ def _streams(model: WristModel, settings: StreamSettings, shapes: Shapes, frames
     ways = {'without guidance': (model, replace(settings, guidance=1.0))}
     if parts.is_guided(model):
         ways['guided, one batch'] = model, replace(settings, guidance=0.0)
-    if model.light_autoencoder:
-        ways['without guidance, light decoder'] = with_light_decoder(model), replace(settings, guidance=1.0)
+    if model.tiny_autoencoder:
+        ways['without guidance, light decoder'] = with_tiny_decoder(model), replace(settings, guidance=1.0)
     amount = {'frames': frames}
     if model.device.type == 'cpu' and _parameters(model) >= BIG:
         amount = {'frames': 1, 'warm_chunks': 1}
@@ -105,12 +105,12 @@ def _streams(model: WristModel, settings: StreamSettings, shapes: Shapes, frames
 def _release(model: WristModel, shapes: Shapes, seconds: float, bar: tqdm) -> dict:
     phases = []
     bar.set_postfix_str("the release's way")
-    for row in release_way.measure(model, shapes, seconds):
+    for row in published_pipeline.measure(model, shapes, seconds):
         phases.append(row)
         bar.update()
-    latent_frames, frames = release_way.clip_frames(model, shapes.anchors)
+    latent_frames, frames = published_pipeline.clip_frames(model, shapes.anchors)
     return {
-        'phases': phases, 'frames': frames, 'latent_frames': latent_frames, 'steps': release_way.STEPS,
+        'phases': phases, 'frames': frames, 'latent_frames': latent_frames, 'steps': published_pipeline.STEPS,
         'frames_per_second': frames / sum(row['ms'] for row in phases) * 1e3,
     }  # fmt: skip
 
@@ -125,5 +125,5 @@ def _parameters(model: WristModel) -> int:
 
 def _count(model: WristModel, shapes: Shapes) -> int:
     """How many figures a case has, for the progress bar: both streams and the phases of the release's way among them."""
-    guided, tokens, light = parts.is_guided(model), model.config.use_anchor_tokens, model.light_autoencoder is not None
+    guided, tokens, light = parts.is_guided(model), model.config.use_anchor_tokens, model.tiny_autoencoder is not None
     return len(shapes.views) + 4 + guided + tokens + light + 1 + guided + light + 5 + tokens

@@ -104,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
     from wristworld_ros.apps.bench import report, targets
     from wristworld_ros.apps.bench.full_size import is_random
     from wristworld_ros.apps.bench.shapes import Shapes, anchor_size
-    from wristworld_ros.pipeline.check_memory import require_room
+    from wristworld_ros.pipeline.check_memory import check_memory
     from wristworld_ros.runtime import machine
 
     random = is_random(args.model)
@@ -120,7 +120,7 @@ def run(args: argparse.Namespace) -> int:
     print('\n'.join(f'{key}: {value}' for key, value in results['machine'].items()), flush=True)
     if {'parts', 'stream', 'topics'} & set(only):
         if not random:
-            require_room(settings, max(args.anchors))
+            check_memory(settings, max(args.anchors))
         model, sizes = _model(args, settings)  # so that a missing model is told at once
     if 'condition' in only:
         from wristworld_ros.apps.bench.condition import compare

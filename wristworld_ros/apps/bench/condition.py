@@ -7,7 +7,7 @@ import time
 import numpy as np
 import torch
 
-from wristworld_ros.apps.bench.reference_renderer import paint_condition_map
+from wristworld_ros.apps.bench.reference_renderer import render_reference
 from wristworld_ros.geometry import condition_map
 
 SIZE = (294, 518)  # height, width; two views of it are 304,584 points
@@ -49,7 +49,7 @@ def compare(repeats: int = 20, device: str = 'cpu') -> dict[str, float]:
         splat()
         spent.append(time.perf_counter() - started)
     started = time.perf_counter()
-    slow, _ = paint_condition_map(s['points'], s['colors'], s['K'], s['T'], image_hw=SIZE, radius=2)
+    slow, _ = render_reference(s['points'], s['colors'], s['K'], s['T'], image_hw=SIZE, radius=2)
     painter = time.perf_counter() - started
     splat_s = float(np.median(spent))
     return {

@@ -9,15 +9,15 @@ import torch
 from torch import nn
 
 from wristworld_ros.geometry.cloud import CloudSettings
-from wristworld_ros.models.param_dtype import hold
+from wristworld_ros.models.param_dtype import cast_params
 from wristworld_ros.models.vggt import ReconstructionModel
 from wristworld_ros.models.vggt.presets import VGGT_1B
 from wristworld_ros.models.wan import WRISTWORLD_1_3B, WristGenerator
 from wristworld_ros.models.wan.autoencoders import Autoencoder, WanAutoencoder, autoencoder_from_config
 from wristworld_ros.models.wan.checkpoints import CLIP_VIT_H, WAN_VAE
-from wristworld_ros.models.wan.tiny_decoder import LightAutoencoder, light_decoder_for
+from wristworld_ros.models.wan.tiny_decoder import TinyAutoencoder, tiny_decoder_for
 from wristworld_ros.pipeline import ModelConfig, ModelError, WristModel
-from wristworld_ros.pipeline.check_memory import judge
+from wristworld_ros.pipeline.check_memory import check_estimate
 from wristworld_ros.runtime.memory_estimate import need
 from wristworld_ros.settings import StreamSettings
 
@@ -35,7 +35,7 @@ SIZES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     )
 }
 # Paper sheet 2.4.
-CLOUD = CloudSettings(upsample=1, edge=0.0, radius=2, near=0.01, canvas=(294, 518))
+CLOUD = CloudSettings(upsample=1, edge=0.0, radius=2, near=0.01, render_size=(294, 518))
 _BLOCK = 2**20 - 3  # a prime, so that no two rows of a matrix are the same
 
 
@@ -68,22 +68,22 @@ def build(
         stage1 = ReconstructionModel.from_config(stage1_config)
         generator = WristGenerator.from_config(generator_config)
         autoencoder = autoencoder_from_config(generator.settings.autoencoder)
-    rules = {stage1: stage1.may_be_half, generator: generator.may_be_half, autoencoder: lambda name: True}
+    rules = {stage1: stage1.allows_low_precision, generator: generator.allows_low_precision, autoencoder: lambda name: True}
     for network, rule in rules.items():
-        hold(network, dtype, rule)
+        cast_params(network, dtype, rule)
     config = ModelConfig(
         name=f'{PREFIX}{name}', stage1=stage1_config, generator=generator.settings.to_config(),
         anchor_width=anchor_width, wrist_hw=tuple(wrist_hw), cloud=cloud, licence='none: random weights',
     )  # fmt: skip
-    judge(config.name, need(config, StreamSettings(), 2, half=dtype.itemsize), device)
+    check_estimate(config.name, need(config, StreamSettings(), 2, half=dtype.itemsize), device)
     for network in (stage1, generator, autoencoder):
         network.requires_grad_(False).to_empty(device=device)
         _fill(network)
     _look_at_the_cloud(stage1)
     model = WristModel(config, stage1, generator, device, autoencoder)
     if isinstance(autoencoder, WanAutoencoder):
-        light = light_decoder_for(autoencoder).to(device, dtype)
-        model.light_autoencoder = LightAutoencoder(autoencoder, light).eval().requires_grad_(False)
+        light = tiny_decoder_for(autoencoder).to(device, dtype)
+        model.tiny_autoencoder = TinyAutoencoder(autoencoder, light).eval().requires_grad_(False)
     return model
 
 
@@ -92,16 +92,16 @@ def resized(model: WristModel, wrist_hw: tuple[int, int]) -> WristModel:
     return _like(model, model.autoencoder, wrist_hw)
 
 
-def with_light_decoder(model: WristModel) -> WristModel:
+def with_tiny_decoder(model: WristModel) -> WristModel:
     """The same networks with the light decoder in place of the full one, which stays."""
-    assert model.light_autoencoder is not None
-    return _like(model, model.light_autoencoder, model.config.wrist_hw)
+    assert model.tiny_autoencoder is not None
+    return _like(model, model.tiny_autoencoder, model.config.wrist_hw)
 
 
 def _like(model: WristModel, autoencoder: Autoencoder, wrist_hw: tuple[int, int]) -> WristModel:
     config = replace(model.config, wrist_hw=tuple(wrist_hw))
     other = WristModel(config, model.stage1, model.generator, str(model.device), autoencoder)
-    other.light_autoencoder = model.light_autoencoder
+    other.tiny_autoencoder = model.tiny_autoencoder
     return other
 
 

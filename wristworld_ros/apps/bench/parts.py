@@ -17,7 +17,7 @@ from wristworld_ros.models.wan import new_cache
 from wristworld_ros.models.wan.attention import AttentionPlan
 from wristworld_ros.pipeline.generator_inputs import anchor_features, anchor_pictures
 from wristworld_ros.pipeline.model import WristModel
-from wristworld_ros.runtime.cuda_graphs import Replayed
+from wristworld_ros.runtime.cuda_graphs import CudaGraphRunner
 from wristworld_ros.runtime.transfer import upload
 
 
@@ -30,7 +30,7 @@ class Part:
     name: str
     run: Callable[[], object]
     modules: tuple[nn.Module, ...]
-    moved: float
+    bytes_moved: float
     frames: int
     plain: Callable[[], object] | None = None
 
@@ -53,15 +53,15 @@ def measure(part: Part, device: torch.device) -> dict:
     part.run()
     return {
         'part': part.name, 'frames': part.frames, 'ms': median_ms(part.run, device), 'operations': operations,
-        'bytes': weight_bytes(part.modules) + part.moved,
+        'bytes': weight_bytes(part.modules) + part.bytes_moved,
     }  # fmt: skip
 
 
-def with_floor(row: dict, rates: Rates) -> dict:
+def with_roofline(row: dict, rates: Rates) -> dict:
     """A row with its floor, what that floor is, and the ratio to it."""
     work = Work(row['operations'], row['bytes'])
-    floor = work.floor_ms(rates)
-    return row | {'floor_ms': floor, 'ratio': row['ms'] / floor, 'bound': work.bound(rates)}
+    floor = work.roofline_ms(rates)
+    return row | {'roofline_ms': floor, 'ratio': row['ms'] / floor, 'bound': work.bound(rates)}
 
 
 def is_guided(model: WristModel) -> bool:
@@ -118,22 +118,22 @@ def children_that_run(network: nn.Module, run: Callable[[], object]) -> tuple[nn
 
 
 def _stage1(model: WristModel, shapes: Shapes, views: int) -> Part:
-    eye, reconstructor = model.eye(graphs=True), model.reconstructor()
+    reconstruction_step, reconstructor = model.reconstruction_step(graphs=True), model.reconstructor()
     colors = upload(reconstructor.resized(anchor_set(views, shapes.anchor_hw).images), model.device)
     modules = children_that_run(model.stage1, lambda: reconstructor.scene(colors))
     scene = reconstructor.scene(colors)
-    moved = _bytes(colors, scene.points, scene.confidence)
+    bytes_moved = _bytes(colors, scene.points, scene.confidence)
     name = f'stage 1, {views} view{"s" * (views > 1)}'
-    return Part(name, lambda: eye.stage1(colors), modules, moved, 1, lambda: reconstructor.scene(colors))
+    return Part(name, lambda: reconstruction_step.stage1(colors), modules, bytes_moved, 1, lambda: reconstructor.scene(colors))
 
 
 def _condition(model: WristModel, shapes: Shapes) -> Part:
-    eye, cloud = model.eye(graphs=True), cloud_before_wrist(model, shapes)
+    reconstruction_step, cloud = model.reconstruction_step(graphs=True), cloud_before_wrist(model, shapes)
     K, T = (torch.from_numpy(m)[None].to(model.device) for m in (cloud.wrist.K, cloud.wrist.T_camera_world))
     inputs = (K, T, cloud.points, cloud.confidence, cloud.colors)
     points, colors = dense_cloud(cloud.points, cloud.colors, model.config.cloud)
-    image, depth, _ = eye.condition(*inputs)
-    return Part('condition map', lambda: eye.condition(*inputs), (), _bytes(points, colors, image, depth), 1)
+    image, depth, _ = reconstruction_step.condition(*inputs)
+    return Part('condition map', lambda: reconstruction_step.condition(*inputs), (), _bytes(points, colors, image, depth), 1)
 
 
 def _autoencoder(model: WristModel, shapes: Shapes) -> list[Part]:
@@ -153,8 +153,8 @@ def _autoencoder(model: WristModel, shapes: Shapes) -> list[Part]:
         Part('VAE encode, a chunk', lambda: stream.encode_next(video), encoder, _bytes(video, z), frames),
         Part('VAE decode, a chunk', lambda: stream.decode_next(z), decoder, _bytes(z) + pictures, frames),
     ]
-    if model.light_autoencoder:
-        light = copy.copy(model.light_autoencoder)
+    if model.tiny_autoencoder:
+        light = copy.copy(model.tiny_autoencoder)
         light.reset()
         light.decode_next(z[:, :, :1])
         run = lambda: light.decode_next(z)  # noqa: E731
@@ -194,15 +194,15 @@ def _transformer(model: WristModel, shapes: Shapes) -> list[Part]:
         negative = negative_context(model) if guided else None
         velocity = gen.guided_velocity(condition, context, negative, s.cfg_scale, AttentionPlan(cache=cache))
         replayed = _replayed(model, lambda x, sigma, velocity=velocity: (velocity(x, sigma),))
-        moved = _bytes(z, z, condition, context) + cache.nbytes
+        bytes_moved = _bytes(z, z, condition, context) + cache.nbytes
         name = 'transformer, a guided step (one batch)' if guided else 'transformer, a step'
         run, plain = (lambda f=f: f(z, sigma) for f in (replayed, velocity))
-        parts.append(Part(name, run, modules, moved, 0, plain))
+        parts.append(Part(name, run, modules, bytes_moved, 0, plain))
     return parts
 
 
-def _replayed(model: WristModel, function: Callable) -> Replayed:
-    return Replayed(function, model.device.type == 'cuda')
+def _replayed(model: WristModel, function: Callable) -> CudaGraphRunner:
+    return CudaGraphRunner(function, model.device.type == 'cuda')
 
 
 def _bytes(*tensors: torch.Tensor) -> int:

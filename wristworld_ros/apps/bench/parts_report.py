@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 PARTS = (
-    ('part', 'part', '{}'), ('frames', 'frames', '{:d}'), ('ms', 'ms', '{:.2f}'), ('floor_ms', 'floor ms', '{:.3f}'),
+    ('part', 'part', '{}'), ('frames', 'frames', '{:d}'), ('ms', 'ms', '{:.2f}'), ('roofline_ms', 'floor ms', '{:.3f}'),
     ('ratio', 'ratio', '{:.1f}'), ('bound', 'floor is', '{}'), ('gigaoperations', 'G operations', '{:.1f}'),
     ('megabytes', 'MB', '{:.1f}'),
 )  # fmt: skip

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 
 from wristworld_ros.apps.bench.parts import condition_planes_of, context_of, latents, negative_context
-from wristworld_ros.apps.bench.reference_renderer import paint_condition_map
+from wristworld_ros.apps.bench.reference_renderer import render_reference
 from wristworld_ros.apps.bench.shapes import Shapes, anchor_set, cloud_before_wrist
 from wristworld_ros.apps.bench.timing import once_ms
 from wristworld_ros.geometry.cloud import dense_cloud
@@ -63,7 +63,7 @@ def phases(model: WristModel, shapes: Shapes) -> list[Phase]:
     stream.decode_next(z[:, :, :1])
     found = [
         Phase('stage 1', frames, 'frames', lambda: reconstruct(anchors)),
-        Phase("condition maps, painter's loop", frames, 'frames', _painter(model, shapes)),
+        Phase("condition maps, painter's loop", frames, 'frames', _reference_renderer(model, shapes)),
         Phase('VAE encode', count, 'latent frames', lambda: stream.encode_next(piece), lambda: stream.encode(clip)),
         Phase('transformer, two passes a step', STEPS, 'steps', lambda: velocity(z, sigma)),
         Phase('VAE decode', count, 'latent frames', lambda: stream.decode_next(z[:, :, :1]), lambda: stream.decode(z)),
@@ -104,13 +104,13 @@ def _times(phase: Phase) -> Callable[[], object]:
     return run
 
 
-def _painter(model: WristModel, shapes: Shapes) -> Callable[[], object]:
+def _reference_renderer(model: WristModel, shapes: Shapes) -> Callable[[], object]:
     """One painted condition map of the same cloud, at the size the model's own is made at."""
     reconstruction, cloud = cloud_before_wrist(model, shapes), model.config.cloud
     points, colors = (t.cpu().numpy() for t in dense_cloud(reconstruction.points, reconstruction.colors, cloud))
-    wrist, canvas = reconstruction.wrist, cloud.canvas or shapes.wrist_hw
+    wrist, render_size = reconstruction.wrist, cloud.render_size or shapes.wrist_hw
     K = wrist.K.copy()
-    K[:2] *= [[canvas[1] / wrist.width], [canvas[0] / wrist.height]]
-    return lambda: paint_condition_map(
-        points, colors, K, wrist.T_camera_world, image_hw=canvas, radius=cloud.radius, near=cloud.near
+    K[:2] *= [[render_size[1] / wrist.width], [render_size[0] / wrist.height]]
+    return lambda: render_reference(
+        points, colors, K, wrist.T_camera_world, image_hw=render_size, radius=cloud.radius, near=cloud.near
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 
-def paint_condition_map(points, colors, intrinsics, extrinsics, *, image_hw, radius=2, near=0.01):
+def render_reference(points, colors, intrinsics, extrinsics, *, image_hw, radius=2, near=0.01):
     """Same contract as ``condition_map``, in numpy arrays: uint8 [H, W, 3] and float32 [H, W]."""
     height, width = image_hw
     camera = points.astype(np.float64) @ extrinsics[:3, :3].astype(np.float64).T + extrinsics[:3, 3].astype(np.float64)

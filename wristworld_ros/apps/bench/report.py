@@ -19,7 +19,7 @@ STREAM = (
 TOPICS = (
     ('camera_hz', 'cameras Hz', '{:g}'), ('seconds', 'seconds', '{:.0f}'), ('frames_per_second', 'wrist frames/s', '{:.1f}'),
     ('age_p50_ms', 'p50 ms', '{:.0f}'), ('age_p95_ms', 'p95 ms', '{:.0f}'), ('age_max_ms', 'max ms', '{:.0f}'),
-    ('sets_replaced', 'sets replaced', '{:d}'), ('frames_unfit', 'unfit', '{:d}'),
+    ('sets_replaced', 'sets replaced', '{:d}'), ('frames_invalid', 'unfit', '{:d}'),
     ('memory_start_mib', 'MiB at start', '{:.0f}'), ('memory_end_mib', 'MiB at end', '{:.0f}'),
 )  # fmt: skip
 

@@ -39,16 +39,16 @@ class Work:
     """What a part must do at least. operations: of matrix products, convolutions and attention. moved: bytes."""
 
     operations: float
-    moved: float
+    bytes_moved: float
 
-    def floor_ms(self, rates: Rates) -> float:
+    def roofline_ms(self, rates: Rates) -> float:
         """Milliseconds; operations at the fastest rate of all precisions that the model holds."""
-        return max(self.operations / max(rates.operations.values()), self.moved / rates.bandwidth) * 1e3
+        return max(self.operations / max(rates.operations.values()), self.bytes_moved / rates.bandwidth) * 1e3
 
     def bound(self, rates: Rates) -> str:
         """Which of both the floor is: operations or bytes."""
         operations = self.operations / max(rates.operations.values())
-        return 'operations' if operations >= self.moved / rates.bandwidth else 'bytes'
+        return 'operations' if operations >= self.bytes_moved / rates.bandwidth else 'bytes'
 
 
 def measure_rates(device: torch.device, dtypes: Iterable[torch.dtype]) -> Rates:

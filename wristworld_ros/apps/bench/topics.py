@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from wristworld_ros.apps.bench.stream import pictures
-from wristworld_ros.apps.processes import Family, ros_parameters, wait_for
+from wristworld_ros.apps.processes import ProcessGroup, ros_parameters, wait_for
 from wristworld_ros.data.recording import Recording
 from wristworld_ros.settings import CameraSettings, NodeSettings, StreamSettings
 
@@ -47,9 +47,9 @@ def run_topics(
         cameras = CameraSettings(source='videos', videos=[str(v) for v in videos], anchors=list(ANCHORS), rate=rate)
         given = {f.name: getattr(settings, f.name) for f in fields(StreamSettings)}
         given |= {'min_coverage': 0.0, 'min_confidence': 0.0}
-        node = NodeSettings(**given, anchors=list(ANCHORS), publish_unfit=True, autostart=True)
+        node = NodeSettings(**given, anchors=list(ANCHORS), publish_invalid=True, autostart=True)
         recording = folder / 'recording'
-        with Family(folder / 'logs') as family:
+        with ProcessGroup(folder / 'logs') as family:
             arguments = ['--out', str(recording), '--anchors', *ANCHORS, '--no-pictures']
             family.start('recorder', 'wristworld_ros.ros.recorder_node', arguments)
             family.start(
@@ -79,7 +79,7 @@ def _figures(recording: Recording, rate: float) -> dict[str, float]:
         'frames_per_second': (len(seconds) - 1) / max(float(seconds[-1]), 1e-9),
         'age_p50_ms': float(np.percentile(ages, 50)), 'age_p95_ms': float(np.percentile(ages, 95)), 'age_max_ms': float(ages.max()),
         'sets_replaced': last.get('sets_replaced', 0) - first.get('sets_replaced', 0),
-        'frames_unfit': last.get('frames_unfit', 0) - first.get('frames_unfit', 0),
+        'frames_invalid': last.get('frames_invalid', 0) - first.get('frames_invalid', 0),
         'memory_start_mib': float(memory[:tenth].mean()) if len(memory) else 0.0,
         'memory_end_mib': float(memory[-tenth:].mean()) if len(memory) else 0.0,
     }  # fmt: skip

@@ -29,7 +29,7 @@ from wristworld_ros.pipeline import ModelConfig, ModelError
 from wristworld_ros.settings import check
 
 # Paper sheet 2.4: the published system's cloud and the size it paints at.
-CLOUD = CloudSettings(upsample=1, edge=0.0, radius=2, near=0.01, canvas=(294, 518))
+CLOUD = CloudSettings(upsample=1, edge=0.0, radius=2, near=0.01, render_size=(294, 518))
 VGGT_LICENCE = 'VGGT-1B: non-commercial (VGGT-1B-Commercial: its own, accepted with its download)'
 WRISTWORLD_LICENCE = 'none stated by WristWorld'
 WAN_LICENCE = 'Apache-2.0 (Wan2.1)'

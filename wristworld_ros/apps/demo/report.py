@@ -32,7 +32,7 @@ class Live:
     seconds: float
     frames: int
     rate: float
-    unfit: int
+    invalid: int
     reasons: dict[str, int]
     age_p50: float
     age_p95: float
@@ -116,7 +116,7 @@ def summarise(recording: Recording) -> Live:
     ]
     return Live(
         seconds=span, frames=len(seconds), rate=(len(seconds) - 1) / span if span else 0.0,
-        unfit=sum(not v['fit'] for v in recording.views), reasons={found[len(found) // 2]: len(found) for found in alike.values()},
+        invalid=sum(not v['fit'] for v in recording.views), reasons={found[len(found) // 2]: len(found) for found in alike.values()},
         age_p50=float(np.percentile(ages, 50)), age_p95=float(np.percentile(ages, 95)),
         model_p50=float(np.percentile(recording.series('latency'), 50)),
         coverage=float(recording.series('coverage').mean()), confidence=float(recording.series('confidence').mean()),
@@ -127,7 +127,7 @@ def summarise(recording: Recording) -> Live:
 
 def trust(recording: Recording, quality: Quality | None, live: Live) -> dict:
     """How far to trust what is shown: a level (good, fair, poor, unknown), a headline and paragraphs."""
-    fit = 1 - live.unfit / live.frames
+    fit = 1 - live.invalid / live.frames
     shares = (
         f'The condition map covered {live.coverage:.0%} of the wrist view on average, and the model gave its geometry a '
         f'confidence of {live.confidence:.0%}. The node called {live.unfit} of {live.frames} frames not fit for use'
@@ -214,7 +214,7 @@ def _counters(live: Live) -> list[tuple[str, int]]:
         ('anchor images without partners in time', c.get('images_unmatched', 0) + c.get('images_late', 0)),
         ('anchor sets matched', c.get('sets_matched')), ('anchor sets used', c.get('sets_used')),
         ('anchor sets that gave way to a newer one', c.get('sets_replaced')),
-        ('wrist frames published', c.get('frames_published')), ('wrist frames not fit', c.get('frames_unfit')),
+        ('wrist frames published', c.get('frames_published')), ('wrist frames not fit', c.get('frames_invalid')),
         ('messages that could not be published', c.get('publish_errors')), ('failures of the model', c.get('model_errors')),
         ('fresh starts', c.get('resets')),
     ]  # fmt: skip

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from wristworld_ros.apps.demo.report import needs, render_report
 from wristworld_ros.apps.demo.settings import DemoSettings
-from wristworld_ros.apps.processes import Child, DemoError, Family, ros_parameters, wait_for
+from wristworld_ros.apps.processes import DemoError, ManagedProcess, ProcessGroup, ros_parameters, wait_for
 from wristworld_ros.runtime import machine
 from wristworld_ros.settings import CameraSettings, NodeSettings, StreamSettings, check
 
@@ -47,7 +47,7 @@ def run_demo(
     folder = _new_folder(Path(out))
     head = _head(demo, stream, cameras, config)
     recording = folder / 'recording'
-    with Family(folder / 'logs') as family:
+    with ProcessGroup(folder / 'logs') as family:
         arguments = ['--out', str(recording), '--anchors', *cameras.anchors, '--head', json.dumps(head)]
         recorder = family.start(RECORDER, 'wristworld_ros.ros.recorder_node', arguments + ['--view'] * demo.view)
         family.start(NODE, 'wristworld_ros.ros.virtual_wrist_node', ros_parameters(node), {'OMP_WAIT_POLICY': 'PASSIVE'})
@@ -90,7 +90,7 @@ def camera_settings(demo: DemoSettings, videos: list[Path], wrist_video: Path | 
 def node_settings(stream: StreamSettings, cameras: CameraSettings) -> NodeSettings:
     """The node listens to these cameras, starts by itself, and shows unfit frames to the recorder too."""
     given = {f.name: getattr(stream, f.name) for f in fields(StreamSettings)}
-    settings = NodeSettings(**given, anchors=list(cameras.anchors), publish_unfit=True, autostart=True)
+    settings = NodeSettings(**given, anchors=list(cameras.anchors), publish_invalid=True, autostart=True)
     check(settings)
     return settings
 
@@ -110,7 +110,7 @@ def probe_video(path: Path) -> tuple[int, int]:
         ) from None
 
 
-def _record(seconds: float, family: Family, recorder: Child, progress: bool) -> None:
+def _record(seconds: float, family: ProcessGroup, recorder: ManagedProcess, progress: bool) -> None:
     """Let it run, with a bar that tells rate and latency."""
     start = time.monotonic()
     shape = '{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} s{postfix}'
@@ -125,18 +125,18 @@ def _record(seconds: float, family: Family, recorder: Child, progress: bool) -> 
             bar.refresh()
 
 
-def _last_told(recorder: Child) -> dict:
+def _last_told(recorder: ManagedProcess) -> dict:
     for line in reversed(recorder.log.read_text(errors='replace').splitlines()[-5:]):
         if line.startswith('{"counts"'):
             return json.loads(line)
     return {}
 
 
-def _counted(recorder: Child) -> bool:
+def _counted(recorder: ManagedProcess) -> bool:
     return _last_told(recorder).get('counts', {}).get('views', 0) > 0
 
 
-def _told(recorder: Child, key: str) -> str:
+def _told(recorder: ManagedProcess, key: str) -> str:
     for line in recorder.log.read_text(errors='replace').splitlines():
         if line.startswith(f'{{"{key}"'):
             return json.loads(line)[key]

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from dataclasses import asdict
 
 from wristworld_ros.apps.doctor import gpu, ros, topics, transport, versions, weights
-from wristworld_ros.apps.doctor.finding import STATES, Line, error, exit_status, from_error
+from wristworld_ros.apps.doctor.finding import STATES, Finding, error, exit_status, from_error
 from wristworld_ros.options import add_options, from_options
-from wristworld_ros.ros.topic_survey import Seen
+from wristworld_ros.ros.topic_survey import TopicSurvey
 from wristworld_ros.settings import NodeSettings, check
 
 IMAGE_HW = (480, 640)  # pixels, where none was seen
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     for rule in args.remap:
         if ':=' not in rule:
             raise ValueError(f'--remap got {rule!r}; it takes FROM:=TO.')
-    found: list[tuple[str, Line]] = []
+    found: list[tuple[str, Finding]] = []
     section = ''
     for title, lines in examine(settings, args.remap, args.seconds, args.rate, args.use_sim_time):
         found += [(title, line) for line in lines]
@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
 
 def examine(
     settings: NodeSettings, remaps: list[str], seconds: float, rate: float, use_sim_time: bool
-) -> Iterator[tuple[str, list[Line]]]:
+) -> Iterator[tuple[str, list[Finding]]]:
     """Every section with its lines, as soon as they are known."""
     driver = gpu.read_driver()
     device = 'cpu'
@@ -106,7 +106,7 @@ def examine(
     reach = ros.read_ros()
     lines = ros.ros_lines(reach)
     yield 'ROS', lines
-    seen: Seen | None = None
+    seen: TopicSurvey | None = None
     if reach.rclpy and reach.messages and seconds > 0:
         try:
             seen = topics.listen(settings, remaps, seconds, use_sim_time)
@@ -131,7 +131,7 @@ def examine(
         yield 'Calibration', topics.calibration_lines(seen)
 
 
-def _memory(settings: NodeSettings, device: str, driver: tuple[gpu.Gpu, ...], anchors: tuple) -> list[Line]:
+def _memory(settings: NodeSettings, device: str, driver: tuple[gpu.Gpu, ...], anchors: tuple) -> list[Finding]:
     from wristworld_ros.apps.doctor import memory  # with torch, which may be missing
     from wristworld_ros.models.config import ModelConfig, find_model
     from wristworld_ros.pipeline.check_memory import free_ram
@@ -145,6 +145,6 @@ def _memory(settings: NodeSettings, device: str, driver: tuple[gpu.Gpu, ...], an
         needed = need(config, settings, len(settings.anchors), hw, half)
     except (KeyError, ValueError) as e:
         return [from_error(e)]
-    light = bool(getattr(config, 'light_decoder', None))
-    rungs = memory.applicable(settings.on_out_of_memory, device, settings.graphs, settings.history, light)
-    return memory.memory_lines(needed, device, free_ram(), driver[0].free if driver else 0, rungs)
+    light = bool(getattr(config, 'tiny_decoder', None))
+    steps_applied = memory.applicable(settings.on_out_of_memory, device, settings.graphs, settings.history, light)
+    return memory.memory_lines(needed, device, free_ram(), driver[0].free if driver else 0, steps_applied)

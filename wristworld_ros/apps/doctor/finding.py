@@ -9,7 +9,7 @@ OK, WARNING, ERROR = STATES = ('ok', 'warning', 'error')  # in the order of thei
 
 
 @dataclass(frozen=True)
-class Line:
+class Finding:
     """What was found, and, unless all is well, what to do about it: two halves of one sentence, without the full stop.
 
     state: ok, warning (it works, less well than it could) or error (it does not work).
@@ -32,27 +32,27 @@ class Line:
         return f'{name:8}' + '; '.join(filter(None, (self.what, self.fix))) + '.'
 
 
-def ok(what: str) -> Line:
+def ok(what: str) -> Finding:
     """All is well."""
-    return Line(OK, what)
+    return Finding(OK, what)
 
 
-def warning(what: str, fix: str) -> Line:
+def warning(what: str, fix: str) -> Finding:
     """It works, less well than it could."""
-    return Line(WARNING, what, fix)
+    return Finding(WARNING, what, fix)
 
 
-def error(what: str, fix: str) -> Line:
+def error(what: str, fix: str) -> Finding:
     """It does not work."""
-    return Line(ERROR, what, fix)
+    return Finding(ERROR, what, fix)
 
 
-def from_error(raised: Exception) -> Line:
+def from_error(raised: Exception) -> Finding:
     """The line of an exception of ours, whose sentence already is 'what; what to do.'"""
     what, _, fix = str(raised).rstrip('.').rpartition('; ')
     return error(what, fix) if what else error(fix, 'mend that and run this again')
 
 
-def exit_status(lines: Iterable[Line]) -> int:
+def exit_status(lines: Iterable[Finding]) -> int:
     """0 when all is well, 1 with warnings only, 2 with an error."""
     return max((STATES.index(line.state) for line in lines), default=0)

@@ -7,7 +7,7 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
-from wristworld_ros.apps.doctor.finding import Line, error, ok, warning
+from wristworld_ros.apps.doctor.finding import Finding, error, ok, warning
 from wristworld_ros.runtime.units import gib
 
 CUDA_BUILD = 'install the CUDA build of torch (pytorch.org/get-started/locally tells the command)'
@@ -35,7 +35,7 @@ class Torch:
     complaint: str = ''
 
 
-def gpu_lines(device: str, driver: tuple[Gpu, ...], torch: Torch, card: bool) -> list[Line]:
+def gpu_lines(device: str, driver: tuple[Gpu, ...], torch: Torch, card: bool) -> list[Finding]:
     """device: the setting (auto, cpu, cuda). driver: what nvidia-smi lists. card: an NVIDIA card is on the bus."""
     unusable = error if device == 'cuda' else warning
     if device == 'cpu':
@@ -75,7 +75,7 @@ def gpu_lines(device: str, driver: tuple[Gpu, ...], torch: Torch, card: bool) ->
     return [ok(f'No GPU; the models run on the CPU (torch {torch.version})')]
 
 
-def _one(name: str, capability: tuple[int, int], driver: tuple[Gpu, ...], torch: Torch) -> Line:
+def _one(name: str, capability: tuple[int, int], driver: tuple[Gpu, ...], torch: Torch) -> Finding:
     known = next((g for g in driver if g.name == name), None)
     more = f', {gib(known.total)}, driver {known.driver}' if known else ''
     what = f'{name}{more}, compute capability {capability[0]}.{capability[1]}; torch {torch.version} is built for CUDA {torch.cuda}'

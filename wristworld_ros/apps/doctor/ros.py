@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib import metadata, util
 from pathlib import Path
 
-from wristworld_ros.apps.doctor.finding import Line, error, ok, warning
+from wristworld_ros.apps.doctor.finding import Finding, error, ok, warning
 
 OLD = ('foxy', 'galactic', 'humble', 'iron')
 WHEELS = {'7.1': 'jazzy', '9.1': 'kilted'}  # rclpy's versions by distribution
@@ -47,7 +47,7 @@ class Ros:
         return self.env.get('ROS_AUTOMATIC_DISCOVERY_RANGE') == 'LOCALHOST' or self.env.get('ROS_LOCALHOST_ONLY') == '1'
 
 
-def ros_lines(ros: Ros) -> list[Line]:
+def ros_lines(ros: Ros) -> list[Finding]:
     """Distribution, middleware, messages, network."""
     if not ros.rclpy:
         sourced = ros.env.get('ROS_DISTRO')
@@ -68,7 +68,7 @@ def ros_lines(ros: Ros) -> list[Line]:
     return [*lines, *_network(ros.env)]
 
 
-def _distribution(ros: Ros) -> Line:
+def _distribution(ros: Ros) -> Finding:
     sourced, origin = ros.env.get('ROS_DISTRO', ''), f'pip, {ros.wheel}' if ros.wheel else 'an installed ROS'
     what = f'ROS {ros.distribution or "of an unknown distribution"}: rclpy from {ros.rclpy} ({origin})'
     if ros.wheel and sourced and sourced != ros.distribution:
@@ -81,7 +81,7 @@ def _distribution(ros: Ros) -> Line:
     return ok(what)
 
 
-def _middleware(ros: Ros) -> Line:
+def _middleware(ros: Ros) -> Finding:
     chosen = 'RMW_IMPLEMENTATION' if ros.env.get('RMW_IMPLEMENTATION') else 'the default'
     what = f'Middleware {ros.rmw} ({chosen})'
     if ros.rmws and ros.rmw not in ros.rmws:
@@ -92,7 +92,7 @@ def _middleware(ros: Ros) -> Line:
     return ok(f'{what}; all nodes should take the same')
 
 
-def _network(env: Mapping[str, str]) -> list[Line]:
+def _network(env: Mapping[str, str]) -> list[Finding]:
     text, reach = env.get('ROS_DOMAIN_ID') or '0', env.get('ROS_AUTOMATIC_DISCOVERY_RANGE') or 'SUBNET'
     if not text.isdigit() or int(text) > 232:
         return [error(f'ROS_DOMAIN_ID is {text!r}', 'set it to a whole number from 0 to 232, the same for all nodes')]

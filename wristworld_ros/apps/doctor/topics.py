@@ -8,14 +8,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from wristworld_ros.apps.doctor.finding import Line, error, ok, warning
-from wristworld_ros.ros.topic_survey import Anchor, Seen
+from wristworld_ros.apps.doctor.finding import Finding, error, ok, warning
+from wristworld_ros.ros.topic_survey import Anchor, TopicSurvey
 from wristworld_ros.settings import NodeSettings
 
 MATCHED = 0.8  # share of the slowest camera's images that should find partners
 
 
-def topic_lines(seen: Seen, settings: NodeSettings, rate: float) -> list[Line]:
+def topic_lines(seen: TopicSurvey, settings: NodeSettings, rate: float) -> list[Finding]:
     """rate: images a second that are wanted of every anchor."""
     lines = [_anchor_line(a, seen, settings, rate) for a in seen.anchors]
     if len(seen.anchors) > 1 and all(a.images for a in seen.anchors):
@@ -23,7 +23,7 @@ def topic_lines(seen: Seen, settings: NodeSettings, rate: float) -> list[Line]:
     return lines
 
 
-def _anchor_line(a: Anchor, seen: Seen, settings: NodeSettings, rate: float) -> Line:
+def _anchor_line(a: Anchor, seen: TopicSurvey, settings: NodeSettings, rate: float) -> Finding:
     other = 'compressed' if settings.transport == 'raw' else 'raw'
     suffix = '/compressed' if settings.transport == 'compressed' else ''
     if not a.publishers and _sibling(a.topic) in seen.others:
@@ -85,7 +85,7 @@ def _clock_fix(a: Anchor, settings: NodeSettings) -> str:
     return 'set the clocks of the machines by one server (chrony or PTP), make the driver faster, or raise freshness'
 
 
-def _match_line(seen: Seen, settings: NodeSettings) -> Line:
+def _match_line(seen: TopicSurvey, settings: NodeSettings) -> Finding:
     slowest = min(a.images for a in seen.anchors)
     worst = max(seen.anchors, key=lambda a: a.apart)
     what = f'{seen.sets} anchor sets in {seen.seconds:.1f} s, of {slowest} images of the slowest camera'
@@ -96,7 +96,7 @@ def _match_line(seen: Seen, settings: NodeSettings) -> Line:
     return warning(apart, fix) if seen.sets else error(apart, fix)
 
 
-def calibration_lines(seen: Seen) -> list[Line]:
+def calibration_lines(seen: TopicSurvey) -> list[Finding]:
     """Optional: without one the model goes by its own estimate; but one for some cameras only is for none."""
     heard = [a for a in seen.anchors if a.images or a.calibration.received]
     if not heard:
@@ -132,7 +132,7 @@ def calibration_lines(seen: Seen) -> list[Line]:
     return lines
 
 
-def listen(settings: NodeSettings, remaps: Sequence[str], seconds: float, use_sim_time: bool = False) -> Seen:
+def listen(settings: NodeSettings, remaps: Sequence[str], seconds: float, use_sim_time: bool = False) -> TopicSurvey:
     """Listen in a process of its own, where a broken ROS can do no harm; up to three seconds more than `seconds`, which
     go by until the cameras are found.
 
@@ -153,6 +153,6 @@ def listen(settings: NodeSettings, remaps: Sequence[str], seconds: float, use_si
         raise RuntimeError(f'it did not end within {seconds + 60:.0f} s') from None
     for line in reversed(done.stdout.splitlines()):
         if line.startswith('{'):
-            return Seen.from_json(line)
+            return TopicSurvey.from_json(line)
     said = [line.strip() for line in done.stderr.splitlines() if line.strip()]
     raise RuntimeError((said[-1] if said else f'it ended with status {done.returncode}').rstrip('.'))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
-from wristworld_ros.apps.doctor.finding import Line, error, ok, warning
+from wristworld_ros.apps.doctor.finding import Finding, error, ok, warning
 from wristworld_ros.runtime.units import gib
 
 VARIABLES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')  # since Kilted, and until Jazzy
@@ -14,7 +14,7 @@ SEGMENT = 512 * 2**10  # Fast DDS's own, bytes
 IMAGES = 4  # that a segment should hold: two that are kept, one being written, one being read
 
 
-def transport_lines(rmw: str, profile: str, rmem_max: int, image: int, cameras: int, local: bool) -> list[Line]:
+def transport_lines(rmw: str, profile: str, rmem_max: int, image: int, cameras: int, local: bool) -> list[Finding]:
     """profile: Fast DDS's file ('' for none). rmem_max: the kernel's limit, bytes (0: not known). image: bytes of the largest
     anchor image. cameras: how many. local: whether discovery stays on this machine."""
     fast = rmw.startswith('rmw_fastrtps')
@@ -38,7 +38,7 @@ def transport_lines(rmw: str, profile: str, rmem_max: int, image: int, cameras: 
     return [*lines, ok(what)]
 
 
-def profile_line(profile: str, image: int) -> Line:
+def profile_line(profile: str, image: int) -> Finding:
     """Of Fast DDS's profile; cameras need one too, since images lie in the sender's memory."""
     use = f'set {VARIABLES[0]} (until Jazzy {VARIABLES[1]}) to {PROFILE} of this package, for cameras too'
     if not profile:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from importlib import metadata
 
-from wristworld_ros.apps.doctor.finding import Line, error, ok
+from wristworld_ros.apps.doctor.finding import Finding, error, ok
 
 # What pyproject.toml asks for; a test holds the two together. '' takes any version.
 PYTHON = '3.11'
@@ -26,7 +26,7 @@ LEAST = {
 MODULES = {'opencv-python-headless': 'cv2'}
 
 
-def version_lines(python: str, found: Mapping[str, str | None]) -> list[Line]:
+def version_lines(python: str, found: Mapping[str, str | None]) -> list[Finding]:
     """python: its version. found: version of each package of `LEAST`, None where it is not installed."""
     lines = []
     if _numbers(python) < _numbers(PYTHON):

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from wristworld_ros.apps.doctor.finding import Line, error, from_error, ok, warning
+from wristworld_ros.apps.doctor.finding import Finding, error, from_error, ok, warning
 from wristworld_ros.runtime.units import gib
 
 
@@ -75,7 +75,7 @@ def card_rows(text: str) -> dict[str, CardRow]:
     return rows
 
 
-def file_line(path: Path, stored: dict[str, Stored], hashed: str, row: CardRow, licence: str) -> Line:
+def file_line(path: Path, stored: dict[str, Stored], hashed: str, row: CardRow, licence: str) -> Finding:
     """One weight file that fits: its size, parameters, hash and licence. licence: what `config.json` says."""
     types = ', '.join(sorted({s.dtype for s in stored.values()}))
     count = sum(math.prod(s.shape) for s in stored.values())
@@ -91,7 +91,7 @@ def file_line(path: Path, stored: dict[str, Stored], hashed: str, row: CardRow, 
     return ok(f'{what} ({"as its card says" if row.sha256 else "no card to compare with"}), licence {said}')
 
 
-def weight_lines(name_or_path: str) -> tuple[list[Line], dict[Path, dict[str, Stored]]]:
+def weight_lines(name_or_path: str) -> tuple[list[Finding], dict[Path, dict[str, Stored]]]:
     """The lines of a model (a shipped one's name, or a directory), and the headers of its files that could be read."""
     from wristworld_ros.models.config import ModelConfig, find_model
 
@@ -125,20 +125,20 @@ def _wanted(config) -> dict:
     """Tensors of each weight file as the networks of this configuration want them, without memory behind them."""
     import torch
 
-    from wristworld_ros.models.config import LIGHT_DECODER
+    from wristworld_ros.models.config import TINY_DECODER
     from wristworld_ros.models.state_dict import named_tensors
     from wristworld_ros.models.vggt import ReconstructionModel
     from wristworld_ros.models.wan import WristGenerator
     from wristworld_ros.models.wan.autoencoders import autoencoder_from_config
-    from wristworld_ros.models.wan.tiny_decoder import light_decoder_for
+    from wristworld_ros.models.wan.tiny_decoder import tiny_decoder_for
     from wristworld_ros.pipeline.model_directory import weight_files
 
     with torch.device('meta'):
         generator = WristGenerator.from_config(config.generator)
         autoencoder = autoencoder_from_config(generator.settings.autoencoder)
         files = weight_files(ReconstructionModel.from_config(config.stage1), generator, autoencoder)
-        if config.light_decoder:
-            files[LIGHT_DECODER] = named_tensors(light_decoder_for(autoencoder, **config.light_decoder))
+        if config.tiny_decoder:
+            files[TINY_DECODER] = named_tensors(tiny_decoder_for(autoencoder, **config.tiny_decoder))
         return files
 
 

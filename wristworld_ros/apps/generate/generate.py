@@ -17,9 +17,9 @@ from wristworld_ros.apps.generate.settings import GenerateSettings
 from wristworld_ros.data.anchor_sources import Recording, open_recording
 from wristworld_ros.data.video import write_video
 from wristworld_ros.pipeline import WristModel, load_model
-from wristworld_ros.pipeline.check_memory import require_room
+from wristworld_ros.pipeline.check_memory import check_memory
 from wristworld_ros.pipeline.generator_inputs import NotFiniteError
-from wristworld_ros.pipeline.offline import SeenVideo, draw, watch, window_sizes, windows_for
+from wristworld_ros.pipeline.offline import EncodedVideo, draw, watch, window_sizes, windows_for
 from wristworld_ros.settings import StreamSettings, WindowSettings, check
 
 
@@ -50,7 +50,7 @@ def generate(
     if stream.threads:
         torch.set_num_threads(stream.threads)
     if model is None:
-        require_room(replace(stream, history=0), len(recording.names))  # a window takes more than one chunk alone
+        check_memory(replace(stream, history=0), len(recording.names))  # a window takes more than one chunk alone
         model = load_model(stream.model, stream.device, stream.precision, stream.decoder)
     window_sizes(model, windows, len(recording.names))  # what cannot be is told before the work, not after
 
@@ -89,7 +89,7 @@ def _mendable():
 
 
 def _poses(
-    model: WristModel, recording: Recording, seen: SeenVideo, stream: StreamSettings, windows: WindowSettings
+    model: WristModel, recording: Recording, seen: EncodedVideo, stream: StreamSettings, windows: WindowSettings
 ) -> dict:
     """The wrist camera of every frame, and what made it."""
     height, width = model.config.wrist_hw

@@ -19,7 +19,7 @@ import torch
 from tqdm import tqdm
 
 from wristworld_ros.data.formats.native import list_episodes, read_episode
-from wristworld_ros.data.ground_truth import Truth, read_truth
+from wristworld_ros.data.ground_truth import GroundTruth, read_ground_truth
 from wristworld_ros.evaluation.metrics import frame_change, psnr, seam_ratio, sharpness, ssim
 from wristworld_ros.evaluation.studies.drift_tables import Drift, tables
 from wristworld_ros.pipeline import VirtualWrist, WristModel, load_model
@@ -31,17 +31,17 @@ BROKEN_FRAMES = 5
 
 
 @dataclass(frozen=True)
-class Watched:
+class EpisodeRun:
     """An episode and what stage 1 makes of each of its frames. broken: the same of anchor images that are noise."""
 
-    truth: Truth
+    truth: GroundTruth
     views: list[View]
     broken: list[View]
 
 
-def watch(model: WristModel, path: Path, settings: StreamSettings, frames: int = 0) -> Watched:
+def watch(model: WristModel, path: Path, settings: StreamSettings, frames: int = 0) -> EpisodeRun:
     """Stage 1 and condition maps of an episode's first frames (0: all), from two anchors."""
-    truth = read_truth(read_episode(path), model.config.wrist_hw, 2, frames)
+    truth = read_ground_truth(read_episode(path), model.config.wrist_hw, 2, frames)
     random = np.random.default_rng(0)
     wrist = VirtualWrist(model, settings)
 
@@ -53,7 +53,7 @@ def watch(model: WristModel, path: Path, settings: StreamSettings, frames: int =
         return replace(wrist.look(anchors), fresh=False)
 
     count = len(truth)
-    return Watched(truth, [seen(i) for i in range(count)], [seen(i, True) for i in range(min(BROKEN_FRAMES, count))])
+    return EpisodeRun(truth, [seen(i) for i in range(count)], [seen(i, True) for i in range(min(BROKEN_FRAMES, count))])
 
 
 def round_trip(frames: int) -> list[int]:
@@ -81,7 +81,7 @@ def measure(video: np.ndarray, truth: np.ndarray) -> list[float]:
 
 
 def videos(
-    model: WristModel, watched: Watched, settings: StreamSettings, size: int, count: int
+    model: WristModel, watched: EpisodeRun, settings: StreamSettings, size: int, count: int
 ) -> Iterator[np.ndarray]:
     """One long stream of round trips in pieces: `count` videos uint8 [size, h, w, 3]."""
     pictures = play(model, (watched.views[i] for i in cycle(round_trip(len(watched.views)))), settings)
@@ -89,7 +89,7 @@ def videos(
         yield np.stack(list(islice(pictures, size)))
 
 
-def truth_of(watched: Watched, frames: int) -> np.ndarray:
+def truth_of(watched: EpisodeRun, frames: int) -> np.ndarray:
     """The true wrist video of the round trips from the first on, uint8 [frames, h, w, 3]."""
     return watched.truth.wrist[list(islice(cycle(round_trip(len(watched.views))), frames))]
 
@@ -103,7 +103,7 @@ def anchored_frames(model: WristModel, settings: StreamSettings, every: int, fra
     return range(every * settings.chunk * stride - stride + 1, frames, every * settings.chunk * stride)
 
 
-def recovery(model: WristModel, watched: Watched, settings: StreamSettings, frames: int) -> np.ndarray:
+def recovery(model: WristModel, watched: EpisodeRun, settings: StreamSettings, frames: int) -> np.ndarray:
     """PSNR of a stream whose first views were noise, less that of one that saw the episode from the start, dB [frames]:
     how far the first is still behind so many frames after the noise. Both draw from the same noise of the sampler."""
     order = round_trip(len(watched.views))

@@ -13,12 +13,12 @@ import numpy as np
 from tqdm import tqdm
 
 from wristworld_ros.data.formats.native import list_episodes, read_episode
-from wristworld_ros.data.ground_truth import Truth, read_truth
+from wristworld_ros.data.ground_truth import GroundTruth, read_ground_truth
 from wristworld_ros.evaluation.metrics import psnr, seam_ratio
 from wristworld_ros.models.wan.sampling import SOLVERS
 from wristworld_ros.models.wan.windows import joins
 from wristworld_ros.pipeline import WristModel, load_model
-from wristworld_ros.pipeline.offline import SeenVideo, draw, watch, windows_for
+from wristworld_ros.pipeline.offline import EncodedVideo, draw, watch, windows_for
 from wristworld_ros.settings import WindowSettings
 
 
@@ -26,12 +26,12 @@ from wristworld_ros.settings import WindowSettings
 class Measured:
     """An episode, what stage 1 sees in it, and the same in clips that know nothing of each other."""
 
-    truth: Truth
-    seen: SeenVideo
-    clips: list[SeenVideo]
+    truth: GroundTruth
+    seen: EncodedVideo
+    clips: list[EncodedVideo]
 
 
-def first_frames(model: WristModel, seen: SeenVideo, frames: int) -> SeenVideo:
+def first_frames(model: WristModel, seen: EncodedVideo, frames: int) -> EncodedVideo:
     """The beginning of what was seen, `frames` video frames (1 + s n of them)."""
     latent = (frames - 1) // model.autoencoder.temporal_stride + 1
     return replace(
@@ -43,7 +43,7 @@ def first_frames(model: WristModel, seen: SeenVideo, frames: int) -> SeenVideo:
     )
 
 
-def video(model: WristModel, seen: SeenVideo, settings: WindowSettings, windows=None, seed: int = 0) -> np.ndarray:
+def video(model: WristModel, seen: EncodedVideo, settings: WindowSettings, windows=None, seed: int = 0) -> np.ndarray:
     """The generated wrist video, uint8 [T, h, w, 3]."""
     return np.stack(list(draw(model, seen, settings, seed, windows)))
 
@@ -103,7 +103,7 @@ def seam_table(
 
 def see(model: WristModel, path: Path, frames: int, settings: WindowSettings) -> Measured:
     """Stage 1 of an episode's first frames, of all together and of clips as long as a window."""
-    truth = read_truth(read_episode(path), model.config.wrist_hw, 2, frames)
+    truth = read_ground_truth(read_episode(path), model.config.wrist_hw, 2, frames)
     sets = [truth.anchor_set(i) for i in range(len(truth))]
     seen = watch(model, sets)
     latents = windows_for(model, seen, settings)[0].frames

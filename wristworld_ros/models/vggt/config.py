@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, fields
 
 REQUIRED = ('img_size', 'embed_dim', 'depth', 'num_heads')
 HEADS = ('camera', 'wrist', 'depth', 'points', 'track')
-OWN_HEADS = ('places',)  # not in the published system; built only where a configuration names it
+OWN_HEADS = ('scene_coordinates',)  # not in the published system; built only where a configuration names it
 
 
 @dataclass(frozen=True)

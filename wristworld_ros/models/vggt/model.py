@@ -14,11 +14,11 @@ from wristworld_ros.models.vggt.config import HEADS, ReconstructionConfig
 from wristworld_ros.models.vggt.dense_head import DenseHead, depth_and_confidence, points_and_confidence
 from wristworld_ros.models.vggt.init import initialise
 from wristworld_ros.models.vggt.pose_heads import CameraHead, WristHead
-from wristworld_ros.models.vggt.scene_coordinates import PlaceHead
+from wristworld_ros.models.vggt.scene_coordinates import SceneCoordinateHead
 from wristworld_ros.models.vggt.track_head import TrackHead
 
 _MODULES = dict(zip(HEADS, ('camera_head', 'wrist_head', 'depth_head', 'point_head', 'track_head'), strict=True))
-_LAST_LAYER = {'camera', 'wrist', 'places'}  # heads that read the last layer's tokens
+_LAST_LAYER = {'camera', 'wrist', 'scene_coordinates'}  # heads that read the last layer's tokens
 _VIEWS_AT_A_TIME = 8  # dense heads hold large maps; without gradient they take this many views at once
 
 
@@ -30,7 +30,7 @@ class ReconstructionOutput:
     last_tokens: [B, V, P, 2C], P = 5 + patches. Pose encodings (see ``geometry.decode_pose``) of the 4 rounds, last is
     best: camera_pose_enc [4, B, V, 9], wrist_pose_enc [4, B, 1, 9].
     depth: [B, V, H, W, 1], camera z. world_points: [B, V, H, W, 3]. depth_conf, world_points_conf: [B, V, H, W], >= 1.
-    places: [B, V, patches, 6], see `PlaceHead`; not part of the published system.
+    places: [B, V, patches, 6], see `SceneCoordinateHead`; not part of the published system.
     track: [I, B, V, N, 2] (x, y) pixels of every round; track_vis, track_conf: [B, V, N] in 0..1.
     """
 
@@ -44,7 +44,7 @@ class ReconstructionOutput:
     track: Tensor | None = None
     track_vis: Tensor | None = None
     track_conf: Tensor | None = None
-    places: Tensor | None = None
+    scene_coordinates: Tensor | None = None
 
 
 class ReconstructionModel(nn.Module):
@@ -65,8 +65,8 @@ class ReconstructionModel(nn.Module):
             self.point_head = DenseHead(dim, *sizes, out_channels=4)
         if 'track' in config.heads:
             self.track_head = TrackHead(config)
-        if 'places' in config.heads:
-            self.place_head = PlaceHead(dim)
+        if 'scene_coordinates' in config.heads:
+            self.scene_coordinate_head = SceneCoordinateHead(dim)
         initialise(self)
 
     @classmethod
@@ -81,7 +81,7 @@ class ReconstructionModel(nn.Module):
 
         images: float [B, V, 3, H, W] in [0, 1], RGB; H and W multiples of the patch size; V from 1 up, the first view
         is the world. query_points: [B, N, 2] as (x, y), pixels of the first view; tracks are made only when given.
-        heads: any of 'camera', 'wrist', 'depth', 'points', 'track', 'places'; default: all that the model has.
+        heads: any of 'camera', 'wrist', 'depth', 'points', 'track', 'scene_coordinates'; default: all that the model has.
         Heads run in their own parameters' precision (float32) whatever the autocast state or the trunk's dtype.
         Raises ValueError in one sentence for a wrong shape, dtype, or head.
         """
@@ -98,8 +98,8 @@ class ReconstructionModel(nn.Module):
                     result['camera_pose_enc'] = self.camera_head(last.to(self.camera_head.embed_pose.weight.dtype))
                 if 'wrist' in heads:
                     result['wrist_pose_enc'] = self.wrist_head(last.to(self.wrist_head.embed_pose.weight.dtype))
-                if 'places' in heads:
-                    result['places'] = self.place_head(last.to(self.place_head.place.weight.dtype)).float()
+                if 'scene_coordinates' in heads:
+                    result['scene_coordinates'] = self.scene_coordinate_head(last.to(self.scene_coordinate_head.linear.weight.dtype)).float()
             if 'depth' in heads:
                 raw = self._dense(self.depth_head, tokens, images.shape)
                 result['depth'], result['depth_conf'] = depth_and_confidence(raw.float())
@@ -113,7 +113,7 @@ class ReconstructionModel(nn.Module):
         return ReconstructionOutput(**result)
 
     @staticmethod
-    def may_be_half(name: str) -> bool:
+    def allows_low_precision(name: str) -> bool:
         """Whether a parameter may be held in bfloat16: the aggregator's; heads stay float32, as published."""
         return name.startswith('aggregator.')
 

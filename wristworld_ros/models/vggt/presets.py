@@ -37,7 +37,7 @@ SIM_TINY: dict = {
     'dpt_layers': [1, 2, 4, 5],
     'dpt_features': 32,
     'dpt_out_channels': [32, 48, 96, 96],
-    'heads': ['camera', 'wrist', 'depth', 'places'],
+    'heads': ['camera', 'wrist', 'depth', 'scene_coordinates'],
     'layerscale_init': 0.3,
     'wrist_dropout': 0.0,
     'float32_heads': False,

@@ -108,7 +108,7 @@ class WanAutoencoder(nn.Module):
         self._encoder_state = self._decoder_state = None
 
     def drop_decoder(self) -> None:
-        """Free the decoder's weights, where another decodes (`light_decoder`); `decode` then raises RuntimeError."""
+        """Free the decoder's weights, where another decodes (`tiny_decoder`); `decode` then raises RuntimeError."""
         self.vae.decoder = self.vae.post_quant_conv = None
 
     # The library keeps what its causal convolutions saw before in lists that it hands to its encoder and decoder, and

@@ -90,7 +90,7 @@ class WristGenerator(nn.Module):
         load_strict(self.release_tensors(), weights, source)
 
     @staticmethod
-    def may_be_half(name: str) -> bool:
+    def allows_low_precision(name: str) -> bool:
         """Whether a parameter may be held in bfloat16: the transformer's and the vision tower's, but for what the library
         keeps in float32 (norms, the time embedding, the tables of scales and shifts)."""
         kept = WanTransformer3DModel._keep_in_fp32_modules

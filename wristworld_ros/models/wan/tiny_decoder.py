@@ -41,7 +41,7 @@ class _CausalBlock(nn.Module):
         return x + change.unflatten(0, (batch, -1)), x[:, -1:].clone()
 
 
-class LightDecoder(nn.Module):
+class TinyDecoder(nn.Module):
     """Normalised latents -> video, latent frame by latent frame; the first gives one picture, each further one
     `temporal_stride`.
 
@@ -57,11 +57,11 @@ class LightDecoder(nn.Module):
         levels, doublings = math.log2(spatial_stride), math.log2(temporal_stride)
         if levels != int(levels) or doublings != int(doublings) or not 0 <= doublings < levels:
             raise ValueError(
-                f'LightDecoder got strides {spatial_stride} in space and {temporal_stride} in time; both must be powers of '
+                f'TinyDecoder got strides {spatial_stride} in space and {temporal_stride} in time; both must be powers of '
                 'two, the one in time the smaller.'
             )
         if width < 1 or blocks < 1:
-            raise ValueError(f'LightDecoder got width {width} and {blocks} blocks; both must be at least 1.')
+            raise ValueError(f'TinyDecoder got width {width} and {blocks} blocks; both must be at least 1.')
         levels, self.doublings = int(levels), int(doublings)
         widths = [width * 2**i for i in reversed(range(levels))]
         self.stem = nn.Conv2d(latent_channels, widths[0], 3, padding=1)
@@ -104,30 +104,30 @@ class LightDecoder(nn.Module):
         return function(x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
 
-def light_decoder_for(autoencoder: WanAutoencoder, width: int = 64, blocks: int = 2) -> LightDecoder:
+def tiny_decoder_for(autoencoder: WanAutoencoder, width: int = 64, blocks: int = 2) -> TinyDecoder:
     """A light decoder, with random weights, of an autoencoder's latents and strides."""
-    return LightDecoder(
+    return TinyDecoder(
         autoencoder.latent_channels, autoencoder.spatial_stride, autoencoder.temporal_stride, width, blocks
     )
 
 
-class LightAutoencoder(nn.Module):
+class TinyAutoencoder(nn.Module):
     """Wan's encoder and a light decoder behind the `Autoencoder` interface.
 
     full: encodes; its decoder is never called and may be gone (`WanAutoencoder.drop_decoder`). light: decodes.
     A shallow copy shares the weights, not the streams.
     """
 
-    def __init__(self, full: WanAutoencoder, light: LightDecoder):
+    def __init__(self, full: WanAutoencoder, light: TinyDecoder):
         super().__init__()
         self.full, self.light = full, light
         self.latent_channels = full.latent_channels
         self.spatial_stride, self.temporal_stride = full.spatial_stride, full.temporal_stride
         self._memory: Memory | None = None
 
-    def __copy__(self) -> LightAutoencoder:
+    def __copy__(self) -> TinyAutoencoder:
         # The encoder's stream lives in `full`, a module that a plain shallow copy would share.
-        other = LightAutoencoder(copy.copy(self.full), self.light)
+        other = TinyAutoencoder(copy.copy(self.full), self.light)
         other.training = self.training
         other._memory = self._memory
         return other

@@ -138,7 +138,7 @@ def read_clip(path: Path) -> dict[str, torch.Tensor]:
         return {name: torch.from_numpy(f[name].astype(np.float32))[None] for name in ('latents', 'target')}
 
 
-class LightClips(IterableDataset):
+class DecoderClips(IterableDataset):
     """An endless stream of batches of random clips, as `read_clip` gives them."""
 
     def __init__(self, paths: list[Path], batch: int, seed: int):

@@ -10,50 +10,50 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from wristworld_ros.models.wan.autoencoders import WanAutoencoder
-from wristworld_ros.models.wan.tiny_decoder import LightAutoencoder, LightDecoder
+from wristworld_ros.models.wan.tiny_decoder import TinyAutoencoder, TinyDecoder
 
 
 @dataclass(frozen=True)
 class DecodingCost:
-    """Of one latent frame in the middle of a stream. full_operations, light_operations: multiplications and additions of
-    convolutions and matrix products. full_seconds, light_seconds: medians on `machine`. hw: pixels of the pictures."""
+    """Of one latent frame in the middle of a stream. full_operations, tiny_operations: multiplications and additions of
+    convolutions and matrix products. full_seconds, tiny_seconds: medians on `machine`. hw: pixels of the pictures."""
 
     full_operations: int
-    light_operations: int
+    tiny_operations: int
     full_seconds: float
-    light_seconds: float
+    tiny_seconds: float
     hw: tuple[int, int]
     machine: str
 
     @property
     def operations_ratio(self) -> float:
         """How many times as many operations the full decoder takes."""
-        return self.full_operations / self.light_operations
+        return self.full_operations / self.tiny_operations
 
     @property
     def time_ratio(self) -> float:
         """How many times as long the full decoder takes."""
-        return self.full_seconds / self.light_seconds
+        return self.full_seconds / self.tiny_seconds
 
 
 @torch.no_grad()
 def decoding_cost(
-    full: WanAutoencoder, light: LightDecoder, hw: tuple[int, int], device: str = 'cpu', seconds: float = 5.0
+    full: WanAutoencoder, light: TinyDecoder, hw: tuple[int, int], device: str = 'cpu', seconds: float = 5.0
 ) -> DecodingCost:
     """Count and time both decoders on random latents. hw: pixels. seconds: that timing takes about, each."""
     full, light = full.eval().to(device), light.eval().to(device)
     shape = (1, full.latent_channels, 1, hw[0] // full.spatial_stride, hw[1] // full.spatial_stride)
     latents = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(device)
     found = []
-    for autoencoder in (full, LightAutoencoder(full, light)):
+    for autoencoder in (full, TinyAutoencoder(full, light)):
         autoencoder.reset()
         autoencoder.decode_next(latents)  # the first latent frame is another kind of work
         with FlopCounterMode(display=False) as counter:
             autoencoder.decode_next(latents)
         found.append((counter.get_total_flops(), _median_seconds(autoencoder.decode_next, latents, device, seconds)))
         autoencoder.reset()
-    (full_operations, full_seconds), (light_operations, light_seconds) = found
-    return DecodingCost(full_operations, light_operations, full_seconds, light_seconds, hw, machine(device))
+    (full_operations, full_seconds), (tiny_operations, tiny_seconds) = found
+    return DecodingCost(full_operations, tiny_operations, full_seconds, tiny_seconds, hw, machine(device))
 
 
 def machine(device: str) -> str:

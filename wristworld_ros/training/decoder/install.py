@@ -11,17 +11,17 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from wristworld_ros.models.config import LIGHT_DECODER, ModelConfig
+from wristworld_ros.models.config import TINY_DECODER, ModelConfig
 from wristworld_ros.models.state_dict import named_tensors
-from wristworld_ros.models.wan.tiny_decoder import LightDecoder
+from wristworld_ros.models.wan.tiny_decoder import TinyDecoder
 from wristworld_ros.training.decoder.cost import DecodingCost
 
 HEADING = '## Light decoder'
 
 
 @dataclass(frozen=True)
-class LightResult:
-    """What a run came to. data: in words. start, loss: terms of `light_losses` on the held-out clips, untrained and
+class DecoderResult:
+    """What a run came to. data: in words. start, loss: terms of `decoder_losses` on the held-out clips, untrained and
     trained. pictures: of `picture_figures`."""
 
     data: str
@@ -35,16 +35,16 @@ class LightResult:
     cost: DecodingCost
 
 
-def stored(decoder: LightDecoder) -> dict[str, torch.Tensor]:
+def stored(decoder: TinyDecoder) -> dict[str, torch.Tensor]:
     """The decoder's tensors as they go on disk, float16. Raises ValueError for one that is not finite."""
     tensors = {name: t.detach().to('cpu', torch.float16).contiguous() for name, t in named_tensors(decoder).items()}
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
-            raise ValueError(f'{LIGHT_DECODER}: {name} is not finite; train again at a lower --learning-rate.')
+            raise ValueError(f'{TINY_DECODER}: {name} is not finite; train again at a lower --learning-rate.')
     return tensors
 
 
-def install(decoder: LightDecoder, width: int, blocks: int, folder: Path, result: LightResult) -> str:
+def install(decoder: TinyDecoder, width: int, blocks: int, folder: Path, result: DecoderResult) -> str:
     """Write the weights, the configuration and the card's section; returns the weights' sha256.
 
     Each file is replaced as a whole, and in between `config.json` names no light decoder: what loads the model meanwhile
@@ -52,45 +52,45 @@ def install(decoder: LightDecoder, width: int, blocks: int, folder: Path, result
     """
     config = ModelConfig.read(folder / 'config.json')
     tensors = stored(decoder)
-    part = _part(folder / LIGHT_DECODER)
+    part = _part(folder / TINY_DECODER)
     try:
         save_file(tensors, part, metadata={'format': 'pt'})
         part.chmod(0o644)  # safetensors leaves it to its owner alone
         digest = hashlib.sha256(part.read_bytes()).hexdigest()
-        if config.light_decoder:
-            _write_config(replace(config, light_decoder={}), folder)
-        os.replace(part, folder / LIGHT_DECODER)
+        if config.tiny_decoder:
+            _write_config(replace(config, tiny_decoder={}), folder)
+        os.replace(part, folder / TINY_DECODER)
     finally:
         part.unlink(missing_ok=True)
-    _write_config(replace(config, light_decoder={'width': width, 'blocks': blocks}), folder)
+    _write_config(replace(config, tiny_decoder={'width': width, 'blocks': blocks}), folder)
     card = folder / 'README.md'
     text = card.read_text() if card.is_file() else f'# {config.name}\n'
-    size = (folder / LIGHT_DECODER).stat().st_size
+    size = (folder / TINY_DECODER).stat().st_size
     _replace_text(card, with_section(text, section(result, width, blocks, digest, size)))
     return digest
 
 
-def section(result: LightResult, width: int, blocks: int, digest: str, size: int) -> str:
+def section(result: DecoderResult, width: int, blocks: int, digest: str, size: int) -> str:
     """The card's section as Markdown. size: bytes of the weights."""
     r, c, p = result, result.cost, result.pictures
     return '\n'.join(
         [
             HEADING,
             '',
-            "Trained by `wristworld train light-decoder` on what this model's own autoencoder draws. "
+            "Trained by `wristworld train tiny-decoder` on what this model's own autoencoder draws. "
             'The setting `decoder` chooses it (`light`).',
             '',
             '| file | size | sha256 |',
             '| --- | --- | --- |',
-            f'| `{LIGHT_DECODER}` | {size / 1e6:.1f} MB | `{digest}` |',
+            f'| `{TINY_DECODER}` | {size / 1e6:.1f} MB | `{digest}` |',
             '',
             f'- Sizes: width {width}, {blocks} block{"s" * (blocks > 1)} a level.',
             f'- Data: {r.data}; {r.clips} clips of {r.frames} frames to train on, {r.held_out} held out, pictures '
             f'{c.hw[1]}x{c.hw[0]}. {r.steps} steps.',
-            f'- Operations of a latent frame: full {c.full_operations / 1e9:.3g} G, light {c.light_operations / 1e9:.3g} G, '
+            f'- Operations of a latent frame: full {c.full_operations / 1e9:.3g} G, light {c.tiny_operations / 1e9:.3g} G, '
             f'ratio {c.operations_ratio:.1f}.',
             f'- Time of a latent frame on {c.machine}: full {c.full_seconds * 1e3:.3g} ms, light '
-            f'{c.light_seconds * 1e3:.3g} ms, ratio {c.time_ratio:.1f}.',
+            f'{c.tiny_seconds * 1e3:.3g} ms, ratio {c.time_ratio:.1f}.',
             '',
             'On the held-out clips, pictures in -1 to 1:',
             '',
@@ -102,8 +102,8 @@ def section(result: LightResult, width: int, blocks: int, digest: str, size: int
             '',
             '| PSNR, dB | light | full |',
             '| --- | --- | --- |',
-            f'| against the full decoder | {p["light_full"]:.2f} | |',
-            f'| against the recorded pictures | {p["light_original"]:.2f} | {p["full_original"]:.2f} |',
+            f'| against the full decoder | {p["tiny_full"]:.2f} | |',
+            f'| against the recorded pictures | {p["tiny_original"]:.2f} | {p["full_original"]:.2f} |',
             '',
         ]
     )

@@ -1,4 +1,4 @@
-"""The whole of `wristworld train light-decoder`: clips, training, figures, and the model directory at the end."""
+"""The whole of `wristworld train tiny-decoder`: clips, training, figures, and the model directory at the end."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from wristworld_ros.models.wan.autoencoders import WanAutoencoder
 from wristworld_ros.pipeline.model_directory import choose_device, load_autoencoder
 from wristworld_ros.training.decoder.clips import ClipSettings, Recorded, prepare_clips, recordings, split
 from wristworld_ros.training.decoder.cost import decoding_cost
-from wristworld_ros.training.decoder.install import LightResult, install, stored
+from wristworld_ros.training.decoder.install import DecoderResult, install, stored
 from wristworld_ros.training.decoder.train import (
-    LightTraining,
+    DecoderTraining,
     held_out_losses,
     picture_figures,
-    train_light_decoder,
+    train_tiny_decoder,
 )
 
 
 @dataclass(frozen=True)
-class LightData:
+class DecoderData:
     """What is learned from. episodes, held_out: folders of episodes, or None; without held_out a tenth of the recordings
     is kept back. videos: files beside the episodes. limit: episodes at most, 0 for all. frames, most: see `ClipSettings`.
     """
@@ -47,9 +47,9 @@ class LightData:
         return ' and '.join(parts) + (f'; held out those of `{self.held_out.name}`' if self.held_out else '')
 
 
-def make_light_decoder(
-    model: str, data: LightData, out: Path, run: LightTraining, device: str = 'auto', start: Callable | None = None
-) -> tuple[Path, LightResult]:
+def make_tiny_decoder(
+    model: str, data: DecoderData, out: Path, run: DecoderTraining, device: str = 'auto', start: Callable | None = None
+) -> tuple[Path, DecoderResult]:
     """Train a light decoder for a model and put it into the model's directory; goes on where it was stopped.
 
     out: the run's folder, of clips and checkpoints. start: calls the training with its arguments (in several processes,
@@ -71,7 +71,7 @@ def make_light_decoder(
         for part, name in ((training, 'train'), (held_out, 'held_out'))
     )
     arguments = (clips, held_clips, out, run, autoencoder.cpu(), device)
-    (start or (lambda function, *given: function(*given)))(train_light_decoder, *arguments)
+    (start or (lambda function, *given: function(*given)))(train_tiny_decoder, *arguments)
 
     untrained = run.decoder(autoencoder).to(device)
     decoder = run.decoder(autoencoder)
@@ -81,7 +81,7 @@ def make_light_decoder(
         for name, tensor in named_tensors(decoder).items():
             tensor.copy_(rounded[name])
     decoder = decoder.to(device)
-    result = LightResult(
+    result = DecoderResult(
         data=str(data),
         steps=torch.load(out / 'last.pt', weights_only=True, map_location='cpu')['step'],
         clips=len(clips),

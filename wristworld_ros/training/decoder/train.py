@@ -1,4 +1,4 @@
-"""Training of a light decoder on what the full one draws (`wristworld train light-decoder`)."""
+"""Training of a light decoder on what the full one draws (`wristworld train tiny-decoder`)."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from torch.utils.data import DataLoader
 
 from wristworld_ros.evaluation.metrics import psnr
 from wristworld_ros.models.wan.autoencoders import Autoencoder
-from wristworld_ros.models.wan.tiny_decoder import LightDecoder, light_decoder_for
+from wristworld_ros.models.wan.tiny_decoder import TinyDecoder, tiny_decoder_for
 from wristworld_ros.pipeline.generator_inputs import to_pixels
-from wristworld_ros.training.decoder.clips import LightClips, read_clip
+from wristworld_ros.training.decoder.clips import DecoderClips, read_clip
 from wristworld_ros.training.parallel import rank
-from wristworld_ros.training.trainer import Optimisation, train
+from wristworld_ros.training.trainer import TrainerConfig, train
 
 
 @dataclass(frozen=True)
-class LightTraining:
+class DecoderTraining:
     """One training run of a light decoder.
 
     width, blocks: of the decoder. edges, motion: weights of the L1 of differences between neighbouring pixels (at three
@@ -37,15 +37,15 @@ class LightTraining:
     batch: int = 2
     seed: int = 0
     workers: int = 1
-    optimisation: Optimisation = field(default_factory=lambda: Optimisation(steps=10_000, average=0.99))
+    optimisation: TrainerConfig = field(default_factory=lambda: TrainerConfig(steps=10_000, average=0.99))
 
-    def decoder(self, autoencoder: Autoencoder) -> LightDecoder:
+    def decoder(self, autoencoder: Autoencoder) -> TinyDecoder:
         """The decoder as the run begins with it; the same seed gives the same weights."""
         torch.manual_seed(self.seed)
-        return light_decoder_for(autoencoder, self.width, self.blocks)
+        return tiny_decoder_for(autoencoder, self.width, self.blocks)
 
 
-def light_losses(video: Tensor, target: Tensor, run: LightTraining) -> dict[str, Tensor]:
+def decoder_losses(video: Tensor, target: Tensor, run: DecoderTraining) -> dict[str, Tensor]:
     """Terms between videos [B, 3, T, H, W] in -1..1: "total" is descended."""
     difference = video - target
     l1 = difference.abs().mean()
@@ -58,10 +58,10 @@ def light_losses(video: Tensor, target: Tensor, run: LightTraining) -> dict[str,
     return {'total': l1 + run.edges * edges + run.motion * motion, 'l1': l1, 'edges': edges, 'motion': motion}
 
 
-def train_light_decoder(
-    clips: list[Path], held_out: list[Path], folder: Path, run: LightTraining, autoencoder: Autoencoder,
+def train_tiny_decoder(
+    clips: list[Path], held_out: list[Path], folder: Path, run: DecoderTraining, autoencoder: Autoencoder,
     device: str = 'cpu',
-) -> LightDecoder:  # fmt: skip
+) -> TinyDecoder:  # fmt: skip
     """Train on files of `prepare_clips`; leaves `folder/run.json` and `folder/model.pt` with the averaged weights, and
     goes on where it was stopped. autoencoder: whose strides and latent channels the decoder has.
 
@@ -80,16 +80,16 @@ def train_light_decoder(
     if rank() == 0:
         note.write_text(json.dumps(asdict(run), indent=2))
     loader = DataLoader(
-        LightClips(clips, run.batch, run.seed + rank()), batch_size=None, num_workers=run.workers,
+        DecoderClips(clips, run.batch, run.seed + rank()), batch_size=None, num_workers=run.workers,
         prefetch_factor=4 if run.workers else None,
     )  # fmt: skip
 
-    def losses(module: LightDecoder, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
+    def losses(module: TinyDecoder, batch: dict[str, Tensor], progress: float) -> dict[str, Tensor]:
         video, _ = module(batch['latents'].to(device))
         with torch.autocast(device, enabled=False):
-            return light_losses(video.float(), batch['target'].to(device), run)
+            return decoder_losses(video.float(), batch['target'].to(device), run)
 
-    def validate(module: LightDecoder) -> dict[str, float]:
+    def validate(module: TinyDecoder) -> dict[str, float]:
         return {f'val_{name}': value for name, value in held_out_losses(module, held_out, run).items()}
 
     # Where a CPU has no bfloat16 of its own, convolutions in it take three times as long.
@@ -101,29 +101,29 @@ def train_light_decoder(
 
 
 @torch.no_grad()
-def held_out_losses(decoder: LightDecoder, clips: list[Path], run: LightTraining) -> dict[str, float]:
-    """The terms of `light_losses`, means over whole clips, in float32."""
+def held_out_losses(decoder: TinyDecoder, clips: list[Path], run: DecoderTraining) -> dict[str, float]:
+    """The terms of `decoder_losses`, means over whole clips, in float32."""
     device, found = next(decoder.parameters()).device, []
     for path in clips:
         clip = read_clip(path)
         video, _ = decoder.eval()(clip['latents'].to(device))
-        found.append(light_losses(video.clamp(-1, 1), clip['target'].to(device), run))
+        found.append(decoder_losses(video.clamp(-1, 1), clip['target'].to(device), run))
     return {name: float(np.mean([float(terms[name]) for terms in found])) for name in found[0]}
 
 
 @torch.no_grad()
-def picture_figures(decoder: LightDecoder, clips: list[Path]) -> dict[str, float]:
-    """PSNR of pictures (8 bits), dB, mean over frames: `light_full` of the light decoder's against the full one's,
-    `light_original` and `full_original` of both against the recorded pictures."""
+def picture_figures(decoder: TinyDecoder, clips: list[Path]) -> dict[str, float]:
+    """PSNR of pictures (8 bits), dB, mean over frames: `tiny_full` of the light decoder's against the full one's,
+    `tiny_original` and `full_original` of both against the recorded pictures."""
     device = next(decoder.parameters()).device
-    figures: dict[str, list[np.ndarray]] = {'light_full': [], 'light_original': [], 'full_original': []}
+    figures: dict[str, list[np.ndarray]] = {'tiny_full': [], 'tiny_original': [], 'full_original': []}
     for path in clips:
         clip = read_clip(path)
         video, _ = decoder.eval()(clip['latents'].to(device))
         light, full = (to_pixels(v).cpu().numpy() for v in (video.clamp(-1, 1), clip['target']))
         with np.load(path) as f:
             original = f['original']
-        figures['light_full'].append(psnr(light, full))
-        figures['light_original'].append(psnr(light, original))
+        figures['tiny_full'].append(psnr(light, full))
+        figures['tiny_original'].append(psnr(light, original))
         figures['full_original'].append(psnr(full, original))
     return {name: float(np.mean(np.concatenate(values))) for name, values in figures.items()}

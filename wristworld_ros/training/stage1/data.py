@@ -84,7 +84,7 @@ def collate(samples: list[dict[str, np.ndarray]]) -> dict[str, torch.Tensor]:
     return out
 
 
-def draw_batch(episodes: list[PackedEpisode], views: int, size: int, rng, sampling: Stage1Sampling) -> list[dict]:
+def sample_batch(episodes: list[PackedEpisode], views: int, size: int, rng, sampling: Stage1Sampling) -> list[dict]:
     """`size` samples of `views` anchors from episodes at random; ValueError where hardly any has so many."""
     samples = []
     for _ in range(50 * size):
@@ -113,4 +113,4 @@ class Stage1Batches(IterableDataset):
             if count % self.rescan == 0:
                 episodes = packed_episodes(self.folder)
             views = int(rng.choice(numbers, p=shares))
-            yield collate(draw_batch(episodes, views, self.sampling.batch, rng, self.sampling))
+            yield collate(sample_batch(episodes, views, self.sampling.batch, rng, self.sampling))

@@ -20,7 +20,7 @@ from wristworld_ros.geometry import (
 )
 from wristworld_ros.models.vggt.losses import round_weights
 from wristworld_ros.models.vggt.model import own_points
-from wristworld_ros.models.vggt.scene_coordinates import patch_middles
+from wristworld_ros.models.vggt.scene_coordinates import patch_centers
 
 _GRID = 32  # SPC queries a side on the wrist image, as published (paper section 2.3)
 
@@ -151,7 +151,7 @@ def token_targets(batch: dict[str, Tensor], truth: Tensor, valid: Tensor, patch:
     Returns [B, V, P, 6] metres and a mask [B, V, P]. A dense target teaches the tokens what the wrist head must read
     from them; the head alone hardly leaves its prior in an hour.
     """
-    world, mask = patch_middles(truth, patch), patch_middles(valid, patch)
+    world, mask = patch_centers(truth, patch), patch_centers(valid, patch)
     T_base_anchor = invert_rigid(batch['T_anchor_base'])[:, None]
     wrist = transform_points(batch['T_wrist_anchor'][:, None], world)
     base = transform_points(T_base_anchor, world)
@@ -169,7 +169,7 @@ def stage1_losses(out, batch: dict[str, Tensor], weights: Stage1Weights, patch: 
     depth, confidence = depth_loss(out.depth[..., 0], out.depth_conf, batch['depth'], weight, weights.confidence)
     H, W = batch['depth'].shape[-2:]
     points = own_points(out, (H, W))
-    astray = weighted_mean((points - truth).abs().sum(-1), weight)
+    residual = weighted_mean((points - truth).abs().sum(-1), weight)
     rotation, translation, fov = pose_terms(
         out.camera_pose_enc, batch['T_camera_anchor'], intrinsics_to_fov(batch['K'], (H, W))
     )
@@ -179,11 +179,11 @@ def stage1_losses(out, batch: dict[str, Tensor], weights: Stage1Weights, patch: 
     )
     spc, pixels = spc_term(points, out.wrist_pose_enc[-1, :, 0], batch)
     target, mask = token_targets(batch, truth, valid, patch)
-    tokens = ((out.places - target).abs().sum(-1) * mask).sum() / mask.sum().clamp(min=1)
+    tokens = ((out.scene_coordinates - target).abs().sum(-1) * mask).sum() / mask.sum().clamp(min=1)
     terms = {
         'depth': weights.depth * depth,
         'confidence': weights.confidence * confidence,
-        'points': weights.points * astray,
+        'points': weights.points * residual,
         'camera': weights.rotation * rotation + weights.translation * translation + weights.fov * fov,
         'wrist': weights.wrist_rotation * wrist_rotation
         + weights.wrist_translation * wrist_translation

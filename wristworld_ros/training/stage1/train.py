@@ -15,11 +15,11 @@ from wristworld_ros.data.packed import PackedEpisode, packed_episodes
 from wristworld_ros.models.vggt import ReconstructionModel
 from wristworld_ros.models.vggt.presets import SIM_TINY
 from wristworld_ros.training.parallel import rank
-from wristworld_ros.training.stage1.data import Stage1Batches, Stage1Sampling, collate, draw_batch
+from wristworld_ros.training.stage1.data import Stage1Batches, Stage1Sampling, collate, sample_batch
 from wristworld_ros.training.stage1.losses import Stage1Weights, stage1_losses
-from wristworld_ros.training.trainer import Optimisation, train
+from wristworld_ros.training.trainer import TrainerConfig, train
 
-HEADS = ('camera', 'wrist', 'depth', 'places')
+HEADS = ('camera', 'wrist', 'depth', 'scene_coordinates')
 PACKED_SIZE, WRIST_SIZE = (168, 126), (128, 128)  # width, height of the frames on disk; augmentation crops and resizes
 
 
@@ -34,7 +34,7 @@ class Stage1Training:
     model: dict = field(default_factory=lambda: dict(SIM_TINY))
     sampling: Stage1Sampling = field(default_factory=Stage1Sampling)
     weights: Stage1Weights = field(default_factory=Stage1Weights)
-    optimisation: Optimisation = field(default_factory=lambda: Optimisation(minutes=45))
+    optimisation: TrainerConfig = field(default_factory=lambda: TrainerConfig(minutes=45))
     seed: int = 0
     workers: int = 1
     start: Path | None = None
@@ -98,4 +98,4 @@ def _held_out_batches(episodes: list[PackedEpisode], batches: int = 4, size: int
         return []
     plain = Stage1Sampling(zoom=(1.0, 1.0), roll=0.0, color=0.0)
     rng = np.random.default_rng(0)
-    return [collate(draw_batch(episodes, 2, size, rng, plain)) for _ in range(batches)]
+    return [collate(sample_batch(episodes, 2, size, rng, plain)) for _ in range(batches)]

@@ -25,7 +25,7 @@ class Stage2Sampling:
     mirror: float = 0.5
 
 
-def draw_clip(
+def sample_clip(
     path: Path, views: int, frames: int, rng: np.random.Generator, color: float = 0.0, mirror: float = 0.0
 ) -> dict[str, np.ndarray]:
     """A random run of frames out of one prepared episode, all its pictures recoloured and perhaps mirrored alike.
@@ -63,7 +63,7 @@ class Stage2Clips(IterableDataset):
         while True:
             picks = [self.paths[i] for i in rng.integers(len(self.paths), size=s.batch)]
             views = min(self._views[p] for p in picks)
-            clips = [draw_clip(p, views, s.frames, rng, s.color, s.mirror) for p in picks]
+            clips = [sample_clip(p, views, s.frames, rng, s.color, s.mirror) for p in picks]
             yield collate_clips(clips) | {'chunk': int(rng.choice(s.chunks))}
 
 

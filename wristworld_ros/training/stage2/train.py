@@ -19,8 +19,8 @@ from wristworld_ros.models.wan.condition_planes import condition_planes
 from wristworld_ros.models.wan.sampling import add_noise, shared_noise
 from wristworld_ros.training.parallel import rank
 from wristworld_ros.training.stage2.conditions import prepare_conditions
-from wristworld_ros.training.stage2.data import Stage2Clips, Stage2Sampling, collate_clips, draw_clip
-from wristworld_ros.training.trainer import Optimisation, train
+from wristworld_ros.training.stage2.data import Stage2Clips, Stage2Sampling, collate_clips, sample_clip
+from wristworld_ros.training.trainer import TrainerConfig, train
 
 ANCHOR_WIDTH = 128
 WRIST_HW = (128, 128)
@@ -40,7 +40,7 @@ class Stage2Training:
 
     model: dict = field(default_factory=lambda: dict(SIM_TINY))
     sampling: Stage2Sampling = field(default_factory=Stage2Sampling)
-    optimisation: Optimisation = field(default_factory=lambda: Optimisation(minutes=35, average=0.99))
+    optimisation: TrainerConfig = field(default_factory=lambda: TrainerConfig(minutes=35, average=0.99))
     last_level: float = 0.5
     history: float = 0.6
     history_from: float = 0.5
@@ -222,6 +222,6 @@ def one_step_figures(gen: WristGenerator, trainer: ClipTrainer, batch: dict) -> 
 
 def _held_out_batches(paths: list[Path], sampling: Stage2Sampling, size: int = 4) -> list[dict]:
     rng = np.random.default_rng(0)
-    clips = [draw_clip(p, 1, sampling.frames, rng) for p in paths]
+    clips = [sample_clip(p, 1, sampling.frames, rng) for p in paths]
     chunk = max(sampling.chunks)
     return [collate_clips(clips[i : i + size]) | {'chunk': chunk} for i in range(0, len(clips), size)]
