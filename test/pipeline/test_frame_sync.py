@@ -3,13 +3,13 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wristworld_ros.pipeline.frame_sync import AnchorSync
+from wristworld_ros.pipeline.frame_sync import FrameSync
 
 MS = 1_000_000
 
 
 def sync(names=('a', 'b'), slop=50 * MS, jump=500 * MS):
-    return AnchorSync(names, slop, jump)
+    return FrameSync(names, slop, jump)
 
 
 def feed(s, *images):
@@ -96,7 +96,7 @@ def test_for_any_input_sets_are_within_the_slop_each_image_is_used_once_and_stam
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2000)), max_size=80))
 def test_every_image_is_used_late_unmatched_or_waiting_when_no_clock_jumps(images):
-    s = AnchorSync(('a', 'b', 'c'), 50 * MS, 10**18)
+    s = FrameSync(('a', 'b', 'c'), 50 * MS, 10**18)
     sets = feed(s, *[('abc'[camera], ms) for camera, ms in images])
     waiting = sum(len(queue) for queue in s.waiting.values())
     assert 3 * len(sets) + s.counts.late + s.counts.unmatched + waiting == len(images)

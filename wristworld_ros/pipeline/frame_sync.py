@@ -1,4 +1,4 @@
-"""Which anchor images belong together. No ROS in it: stamps are integers, nanoseconds."""
+"""Which images of several cameras belong together, by stamp. Stamps are integers, nanoseconds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 
 class Stamped(NamedTuple):
-    """An image (or whatever else stands for one) and its stamp."""
+    """An image, or a handle of one, and its stamp."""
 
     stamp_ns: int
     item: Any
@@ -16,7 +16,8 @@ class Stamped(NamedTuple):
 
 @dataclass
 class SyncCounts:
-    """late: came after a newer set had been made. unmatched: never found partners. jumps: the clock was set back."""
+    """Images that arrived after a newer set had been made (late), images that never found partners (unmatched), sets made
+    (matched), and how often the clock was set back (jumps)."""
 
     late: int = 0
     unmatched: int = 0
@@ -25,14 +26,18 @@ class SyncCounts:
 
 
 @dataclass
-class AnchorSync:
+class FrameSync:
     """Matches the images of several cameras by stamp.
 
-    names: the cameras; the first one's stamp is the set's stamp. slop_ns: how far another stamp may be from it.
-    jump_ns: a stamp that much older than the camera's newest is a clock that was set back. depth: images kept a camera.
+    Every image is in one set at most; the stamps of sets only grow until the clock jumps; of several possible sets the
+    newest is made, and older images are dropped and counted; memory is bounded.
 
-    Promises: every image is in one set at most; the stamps of sets only grow until the clock jumps; of several possible
-    sets the newest is made, and what is older is dropped and counted; memory is bounded.
+    Args:
+        names: The cameras; the first one's stamp is the set's stamp.
+        slop_ns: How far another stamp may be from it.
+        jump_ns: A stamp that much older than the camera's newest means that the clock was set back.
+        depth: Images kept per camera.
+        counts: Where to count.
     """
 
     names: tuple[str, ...]
@@ -50,8 +55,12 @@ class AnchorSync:
         self.newest: dict[str, int | None] = dict.fromkeys(self.names)
 
     def add(self, name: str, stamp_ns: int, item: Any) -> tuple[list[Stamped] | None, bool]:
-        """Take one image in. Returns the set that it completes (in the order of names) or None, and whether the clock was
-        set back, in which case everything before this image is forgotten."""
+        """Add one image.
+
+        Returns:
+            The set that it completes (in the order of names) or None, and whether the clock was set back, in which case
+            everything before this image is forgotten.
+        """
         newest = self.newest[name]
         jumped = newest is not None and stamp_ns < newest - self.jump_ns
         if jumped:
@@ -80,11 +89,11 @@ class AnchorSync:
                     break
                 found.append(near)
             else:
-                self._take(found)
+                self._remove(found)
                 return found
         return None
 
-    def _take(self, found: list[Stamped]) -> None:
+    def _remove(self, found: list[Stamped]) -> None:
         """Remove the set's images and everything older."""
         self.counts.matched += 1
         for name, taken in zip(self.names, found, strict=True):

@@ -1,8 +1,6 @@
-"""Both stages of a model, and the steps of the stream that run on them."""
+"""Both stages of a model, on one device."""
 
 from __future__ import annotations
-
-from dataclasses import replace
 
 import torch
 
@@ -12,24 +10,30 @@ from wristworld_ros.models.vggt import ReconstructionModel
 from wristworld_ros.models.wan import WristGenerator
 from wristworld_ros.models.wan.autoencoders import Autoencoder, autoencoder_from_config
 from wristworld_ros.models.wan.tiny_decoder import TinyAutoencoder
-from wristworld_ros.pipeline.generate import ChunkStream
-from wristworld_ros.pipeline.reconstruct import ReconstructionStep
-from wristworld_ros.pipeline.reconstructor import Reconstructor
-from wristworld_ros.settings import StreamSettings
-
-SMALL = 50_000_000  # parameters
+from wristworld_ros.runtime.process import configure_process
 
 
 class WristModel:
-    """Both stages, ready to run on one device. autoencoder: None for a new one of the generator's configuration, which
-    is right where it has no weights."""
+    """Both stages, ready to run. Streams share it: it holds weights, and nothing that a call changes.
 
-    tiny_autoencoder: TinyAutoencoder | None = None  # beside the full one, where the directory has a light decoder
+    Args:
+        config: `config.json` of its directory.
+        stage1: The reconstruction model.
+        generator: The wrist video generator.
+        device: Where they run, as in 'cuda:0'.
+        autoencoder: None for a new one of the generator's configuration, which is right where it has no weights.
+    """
+
+    tiny_autoencoder: TinyAutoencoder | None = None  # beside the full one, where the directory has a tiny decoder
 
     def __init__(
-        self, config: ModelConfig, stage1: ReconstructionModel, generator: WristGenerator, device: str,
+        self,
+        config: ModelConfig,
+        stage1: ReconstructionModel,
+        generator: WristGenerator,
+        device: str,
         autoencoder: Autoencoder | None = None,
-    ):  # fmt: skip
+    ):
         self.config, self.device = config, torch.device(device)
         self.stage1 = stage1.eval().requires_grad_(False).to(self.device)
         self.generator = generator.eval().requires_grad_(False).to(self.device)
@@ -37,39 +41,28 @@ class WristModel:
         self.autoencoder = autoencoder.eval().requires_grad_(False).to(self.device)
 
     @property
-    def small(self) -> bool:
-        """Whether a second CPU thread would cost more than it gives: every operation then waits for it longer than it
-        works."""
-        networks = (self.stage1, self.generator)
-        return sum(p.numel() for network in networks for p in network.parameters()) < SMALL
+    def networks(self) -> tuple[torch.nn.Module, ...]:
+        """Stage 1, generator and autoencoder."""
+        return self.stage1, self.generator, self.autoencoder
+
+    @property
+    def low_precision(self) -> bool:
+        """Whether the big networks are kept in less than float32."""
+        return self.generator.transformer.patch_embedding.weight.dtype != torch.float32
+
+    def configure_process(self, threads: int | None = None) -> None:
+        """`runtime.process.configure_process` for this model; for programs that stream it, once."""
+        configure_process(self.networks, self.device, threads, self.low_precision)
 
     def use_tiny_decoder(self) -> None:
-        """Decode with the light decoder from the next stream on, and give up the weights of the full one."""
+        """Decode with the tiny decoder from the next stream on, and free the weights of the full one."""
         assert self.tiny_autoencoder is not None
         self.autoencoder = self.tiny_autoencoder
         self.autoencoder.full.drop_decoder()
 
-    @property
-    def half(self) -> bool:
-        """Whether the big networks are held in half precision."""
-        return self.generator.transformer.patch_embedding.weight.dtype != torch.float32
-
-    def reconstructor(self) -> Reconstructor:
-        """Stage 1 alone as a step."""
-        return Reconstructor(self.stage1, self.config.anchor_width, self.config.wrist_hw)
-
-    def reconstruction_step(self, near: float | None = None, wrist_fov: float = 0.0, graphs: bool = False) -> ReconstructionStep:
-        """Stage 1 and the condition map as one step; near: metres, None for the model's own; others as in `ReconstructionStep`."""
-        cloud = self.config.cloud if near is None else replace(self.config.cloud, near=near)
-        return ReconstructionStep(self.reconstructor(), cloud, wrist_fov, graphs)
-
-    def stream(self, settings: StreamSettings) -> ChunkStream:
-        """A new wrist video of this model."""
-        return ChunkStream(self.generator, self.autoencoder, self.config, settings)
-
 
 def tiny_random_model(seed: int = 0, device: str = 'cpu') -> WristModel:
-    """A model of the same classes with random weights, as small as they get: for tests of everything but quality."""
+    """A model of the same classes with random weights, as small as possible: for tests of everything but quality."""
     torch.manual_seed(seed)
     stage1 = {
         'img_size': 56, 'embed_dim': 16, 'depth': 4, 'num_heads': 2, 'patch_embed_depth': 1, 'patch_embed_heads': 2,
@@ -90,7 +83,7 @@ def tiny_random_model(seed: int = 0, device: str = 'cpu') -> WristModel:
         cloud=CloudSettings(upsample=1, edge=0.0, radius=2, near=0.01),
     )  # fmt: skip
     first, second = ReconstructionModel.from_config(stage1), WristGenerator.from_config(generator)
-    with torch.no_grad():  # points spread out in front of the wrist camera, and a decoder that draws
+    with torch.no_grad():  # points spread out in front of the wrist camera, and a decoder whose output has structure
         first.point_head.scratch.output_conv2[-1].weight.normal_(std=0.5)
         first.wrist_head.pose_branch.fc2.bias[2] += 0.25
         second.decoder.last.weight.normal_(std=0.3)

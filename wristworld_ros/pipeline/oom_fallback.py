@@ -3,112 +3,140 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 import torch
 
+from wristworld_ros.pipeline.model import WristModel
 from wristworld_ros.runtime.gpu_errors import asked_bytes, is_out_of_memory
-from wristworld_ros.runtime.memory_estimate import release
-from wristworld_ros.settings import OOM_STEPS
-
-# A rung is tried on a `VirtualWrist` and says what it did, or '' where there is nothing (more) to give up.
-OomStep = Callable[..., str]
+from wristworld_ros.runtime.memory_estimate import release_unused
+from wristworld_ros.runtime.offload import StageScheduler
+from wristworld_ros.settings import OOM_STEPS, StreamSettings
 
 
-def give_up_graphs(wrist) -> str:
-    """CUDA graphs hold the memory of every step they have recorded."""
-    if wrist.model.device.type != 'cuda' or not wrist.graphs:
+class Stream(Protocol):
+    """What of a `VirtualWrist` a fallback step may change."""
+
+    model: WristModel
+    settings: StreamSettings
+    scheduler: StageScheduler
+    history: int
+    graphs: bool
+
+    def release_steps(self) -> None:
+        """Free everything beside the weights; it is made again when it is needed."""
+
+    def share_queue(self) -> None:
+        """Run both stages on one CUDA stream."""
+
+
+def disable_graphs(stream: Stream) -> str:
+    """CUDA graphs hold the memory of every step they have captured."""
+    if stream.model.device.type != 'cuda' or not stream.graphs:
         return ''
-    wrist.graphs = False
-    return 'CUDA graphs were given up (graphs false)'
+    stream.graphs = False
+    return 'CUDA graphs were switched off (graphs false)'
 
 
-def halve_history(wrist) -> str:
+def halve_history(stream: Stream) -> str:
     """Half the ring of keys and values, down to one chunk."""
-    if wrist.history <= 1:
+    if stream.history <= 1:
         return ''
-    wrist.history //= 2
-    return f'the window was made smaller (history {wrist.history} instead of {wrist.settings.history})'
+    stream.history //= 2
+    return f'the history was shortened (history {stream.history} instead of {stream.settings.history})'
 
 
-def tiny_decoder(wrist) -> str:
-    """The light decoder, where the model has one that is not in use."""
-    light = wrist.model.tiny_autoencoder
-    if light is None or wrist.model.autoencoder is light:
+def use_tiny_decoder(stream: Stream) -> str:
+    """The tiny decoder, where the model has one that is not in use."""
+    tiny = stream.model.tiny_autoencoder
+    if tiny is None or stream.model.autoencoder is tiny:
         return ''
-    wrist.model.use_tiny_decoder()
-    return 'the light decoder was taken (decoder light)'
+    stream.model.use_tiny_decoder()
+    return 'the tiny decoder replaced the full one (decoder tiny)'
 
 
-def offload(wrist) -> str:
-    """Weights in RAM, stages in turn. A recorded graph would read weights where they no longer are."""
-    model = wrist.model
-    if model.device.type != 'cuda' or wrist.turns.offloaded is not None:
+def offload(stream: Stream) -> str:
+    """Idle weights in RAM, stages in turn. A captured graph would read weights where they no longer are."""
+    model = stream.model
+    if model.device.type != 'cuda' or stream.scheduler.offloaded is not None:
         return ''
-    wrist.graphs = False
-    wrist.share_queue()
-    wrist.turns.park([model.stage1], [model.generator, model.autoencoder, model.tiny_autoencoder], model.device)
-    return 'the weights of the stage that rests now wait in RAM (CPU offload)'
+    stream.graphs = False
+    stream.share_queue()
+    second = [model.generator, model.autoencoder, model.tiny_autoencoder]
+    stream.scheduler.offload([model.stage1], second, model.device)
+    return 'the weights of the idle stage moved to RAM (CPU offload)'
 
 
-STEPS: dict[str, OomStep] = dict(zip(OOM_STEPS, (give_up_graphs, halve_history, tiny_decoder, offload), strict=True))
+# A step changes the stream and says what it did, or '' where it has nothing (more) to give up.
+STEPS: dict[str, Callable[[Stream], str]] = dict(
+    zip(OOM_STEPS, (disable_graphs, halve_history, use_tiny_decoder, offload), strict=True)
+)
 
 
 class OomFallback:
-    """The rungs of one stream, in the order of the setting `on_out_of_memory`.
+    """The fallback steps of one stream, in the order of the setting `on_out_of_memory`.
 
-    taken: names of those taken, each once. said: what the last step of each did. fell: whether memory ran out since
-    this was last asked.
+    Args:
+        names: Of the steps allowed.
     """
 
     def __init__(self, names: list[str]):
         self._names = list(names)
-        self.said: dict[str, str] = {}
-        self._fell = False
+        self._done: dict[str, str] = {}
+        self._triggered = False
 
     @property
-    def fell(self) -> bool:
-        fell, self._fell = self._fell, False
-        return fell
+    def applied(self) -> tuple[str, ...]:
+        """Names of the steps applied so far, each once."""
+        return tuple(self._done)
 
-    @property
-    def taken(self) -> tuple[str, ...]:
-        return tuple(self.said)
+    def triggered(self) -> bool:
+        """Whether memory ran out since this was last asked."""
+        triggered, self._triggered = self._triggered, False
+        return triggered
 
     def __str__(self) -> str:
-        """One sentence for who watches, '' while nothing was given up."""
-        return f'Memory ran out while running, so {"; ".join(self.said.values())}.' if self.said else ''
+        """One sentence for diagnostics, '' while nothing was given up."""
+        return f'Memory ran out while running, so {"; ".join(self._done.values())}.' if self._done else ''
 
-    def step(self, wrist) -> str:
-        """One step down for a `VirtualWrist`, whose `restart` then makes what it needs anew; returns what was done, ''
-        when nothing is left. For the thread that draws."""
-        self._fell = True
-        with wrist.turns.exclusive():
-            wrist.release_steps()
+    def apply(self, stream: Stream) -> str:
+        """Apply the next step; returns what it did, '' when nothing is left. For the thread that generates."""
+        self._triggered = True
+        done = ''
+        with stream.scheduler.exclusive():
+            stream.release_steps()
             for name in self._names:
-                try:
-                    done = STEPS[name](wrist)
-                except (RuntimeError, MemoryError) as error:
-                    if not is_out_of_memory(error):
-                        raise
-                    done = ''  # no room in RAM for the weights, for one
+                done = _try(STEPS[name], stream)
                 if done:
-                    self.said[name] = done
+                    self._done[name] = done
                     break
-            else:
-                done = ''
-            release(wrist.model.device)
+            release_unused(stream.model.device)
         return done
 
 
+def _try(step: Callable[[Stream], str], stream: Stream) -> str:
+    try:
+        return step(stream)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return ''  # e.g. no room in RAM for the weights
+
+
 def what_ran_out(error: BaseException, device: torch.device, stage: str) -> str:
-    """The beginning of a sentence. stage: where it happened."""
+    """Which memory ran out where, as the beginning of a sentence."""
     asked = asked_bytes(error)
     kind = 'GPU memory' if device.type == 'cuda' and not isinstance(error, MemoryError) else 'Memory'
-    return f'{kind} ran out in {stage}' + (f' ({asked} more were wanted)' if asked else '')
+    return f'{kind} ran out in {stage}' + (f' ({asked} more were needed)' if asked else '')
 
 
-def sentence(what: str, done: str) -> str:
-    """Why a frame is not fit. what: of `what_ran_out`. done: of `OomFallback.step`."""
+def out_of_memory_reason(what: str, done: str) -> str:
+    """Why a frame is invalid, one sentence.
+
+    Args:
+        what: Of `what_ran_out`.
+        done: Of `OomFallback.apply`.
+    """
     if done:
         return f'{what}; {done}.'
     return (

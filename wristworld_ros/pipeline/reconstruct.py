@@ -1,82 +1,185 @@
-"""The first half of the stream: an anchor set to what the wrist would see of it, and how far to trust that."""
+"""First half of the stream: an anchor set becomes cameras, a coloured cloud and what the wrist camera would see of it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from wristworld_ros.geometry.cloud import CloudSettings, dense_cloud, render
-from wristworld_ros.pipeline.reconstructor import Reconstructor, Scene
+from wristworld_ros.geometry import decode_pose, shift_principal_point, to_homogeneous
+from wristworld_ros.geometry.cloud import CloudSettings, dense_cloud, render_cloud
+from wristworld_ros.geometry.images import resize_images
+from wristworld_ros.models.vggt import ReconstructionModel
+from wristworld_ros.models.vggt.config import input_size
+from wristworld_ros.models.vggt.model import own_points
+from wristworld_ros.models.vggt.scene_coordinates import patch_centers, refine_wrist
+from wristworld_ros.pipeline.model import WristModel
 from wristworld_ros.runtime.cuda_graphs import CudaGraphRunner
 from wristworld_ros.runtime.transfer import StageTimer, download, upload
-from wristworld_ros.types import AnchorSet, Camera, ConditionMap, Reconstruction
+from wristworld_ros.types import AnchorSet, Camera, ConditionMap, FrameStatus, Reconstruction, Verdict
 
-BROKEN = 'Stage 1 gave numbers that are not finite (NaN or infinity), so there is neither a wrist camera nor a cloud.'
+NOT_FINITE = Verdict(
+    FrameStatus.NOT_FINITE,
+    'Stage 1 produced numbers that are not finite (NaN or infinity), so there is neither a wrist camera nor a cloud.',
+)
 
 
 @dataclass(frozen=True)
 class Observation:
-    """What stage 1 and the condition map make of an anchor set.
+    """Everything the second half of the stream needs of one anchor set.
 
-    coverage: share of the wrist's pixels that a point hits, 0 to 1. confidence: see `seen_confidence`. broken: one
-    sentence where stage 1 gave NaN or infinity; then reconstruction and condition are blank. seconds: of each part.
+    condition: the cloud seen by the wrist camera. coverage: share of the wrist's pixels that a point hits, 0 to 1.
+    confidence: see `visible_confidence`. verdict: valid, or why stage 1 gave nothing; reconstruction and condition are
+    then blank. seconds: time of each part. arrived: `time.perf_counter()` when the set came. starts_stream: whether a new
+    video begins with it.
     """
 
+    anchors: AnchorSet
     reconstruction: Reconstruction
     condition: ConditionMap
     coverage: float
     confidence: float
-    broken: str
-    seconds: dict[str, float]
+    verdict: Verdict = Verdict()
+    seconds: dict[str, float] = field(default_factory=dict)
+    arrived: float = 0.0
+    starts_stream: bool = False
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What stage 1 predicts for one anchor set, on the model's device; nothing here has waited for it.
+
+    K: float64 [1 + V, 3, 3], pixels, pixel i's centre is i; the wrist camera first. T: float64 [1 + V, 4, 4],
+    camera-from-world. points: float32 [V, H, W, 3]. confidence: float32 [V, H, W]. World and units as `Reconstruction`.
+    """
+
+    K: Tensor
+    T: Tensor
+    points: Tensor
+    confidence: Tensor
+
+
+class Reconstructor:
+    """Runs stage 1 on one anchor set at a time (arXiv 2510.07313, section 3.1: each time step by itself).
+
+    Points come from the point head, as published, or, in a model without one, from its depth unprojected through its own
+    cameras, which VGGT's authors find the more accurate way (arXiv 2503.11651, section 3.3). The wrist pose is the wrist
+    head's; a model with scene coordinates refines it against its own points.
+
+    Args:
+        model: Stage 1.
+        width: Pixels that anchor images are resized to.
+        wrist_hw: Size of the wrist image, pixels.
+    """
+
+    def __init__(self, model: ReconstructionModel, width: int, wrist_hw: tuple[int, int]):
+        self.model, self.width, self.wrist_hw = model, width, wrist_hw
+        self.patch = model.config.patch_size
+        self.dense = 'points' if 'points' in model.config.heads else 'depth'
+        self.heads = {'camera', 'wrist', self.dense, 'scene_coordinates'} & set(model.config.heads)
+
+    @property
+    def waits(self) -> bool:
+        """Whether `scene` waits for the device: the wrist pose is refined on the host, where its small matrices are
+        faster."""
+        return 'scene_coordinates' in self.heads
+
+    def resized(self, images: np.ndarray) -> np.ndarray:
+        """Anchor images uint8 [V, H, W, 3] at the size that stage 1 runs at."""
+        return resize_images(images, input_size(images.shape[1:3], self.width, self.patch))
+
+    @torch.inference_mode()
+    def scene(self, colors: Tensor) -> Scene:
+        """Stage 1 on images uint8 [V, h, w, 3] as `resized` gives them."""
+        hw = (colors.shape[1], colors.shape[2])
+        out = self.model((colors.permute(0, 3, 1, 2).float() / 255)[None], heads=self.heads)
+        points = (out.world_points if self.dense == 'points' else own_points(out, hw)).float()
+        wrist = decode_cameras(out.wrist_pose_enc[-1, 0], self.wrist_hw)
+        anchors = decode_cameras(out.camera_pose_enc[-1, 0], hw)
+        K, T = (torch.cat(pair) for pair in zip(wrist, anchors, strict=True))
+        if out.scene_coordinates is not None:
+            T[0] = self._refined(T[0], points, out.scene_coordinates)
+        confidence = out.world_points_conf if self.dense == 'points' else out.depth_conf
+        return Scene(K, T, points[0], confidence[0].float())
+
+    def _refined(self, T: Tensor, points: Tensor, scene_coordinates: Tensor) -> Tensor:
+        centers = patch_centers(points, self.patch)[0].flatten(0, 1)
+        predicted = scene_coordinates[0].flatten(0, 1)[:, :3]
+        return refine_wrist(T.cpu(), centers.cpu(), predicted.cpu()).to(T)
+
+    def __call__(self, anchors: AnchorSet) -> Reconstruction:
+        """The reconstruction in the first anchor's frame; its wrist camera has the size `wrist_hw`."""
+        colors = upload(self.resized(anchors.images), next(self.model.parameters()).device)
+        scene = self.scene(colors)
+        return self.reconstruction(scene, *download(scene.K, scene.T), colors)
+
+    def reconstruction(self, scene: Scene, K: np.ndarray, T: np.ndarray, colors: Tensor) -> Reconstruction:
+        """A scene whose cameras have been downloaded as K and T."""
+        sizes = [self.wrist_hw] + [(colors.shape[1], colors.shape[2])] * (len(K) - 1)
+        cameras = [Camera(k, t, width=hw[1], height=hw[0]) for k, t, hw in zip(K, T, sizes, strict=True)]
+        return Reconstruction(cameras[0], tuple(cameras[1:]), scene.points, scene.confidence, colors)
+
+
+def decode_cameras(pose_enc: Tensor, image_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Pose encodings [N, 9] of cameras of one size as K [N, 3, 3], pixels counted from the first one's centre, and
+    T_camera_world [N, 4, 4]; float64."""
+    T, K = decode_pose(pose_enc.double(), image_hw)
+    return shift_principal_point(K, -0.5), to_homogeneous(T)  # VGGT counts from the image's edge
 
 
 class ReconstructionStep:
-    """Looks at anchor sets one by one: host to device, stage 1, condition map, and one wait for the few numbers that the
-    host needs.
+    """Anchor sets one by one to observations: host to device, stage 1, condition map, and one wait for the few numbers
+    that the host needs.
 
-    cloud: how points become a condition map. wrist_fov: vertical field of view of the wrist camera, degrees, in place of
-    the predicted one; 0 leaves it. graphs: replay both steps as CUDA graphs where the device and the model allow.
-    Its two steps, tensors in and out: `stage1` of images uint8 [V, h, w, 3] as `Reconstructor.resized` gives them, and
-    `condition` of what stage 1 gives and images uint8 [V, H, W, 3].
+    Its two parts on the device, tensors in and out: `stage1` of images uint8 [V, h, w, 3] as `Reconstructor.resized` gives
+    them, and `condition` of what stage 1 gives and images uint8 [V, H, W, 3].
+
+    Args:
+        model: Whose stage 1 runs.
+        near: Near plane of the wrist camera, metres; None for the model's own.
+        wrist_fov: Vertical field of view of the wrist camera, degrees, in place of the predicted one; None leaves it.
+        graphs: Whether to replay both parts as CUDA graphs where device and model allow.
     """
 
-    def __init__(self, reconstructor: Reconstructor, cloud: CloudSettings, wrist_fov: float, graphs: bool):
-        self._reconstructor, self._cloud, self._fov = reconstructor, cloud, wrist_fov
-        self._device = next(reconstructor.model.parameters()).device
-        graphs = graphs and self._device.type == 'cuda'
-        self.stage1 = CudaGraphRunner(self._scene, graphs and not reconstructor.waits)
+    def __init__(
+        self, model: WristModel, near: float | None = None, wrist_fov: float | None = None, graphs: bool = False
+    ):
+        self._reconstructor = Reconstructor(model.stage1, model.config.anchor_width, model.config.wrist_hw)
+        self._cloud: CloudSettings = model.config.cloud if near is None else replace(model.config.cloud, near=near)
+        self._fov, self._device = wrist_fov, model.device
+        graphs = graphs and model.device.type == 'cuda'
+        self.stage1 = CudaGraphRunner(self._scene, graphs and not self._reconstructor.waits)
         self.condition = CudaGraphRunner(self._condition, graphs)
         self._shape: tuple[int, ...] = ()
 
     @torch.inference_mode()
     def __call__(self, anchors: AnchorSet) -> Observation:
         """Reconstruction and condition map of one anchor set."""
-        if anchors.images.shape != self._shape:  # graphs of the old size are of no more use
+        if anchors.images.shape != self._shape:  # graphs of the old size will not be used again
             self._shape = anchors.images.shape
-            self.stage1.forget()
-            self.condition.forget()
-        marks = StageTimer(self._device)
+            self.stage1.clear()
+            self.condition.clear()
+        timer = StageTimer(self._device)
         images = upload(anchors.images, self._device)
         colors = upload(self._reconstructor.resized(anchors.images), self._device)
         scene = Scene(*self.stage1(colors))
-        marks.mark()
+        timer.split()
         image, depth, facts = self.condition(scene.K, scene.T, scene.points, scene.confidence, images)
-        marks.mark()
+        timer.split()
         K, T, (coverage, confidence, finite) = download(scene.K, scene.T, facts)
-        reconstruction, condition = self._reconstructor.reconstruction(scene, K, T, colors), ConditionMap(image, depth)
-        broken = '' if finite else BROKEN
-        if broken:
-            reconstruction = blank(reconstruction)
-            condition, coverage, confidence = empty_condition(reconstruction), 0.0, 0.0
-        seconds = dict(zip(('stage1', 'condition'), marks.seconds(), strict=True))
-        return Observation(reconstruction, condition, float(coverage), float(confidence), broken, seconds)
+        seconds = dict(zip(('stage1', 'condition'), timer.seconds(), strict=True))
+        reconstruction = self._reconstructor.reconstruction(scene, K, T, colors)
+        if not finite:
+            reconstruction = empty_reconstruction(reconstruction)
+            return Observation(anchors, reconstruction, empty_condition(reconstruction), 0.0, 0.0, NOT_FINITE, seconds)
+        condition = ConditionMap(image, depth)
+        return Observation(anchors, reconstruction, condition, float(coverage), float(confidence), seconds=seconds)
 
     def _scene(self, colors: Tensor) -> tuple[Tensor, ...]:
         scene, hw = self._reconstructor.scene(colors), self._reconstructor.wrist_hw
-        if self._fov:
+        if self._fov is not None:
             focal = hw[0] / 2 / np.tan(np.deg2rad(self._fov) / 2)
             scene.K[0, 0, 0] = focal
             scene.K[0, 1, 1] = focal
@@ -86,66 +189,72 @@ class ReconstructionStep:
         self, K: Tensor, T: Tensor, points: Tensor, confidence: Tensor, images: Tensor
     ) -> tuple[Tensor, ...]:
         hw = self._reconstructor.wrist_hw
-        condition = render(*dense_cloud(points, images, self._cloud), K[0], T[0], hw, self._cloud)
-        facts = torch.stack(
-            [
-                (condition.depth > 0).double().mean(),
-                seen_confidence(points, confidence, K[0], T[0], hw).double(),
-                is_finite(K, T, points, confidence).double(),
-            ]
-        )
-        return condition.image, condition.depth, facts
+        condition = render_cloud(*dense_cloud(points, images, self._cloud), K[0], T[0], hw, self._cloud)
+        coverage = (condition.depth > 0).double().mean()
+        confident = visible_confidence(points, confidence, K[0], T[0], hw).double()
+        finite = is_finite(K, T, points, confidence).double()
+        return condition.image, condition.depth, torch.stack([coverage, confident, finite])
 
 
-def seen_confidence(points: Tensor, confidence: Tensor, K: Tensor, T: Tensor, hw: tuple[int, int]) -> Tensor:
-    """Mean confidence of the points that lie in a camera's view, 0 to 1: VGGT's c >= 1 becomes 1 - 1 / c.
+def visible_confidence(points: Tensor, confidence: Tensor, K: Tensor, T: Tensor, hw: tuple[int, int]) -> Tensor:
+    """Mean confidence of the points in a camera's view, 0 to 1: VGGT's c >= 1 becomes 1 - 1 / c.
 
-    points: [V, H, W, 3]. confidence: [V, H, W]. K, T: of the camera. hw: its size. 0 when no point lies in view.
+    Args:
+        points: [V, H, W, 3].
+        confidence: [V, H, W].
+        K: Of the camera, [3, 3].
+        T: Of the camera, camera-from-world [4, 4].
+        hw: Its size, pixels.
+
+    Returns:
+        A scalar; 0 when no point lies in view.
     """
     K, T = K.to(points), T.to(points)
     uvw = (points.reshape(-1, 3) @ T[:3, :3].T + T[:3, 3]) @ K.T
     z = uvw[:, 2]
     uv = uvw[:, :2] / z.clamp(min=1e-6)[:, None]
-    seen = (z > 0.01) & (uv >= 0).all(1) & (uv[:, 0] < hw[1]) & (uv[:, 1] < hw[0])
-    trust = torch.where(seen, 1 - 1 / confidence.flatten(), 0.0)
-    return trust.sum() / seen.sum().clamp(min=1)
+    visible = (z > 0.01) & (uv >= 0).all(1) & (uv[:, 0] < hw[1]) & (uv[:, 1] < hw[0])
+    trust = torch.where(visible, 1 - 1 / confidence.flatten(), 0.0)
+    return trust.sum() / visible.sum().clamp(min=1)
 
 
 def is_finite(K: Tensor, T: Tensor, points: Tensor, confidence: Tensor) -> Tensor:
-    """Whether cameras are finite, and points and confidence at least numbers, most of them finite; bool [].
+    """Whether cameras are finite, and points and confidence have no NaN and are mostly finite; bool [].
 
-    A point of the sky may be infinitely far away; the splat passes over it.
+    A point of the sky may be infinitely far away; the splat ignores it.
     """
     numbers = ~(points.isnan().any() | confidence.isnan().any())
     most = (points.isfinite().all(-1) & confidence.isfinite()).float().mean() >= 0.5
     return K.isfinite().all() & T.isfinite().all() & numbers & most
 
 
-def blank(reconstruction: Reconstruction) -> Reconstruction:
-    """A reconstruction of the same sizes that knows nothing: cameras at the origin, no confidence, points at the origin."""
-    cameras = [
-        replace(c, K=np.array([[c.height, 0, (c.width - 1) / 2], [0, c.height, (c.height - 1) / 2], [0, 0, 1]], np.float64),
-                T_camera_world=np.eye(4))
-        for c in (reconstruction.wrist, *reconstruction.anchors)
-    ]  # fmt: skip
+def empty_reconstruction(reconstruction: Reconstruction) -> Reconstruction:
+    """A reconstruction of the same sizes without content: cameras and points at the origin, no confidence."""
+    cameras = [_empty_camera(c.height, c.width) for c in (reconstruction.wrist, *reconstruction.anchors)]
     points, confidence = torch.zeros_like(reconstruction.points), torch.ones_like(reconstruction.confidence)
     return Reconstruction(cameras[0], tuple(cameras[1:]), points, confidence, reconstruction.colors)
 
 
-def empty_observation(anchors: AnchorSet, wrist_hw: tuple[int, int]) -> Observation:
-    """The sight of a set that could not be looked at: cameras at the origin, one point a view, on the CPU."""
-    views = len(anchors.images)
-    camera = Camera(np.eye(3), np.eye(4), wrist_hw[1], wrist_hw[0])
-    points, colors = torch.zeros(views, 1, 1, 3), torch.zeros(views, 1, 1, 3, dtype=torch.uint8)
-    cameras = tuple(
-        replace(camera, width=anchors.images.shape[2], height=anchors.images.shape[1]) for _ in range(views)
-    )
-    unknown = blank(Reconstruction(camera, cameras, points, torch.ones(views, 1, 1), colors))
-    return Observation(unknown, empty_condition(unknown), 0.0, 0.0, '', {})
-
-
 def empty_condition(reconstruction: Reconstruction) -> ConditionMap:
-    """Nothing seen, at the size of the wrist camera."""
+    """A condition map without a hit, at the size of the wrist camera."""
     hw = (reconstruction.wrist.height, reconstruction.wrist.width)
     device = reconstruction.points.device
     return ConditionMap(torch.zeros(*hw, 3, dtype=torch.uint8, device=device), torch.zeros(*hw, device=device))
+
+
+def empty_observation(anchors: AnchorSet, wrist_hw: tuple[int, int], verdict: Verdict) -> Observation:
+    """The observation of a set that could not be reconstructed: cameras at the origin, one point per view, on the CPU."""
+    views, height, width = anchors.images.shape[:3]
+    reconstruction = Reconstruction(
+        wrist=_empty_camera(*wrist_hw),
+        anchors=(_empty_camera(height, width),) * views,
+        points=torch.zeros(views, 1, 1, 3),
+        confidence=torch.ones(views, 1, 1),
+        colors=torch.zeros(views, 1, 1, 3, dtype=torch.uint8),
+    )
+    return Observation(anchors, reconstruction, empty_condition(reconstruction), 0.0, 0.0, verdict)
+
+
+def _empty_camera(height: int, width: int) -> Camera:
+    K = np.array([[height, 0, (width - 1) / 2], [0, height, (height - 1) / 2], [0, 0, 1]], np.float64)
+    return Camera(K, np.eye(4), width, height)

@@ -1,7 +1,8 @@
-"""Two threads that own the model. Callbacks hand anchor sets over; the newest wins, and what gives way is counted.
+"""Two threads that own the model. Callbacks hand anchor sets over; the newest wins, and replaced ones are counted.
 
-One thread looks (stage 1 and the condition map), the other draws (stage 2). The next set is looked at while the last one
-is drawn; a set is only taken when the drawer is about to be free, so that no view grows old on the way.
+One thread reconstructs (stage 1 and the condition map), the other generates (stage 2): the next set is reconstructed while
+the last one is generated. A set is taken only once the generating thread has taken the observation before it, so that
+little time passes between an image's arrival and its use.
 """
 
 from __future__ import annotations
@@ -9,26 +10,32 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
+from wristworld_ros.pipeline.reconstruct import Observation
 from wristworld_ros.types import AnchorSet, WristFrame
 
 
 class Stream(Protocol):
-    """What the worker drives: `streaming.VirtualWrist`."""
+    """What the worker drives: a `VirtualWrist`."""
 
-    def look(self, anchors: AnchorSet) -> Any: ...
+    def reconstruct(self, anchors: AnchorSet) -> Observation:
+        """First half; called in the reconstructing thread."""
 
-    def draw(self, view: Any) -> list[WristFrame]: ...
+    def generate(self, observation: Observation) -> list[WristFrame]:
+        """Second half; called in the generating thread."""
 
-    def reset(self) -> None: ...
+    def reset(self) -> None:
+        """Forget everything; called in the reconstructing thread."""
 
 
 class ModelWorker:
     """Makes a stream in a thread of its own and sends anchor sets through it.
 
-    make: loads the model and returns the stream; whatever it raises, `start` raises.
-    deliver: called in the drawing thread with the frames of each set. failed: called with what a look, a draw or a delivery raised.
+    Args:
+        make: Loads the model and returns the stream; whatever it raises, `start` raises.
+        deliver: Called in the generating thread with the frames of each set.
+        failed: Called with what reconstruction, generation or delivery raised.
     """
 
     def __init__(
@@ -40,16 +47,16 @@ class ModelWorker:
         self._make, self._deliver, self._failed = make, deliver, failed
         self._wake = threading.Condition()
         # Held while frames are delivered, so that none comes after reset() or stop() returns.
-        self._gate = threading.Lock()
+        self._delivery = threading.Lock()
         self._pending: AnchorSet | None = None
-        self._view: tuple[Any, int] | None = None
+        self._observation: tuple[Observation, int] | None = None
         self._reset = self._stopped = False
         self._epoch = 0  # what belongs to an earlier one is not delivered
         self._made = threading.Event()
         self._error: Exception | None = None
         self._threads = [
-            threading.Thread(target=target, name=name, daemon=True)
-            for target, name in ((self._look, 'model-look'), (self._draw, 'model-draw'))
+            threading.Thread(target=self._reconstruct_sets, name='reconstruct', daemon=True),
+            threading.Thread(target=self._generate_frames, name='generate', daemon=True),
         ]
         self.used = 0
         self.replaced = 0
@@ -65,17 +72,17 @@ class ModelWorker:
             raise self._error
 
     def submit(self, anchors: AnchorSet) -> None:
-        """Hand one set over. A set that is still waiting gives way to it."""
+        """Hand one set over. A set that is still waiting is replaced by it."""
         with self._wake:
             self.replaced += self._pending is not None
             self._pending = anchors
             self._wake.notify_all()
 
     def reset(self) -> None:
-        """Forget what waits and what is being made, and empty the stream's caches before the next set."""
-        with self._gate, self._wake:
+        """Drop what waits and what is in progress, and clear the stream's caches before the next set."""
+        with self._delivery, self._wake:
             self._pending = None
-            self._start_afresh()
+            self._start_epoch()
 
     @property
     def busy(self) -> bool:
@@ -83,24 +90,27 @@ class ModelWorker:
         return any(thread.is_alive() for thread in self._threads)
 
     def stop(self, timeout: float = 0.5) -> bool:
-        """Deliver nothing more and end the threads; False when one is still busy after that many seconds. It then ends
-        by itself as soon as its work is done."""
+        """Deliver nothing more and end the threads.
+
+        Returns:
+            False when one is still busy after `timeout` seconds. It ends by itself as soon as its work is done.
+        """
         end = time.monotonic() + timeout
-        with self._gate, self._wake:
+        with self._delivery, self._wake:
             self._pending = None
             self._stopped = True
-            self._start_afresh()
+            self._start_epoch()
             self._wake.notify_all()
         for thread in self._threads:
             if thread.is_alive():
                 thread.join(max(0, end - time.monotonic()))
         return not self.busy
 
-    def _start_afresh(self) -> None:
+    def _start_epoch(self) -> None:
         self._reset = True
         self._epoch += 1
 
-    def _look(self) -> None:
+    def _reconstruct_sets(self) -> None:
         try:
             self._stream = self._make()
         except Exception as error:
@@ -111,21 +121,21 @@ class ModelWorker:
             return
         finally:
             self._made.set()
-        while (job := self._next()) is not None:
+        while (job := self._next_set()) is not None:
             anchors, reset, epoch = job
             try:
                 if reset:
                     self._stream.reset()
-                view = self._stream.look(anchors)
+                observation = self._stream.reconstruct(anchors)
             except Exception as error:
                 self._fail(error, epoch)
                 continue
             with self._wake:
-                self._view = (view, epoch)
+                self._observation = (observation, epoch)
                 self._wake.notify_all()
-                self._wake.wait_for(lambda: self._stopped or self._view is None)
+                self._wake.wait_for(lambda: self._stopped or self._observation is None)
 
-    def _next(self) -> tuple[AnchorSet, bool, int] | None:
+    def _next_set(self) -> tuple[AnchorSet, bool, int] | None:
         with self._wake:
             self._wake.wait_for(lambda: self._stopped or self._pending is not None)
             if self._stopped or self._pending is None:
@@ -135,32 +145,32 @@ class ModelWorker:
             self.used += 1
             return anchors, reset, self._epoch
 
-    def _draw(self) -> None:
-        while (job := self._next_view()) is not None:
-            view, epoch = job
+    def _generate_frames(self) -> None:
+        while (job := self._next_observation()) is not None:
+            observation, epoch = job
             if epoch != self._epoch:
                 continue
             try:
-                frames = self._stream.draw(view)
-                with self._gate:
+                frames = self._stream.generate(observation)
+                with self._delivery:
                     if epoch == self._epoch:
                         self._deliver(frames)
-            except Exception as error:  # delivering fetches clouds from the GPU
+            except Exception as error:  # delivery fetches clouds from the GPU
                 self._fail(error, epoch)
 
-    def _next_view(self) -> tuple[Any, int] | None:
+    def _next_observation(self) -> tuple[Observation, int] | None:
         with self._wake:
-            self._wake.wait_for(lambda: self._stopped or self._view is not None)
+            self._wake.wait_for(lambda: self._stopped or self._observation is not None)
             if self._stopped:
                 return None
-            job, self._view = self._view, None
+            job, self._observation = self._observation, None
             self._wake.notify_all()
             return job
 
     def _fail(self, error: Exception, epoch: int) -> None:
-        """Say so, forget, go on."""
-        with self._gate:
+        """Report the error, drop what is in progress, go on."""
+        with self._delivery:
             if epoch == self._epoch:
                 self._failed(error)
         with self._wake:
-            self._start_afresh()
+            self._start_epoch()

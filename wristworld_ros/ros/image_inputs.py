@@ -12,7 +12,7 @@ from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from wristworld_ros.pipeline.frame_sync import AnchorSync, Stamped, SyncCounts
+from wristworld_ros.pipeline.frame_sync import FrameSync, Stamped, SyncCounts
 from wristworld_ros.ros.camera_info import intrinsics, scaled
 from wristworld_ros.ros.image_conversion import ImageError, compressed_to_rgb, to_rgb
 from wristworld_ros.ros.wrist_publisher import to_ns
@@ -33,7 +33,7 @@ class ImageInputs:
         self._node, self._submit, self._forget = node, submit, forget
         settings = node.settings
         slop, jump = (round(s * 1e9) for s in (settings.slop, settings.jump_back))
-        self._sync = AnchorSync(tuple(settings.anchors), slop, jump)
+        self._sync = FrameSync(tuple(settings.anchors), slop, jump)
         self._subscriptions: list = []
         self._infos: dict[str, CameraInfo] = {}
         self._sizes: dict[str, tuple[int, int]] = {}

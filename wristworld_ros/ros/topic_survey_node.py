@@ -16,7 +16,7 @@ from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from wristworld_ros.pipeline.frame_sync import AnchorSync
+from wristworld_ros.pipeline.frame_sync import FrameSync
 from wristworld_ros.ros import environment
 from wristworld_ros.ros.image_conversion import ImageError, compressed_to_rgb, to_rgb
 from wristworld_ros.ros.topic_survey import Anchor, Calibration, Publisher, TopicSurvey
@@ -35,7 +35,7 @@ class Probe(Node):
     def __init__(self, names: list[str], transport: str, slop: float, jump_back: float, **kwargs):
         super().__init__('wristworld_doctor', **kwargs)
         self.names, self._kind = names, KINDS[transport]
-        self._sync = AnchorSync(tuple(names), round(slop * 1e9), round(jump_back * 1e9))
+        self._sync = FrameSync(tuple(names), round(slop * 1e9), round(jump_back * 1e9))
         qos = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
         self._images, self._infos = {}, {}
         for name in names:

@@ -1,4 +1,4 @@
-"""What an exception of the machine means: memory that ran out, or a GPU that is gone."""
+"""What an exception of torch or its libraries means: memory that ran out, or a GPU that is gone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two stages that take turns on the GPU: the weights of the one that rests wait in RAM."""
+"""Two stages that share a GPU too small for both: the idle stage's weights wait in RAM."""
 
 from __future__ import annotations
 
@@ -11,42 +11,45 @@ from torch import nn
 
 
 class OffloadedModules:
-    """Modules whose weights wait in (pinned) RAM and come to the device for their turn.
+    """Modules whose weights wait in (pinned) RAM and are loaded to the device while they compute.
 
-    The copies in RAM are made once and stay: weights do not change while they are used, so leaving costs nothing.
-    modules: None among them is passed over. device: where they work.
+    The copies in RAM are made once and stay: weights do not change while they are used, so unloading costs nothing.
+
+    Args:
+        modules: The modules; None among them is ignored.
+        device: Where they compute.
     """
 
     def __init__(self, modules: Iterable[nn.Module | None], device: torch.device):
         self.device = device
         tensors = {id(t): t for m in modules if m is not None for t in (*m.parameters(), *m.buffers())}
-        self._waiting = [(tensor, _in_ram(tensor.data, device)) for tensor in tensors.values()]
-        self.leave()
+        self._copies = [(tensor, _copy_in_ram(tensor.data, device)) for tensor in tensors.values()]
+        self.unload()
 
-    def enter(self) -> None:
-        """Bring the weights to the device; a device that has no room for all of them is left with none."""
+    def load(self) -> None:
+        """Bring the weights to the device; where they do not all fit, none of them stays there."""
         try:
-            for tensor, kept in self._waiting:
-                tensor.data = kept.to(self.device, non_blocking=True, copy=True)
+            for tensor, copy in self._copies:
+                tensor.data = copy.to(self.device, non_blocking=True, copy=True)
         except BaseException:
-            self.leave()
+            self.unload()
             raise
 
-    def leave(self) -> None:
-        """Let go of the device's copies; what still computes with them is waited for."""
+    def unload(self) -> None:
+        """Free the device's copies, after waiting for whatever still computes with them."""
         if self.device.type == 'cuda':
             torch.cuda.current_stream(self.device).synchronize()
-        for tensor, kept in self._waiting:
-            tensor.data = kept
+        for tensor, copy in self._copies:
+            tensor.data = copy
 
 
-def _in_ram(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    kept = torch.empty_like(tensor, device='cpu', pin_memory=device.type == 'cuda')
-    return kept.copy_(tensor)
+def _copy_in_ram(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    copy = torch.empty_like(tensor, device='cpu', pin_memory=device.type == 'cuda')
+    return copy.copy_(tensor)
 
 
 class StageScheduler:
-    """Who may compute. Looking and drawing go on side by side until `park`; from then on one waits for the other."""
+    """Which stage may compute. Both run side by side until `offload`; from then on they take turns."""
 
     def __init__(self):
         self._lock = threading.RLock()
@@ -54,37 +57,39 @@ class StageScheduler:
 
     @contextmanager
     def reconstructing(self) -> Iterator[None]:
-        """The first stage's turn."""
-        with self._lock, self._present(0):
+        """While stage 1 computes."""
+        with self._lock, self._loaded(0):
             yield
 
     @contextmanager
     def generating(self) -> Iterator[None]:
-        """The second stage's turn; nobody waits for it as long as nothing is parked."""
+        """While stage 2 computes; it waits for nobody as long as nothing is offloaded."""
         if self.offloaded is None:
             yield
             return
-        with self._lock, self._present(1):
+        with self._lock, self._loaded(1):
             yield
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """While nobody looks. For the thread that draws."""
+        """While stage 1 does not compute. For the thread that generates."""
         with self._lock:
             yield
 
-    def park(self, first: Iterable[nn.Module | None], second: Iterable[nn.Module | None], device: torch.device) -> None:
-        """Take turns from now on. For the thread that draws, within `exclusive`."""
+    def offload(
+        self, first: Iterable[nn.Module | None], second: Iterable[nn.Module | None], device: torch.device
+    ) -> None:
+        """Keep the modules of both stages in RAM from now on. For the thread that generates, within `exclusive`."""
         self.offloaded = OffloadedModules(first, device), OffloadedModules(second, device)
 
     @contextmanager
-    def _present(self, which: int) -> Iterator[None]:
+    def _loaded(self, stage: int) -> Iterator[None]:
         if self.offloaded is None:
             yield
             return
-        weights = self.offloaded[which]
-        weights.enter()
+        weights = self.offloaded[stage]
+        weights.load()
         try:
             yield
         finally:
-            weights.leave()
+            weights.unload()

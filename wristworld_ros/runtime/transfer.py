@@ -1,4 +1,4 @@
-"""Between the host and the device: copies that do not make one wait for the other, and time taken on either."""
+"""Between host and device: copies that do not make one wait for the other, and time measured on either."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def upload(array: np.ndarray, device: torch.device) -> torch.Tensor:
 
 
 def download(*tensors: torch.Tensor) -> list[np.ndarray]:
-    """The tensors' values, once they are there: all of them for one wait, and only for this thread's stream."""
+    """The tensors' values once they are computed: one wait for all of them, and only for this thread's stream."""
     if tensors[0].device.type != 'cuda':
         return [t.cpu().numpy() for t in tensors]
     pinned = [torch.empty(t.shape, dtype=t.dtype, pin_memory=True) for t in tensors]
@@ -30,22 +30,26 @@ def download(*tensors: torch.Tensor) -> list[np.ndarray]:
 
 
 class StageTimer:
-    """Moments of a step, to tell how long its parts took: of the device's clock on a GPU, where the host runs ahead."""
+    """Times the stages of a step one after another: by the device's clock on a GPU, where the host runs ahead.
+
+    Args:
+        device: Where the work runs. The first stage starts now.
+    """
 
     def __init__(self, device: torch.device):
         self._cuda = device.type == 'cuda'
-        self._at: list = []
-        self.mark()
+        self._events: list = []
+        self.split()
 
-    def mark(self) -> None:
-        """A part ends here."""
+    def split(self) -> None:
+        """End a stage and start the next one."""
         if self._cuda:
-            self._at.append(torch.cuda.Event(enable_timing=True))
-            self._at[-1].record()
+            self._events.append(torch.cuda.Event(enable_timing=True))
+            self._events[-1].record()
         else:
-            self._at.append(time.perf_counter())
+            self._events.append(time.perf_counter())
 
     def seconds(self) -> list[float]:
-        """Of each part; on a GPU to be asked once the step's results are there."""
-        pairs = zip(self._at, self._at[1:], strict=False)
-        return [a.elapsed_time(b) / 1e3 if self._cuda else b - a for a, b in pairs]
+        """Seconds of each stage; on a GPU to be called once the results have been downloaded."""
+        pairs = zip(self._events, self._events[1:], strict=False)
+        return [start.elapsed_time(end) / 1e3 if self._cuda else end - start for start, end in pairs]

@@ -1,0 +1,109 @@
+"""Files and directories that appear whole or not at all, and their hashes."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from wristworld_ros.errors import UserError
+
+_PIECE = 1 << 24
+
+
+def file_sha256(path: Path, on_bytes: Callable[[int], object] = lambda count: None) -> str:
+    """sha256 of a file in hexadecimal; on_bytes is told the number of bytes as they are read."""
+    digest = hashlib.sha256()
+    with Path(path).open('rb') as file:
+        while piece := file.read(_PIECE):
+            digest.update(piece)
+            on_bytes(len(piece))
+    return digest.hexdigest()
+
+
+@contextmanager
+def write_atomically(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its name when the block ends well, and is gone when it does not.
+
+    Raises:
+        UserError: The file cannot be written (a full disk, no permission).
+    """
+    path = Path(path)
+    part = path.with_name(f'.{path.stem}.part{path.suffix}')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield part
+        os.replace(part, path)
+    except OSError as error:
+        raise write_error(path, error) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_directory(target: Path, replace: bool = False, marker: str = 'config.json') -> Iterator[Path]:
+    """A directory that takes the target's name when the block ends well, and is gone when it does not.
+
+    It lies beside the target, so that the last step is a rename. What a killed run left there is cleared by the next
+    one; a run that is still at work is not disturbed.
+
+    Args:
+        target: The directory to make.
+        replace: Whether an older directory gives way, at the end.
+        marker: A file that every directory of this kind has; one without it is not replaced.
+
+    Raises:
+        UserError: The target exists and may not be replaced, or another run is writing it.
+    """
+    target = Path(target).expanduser().absolute()
+    making, older = target.with_name(f'.{target.name}.making'), target.with_name(f'.{target.name}.replaced')
+    target.parent.mkdir(parents=True, exist_ok=True)
+    making.mkdir(exist_ok=True)
+    lock = os.open(making, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f'{target} is being written by another run', 'wait for it') from None
+        try:
+            if older.exists() and not target.exists():  # a run that was killed between its last two renames
+                older.rename(target)
+            _check_target(target, replace, marker)
+            _clear(making)
+            yield making
+            if os.path.lexists(target):
+                shutil.rmtree(older, ignore_errors=True)
+                target.rename(older)
+            making.rename(target)
+            shutil.rmtree(older, ignore_errors=True)
+        except BaseException:
+            shutil.rmtree(making, ignore_errors=True)
+            raise
+    finally:
+        os.close(lock)
+
+
+def write_error(path: Path, error: OSError) -> UserError:
+    """What an operating system's refusal to write a file means to a user."""
+    return UserError(
+        f'{path} cannot be written ({error.strerror or error})', 'free disk space, check permissions, or choose another folder'
+    )
+
+
+def _check_target(target: Path, replace: bool, marker: str) -> None:
+    if not os.path.lexists(target):
+        return
+    if not replace:
+        raise UserError(f'{target} exists already', 'choose another --out, or replace it with --force')
+    made_here = target.is_dir() and not target.is_symlink()
+    if not made_here or (any(target.iterdir()) and not (target / marker).is_file()):
+        raise UserError(f'{target} holds no {marker}, so --force does not replace it', 'choose another --out')
+
+
+def _clear(folder: Path) -> None:
+    for entry in folder.iterdir():
+        shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
