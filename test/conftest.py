@@ -1,10 +1,15 @@
-"""Every test process is alone: a ROS domain of its own, loopback only, few threads."""
+"""Every test process is alone (a ROS domain of its own, loopback only, few threads), and repeats what it did before.
+
+Property tests draw the same examples in every run. `make fuzz` draws others (`--hypothesis-profile=fuzz`).
+"""
 
 import fcntl
 import os
 import random
 import tempfile
 from pathlib import Path
+
+from hypothesis import settings
 
 os.environ.update(
     ROS_AUTOMATIC_DISCOVERY_RANGE='LOCALHOST',
@@ -30,6 +35,10 @@ def claim_domain():
 
 
 DOMAIN_LOCK = claim_domain()
+
+settings.register_profile('repeatable', derandomize=True, deadline=None, database=None)
+settings.register_profile('fuzz', max_examples=1000, deadline=None, print_blob=True)
+settings.load_profile('repeatable')
 
 from wristworld_ros.ros import environment  # noqa: E402
 

@@ -263,7 +263,10 @@ class CameraSettings:
     )
 
 
-KINDS: dict[str, tuple[type, ...]] = {'bool': (bool,), 'int': (int,), 'float': (int, float), 'str': (str,), 'list': (list, tuple)}
+KINDS: dict[str, tuple[type, ...]] = {
+    'bool': (bool,), 'int': (int,), 'float': (int, float), 'str': (str,), 'list': (list, tuple),
+}  # fmt: skip
+_NOUNS = {'bool': 'true or false', 'int': 'a whole number', 'float': 'a number', 'str': 'a text', 'list': 'a list of words'}
 
 
 def kind_of(f: Field) -> str:
@@ -322,7 +325,7 @@ def _check_type(f: Field, value: Any) -> None:
     wrong = not isinstance(value, KINDS[kind]) or (isinstance(value, bool) and kind != 'bool')
     if wrong or (kind == 'list' and not all(isinstance(v, str) for v in value)):
         word = f' or {f.metadata["none"]}' if f.metadata.get('none') else ''
-        raise UserError(f'Setting {f.name} is {value!r}', f'give a {"list of words" if kind == "list" else kind}{word}')
+        raise UserError(f'Setting {f.name} is {value!r}', f'give {_NOUNS[kind]}{word}')
 
 
 def _check_value(f: Field, value: Any) -> None:

@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from wristworld_ros.apps.bench.reference_renderer import render_reference
 from wristworld_ros.geometry import condition_map
 from wristworld_ros.pipeline import VirtualWrist, load_model, tiny_random_model
+from wristworld_ros.pipeline.generate import ChunkGenerator
+from wristworld_ros.pipeline.reconstruct import ReconstructionStep
 from wristworld_ros.runtime.cuda_graphs import CudaGraphRunner
 from wristworld_ros.settings import StreamSettings
 from wristworld_ros.types import AnchorSet
@@ -47,16 +49,16 @@ def test_the_shipped_model_in_bfloat16_is_close_to_float32():
 @pytest.mark.parametrize('size', [(84, 112), (42, 56)])
 def test_steps_do_not_wait_for_the_device(size):
     model = tiny_random_model(device='cuda')
-    reconstruction_step, stream = model.reconstruction_step(), model.stream(settings(steps=2))
+    reconstruction, stream = ReconstructionStep(model), ChunkGenerator(model, settings(steps=2))
     colors = torch.zeros(2, 42, 56, 3, dtype=torch.uint8, device='cuda')
     images = torch.zeros(2, *size, 3, dtype=torch.uint8, device='cuda')
     noise, condition = torch.randn(1, 192, 1, 4, 4, device='cuda'), torch.randn(1, 320, 1, 4, 4, device='cuda')
 
     def step():
-        reconstruction_step._condition(*reconstruction_step._scene(colors), images)
+        reconstruction._condition(*reconstruction._scene(colors), images)
         (context,) = stream._context(torch.zeros(2, 1, 32, 32, 3, dtype=torch.uint8, device='cuda'))
-        (latents,) = stream._generate(noise, condition, context)
-        stream._remember(latents, condition, context)
+        (latents,) = stream._sample_chunk(noise, condition, context)
+        stream._write_chunk(latents, condition, context)
 
     with torch.inference_mode():
         step()
@@ -67,29 +69,29 @@ def test_steps_do_not_wait_for_the_device(size):
             torch.cuda.set_sync_debug_mode('default')
 
 
-def test_look_and_draw_in_two_threads_are_push_in_one():
+def test_both_halves_in_two_threads_are_push_in_one():
     model = tiny_random_model(device='cuda')
     wanted = video(model)
-    stream, views, found = VirtualWrist(model, settings()), [], []
+    stream, observations, found = VirtualWrist(model, settings()), [], []
     stream.warm_up(('a', 'b'), (42, 56))
     ready = threading.Semaphore(0)
 
-    def draw():
+    def generate():
         for i in range(12):
             ready.acquire()
-            found.extend(stream.draw(views[i]))
+            found.extend(stream.generate(observations[i]))
 
-    drawer = threading.Thread(target=draw)
-    drawer.start()
+    thread = threading.Thread(target=generate)
+    thread.start()
     for i in range(12):
-        views.append(stream.look(anchor_set(i)))
+        observations.append(stream.reconstruct(anchor_set(i)))
         ready.release()
-    drawer.join()
+    thread.join()
     assert np.array_equal(np.stack([f.image for f in found]), wanted)
 
 
 def test_a_replayed_function_gives_each_call_its_own_result():
-    double = CudaGraphRunner(lambda x: (2 * x,), use=True)
+    double = CudaGraphRunner(lambda x: (2 * x,), enabled=True)
     inputs = [torch.randn(5, device='cuda') for _ in range(4)]
     outputs = [double(x)[0] for x in inputs]
     for x, y in zip(inputs, outputs, strict=True):
@@ -97,8 +99,8 @@ def test_a_replayed_function_gives_each_call_its_own_result():
     assert torch.equal(double(torch.ones(7, device='cuda'))[0], torch.full((7,), 2.0, device='cuda'))
 
 
-def test_the_splat_is_the_painters_picture_of_a_fresh_scene():
-    rng = np.random.default_rng()
+def test_the_splat_is_the_reference_rendering_of_a_random_scene():
+    rng = np.random.default_rng(0)
     points = rng.normal(0, 0.4, (200_000, 3)).astype(np.float32) + np.float32([0, 0, 1.5])
     colors = rng.integers(0, 256, (200_000, 3), dtype=np.uint8)
     K, T = np.array([[400.0, 0, 259], [0, 400.0, 147], [0, 0, 1]]), np.eye(4)

@@ -6,12 +6,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from wristworld_ros.pipeline import ModelError, load_model, save_model, tiny_random_model
+from wristworld_ros.models.config import ModelError
+from wristworld_ros.pipeline import load_model, save_model, tiny_random_model
 
 
 @pytest.fixture
 def folder(tmp_path):
-    save_model(tiny_random_model(), tmp_path, half=False)
+    save_model(tiny_random_model(), tmp_path, torch.float32)
     return tmp_path
 
 
@@ -25,7 +26,7 @@ def test_a_saved_model_comes_back_equal(folder):
 
 
 def test_half_precision_on_disk_is_float32_in_memory(tmp_path):
-    save_model(tiny_random_model(), tmp_path, half=True)
+    save_model(tiny_random_model(), tmp_path)
     assert load_file(tmp_path / 'stage1.safetensors')['aggregator.camera_token'].dtype == torch.float16
     assert next(load_model(str(tmp_path), 'cpu').stage1.parameters()).dtype == torch.float32
 

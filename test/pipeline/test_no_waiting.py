@@ -1,7 +1,7 @@
 """The steps that run on a GPU never wait for it: no value comes back to the host, and no constant is sent from it.
 
 The meta device stands for the GPU, for its tensors have no values that anybody could read; what is sent from the host is
-seen as it is made. A step like this may be recorded as a CUDA graph.
+seen as it is made. A step like this may be captured as a CUDA graph.
 """
 
 from contextlib import nullcontext
@@ -18,8 +18,9 @@ from wristworld_ros.models.wan import WRISTWORLD_1_3B, WristGenerator
 from wristworld_ros.models.wan.autoencoders import autoencoder_from_config
 from wristworld_ros.models.wan.tiny_decoder import TinyAutoencoder, tiny_decoder_for
 from wristworld_ros.pipeline import tiny_random_model
-from wristworld_ros.pipeline.generate import ChunkStream
+from wristworld_ros.pipeline.generate import ChunkGenerator
 from wristworld_ros.pipeline.model import WristModel
+from wristworld_ros.pipeline.reconstruct import ReconstructionStep
 from wristworld_ros.settings import StreamSettings
 
 DEVICE = torch.device('meta')
@@ -68,32 +69,32 @@ def on_device(monkeypatch):
     return make
 
 
-def pictures(*shape):
+def images(*shape):
     return torch.zeros(*shape, 3, dtype=torch.uint8, device=DEVICE)
 
 
 @pytest.mark.parametrize('heads', [['camera', 'wrist', 'points'], ['camera', 'wrist', 'depth']])
-@pytest.mark.parametrize('fov', [0.0, 60.0])
-def test_looking_does_not_wait(on_device, heads, fov):
-    reconstruction_step = on_device(heads=heads).reconstruction_step(wrist_fov=fov)
+@pytest.mark.parametrize('fov', [None, 60.0])
+def test_reconstruction_does_not_wait(on_device, heads, fov):
+    step = ReconstructionStep(on_device(heads=heads), wrist_fov=fov)
     with torch.inference_mode():
-        reconstruction_step._scene(pictures(2, 42, 56))  # tables are made once
+        step._scene(images(2, 42, 56))  # tables are made once
         with Watch():
-            K, T, points, confidence = reconstruction_step._scene(pictures(2, 42, 56))
-            image, depth, facts = reconstruction_step._condition(K, T, points, confidence, pictures(2, 84, 112))
+            K, T, points, confidence = step._scene(images(2, 42, 56))
+            image, depth, facts = step._condition(K, T, points, confidence, images(2, 84, 112))
     assert (image.shape, depth.shape, facts.shape) == ((32, 32, 3), (32, 32), (3,))
 
 
-def test_drawing_does_not_wait(on_device):
-    stream = on_device().stream(StreamSettings(steps=2, history=2))
+def test_generation_does_not_wait(on_device):
+    stream = ChunkGenerator(on_device(), StreamSettings(steps=2, history=2))
     noise, condition = torch.zeros(1, 192, 1, 4, 4, device=DEVICE), torch.zeros(1, 320, 1, 4, 4, device=DEVICE)
     with torch.inference_mode():
-        stream._context(pictures(2, 1, 32, 32))
+        stream._context(images(2, 1, 32, 32))
         for _ in range(4):  # until the ring has turned
             with Watch():
-                (context,) = stream._context(pictures(2, 1, 32, 32))
-                (latents,) = stream._generate(noise, condition, context)
-                stream._remember(latents, condition, context)
+                (context,) = stream._context(images(2, 1, 32, 32))
+                (latents,) = stream._sample_chunk(noise, condition, context)
+                stream._write_chunk(latents, condition, context)
                 stream.cache.advance()
     assert latents.shape == noise.shape
 
@@ -106,30 +107,33 @@ PUBLISHED = WRISTWORLD_1_3B | {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize('guidance', [1.0, 0.0])
-@pytest.mark.parametrize('light', [False, True])
-def test_drawing_with_the_published_parts_does_not_wait(guidance, light):
+@pytest.mark.parametrize('guidance', [1.0, None])
+@pytest.mark.parametrize('tiny', [False, True])
+def test_generation_with_the_published_parts_does_not_wait(on_device, guidance, tiny):
     config = replace(tiny_random_model().config, generator=PUBLISHED, wrist_hw=(32, 48))
     with DEVICE:
         generator = WristGenerator.from_config(PUBLISHED)
         full = autoencoder_from_config(PUBLISHED['autoencoder']).eval()
-        autoencoder = TinyAutoencoder(full, tiny_decoder_for(full, width=8, blocks=1)) if light else full
+        autoencoder = TinyAutoencoder(full, tiny_decoder_for(full, width=8, blocks=1)) if tiny else full
         video = [torch.zeros(1, 3, frames, 32, 48) for frames in (1, 4)]
         noise = torch.zeros(1, 16, 1, 4, 6)
-    stream = ChunkStream(generator, autoencoder, config, StreamSettings(steps=2, history=1, guidance=guidance))
+    model = WristModel(config, on_device().stage1, generator, 'meta', autoencoder)
+    stream = ChunkGenerator(model, StreamSettings(steps=2, history=1, guidance=guidance))
+    states = [None, None]
 
-    def draw(piece):
+    def generate(piece):
         with Watch():
-            condition = stream.autoencoder.encode_next(piece)
-            (context,) = stream._context(pictures(2, piece.shape[2], 40, 60))
-            (latents,) = stream._generate(noise, condition, context)
-            stream._remember(latents, condition, context)
+            condition, states[0] = stream.autoencoder.encode_next(piece, states[0])
+            (context,) = stream._context(images(2, piece.shape[2], 40, 60))
+            (latents,) = stream._sample_chunk(noise, condition, context)
+            stream._write_chunk(latents, condition, context)
             stream.cache.advance()
-            return stream.autoencoder.decode_next(latents)
+            video, states[1] = stream.autoencoder.decode_next(latents, states[1])
+            return video
 
     with torch.inference_mode():
-        stream._context(pictures(2, 1, 40, 60))
-        made = [draw(piece).shape[2] for piece in (*video, video[1])]
+        stream._context(images(2, 1, 40, 60))
+        made = [generate(piece).shape[2] for piece in (*video, video[1])]
     assert made == [1, 4, 4]
 
 

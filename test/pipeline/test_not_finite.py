@@ -1,4 +1,4 @@
-"""A network that gives NaN or infinity: no such frame is fit, and none that comes later bears a trace of it."""
+"""A network that produces NaN or infinity: the frame is invalid, and later frames show no trace of it."""
 
 from contextlib import contextmanager
 
@@ -8,7 +8,7 @@ import torch
 
 from wristworld_ros.pipeline import VirtualWrist, tiny_random_model
 from wristworld_ros.settings import StreamSettings
-from wristworld_ros.types import AnchorSet
+from wristworld_ros.types import AnchorSet, FrameStatus
 
 
 @pytest.fixture(scope='module')
@@ -48,36 +48,36 @@ def settings(**changes):
 
 @pytest.mark.parametrize('value', [float('nan'), float('inf')])
 @pytest.mark.parametrize('part', ['wrist head', 'cloud', 'transformer', 'decoder'])
-def test_the_frame_is_not_fit_and_the_next_is_that_of_a_new_stream(model, part, value):
+def test_the_frame_is_invalid_and_the_next_is_that_of_a_new_stream(model, part, value):
     stage, parameter = weights(model)[part]
     stream = VirtualWrist(model, settings())
     for i in range(3):
-        assert stream.push(anchor_set(i))[0].finite
+        assert stream.push(anchor_set(i))[0].valid
     with poisoned(parameter, value):
         (frame,) = stream.push(anchor_set(3))
-    assert not frame.fit and not frame.finite and frame.reason.startswith(stage) and 'not finite' in frame.reason
+    assert frame.verdict.status is FrameStatus.NOT_FINITE and frame.reason.startswith(stage) and 'not finite' in frame.reason
     assert frame.stamp_ns == anchor_set(3).stamp_ns and not frame.image.any()
     for array in (frame.camera.K, frame.camera.T_camera_world, frame.reconstruction.points.numpy()):
         assert np.isfinite(array).all()
     assert np.isfinite([frame.coverage, frame.confidence]).all()
     (after,) = stream.push(anchor_set(4))
     (new,) = VirtualWrist(model, settings()).push(anchor_set(4))
-    assert after.fit and after.finite and np.array_equal(after.image, new.image)
+    assert after.valid and np.array_equal(after.image, new.image)
 
 
 def test_keys_and_values_that_are_not_finite_cost_one_frame_and_are_forgotten(model):
     stream = VirtualWrist(model, settings())
     stream.push(anchor_set(0))
     with poisoned(model.generator.transformer.blocks[0].attn1.to_k.bias, float('nan')):
-        stream._stream._commit()  # of the last chunk; it leaves no picture, only keys and values
-    assert [stream.push(anchor_set(i))[0].fit for i in (1, 2, 3)] == [False, True, True]
+        stream._generation._commit()  # of the last chunk; it leaves no image, only keys and values
+    assert [stream.push(anchor_set(i))[0].valid for i in (1, 2, 3)] == [False, True, True]
 
 
-def test_a_chunk_with_one_broken_set_is_unfit_as_a_whole_and_every_set_comes_out_once(model):
+def test_a_chunk_with_one_broken_set_is_invalid_as_a_whole_and_every_set_comes_out_once(model):
     stream = VirtualWrist(model, settings(chunk=2))
     frames = stream.push(anchor_set(0))
     with poisoned(model.stage1.wrist_head.pose_branch.fc2.bias, float('nan')):
         frames += stream.push(anchor_set(1))
     frames += stream.push(anchor_set(2)) + stream.push(anchor_set(3))
     assert [f.stamp_ns for f in frames] == [anchor_set(i).stamp_ns for i in range(4)]
-    assert [f.fit for f in frames] == [False, False, True, True]
+    assert [f.valid for f in frames] == [False, False, True, True]

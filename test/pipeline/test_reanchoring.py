@@ -1,4 +1,4 @@
-"""Re-anchoring: a chunk made without history leaves nothing of the past; a long stream neither grows nor wears out."""
+"""Re-anchoring: a chunk made without history leaves nothing of the past; a long stream neither grows nor degrades."""
 
 from dataclasses import replace
 
@@ -18,18 +18,18 @@ def model():
 
 
 @pytest.fixture(scope='module')
-def views(model):
-    """Stage 1 of 16 sets of noise; a stream may draw them again and again."""
+def observations(model):
+    """Stage 1 of 16 sets of noise; a stream may generate from them again and again."""
     random = np.random.default_rng(0)
     wrist = VirtualWrist(model, StreamSettings())
     sets = [AnchorSet(i, ('a', 'b'), random.integers(0, 256, (2, 42, 56, 3), dtype=np.uint8)) for i in range(16)]
-    return [replace(wrist.look(s), fresh=False) for s in sets]
+    return [replace(wrist.reconstruct(s), starts_stream=False) for s in sets]
 
 
-def draw(model, views, frames, **settings):
-    """Pictures of one stream, float32 [N, h, w, 3]."""
+def generated(model, observations, frames, **settings):
+    """Images of one stream, float32 [N, h, w, 3]."""
     wrist = VirtualWrist(model, StreamSettings(**settings))
-    return np.stack([f.image for i in range(frames) for f in wrist.draw(views[i % len(views)])]).astype(np.float32)
+    return np.stack([f.image for i in range(frames) for f in wrist.generate(observations[i % len(observations)])]).astype(np.float32)
 
 
 def close(one, two):
@@ -38,10 +38,10 @@ def close(one, two):
 
 
 @pytest.mark.parametrize(('chunk', 'steps'), [(1, 1), (1, 2), (2, 2)])
-def test_the_chunk_is_what_a_stream_without_history_makes_of_the_same_noise(model, views, chunk, steps):
+def test_the_chunk_is_what_a_stream_without_history_makes_of_the_same_noise(model, observations, chunk, steps):
     same = {'chunk': chunk, 'steps': steps}
     anchored, apart, never = (
-        draw(model, views, 12 * chunk, **same, **how).reshape(12, chunk, 32, 32, 3)
+        generated(model, observations, 12 * chunk, **same, **how).reshape(12, chunk, 32, 32, 3)
         for how in ({'reanchor': 5}, {'history': 0}, {})
     )
     assert [close(anchored[i], apart[i]) for i in range(12)] == [i in (0, 5, 10) for i in range(12)]
@@ -49,36 +49,36 @@ def test_the_chunk_is_what_a_stream_without_history_makes_of_the_same_noise(mode
     assert not close(anchored[5], never[5])
 
 
-def test_history_grows_again_from_the_new_chunk_alone(model, views):
+def test_history_grows_again_from_the_new_chunk_alone(model, observations):
     """What was seen before a re-anchoring makes no difference to anything after it."""
-    one = draw(model, views, 14, reanchor=5, history=2)
-    two = draw(model, views[5:10] + views[5:], 14, reanchor=5, history=2)
+    one = generated(model, observations, 14, reanchor=5, history=2)
+    two = generated(model, observations[5:10] + observations[5:], 14, reanchor=5, history=2)
     assert not close(one[4], two[4])
     assert np.array_equal(one[5:], two[5:])
-    never = draw(model, views[5:10] + views[5:], 14, history=2)
+    never = generated(model, observations[5:10] + observations[5:], 14, history=2)
     assert not np.array_equal(never[5:], two[5:])
 
 
-def test_every_chunk_re_anchored_is_no_history(model, views):
-    assert close(draw(model, views, 8, reanchor=1), draw(model, views, 8, history=0))
+def test_every_chunk_re_anchored_is_no_history(model, observations):
+    assert close(generated(model, observations, 8, reanchor=1), generated(model, observations, 8, history=0))
 
 
-def test_a_reset_counts_from_its_own_start(model, views):
+def test_a_reset_counts_from_its_own_start(model, observations):
     wrist = VirtualWrist(model, StreamSettings(reanchor=3))
-    for view in views[:5]:
-        wrist.draw(view)
-    fresh = replace(views[0], fresh=True)
-    again = np.stack([wrist.draw(v)[0].image for v in [fresh, *views[1:8]]])
-    assert np.array_equal(again, draw(model, views, 8, reanchor=3))
+    for observation in observations[:5]:
+        wrist.generate(observation)
+    fresh = replace(observations[0], starts_stream=True)
+    again = np.stack([wrist.generate(v)[0].image for v in [fresh, *observations[1:8]]])
+    assert np.array_equal(again, generated(model, observations, 8, reanchor=3))
 
 
-@pytest.mark.parametrize('reanchor', [0, 50])
-def test_two_thousand_frames_stay_what_the_first_were(model, views, reanchor):
+@pytest.mark.parametrize('reanchor', [None, 50])
+def test_two_thousand_frames_stay_what_the_first_were(model, observations, reanchor):
     wrist = VirtualWrist(model, StreamSettings(chunk=8, history=2, reanchor=reanchor))
-    cache = wrist._stream.cache
+    cache = wrist._generation.cache
     memory = cache.keys.data_ptr(), cache.nbytes
-    frames = [frame for i in range(2000) for frame in wrist.draw(views[i % 16])]
-    assert len(frames) == 2000 and all(frame.finite for frame in frames)
+    frames = [frame for i in range(2000) for frame in wrist.generate(observations[i % 16])]
+    assert len(frames) == 2000 and all(not frame.verdict.status.is_blank for frame in frames)
     assert (cache.keys.data_ptr(), cache.nbytes) == memory
     assert int(cache.positions[0]) == 1992, 'all but the last chunk are committed, and positions have gone on'
     made = [frame.image for frame in frames]

@@ -1,4 +1,4 @@
-"""The newest set wins; looking and drawing overlap; nothing is delivered after a reset or a stop."""
+"""The newest set wins; reconstruction and generation overlap; nothing is delivered after a reset or a stop."""
 
 import threading
 import time
@@ -15,14 +15,14 @@ def anchors(stamp):
 
 
 class Gated:
-    """A stream whose every look waits for leave, and tells what it was asked."""
+    """A stream whose every reconstruction waits for permission, and which records its calls."""
 
     def __init__(self):
         self.started, self.leave = threading.Semaphore(0), threading.Semaphore(0)
         self.calls, self.threads = [], set()
         self.error = None
 
-    def look(self, anchors):
+    def reconstruct(self, anchors):
         self.calls.append(anchors.stamp_ns)
         self.threads.add(threading.current_thread().name)
         self.started.release()
@@ -32,9 +32,9 @@ class Gated:
             raise error
         return anchors.stamp_ns
 
-    def draw(self, view):
+    def generate(self, observation):
         self.threads.add(threading.current_thread().name)
-        return [view]
+        return [observation]
 
     def reset(self):
         self.calls.append('reset')
@@ -66,7 +66,7 @@ def test_the_newest_set_wins_and_the_rest_is_counted(gated):
     stream.leave.release(2)
     until(lambda: delivered == [0, 5])
     assert (worker.used, worker.replaced) == (2, 4)
-    assert stream.threads == {'model-look', 'model-draw'}
+    assert stream.threads == {'reconstruct', 'generate'}
 
 
 def test_what_was_being_made_at_a_reset_is_not_delivered(gated):
@@ -81,7 +81,7 @@ def test_what_was_being_made_at_a_reset_is_not_delivered(gated):
     assert stream.calls == [0, 'reset', 2]
 
 
-def test_a_look_that_fails_is_told_and_the_next_one_starts_afresh(gated):
+def test_a_failed_reconstruction_is_reported_and_the_next_one_starts_a_new_stream(gated):
     stream, worker, delivered, failures = gated
     stream.error = MemoryError('full')
     worker.submit(anchors(0))
@@ -124,26 +124,26 @@ def test_loading_can_be_given_up():
     assert worker.stop(5)
 
 
-class SlowDrawing(Gated):
-    """Looks at once; its drawing waits for leave and may fail."""
+class SlowGeneration(Gated):
+    """Reconstructs at once; its generation waits for permission and may fail."""
 
-    def look(self, anchors):
+    def reconstruct(self, anchors):
         self.calls.append(anchors.stamp_ns)
         return anchors.stamp_ns
 
-    def draw(self, view):
-        self.calls.append(f'draw {view}')
+    def generate(self, observation):
+        self.calls.append(f'generate {observation}')
         self.started.release()
         assert self.leave.acquire(timeout=10)
         if self.error:
             error, self.error = self.error, None
             raise error
-        return [view]
+        return [observation]
 
 
 @pytest.fixture
 def generating():
-    stream, delivered, failures = SlowDrawing(), [], []
+    stream, delivered, failures = SlowGeneration(), [], []
     worker = ModelWorker(lambda: stream, delivered.extend, failures.append)
     worker.start()
     yield stream, worker, delivered, failures
@@ -151,8 +151,8 @@ def generating():
     assert worker.stop(5)
 
 
-def test_the_next_set_is_looked_at_while_the_last_is_drawn_and_only_that_one(drawing):
-    stream, worker, delivered, _ = drawing
+def test_the_next_set_and_no_other_is_reconstructed_while_the_last_is_generated(generating):
+    stream, worker, delivered, _ = generating
     worker.submit(anchors(1))
     assert stream.started.acquire(timeout=5)
     worker.submit(anchors(2))
@@ -166,8 +166,8 @@ def test_the_next_set_is_looked_at_while_the_last_is_drawn_and_only_that_one(dra
     assert worker.replaced == 1
 
 
-def test_a_drawing_that_fails_takes_the_view_behind_it_along(drawing):
-    stream, worker, delivered, failures = drawing
+def test_a_failed_generation_drops_the_observation_behind_it(generating):
+    stream, worker, delivered, failures = generating
     stream.error = MemoryError('full')
     worker.submit(anchors(1))
     assert stream.started.acquire(timeout=5)
@@ -177,4 +177,4 @@ def test_a_drawing_that_fails_takes_the_view_behind_it_along(drawing):
     until(lambda: len(failures) == 1)
     worker.submit(anchors(3))
     until(lambda: delivered == [3])
-    assert 'draw 2' not in stream.calls and stream.calls.index('reset') < stream.calls.index(3)
+    assert 'generate 2' not in stream.calls and stream.calls.index('reset') < stream.calls.index(3)

@@ -9,18 +9,18 @@ from wristworld_ros.runtime.cuda_graphs import CudaGraphRunner
 
 
 def on_a_gpu(monkeypatch, error):
-    """A function that shall be recorded where recording raises an error."""
-    double = CudaGraphRunner(lambda x: (2 * x,), use=False)
-    double.use = True
+    """A function that is to be captured where capturing raises an error."""
+    double = CudaGraphRunner(lambda x: (2 * x,), enabled=False)
+    double.enabled = True
 
-    def record(inputs):
+    def capture(inputs):
         raise error
 
-    monkeypatch.setattr(double, '_record', record)
+    monkeypatch.setattr(double, '_capture', capture)
     return double
 
 
-def test_what_cannot_be_recorded_runs_as_it_is_and_the_log_says_so_once(monkeypatch, caplog):
+def test_what_cannot_be_captured_runs_directly_and_the_log_says_so_once(monkeypatch, caplog):
     double = on_a_gpu(monkeypatch, RuntimeError('operation not permitted when stream is capturing\nadvice'))
     with caplog.at_level(logging.WARNING):
         for value in (1.0, 2.0):
@@ -37,4 +37,4 @@ def test_memory_that_runs_out_and_a_lost_gpu_are_not_taken_for_that(monkeypatch,
     double = on_a_gpu(monkeypatch, error)
     with pytest.raises(RuntimeError):
         double(torch.ones(1))
-    assert double.use
+    assert double.enabled

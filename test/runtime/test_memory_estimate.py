@@ -14,8 +14,10 @@ from wristworld_ros.models.vggt import VGGT_1B
 from wristworld_ros.models.wan import WRISTWORLD_1_3B
 from wristworld_ros.models.wan.autoencoders import WanAutoencoder
 from wristworld_ros.models.wan.checkpoints import CLIP_VIT_H
-from wristworld_ros.pipeline import check_memory as room
+from wristworld_ros.pipeline import memory_check
 from wristworld_ros.pipeline import save_model, tiny_random_model
+from wristworld_ros.pipeline.generate import ChunkGenerator
+from wristworld_ros.runtime import machine
 from wristworld_ros.runtime import memory_estimate as memory
 from wristworld_ros.settings import StreamSettings
 
@@ -48,30 +50,30 @@ def full_size():
 
 
 def test_the_weights_are_counted_as_they_will_be_held(tiny):
-    count = memory.parameters(tiny.config)
-    held = sum(t.numel() for m in (tiny.stage1, tiny.generator, tiny.autoencoder) for t in m.state_dict().values())
-    assert count.half + count.rest == held and count.rest > 0
-    full, half = (memory.need(tiny.config, StreamSettings(), 2, half=n).weights for n in (4, 2))
-    assert full == 4 * held and half == 4 * count.rest + 2 * count.half
+    count = memory.parameter_count(tiny.config)
+    held = sum(t.numel() for m in tiny.networks for t in m.state_dict().values())
+    assert count.low_precision + count.float32 == held and count.float32 > 0
+    full, half = (memory.estimate_memory(tiny.config, StreamSettings(), 2, param_bytes=n).weights for n in (4, 2))
+    assert full == 4 * held and half == 4 * count.float32 + 2 * count.low_precision
 
 
 def test_the_cache_that_is_told_is_the_one_that_is_made(tiny):
     for chunk, history in ((1, 4), (2, 0)):
-        made = tiny.stream(StreamSettings(chunk=chunk, history=history)).cache.nbytes
+        made = ChunkGenerator(tiny, StreamSettings(chunk=chunk, history=history)).cache.nbytes
         assert memory.cache_bytes(tiny.config, chunk, history) == made
 
 
 def test_guidance_doubles_the_keys_and_values_and_half_precision_halves_them():
     plain, own, one, half = (
-        memory.need(full_size(), StreamSettings(guidance=g), 1, half=n).cache
-        for g, n in ((1.0, 4), (0.0, 4), (5.0, 4), (1.0, 2))
+        memory.estimate_memory(full_size(), StreamSettings(guidance=g), 1, param_bytes=n).cache
+        for g, n in ((1.0, 4), (None, 4), (5.0, 4), (1.0, 2))
     )
     assert own == one == 2 * plain == 4 * half
 
 
-def test_the_light_decoder_remembers_less():
-    full, light = (memory.need(full_size(), StreamSettings(decoder=d), 1).working for d in ('full', 'tiny'))
-    assert light < full
+def test_the_tiny_decoder_keeps_less_state():
+    full, small = (memory.estimate_memory(full_size(), StreamSettings(decoder=d), 1).working for d in ('full', 'tiny'))
+    assert small < full
 
 
 def test_more_anchors_bigger_images_and_longer_chunks_take_more(tiny):
@@ -80,21 +82,21 @@ def test_more_anchors_bigger_images_and_longer_chunks_take_more(tiny):
         assert memory.working_bytes(tiny.config, *case) > least
 
 
-def test_what_wans_autoencoder_remembers_is_what_is_told():
+def test_the_state_of_wans_autoencoder_is_as_large_as_estimated():
     config = replace(full_size(), wrist_hw=(64, 96))
     config.generator['autoencoder']['dim'] = 16
     autoencoder = WanAutoencoder(16).eval().requires_grad_(False)
+    encoder = decoder = None
     with torch.inference_mode():
         for frames in (1, 4, 4):
-            latents = autoencoder.encode_next(torch.zeros(1, 3, frames, 64, 96))
-            autoencoder.decode_next(latents)
-    states = (autoencoder._encoder_state, autoencoder._decoder_state)
-    held = sum(4 * t.numel() for state in states for t in state if torch.is_tensor(t))
+            latents, encoder = autoencoder.encode_next(torch.zeros(1, 3, frames, 64, 96), encoder)
+            _, decoder = autoencoder.decode_next(latents, decoder)
+    held = sum(4 * t.numel() for state in (encoder, decoder) for t in state if torch.is_tensor(t))
     assert memory.autoencoder_bytes(config)[0] == pytest.approx(held, rel=0.05)
 
 
-def test_the_full_size_is_reckoned_without_its_memory_and_bfloat16_takes_less():
-    full, half = (memory.need(full_size(), StreamSettings(), 1, half=n) for n in (4, 2))
+def test_the_full_size_is_estimated_without_its_memory_and_bfloat16_takes_less():
+    full, half = (memory.estimate_memory(full_size(), StreamSettings(), 1, param_bytes=n) for n in (4, 2))
     assert 13 * GIB < full.weights < 15 * GIB and 7 * GIB < half.weights < 9 * GIB
     assert half.total < 0.65 * full.total and full.total < 40 * GIB
 
@@ -103,32 +105,32 @@ def test_what_cannot_be_is_refused_in_one_sentence_with_what_is_needed_and_free_
     tiny_dir, monkeypatch
 ):
     settings = StreamSettings(model=str(tiny_dir), device='cpu')
-    needed = room.estimate_for(settings, 2)[0].total
-    monkeypatch.setattr(room, 'free_ram', lambda: needed - 1)
+    needed = memory_check.estimate_for(settings, 2)[0].total
+    monkeypatch.setattr(memory_check, 'free_ram', lambda: needed - 1)
     with pytest.raises(ModelError) as caught:
-        room.check_memory(settings, 2)
+        memory_check.check_memory(settings, 2)
     text = str(caught.value)
     assert text.count('\n') == 0 and text.endswith('.')
     for words in ('MiB of RAM', 'are free', 'history', 'precision', 'anchors', 'chunk'):
         assert words in text
-    monkeypatch.setattr(room, 'free_ram', lambda: needed + 1)
-    assert 'tight' in room.check_memory(settings, 2)
-    monkeypatch.setattr(room, 'free_ram', lambda: 2 * needed)
-    assert room.check_memory(settings, 2) == ''
-    monkeypatch.setattr(room, 'free_ram', lambda: 0)  # the system does not say
-    assert room.check_memory(settings, 2) == ''
+    monkeypatch.setattr(memory_check, 'free_ram', lambda: needed + 1)
+    assert 'tight' in memory_check.check_memory(settings, 2)
+    monkeypatch.setattr(memory_check, 'free_ram', lambda: 2 * needed)
+    assert memory_check.check_memory(settings, 2) == ''
+    monkeypatch.setattr(memory_check, 'free_ram', lambda: 0)  # the system does not say
+    assert memory_check.check_memory(settings, 2) == ''
 
 
 def test_free_ram_heeds_the_limit_of_a_container(tmp_path):
     meminfo = tmp_path / 'meminfo'
     meminfo.write_text('MemTotal: 9 kB\nMemAvailable:    2048 kB\n')
-    assert room.free_ram(meminfo, tmp_path) == 2048 * 1024
+    assert machine.free_ram(meminfo, tmp_path) == 2048 * 1024
     (tmp_path / 'memory.current').write_text('1000\n')
     (tmp_path / 'memory.max').write_text('max\n')
-    assert room.free_ram(meminfo, tmp_path) == 2048 * 1024
+    assert machine.free_ram(meminfo, tmp_path) == 2048 * 1024
     (tmp_path / 'memory.max').write_text('5000\n')
-    assert room.free_ram(meminfo, tmp_path) == 4000
-    assert room.free_ram(tmp_path / 'none', tmp_path) == 0
+    assert machine.free_ram(meminfo, tmp_path) == 4000
+    assert machine.free_ram(tmp_path / 'none', tmp_path) == 0
 
 
 MEASURE = """
@@ -137,7 +139,7 @@ import numpy as np
 import torch
 from wristworld_ros.settings import StreamSettings
 from wristworld_ros.pipeline import VirtualWrist, load_model
-from wristworld_ros.pipeline.check_memory import estimate_for
+from wristworld_ros.pipeline.memory_check import estimate_for
 from wristworld_ros.types import AnchorSet
 
 def status(key):
@@ -146,7 +148,9 @@ def status(key):
 settings = StreamSettings(device='cpu', threads=1)
 needed = estimate_for(settings, 2, (480, 640))[0].total
 before = status('VmRSS')
-wrist = VirtualWrist(load_model(settings.model, 'cpu'), settings)
+model = load_model(settings.model, 'cpu')
+model.configure_process(settings.threads)
+wrist = VirtualWrist(model, settings)
 images = np.random.default_rng(0).integers(0, 256, (2, 480, 640, 3), np.uint8)
 for i in range(8):
     wrist.push(AnchorSet(i, ('a', 'b'), images))
@@ -155,7 +159,7 @@ print(json.dumps([needed, status('VmHWM') - before]))
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='reads /proc')
-def test_the_shipped_model_takes_about_what_was_reckoned():
+def test_the_shipped_model_takes_about_what_was_estimated():
     done = subprocess.run([sys.executable, '-c', MEASURE], capture_output=True, text=True, check=True, timeout=300)
     needed, taken = json.loads(done.stdout.splitlines()[-1])
     assert 0.6 < needed / taken < 1.8

@@ -8,7 +8,7 @@ import pytest
 SCRIPT = """
 import resource, sys
 import torch
-from wristworld_ros.runtime.allocator import keep_freed_memory
+from wristworld_ros.runtime.process import keep_freed_memory
 if sys.argv[1] == 'keep' and not keep_freed_memory():
     sys.exit(77)
 def faults():
