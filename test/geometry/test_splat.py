@@ -1,4 +1,4 @@
-"""Condition maps: the public fixture to the pixel, the reference renderer on any cloud, and the edges of the contract."""
+"""Condition maps: the public fixture to the pixel, the reference renderer on any cloud, limits of the contract."""
 
 from __future__ import annotations
 

@@ -104,8 +104,8 @@ def align_camera_centres(T_camera_estimated: Tensor, T_camera_true: Tensor) -> S
 def align_cameras(T_camera_estimated: Tensor, T_camera_true: Tensor) -> Similarity:
     """Similarity from the estimated world to the true one by orientations, then centres; one camera is enough.
 
-    Rotation: the chordal mean of each camera's own. Scale and translation: least squares of the centres; the scale is one
-    where there is one camera or all have the same centre.
+    Rotation: the chordal mean of each camera's own. Scale and translation: least squares of the centres; the scale is
+    one where there is one camera or all have the same centre.
 
     Args:
         T_camera_estimated: Camera-from-world [V, 3 or 4, 4].

@@ -72,8 +72,8 @@ def decode_pose(pose_enc: Tensor, image_hw: tuple[int, int]) -> tuple[Tensor, Te
 def shift_principal_point(intrinsics: Tensor, pixels: float) -> Tensor:
     """K [..., 3, 3] with its principal point moved by so many pixels on both axes.
 
-    -0.5 takes coordinates that start at the image's edge, as VGGT's do, to those in which pixel i's centre is i; 0.5 takes
-    them back.
+    -0.5 takes coordinates that start at the image's edge, as VGGT's do, to those in which pixel i's centre is i; 0.5
+    takes them back.
     """
     shifted = intrinsics.clone()
     shifted[..., :2, 2] += pixels
@@ -89,8 +89,8 @@ def project(points: Tensor, intrinsics: Tensor, T_camera_world: Tensor) -> tuple
         T_camera_world: [..., 3, 4] or [..., 4, 4], metres.
 
     Returns:
-        uv [..., N, 2] as (x, y), pixels, and camera z [..., N], metres. uv means nothing where z <= 0 (where z is 0 it is
-        computed with 1, so that it is not NaN); callers check z.
+        uv [..., N, 2] as (x, y), pixels, and camera z [..., N], metres. uv means nothing where z <= 0 (where z is 0 it
+        is computed with 1, so that it is not NaN); callers check z.
     """
     camera = transform_points(T_camera_world, points)
     z = camera[..., 2]
@@ -137,8 +137,8 @@ def resize_intrinsics(
         intrinsics: [..., 3, 3], pixels of the original image.
         from_hw: Height and width of the original image, pixels.
         to_hw: Height and width of the resized image, pixels.
-        centre: Coordinate of the first pixel's centre: 0 as in `types`, 0.5 where coordinates start at the image's edge,
-            as in VGGT's K.
+        centre: Coordinate of the first pixel's centre: 0 as in `types`, 0.5 where coordinates start at the image's
+            edge, as in VGGT's K.
 
     Returns:
         [..., 3, 3], pixels of the resized image.

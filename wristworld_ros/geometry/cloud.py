@@ -24,12 +24,12 @@ class CloudSettings:
 
     Attributes:
         upsample: Points along each axis for every point of the map; one anchor pixel covers several wrist pixels.
-        edge: A point is dropped where distances in its 3 x 3 neighbourhood differ by this share of its own or more. Between
-            an object and what lies behind it the map is interpolated, and such points fly freely. 0 keeps all.
+        edge: A point is dropped where distances in its 3 x 3 neighbourhood differ by this share of its own or more.
+            Between an object and what lies behind it the map is interpolated, and such points fly freely. 0 keeps all.
         radius: Footprint of a point, pixels.
         near: Only points farther away than this are drawn, metres.
-        render_size: Height and width that are rendered before the map is resized to the wrist image's size; None renders
-            at that size.
+        render_size: Height and width that are rendered before the map is resized to the wrist image's size; None
+            renders at that size.
     """
 
     upsample: int = 1
@@ -94,12 +94,13 @@ def render_cloud(
         cloud: Footprint, near plane and render size.
     """
     K = shift_principal_point(K, 0.5)  # the splat's coordinates start at the image's edge
-    render_size = cloud.render_size or tuple(hw)
-    if render_size != tuple(hw):
+    render_size = cloud.render_size or hw
+    resized = render_size[0] != hw[0] or render_size[1] != hw[1]
+    if resized:
         K[0] *= render_size[1] / hw[1]
         K[1] *= render_size[0] / hw[0]
     image, depth = condition_map(points, colors, K, T[:3], image_hw=render_size, radius=cloud.radius, near=cloud.near)
-    if render_size != tuple(hw):
+    if resized:
         planes = F.interpolate(image.permute(2, 0, 1)[None].float(), hw, mode='bilinear', align_corners=False)
         image = planes[0].round().to(torch.uint8).permute(1, 2, 0)
         depth = F.interpolate(depth[None, None], hw, mode='nearest-exact')[0, 0]

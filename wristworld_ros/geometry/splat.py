@@ -1,9 +1,10 @@
 """Condition maps (WristWorld, arXiv 2510.07313): a coloured point cloud as a camera sees it.
 
 Drawing all points far to near, as published, is the same as keeping for each pixel the nearest point whose footprint
-covers it. So each point is scattered once into the pixel of its centre as one int64 (depth bits above, point index below), where
-the smallest wins, and the footprint |dx| + |dy| <= radius is then a windowed minimum: ``radius`` times the minimum over
-a pixel and its four neighbours. No sort, no loop over points, the same result in any order of execution.
+covers it. So each point is scattered once into the pixel of its centre as one int64 (depth bits above, point index
+below), where the smallest wins, and the footprint |dx| + |dy| <= radius is then a windowed minimum: ``radius`` times
+the minimum over a pixel and its four neighbours. No sort, no loop over points, the same result in any order of
+execution.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ def condition_map(
     """Image and depth of a coloured cloud as a camera sees it; without gradient.
 
     A point covers the pixels with |dx| + |dy| <= radius around that of its centre, cut at the border; one whose centre
-    lies outside 0 <= u < W, 0 <= v < H covers none. The nearest point wins a pixel, of equally near ones the one with the
-    lowest index. Projection runs in float64, and the result does not depend on the order of execution.
+    lies outside 0 <= u < W, 0 <= v < H covers none. The nearest point wins a pixel, of equally near ones the one with
+    the lowest index. Projection runs in float64, and the result does not depend on the order of execution.
 
     Args:
         points: Float32 [N, 3], world, metres; points that are not finite are ignored.

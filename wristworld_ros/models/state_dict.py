@@ -28,8 +28,8 @@ def empty_weights() -> Iterator[None]:
 
     Without it, a model of billions of parameters would be filled with random numbers before its weights are read. Only
     one thread of the process is in here at a time; others that want to be wait. What another thread builds meanwhile
-    without this context is empty too, so threads that build modules while a model may be loading must use it. Parameters
-    that a module shares between two names are no longer shared.
+    without this context is empty too, so threads that build modules while a model may be loading must use it.
+    Parameters that a module shares between two names are no longer shared.
     """
     with _BUILDING, init_empty_weights(include_buffers=False):
         yield

@@ -44,8 +44,8 @@ def test_value_and_gradient_equal_the_public_fixture():
 
 @st.composite
 def scenes(draw):
-    """Inputs of `spc_loss` and their image_hw: every view's points lie 0.3 to 2 m in front of the wrist camera or behind
-    it, so that float32 and float64 agree; a point near the camera plane has tests of its own."""
+    """Inputs of `spc_loss` and their image_hw: every view's points lie 0.3 to 2 m in front of the wrist camera or
+    behind it, so that float32 and float64 agree; a point near the camera plane has tests of its own."""
     image_hw = draw(st.tuples(st.integers(2, 20), st.integers(2, 20)))
     sides = draw(st.lists(st.sampled_from([-1.0, 1.0]), min_size=1, max_size=4))
     return scene(draw(st.integers(0, 30)), sides, image_hw, draw(st.integers(0, 10**6))), image_hw
@@ -106,7 +106,7 @@ def test_equals_a_loop_over_the_pairs(drawn):
 
 
 def pair_at(z, x=0.2, y=-0.1):
-    """Value of one pair whose point is (x, y, z) in the wrist camera's frame, and the gradient with respect to the point."""
+    """One pair whose point is (x, y, z) in the wrist camera's frame: its value, gradient and published value."""
     at = torch.tensor([x, y, z], dtype=torch.float64)
     pose = torch.tensor([[[0, 0, 0, 0, 0, 0, 1, 1, 1]]], dtype=torch.float64)
     pose[..., :3] = at  # a point at the origin seen from there: the translation is the point

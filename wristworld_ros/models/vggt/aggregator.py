@@ -117,7 +117,7 @@ class ConvolutionalStem(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """images: [N, 3, H, W] -> tokens [N, H/p * W/p, dim], row-major."""
-        with torch.autocast(images.device.type, enabled=False):  # a CPU has no fast half-precision gradient for these
+        with torch.autocast(images.device.type, enabled=False):  # a CPU has no fast bfloat16 gradient for these
             x = images.to(self.halve[0].weight.dtype, memory_format=torch.channels_last)
             for halve, refine in zip(self.halve, self.refine, strict=True):
                 x = halve(x)
@@ -126,7 +126,7 @@ class ConvolutionalStem(nn.Module):
 
 
 class PatchEmbed(nn.Module):
-    """Images to normalised patch tokens: DINOv2 with registers, whose class and register tokens are dropped at the end."""
+    """Images to normalised patch tokens: DINOv2 with registers, without its class and register tokens at the end."""
 
     def __init__(self, config: ReconstructionConfig):
         super().__init__()

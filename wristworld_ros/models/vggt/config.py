@@ -35,8 +35,8 @@ class ReconstructionConfig:
         track_corr_radius: Radius of its correlation window, cells.
         track_hidden: Channels of its transformer.
         patch_size: Pixels.
-        patch_stem: 'linear' as published, or 'convolutional', with which small models trained from scratch need far less
-            data; the patch size is then a power of 2.
+        patch_stem: 'linear' as published, or 'convolutional', with which small models trained from scratch need far
+            less data; the patch size is then a power of 2.
         layerscale_init: Initial value of every LayerScale.
         wrist_dropout: Dropout of the wrist head, in training only.
         heads: The heads that are built.
@@ -90,7 +90,7 @@ class ReconstructionConfig:
         allowed = {field.name for field in fields(cls)}
         if missing := [name for name in REQUIRED if name not in config]:
             raise UserError(
-                f'The reconstruction config lacks {", ".join(missing)} (it has {", ".join(sorted(config)) or "nothing"})',
+                f'The reconstruction config lacks {", ".join(missing)}; it has {", ".join(sorted(config)) or "no key"}',
                 f'give all of {", ".join(REQUIRED)}',
             )
         if unknown := sorted(set(config) - allowed):

@@ -176,7 +176,10 @@ def uv_embedding(
 
 
 def depth_and_confidence(raw: Tensor) -> tuple[Tensor, Tensor]:
-    """Activations of the depth head: raw [..., 2, H, W] to depth = exp [..., H, W, 1], confidence = 1 + exp [..., H, W]."""
+    """Activations of the depth head.
+
+    raw: [..., 2, H, W]. Returns depth = exp [..., H, W, 1] and confidence = 1 + exp [..., H, W].
+    """
     return raw[..., :1, :, :].exp().movedim(-3, -1), 1 + raw[..., 1, :, :].exp()
 
 

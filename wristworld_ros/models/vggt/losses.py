@@ -1,8 +1,8 @@
 """The losses that the wrist pose is fine-tuned with: Spatial Projection Consistency (SPC) and round-weighted L1 terms.
 
-Wrist extrinsics measured on a robot do not fit the scale of a reconstruction, so WristWorld (arXiv 2510.07313) gives the
-wrist pose no direct label. Pairs of a wrist pixel and an anchor pixel that show the same point supervise it: the anchor
-pixel's world point, projected by the predicted wrist camera, must fall on the wrist pixel.
+Wrist extrinsics measured on a robot do not fit the scale of a reconstruction, so WristWorld (arXiv 2510.07313) gives
+the wrist pose no direct label. Pairs of a wrist pixel and an anchor pixel that show the same point supervise it: the
+anchor pixel's world point, projected by the predicted wrist camera, must fall on the wrist pixel.
 """
 
 from __future__ import annotations
@@ -61,14 +61,14 @@ def spc_loss(
     * in front (z > 0): uv_weight * mean over both axes of (uv - wrist_uv)^2 / (H^2 + W^2), where uv = K X / z;
     * behind (z <= 0): -behind_weight * z.
 
-    As z falls to 0 in front, the published form grows without limit (1/z^2, its gradient 1/z^3), and one such pair would
-    decide the whole step. Here, below MIN_DEPTH = 0.01 m, 1/z is continued by its tangent, (2 - z / MIN_DEPTH) /
-    MIN_DEPTH. From MIN_DEPTH on nothing changes. Below it, value and gradient continue without a jump, uv is at most twice
-    as far from the principal point as at MIN_DEPTH, and both value and gradient are finite for every z. The tangent is
-    preferred to a constant (a clamped depth), which would give z no gradient in a band between two regions that both push
-    the point forward: with the tangent, a pair whose uv overshoots is pushed away from the camera plane, as published, and
-    x and y are pulled towards the pixel's ray. The published jump at z = 0, from the projection's cost to none, stays:
-    it has no gradient, and either side of it leads forward.
+    As z falls to 0 in front, the published form grows without limit (1/z^2, its gradient 1/z^3), and one such pair
+    would decide the whole step. Here, below MIN_DEPTH = 0.01 m, 1/z is continued by its tangent, (2 - z / MIN_DEPTH) /
+    MIN_DEPTH. From MIN_DEPTH on nothing changes. Below it, value and gradient continue without a jump, uv is at most
+    twice as far from the principal point as at MIN_DEPTH, and both value and gradient are finite for every z. The
+    tangent is preferred to a constant (a clamped depth), which would give z no gradient in a band between two regions
+    that both push the point forward: with the tangent, a pair whose uv overshoots is pushed away from the camera plane,
+    as published, and x and y are pulled towards the pixel's ray. The published jump at z = 0, from the projection's
+    cost to none, stays: it has no gradient, and either side of it leads forward.
 
     Args:
         world_points: Float [1, V, H, W, 3], metres, from a pass on the anchors alone.
@@ -116,8 +116,8 @@ def _check_pairs(world_points, wrist_pose_enc, wrist_uv, anchor_uv, anchor_view,
         raise ValueError(f'wrist_pose_enc is {list(wrist_pose_enc.shape)}; it must be [1, 1, 9], the last round.')
     if not (wrist_uv.shape == anchor_uv.shape == (pairs, 2) and anchor_view.shape == confidence.shape == (pairs,)):
         raise ValueError(
-            f'wrist_uv {list(wrist_uv.shape)}, anchor_uv {list(anchor_uv.shape)}, anchor_view {list(anchor_view.shape)} '
-            f'and confidence {list(confidence.shape)} must be [M, 2], [M, 2], [M] and [M].'
+            f'wrist_uv {list(wrist_uv.shape)}, anchor_uv {list(anchor_uv.shape)}, anchor_view '
+            f'{list(anchor_view.shape)} and confidence {list(confidence.shape)} must be [M, 2], [M, 2], [M] and [M].'
         )
 
 
@@ -198,8 +198,8 @@ def matches_from_tracks(
             track, track_vis, track_conf = _single(track), _single(track_vis), _single(track_conf)
         if track.ndim != 3 or track_vis.shape != track.shape[:2] or track_conf.shape != track.shape[:2]:
             raise ValueError(
-                f'track {list(track.shape)}, track_vis {list(track_vis.shape)}, track_conf {list(track_conf.shape)} must '
-                f'be [1 + V, N, 2], [1 + V, N] and [1 + V, N], the wrist first.'
+                f'track {list(track.shape)}, track_vis {list(track_vis.shape)}, track_conf {list(track_conf.shape)} '
+                f'must be [1 + V, N, 2], [1 + V, N] and [1 + V, N], the wrist first.'
             )
         good = (track_vis > visibility_threshold) & (track_conf > confidence_threshold)
         view, query = (good[:1] & good[1:]).nonzero(as_tuple=True)

@@ -33,8 +33,8 @@ _VIEWS_AT_A_TIME = 8  # dense heads hold large maps, so without gradient they ta
 class ReconstructionOutput:
     """What one forward pass gives; a field is None where its head did not run.
 
-    B sets of V views of H x W pixels. The world is the first view's camera; metres (model scale), radians. Pose encodings
-    are camera-from-world, see `geometry.decode_pose`; those of the last of the 4 rounds are the best.
+    B sets of V views of H x W pixels. The world is the first view's camera; metres (model scale), radians. Pose
+    encodings are camera-from-world, see `geometry.decode_pose`; those of the last of the 4 rounds are the best.
 
     Attributes:
         last_tokens: [B, V, P, 2 * embed_dim], the last layer's; P = 5 + patches.
@@ -88,7 +88,7 @@ class ReconstructionModel(nn.Module):
 
     @classmethod
     def from_config(cls, config: dict) -> ReconstructionModel:
-        """A model with initial weights. config: as `ReconstructionConfig.from_dict` takes it; UserError when it is wrong."""
+        """A model with initial weights; config and errors as in `ReconstructionConfig.from_dict`."""
         return cls(ReconstructionConfig.from_dict(config))
 
     def forward(
@@ -179,8 +179,8 @@ class ReconstructionModel(nn.Module):
             )
         if min(images.shape) < 1 or images.shape[-2] % patch or images.shape[-1] % patch:
             raise ValueError(
-                f'images is {images.shape[-2]} x {images.shape[-1]} pixels in {images.shape[1]} views; height and width '
-                f'must be multiples of {patch} and there must be at least one view.'
+                f'images is {images.shape[-2]} x {images.shape[-1]} pixels in {images.shape[1]} views; height and '
+                f'width must be multiples of {patch} and there must be at least one view.'
             )
         if query_points is not None and (query_points.ndim != 3 or query_points.shape[::2] != (len(images), 2)):
             raise ValueError(f'query_points is {list(query_points.shape)}; it must be [{len(images)}, N, 2] as (x, y).')
@@ -223,11 +223,11 @@ _PUBLIC_PARTS = {'aggregator', 'camera_head', _WRIST, 'depth_head', 'point_head'
 def initialise(model: nn.Module) -> None:
     """Give a model or a part of one its initial weights, in place; on the meta device nothing happens.
 
-    Chosen so that a small model trains from scratch. Linear layers and tokens: normal with a deviation of 0.02, truncated
-    at two deviations; biases are zero. Convolutions: torch's defaults. Dense heads end near zero: depth exp(0) = 1 m,
-    points at the origin, confidence 2. Pose heads end near the identity rotation with fields of view of one radian after
-    the last round, so that no quaternion starts at zero and no ReLU without gradient. LayerScale keeps what the
-    configuration says.
+    Chosen so that a small model trains from scratch. Linear layers and tokens: normal with a deviation of 0.02,
+    truncated at two deviations; biases are zero. Convolutions: torch's defaults. Dense heads end near zero: depth
+    exp(0) = 1 m, points at the origin, confidence 2. Pose heads end near the identity rotation with fields of view of
+    one radian after the last round, so that no quaternion starts at zero and no ReLU without gradient. LayerScale keeps
+    what the configuration says.
     """
     if next(model.parameters()).is_meta:
         return
@@ -256,9 +256,9 @@ def load_public_weights(
 ) -> str:
     """Load a public checkpoint, with or without a wrist head, and say in one sentence what was loaded.
 
-    VGGT's own file (1797 names) has no ``wrist_head.*``: the wrist head stays as it is, and the sentence, which is logged
-    too, says so. Weights of heads that the model was built without are left out and counted. A model on the meta device
-    takes the tensors uncopied, and gets an initialised wrist head if the file has none.
+    VGGT's own file (1797 names) has no ``wrist_head.*``: the wrist head stays as it is, and the sentence, which is
+    logged too, says so. Weights of heads that the model was built without are left out and counted. A model on the meta
+    device takes the tensors uncopied, and gets an initialised wrist head if the file has none.
 
     Args:
         model: The model to fill.

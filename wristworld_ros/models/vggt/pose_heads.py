@@ -1,7 +1,7 @@
 """The camera head (VGGT, arXiv 2503.11651) and the wrist head (WristWorld, arXiv 2510.07313).
 
-Both refine a pose encoding in four rounds from one token per camera. The camera head takes the views' camera tokens; the
-wrist head, whose camera no view shows, lets a learned query attend to all tokens of all views first.
+Both refine a pose encoding in four rounds from one token per camera. The camera head takes the views' camera tokens;
+the wrist head, whose camera no view shows, lets a learned query attend to all tokens of all views first.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class PoseRefinement(nn.Module):
         self.pose_branch = Mlp(dim, dim // 2, POSE_SIZE)
 
     def refine(self, tokens: Tensor) -> Tensor:
-        """tokens: [B, V, dim], before token_norm. Returns the pose encoding of every round [4, B, V, 9], camera-from-world."""
+        """tokens: [B, V, dim], before token_norm. Returns every round's encoding [4, B, V, 9], camera-from-world."""
         with torch.autocast(tokens.device.type, enabled=False):
             return self._refine(tokens.to(self.embed_pose.weight.dtype))
 
@@ -76,7 +76,7 @@ class TokenAggregation(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, queries: int | None = None) -> Tensor:
-        """x: [B, N, dim]. queries: update only the first so many tokens, which still attend to all; None updates all."""
+        """x: [B, N, dim]. queries: how many of the first tokens are updated (they attend to all); None updates all."""
         if queries is None:
             x = self.norm1(x + self.dropout(self.attention(x)))
         else:

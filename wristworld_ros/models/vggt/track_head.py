@@ -94,8 +94,8 @@ class Tracker(nn.Module):
     def _pyramid(self, features: Tensor) -> list[Tensor]:
         if min(features.shape[-2:]) >> (self.levels - 1) < 1:
             raise ValueError(
-                f'Tracking with {self.levels} correlation levels needs images of at least {2**self.levels} pixels a side, '
-                f'got {2 * features.shape[-2]} x {2 * features.shape[-1]} (height x width).'
+                f'Tracking with {self.levels} correlation levels needs images of at least {2**self.levels} pixels a '
+                f'side, got {2 * features.shape[-2]} x {2 * features.shape[-1]} (height x width).'
             )
         pyramid = [features]
         for _ in range(self.levels - 1):
@@ -104,7 +104,7 @@ class Tracker(nn.Module):
         return pyramid
 
     def _correlation(self, pyramid: list[Tensor], f: Tensor, coordinates: Tensor) -> Tensor:
-        """Correlations of track features f [B, V, N, C] around coordinates [B, V, N, 2]: [B, V, N, levels * (2r+1)^2]."""
+        """Correlations of f [B, V, N, C] around coordinates [B, V, N, 2]: [B, V, N, levels * (2 * radius + 1)^2]."""
         batch, views, count, channels = f.shape
         steps = torch.arange(-self.radius, self.radius + 1, device=f.device, dtype=f.dtype)
         offsets = torch.stack(torch.meshgrid(steps, steps, indexing='ij'), -1).flatten(0, 1)  # slowest index: x
