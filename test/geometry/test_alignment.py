@@ -1,4 +1,4 @@
-"""Alignment: the similarity that made the data is found again, and bad data is refused."""
+"""Alignment: the similarity that made the data is recovered, and data that do not determine it are rejected."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wristworld_ros.geometry import (
+    DegenerateFitError,
     Similarity,
     align_camera_centres,
     align_cameras,
@@ -40,7 +41,7 @@ def assert_same(found, wanted):
 
 @settings(deadline=None)
 @given(seed=st.integers(0, 10**6), scale=st.floats(0.1, 10), count=st.integers(4, 30))
-def test_a_similarity_is_found_again(seed, scale, count):
+def test_a_similarity_is_recovered(seed, scale, count):
     wanted, generator = random_similarity(seed, scale)
     source = torch.randn(count, 3, generator=generator, dtype=torch.float64)
     weights = 0.1 + torch.rand(count, generator=generator, dtype=torch.float64)
@@ -87,12 +88,14 @@ def test_pose_error_is_in_degrees_and_in_metres_between_centres():
 
 @pytest.mark.parametrize(
     ('source', 'words'),
-    [
-        (torch.randn(2, 3), 'needs 3 points'),
-        (torch.arange(5.0)[:, None].expand(5, 3), 'one line'),
-        (torch.randn(5, 2), 'N, 3'),
-    ],
+    [(torch.randn(2, 3), 'needs 3 points'), (torch.arange(5.0)[:, None].expand(5, 3), 'one line')],
 )
-def test_data_that_leave_the_answer_open_are_refused(source, words):
-    with pytest.raises(ValueError, match=words):
+def test_points_that_do_not_determine_the_transform_are_rejected(source, words):
+    with pytest.raises(DegenerateFitError, match=words):
         fit_similarity(source, source)
+
+
+def test_a_wrong_shape_is_the_callers_mistake():
+    with pytest.raises(ValueError, match='N, 3') as error:
+        fit_similarity(torch.randn(5, 2), torch.randn(5, 2))
+    assert not isinstance(error.value, DegenerateFitError)

@@ -140,7 +140,7 @@ def test_resized_and_cropped_intrinsics_follow_the_image(scale, left, top):
     torch.testing.assert_close(edged, uv * scale)
 
 
-def test_a_wrong_shape_is_answered_in_one_sentence():
+def test_a_wrong_shape_is_reported_in_one_sentence():
     for call in (
         lambda: decode_pose(torch.zeros(8), (4, 4)),
         lambda: quaternion_to_matrix(torch.zeros(3)),

@@ -1,8 +1,10 @@
-"""From a point map to what the wrist sees."""
+"""From point maps to condition maps."""
 
 import numpy as np
+import pytest
 import torch
 
+from wristworld_ros.errors import UserError
 from wristworld_ros.geometry import unproject_depth
 from wristworld_ros.geometry.cloud import CloudSettings, dense_cloud, render_camera
 from wristworld_ros.types import Camera
@@ -43,24 +45,36 @@ def test_upsampling_multiplies_points_and_takes_colours_from_the_fine_image():
     assert torch.equal(colors, images.reshape(-1, 3))
 
 
-def test_nothing_in_view_is_no_coverage():
+def test_a_cloud_out_of_view_has_no_coverage():
     behind = torch.tensor([[0.0, 0.0, -1.0]])
     condition = render_camera(behind, torch.full((1, 3), 255, dtype=torch.uint8), camera(), CloudSettings())
     assert condition.coverage == 0.0 and not condition.image.any()
 
 
-def test_a_canvas_is_painted_at_its_own_size_and_then_resized():
+def test_a_map_is_rendered_at_its_render_size_and_then_resized():
     rng = np.random.default_rng(0)
     points = torch.from_numpy(rng.uniform(-0.5, 0.5, (500, 3))).float() + torch.tensor([0.0, 0.0, 1.5])
     colors = torch.from_numpy(rng.integers(0, 256, (500, 3), dtype=np.uint8))
     small, large = camera((24, 32), 30.0), camera((48, 64), 60.0)
     K = large.K.copy()
-    K[:2, 2] = (K[:2, 2] + 0.5) / 2 - 0.5  # the same view at half the size: only the middle of the first pixel moves
+    K[:2, 2] = (K[:2, 2] + 0.5) / 2 - 0.5  # the same view at half the size: the first pixel's centre moves
     K[:2, :2] /= 2
     small = Camera(K, small.T_camera_world, 32, 24)
-    painted = render_camera(points, colors, small, CloudSettings(radius=1))
+    rendered = render_camera(points, colors, small, CloudSettings(radius=1))
     resized = render_camera(points, colors, large, CloudSettings(radius=1, render_size=[24, 32]))
     assert resized.image.shape == (48, 64, 3) and resized.image.dtype == torch.uint8
-    assert torch.equal(resized.depth, painted.depth.repeat_interleave(2, 0).repeat_interleave(2, 1))
-    apart = painted.image.float().mean((0, 1)) - resized.image.float().mean((0, 1))
-    assert apart.abs().max() < 1.0
+    assert torch.equal(resized.depth, rendered.depth.repeat_interleave(2, 0).repeat_interleave(2, 1))
+    difference = rendered.image.float().mean((0, 1)) - resized.image.float().mean((0, 1))
+    assert difference.abs().max() < 1.0
+
+
+def test_a_render_size_is_a_tuple_whatever_sequence_it_is_given_as():
+    assert CloudSettings(render_size=[24, 32]) == CloudSettings(render_size=(24, 32))
+
+
+@pytest.mark.parametrize(
+    'wrong', [{'upsample': 0}, {'edge': -0.1}, {'radius': -1}, {'near': float('nan')}, {'render_size': [0, 4]}]
+)
+def test_a_wrong_setting_is_named(wrong):
+    with pytest.raises(UserError, match=next(iter(wrong))):
+        CloudSettings(**wrong)

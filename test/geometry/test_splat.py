@@ -1,4 +1,4 @@
-"""Condition maps: the fixture to the pixel, the painter's loop on any cloud, and the borders of the contract."""
+"""Condition maps: the public fixture to the pixel, the reference renderer on any cloud, limits of the contract."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def scene(count, image_hw, seed=0, spread=1.5):
     return points, colors, intrinsics, torch.cat([rotation, torch.tensor([[0.05], [-0.03], [0.1]])], 1)
 
 
-def assert_equals_painter(points, colors, intrinsics, extrinsics, **settings_):
+def assert_equals_reference(points, colors, intrinsics, extrinsics, **settings_):
     image, depth = condition_map(points, colors, intrinsics, extrinsics, **settings_)
     arrays = (value.numpy() for value in (points, colors, intrinsics, extrinsics))
     wanted_image, wanted_depth = render_reference(*arrays, **settings_)
@@ -65,18 +65,18 @@ def test_equals_the_public_fixture_in_every_pixel():
     near=st.sampled_from([0.0, 0.01, 0.5]),
     seed=st.integers(0, 10**6),
 )
-def test_equals_the_painter_on_any_cloud(count, image_hw, radius, near, seed):
-    assert_equals_painter(*scene(count, image_hw, seed), image_hw=image_hw, radius=radius, near=near)
+def test_equals_the_reference_renderer_on_any_cloud(count, image_hw, radius, near, seed):
+    assert_equals_reference(*scene(count, image_hw, seed), image_hw=image_hw, radius=radius, near=near)
 
 
-def test_equals_the_painter_where_many_points_are_equally_near():
+def test_equals_the_reference_renderer_where_many_points_are_equally_near():
     points, colors, intrinsics, _ = scene(2000, (30, 40))
     points[:, 2] = 1.0
-    assert_equals_painter(points, colors, intrinsics, torch.eye(4)[:3], image_hw=(30, 40))
+    assert_equals_reference(points, colors, intrinsics, torch.eye(4)[:3], image_hw=(30, 40))
 
 
-def test_equals_the_painter_on_a_dense_cloud_of_the_published_size():
-    assert_equals_painter(*scene(60_000, (294, 518)), image_hw=(294, 518))
+def test_equals_the_reference_renderer_on_a_dense_cloud_of_the_published_size():
+    assert_equals_reference(*scene(60_000, (294, 518)), image_hw=(294, 518))
 
 
 def test_order_of_the_points_does_not_matter():
@@ -104,7 +104,7 @@ def test_points_that_are_not_finite_are_ignored():
     assert all(torch.equal(a, b) for a, b in zip(wanted, found, strict=True))
 
 
-def test_a_centre_outside_paints_nothing_even_where_its_footprint_reaches_in():
+def test_a_centre_outside_covers_nothing_even_where_its_footprint_reaches_in():
     intrinsics = torch.eye(3)
     colors = torch.full((4, 3), 255, dtype=torch.uint8)
     points = torch.tensor([[-0.01, 2, 1], [10.0, 2, 1], [3, -0.5, 1], [3, 5.0, 1]])
@@ -132,7 +132,7 @@ def test_non_contiguous_and_float64_inputs_give_the_same():
     assert all(torch.equal(a, b) for a, b in zip(wanted, strided, strict=True))
 
 
-def test_inputs_are_left_as_they_were_and_nothing_asks_for_gradient():
+def test_inputs_are_left_as_they_were_and_nothing_requires_a_gradient():
     inputs = scene(100, (10, 12))
     before = [value.clone() for value in inputs]
     image, depth = condition_map(inputs[0].requires_grad_(), *inputs[1:], image_hw=(10, 12))
@@ -151,7 +151,7 @@ def test_inputs_are_left_as_they_were_and_nothing_asks_for_gradient():
         ({'image_hw': (0, 4)}, 'at least 1'),
     ],
 )
-def test_a_wrong_input_is_answered_in_one_sentence(change, words):
+def test_a_wrong_input_is_reported_in_one_sentence(change, words):
     given_ = {
         'points': torch.zeros(4, 3),
         'colors': torch.zeros(4, 3, dtype=torch.uint8),

@@ -1,9 +1,13 @@
-"""Cameras, poses, condition maps and alignment. Torch and numpy, nothing else.
+"""Cameras, poses, alignment and condition maps: tensors or arrays in, the same out; no networks and no files.
 
-OpenCV camera axes, metres, radians, quaternions x y z w; ``T_a_b`` takes coordinates in frame b to frame a.
+OpenCV camera axes (x right, y down, z forward), metres, radians, quaternions x y z w; ``T_a_b`` takes coordinates in
+frame b to frame a, so ``T_camera_world`` is VGGT's "camera from world". Pixel i's centre is coordinate i (`types`),
+except where a docstring says that coordinates start at the image's edge, as VGGT's do and `condition_map`'s.
+Everything is batched over any leading shape and differentiable unless it says otherwise; wrong shapes raise ValueError.
 """
 
 from wristworld_ros.geometry.alignment import (
+    DegenerateFitError,
     Similarity,
     align_camera_centres,
     align_cameras,
@@ -36,9 +40,30 @@ from wristworld_ros.geometry.poses import (
 from wristworld_ros.geometry.splat import condition_map
 
 __all__ = [
-    'Similarity', 'align_camera_centres', 'align_cameras', 'camera_centre', 'compose', 'condition_map',
-    'crop_intrinsics', 'decode_pose', 'encode_pose', 'fit_rigid', 'fit_similarity', 'fov_to_intrinsics',
-    'intrinsics_to_fov', 'invert_rigid', 'matrix_to_quaternion', 'pixel_grid', 'pose_error',
-    'project', 'quaternion_to_matrix', 'resize_intrinsics', 'rotation_angle', 'shift_principal_point', 'to_homogeneous', 'transform_points',
+    'DegenerateFitError',
+    'Similarity',
+    'align_camera_centres',
+    'align_cameras',
+    'camera_centre',
+    'compose',
+    'condition_map',
+    'crop_intrinsics',
+    'decode_pose',
+    'encode_pose',
+    'fit_rigid',
+    'fit_similarity',
+    'fov_to_intrinsics',
+    'intrinsics_to_fov',
+    'invert_rigid',
+    'matrix_to_quaternion',
+    'pixel_grid',
+    'pose_error',
+    'project',
+    'quaternion_to_matrix',
+    'resize_intrinsics',
+    'rotation_angle',
+    'shift_principal_point',
+    'to_homogeneous',
+    'transform_points',
     'unproject_depth',
-]  # fmt: skip
+]

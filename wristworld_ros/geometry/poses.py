@@ -1,4 +1,4 @@
-"""Rotations, quaternions (x y z w) and rigid transforms: torch, batched over any leading shape, differentiable."""
+"""Rotations, quaternions (x y z w) and rigid transforms."""
 
 from __future__ import annotations
 
@@ -9,9 +9,15 @@ _TINY = 1e-12
 
 
 def quaternion_to_matrix(quaternion: Tensor) -> Tensor:
-    """Rotation matrix of a quaternion of any length: the formula divides by the squared norm (paper sheet 2.1).
+    """Rotation matrix of a quaternion of any length; a zero quaternion gives the identity.
 
-    quaternion: float [..., 4] as x y z w. Returns float [..., 3, 3]. A zero quaternion gives the identity.
+    As in VGGT's pose encoding, the formula divides by the squared norm.
+
+    Args:
+        quaternion: Float [..., 4] as x y z w.
+
+    Returns:
+        Float [..., 3, 3].
     """
     _need_last(quaternion, 4, 'quaternion')
     x, y, z, w = quaternion.unbind(-1)
@@ -25,14 +31,20 @@ def quaternion_to_matrix(quaternion: Tensor) -> Tensor:
 
 
 def matrix_to_quaternion(rotation: Tensor) -> Tensor:
-    """Unit quaternion x y z w with w >= 0 of a rotation matrix (Shepperd's method: the largest of four divisors).
+    """Unit quaternion with w >= 0 of a rotation matrix, by Shepperd's method (1978), the largest of four divisors.
 
-    rotation: float [..., 3, 3]. Returns float [..., 4]. The gradient is finite for every rotation.
+    The gradient is finite for every rotation.
+
+    Args:
+        rotation: Float [..., 3, 3].
+
+    Returns:
+        Float [..., 4] as x y z w.
     """
     if rotation.shape[-2:] != (3, 3):
         raise ValueError(f'rotation has shape {list(rotation.shape)}; it must be [..., 3, 3].')
     m00, m01, m02, m10, m11, m12, m20, m21, m22 = rotation.flatten(-2).unbind(-1)
-    # Row c is the quaternion times 4 times its own c-th entry, so any row is right up to its length.
+    # Row c is the quaternion times 4 times its own c-th entry, so every row is the quaternion up to its length.
     xx, yy, zz, ww = 1 + m00 - m11 - m22, 1 - m00 + m11 - m22, 1 - m00 - m11 + m22, 1 + m00 + m11 + m22
     candidates = torch.stack(
         [
@@ -80,7 +92,7 @@ def transform_points(transform: Tensor, points: Tensor) -> Tensor:
 
 
 def camera_centre(T_camera_world: Tensor) -> Tensor:
-    """Where the camera stands in the world: [..., 3], metres, of camera-from-world [..., 3, 4] or [..., 4, 4]."""
+    """Centre of a camera in the world, [..., 3], metres, of camera-from-world [..., 3, 4] or [..., 4, 4]."""
     _need_transform(T_camera_world)
     return -(T_camera_world[..., :3, :3].transpose(-1, -2) @ T_camera_world[..., :3, 3:]).squeeze(-1)
 

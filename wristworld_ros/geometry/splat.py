@@ -1,9 +1,10 @@
-"""Condition maps: a coloured point cloud seen by a camera, nearest point first (paper sheet 2.4).
+"""Condition maps (WristWorld, arXiv 2510.07313): a coloured point cloud as a camera sees it.
 
-Painting far to near, as published, is the same as keeping for each pixel the nearest point whose footprint covers it.
-So each point is scattered once into the pixel of its centre as one int64 (depth bits above, point index below), where
-the smallest wins, and the footprint |dx| + |dy| <= radius is then a windowed minimum: ``radius`` times the minimum over
-a pixel and its four neighbours. No sort, no loop over points, the same result in any order of execution.
+Drawing all points far to near, as published, is the same as keeping for each pixel the nearest point whose footprint
+covers it. So each point is scattered once into the pixel of its centre as one int64 (depth bits above, point index
+below), where the smallest wins, and the footprint |dx| + |dy| <= radius is then a windowed minimum: ``radius`` times
+the minimum over a pixel and its four neighbours. No sort, no loop over points, the same result in any order of
+execution.
 """
 
 from __future__ import annotations
@@ -25,16 +26,27 @@ def condition_map(
     radius: int = 2,
     near: float = 0.01,
 ) -> tuple[Tensor, Tensor]:
-    """Image and depth of a coloured cloud as a camera sees it.
+    """Image and depth of a coloured cloud as a camera sees it; without gradient.
 
-    points: float32 [N, 3], metres, world; points that are not finite are ignored.
-    colors: uint8 [N, 3].
-    intrinsics: K [3, 3], pixels. extrinsics: camera-from-world [3, 4] (or [4, 4]), metres.
-    image_hw: pixels. radius: footprint |dx| + |dy| <= radius, pixels, cut at the border. near: keep z > near, metres.
-    A point whose centre lies outside 0 <= u < W, 0 <= v < H paints nothing. Equally near points: the lowest index wins.
-    Returns uint8 [H, W, 3], black where empty, and float32 [H, W], the winner's camera z in metres, 0 where empty; both
-    on the points' device, without gradient. Projection runs in float64. Raises ValueError in one sentence for wrong
-    shapes, dtypes or tensors on different devices.
+    A point covers the pixels with |dx| + |dy| <= radius around that of its centre, cut at the border; one whose centre
+    lies outside 0 <= u < W, 0 <= v < H covers none. The nearest point wins a pixel, of equally near ones the one with
+    the lowest index. Projection runs in float64, and the result does not depend on the order of execution.
+
+    Args:
+        points: Float32 [N, 3], world, metres; points that are not finite are ignored.
+        colors: Uint8 [N, 3].
+        intrinsics: K [3, 3], pixels; coordinates start at the image's edge.
+        extrinsics: Camera-from-world [3, 4] or [4, 4], metres.
+        image_hw: Height and width, pixels.
+        radius: Of the footprint, pixels.
+        near: Only points with z > near are drawn, metres.
+
+    Returns:
+        Uint8 [H, W, 3], black where empty, and float32 [H, W], the winner's camera z in metres, 0 where empty; both on
+        the points' device.
+
+    Raises:
+        ValueError: A shape, dtype or size is wrong, or the tensors are on different devices.
     """
     _check(points, colors, intrinsics, extrinsics, image_hw, radius)
     height, width = image_hw
@@ -51,7 +63,7 @@ def condition_map(
 
 
 def _nearest(points, intrinsics, extrinsics, height, width, near):
-    """Smallest packed value in each pixel, int64 [H, W], and every point's camera z, float32 [N]."""
+    """The smallest packed value (depth, index) of each pixel, int64 [H, W], and every point's camera z, float32 [N]."""
     count, device = len(points), points.device
     buffer = torch.full((height * width + 1,), _EMPTY, dtype=torch.int64, device=device)
     depth = torch.empty(count, device=device)
@@ -68,7 +80,7 @@ def _nearest(points, intrinsics, extrinsics, height, width, near):
 
 
 def _centres(points, intrinsics, extrinsics, height, width, near):
-    """Flat pixel of each point (H*W where it paints nothing), int64 [N], and camera z, float64 [N]."""
+    """Flat pixel of each point (H*W where it covers none), int64 [N], and camera z, float64 [N]."""
     # Row by row with plain element-wise kernels: several times faster than a [3, 3] by [3, N] product on a CPU.
     world = points.detach().T.to(torch.float64, memory_format=torch.contiguous_format)
     x, y, z = (_dot(world, row).add_(row[3]) for row in extrinsics[:3].double().unbind(0))

@@ -10,7 +10,8 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from wristworld_ros.models.param_dtype import hold
+from wristworld_ros.errors import UserError
+from wristworld_ros.models.state_dict import cast_params
 from wristworld_ros.models.vggt import VGGT_1B, ReconstructionConfig, ReconstructionModel, load_public_weights
 
 DATA = Path(__file__).parents[2] / 'fixtures'
@@ -36,7 +37,7 @@ PER_VIEW = ('last_tokens', 'depth', 'depth_conf', 'world_points', 'world_points_
 
 
 def published(out):
-    """The outputs of the published heads by name; places are our own and tested in test_places.py."""
+    """The outputs of the published heads by name; scene coordinates have tests of their own."""
     return {name: value for name, value in vars(out).items() if name != 'scene_coordinates'}
 
 
@@ -199,7 +200,7 @@ def test_only_the_layers_that_the_asked_heads_read_are_run():
     assert calls == [0, 1] and out.last_tokens is None
 
 
-def test_a_model_built_with_some_heads_carries_no_other_and_equals_the_full_one():
+def test_a_model_built_with_some_heads_has_no_other_and_equals_the_full_one():
     full = randomised(SMALL)
     some = ReconstructionModel.from_config(SMALL | {'heads': ['wrist', 'points']}).eval()
     sentence = load_public_weights(some, full.state_dict())
@@ -278,22 +279,23 @@ def test_a_small_model_learns_one_scene():
     assert losses[-1] < 0.5 * losses[0]
 
 
-def test_half_precision_trunk_leaves_the_heads_in_float32():
+def test_a_low_precision_aggregator_leaves_the_heads_in_float32():
     model = randomised(SMALL)
     x = images(1, 2, 56, 70)
     with torch.no_grad():
         wanted = model(x)
         with torch.autocast('cpu', torch.bfloat16):
             automatic = model(x)
-        hold(model, torch.bfloat16, model.allows_low_precision)
-        held = model(x)
-    for out in (automatic, held):
+        cast_params(model, lambda name: model.param_dtype(name, torch.bfloat16))
+        cast = model(x)
+    for out in (automatic, cast):
         assert out.depth.dtype == out.wrist_pose_enc.dtype == torch.float32
         assert (out.depth.log() - wanted.depth.log()).abs().mean() < 0.2
     assert model.depth_head.norm.weight.dtype == torch.float32
+    assert model.aggregator.camera_token.dtype == torch.bfloat16
 
 
-def test_heads_under_autocast_still_report_float32_when_the_config_lets_them_run_in_half():
+def test_heads_under_autocast_still_report_float32_when_the_config_lets_them_run_in_low_precision():
     model = randomised(SMALL | {'float32_heads': False, 'layerscale_init': 0.3}).train()
     with torch.autocast('cpu', torch.bfloat16):
         out = model(images(1, 2, 56, 70))
@@ -312,7 +314,7 @@ def test_caches_made_in_inference_mode_serve_training():
 
 def test_caches_are_bounded_and_not_in_the_state_dict():
     from wristworld_ros.models.vggt.dense_head import uv_embedding
-    from wristworld_ros.models.vggt.rotary import rotary_tables
+    from wristworld_ros.models.vggt.layers import rotary_tables
 
     assert uv_embedding.cache_info().maxsize and rotary_tables.cache_info().maxsize
     model = ReconstructionModel.from_config(SMALL)
@@ -332,13 +334,13 @@ def test_caches_are_bounded_and_not_in_the_state_dict():
         (lambda m: m(torch.zeros(1, 2, 3, 56, 56), heads=()), 'this model has'),
     ],
 )
-def test_a_wrong_input_is_answered_in_one_sentence(call, words):
+def test_a_wrong_input_is_reported_in_one_sentence(call, words):
     with pytest.raises(ValueError, match=words) as error:
         call(ReconstructionModel.from_config(SMALL))
     assert '\n' not in str(error.value)
 
 
-def test_too_small_an_image_for_the_trackers_pyramid_is_answered_in_one_sentence():
+def test_too_small_an_image_for_the_trackers_pyramid_is_reported_in_one_sentence():
     model = ReconstructionModel.from_config(SMALL | {'track_corr_levels': 6})
     with pytest.raises(ValueError, match='at least 64 pixels'):
         model(torch.zeros(1, 2, 3, 28, 28), torch.zeros(1, 4, 2))
@@ -348,15 +350,16 @@ def test_too_small_an_image_for_the_trackers_pyramid_is_answered_in_one_sentence
     ('change', 'words'),
     [
         ({'embed_dims': 3}, 'unknown keys embed_dims'),
+        ({'patch_embed_heads': 5}, 'embed_dim 32; make it a multiple of patch_embed_heads, which is 5'),
         ({'num_heads': 3}, 'num_heads'),
         ({'dpt_layers': [0, 1, 2, 3]}, 'dpt_layers'),
         ({'heads': ['wrists']}, 'heads'),
     ],
 )
-def test_a_wrong_config_is_answered_in_one_sentence(change, words):
-    with pytest.raises(ValueError, match=words):
+def test_a_wrong_config_is_reported_in_one_sentence(change, words):
+    with pytest.raises(UserError, match=words):
         ReconstructionModel.from_config(SMALL | change)
-    with pytest.raises(ValueError, match='lacks'):
+    with pytest.raises(UserError, match='lacks'):
         ReconstructionModel.from_config({'depth': 2})
 
 
@@ -375,7 +378,7 @@ def test_cuda_equals_cpu():
         wanted = model(x, q)
         found = model.cuda()(x.cuda(), q.cuda())
         with torch.autocast('cuda', torch.bfloat16):
-            half = model(x.cuda(), q.cuda())
-    assert half.depth.dtype == torch.float32
+            low = model(x.cuda(), q.cuda())
+    assert low.depth.dtype == torch.float32
     for name, value in published(wanted).items():
         torch.testing.assert_close(getattr(found, name).cpu(), value, atol=1e-3, rtol=1e-3)

@@ -1,4 +1,4 @@
-"""The wrist pose moves to where the model's own points agree with what it says of them."""
+"""The wrist pose is refined until the model's own points agree with their predicted scene coordinates."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def pose(rng, angle=3.0, distance=0.5):
 
 @given(st.integers(0, 10_000))
 @settings(max_examples=30, deadline=None)
-def test_it_finds_the_pose_from_a_wrong_start_with_a_third_of_the_patches_astray(seed):
+def test_it_finds_the_pose_from_a_wrong_start_with_a_third_of_the_patches_wrong(seed):
     rng = np.random.default_rng(seed)
     scene_coordinates = torch.from_numpy(rng.uniform(-0.3, 0.3, (96, 3)) + [0, 0, 0.3])
     true = pose(rng)
@@ -43,11 +43,16 @@ def test_a_pose_that_agrees_stays():
 
 
 @pytest.mark.parametrize('points', [torch.zeros(5, 3), torch.arange(5)[:, None] * torch.ones(3)])
-def test_points_that_leave_the_pose_open_leave_it_alone(points):
+def test_points_that_do_not_determine_the_pose_leave_it_as_it_was(points):
     T = torch.eye(4)
     assert torch.equal(refine_wrist(T, points, points), T.double())
 
 
-def test_middles_are_the_entries_in_the_middle_of_patches():
+def test_patch_centers_are_the_entries_at_the_centres_of_patches():
     maps = torch.arange(4 * 6).reshape(1, 1, 4, 6)
     assert patch_centers(maps, 2).tolist() == [[[7, 9, 11, 19, 21, 23]]]
+
+
+def test_a_mistake_of_the_caller_is_not_taken_for_an_undetermined_pose():
+    with pytest.raises(ValueError, match='must both be'):
+        refine_wrist(torch.eye(4), torch.zeros(1, 3), torch.rand(5, 3))

@@ -1,4 +1,4 @@
-"""Dense prediction heads (DPT): depth, world points and the tracker's features (paper sheet 2.1)."""
+"""Dense prediction heads for depth, world points and the tracker's features: DPT (arXiv 2103.13413) as VGGT uses it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ HIDDEN = 32
 
 
 class ResidualUnit(nn.Module):
-    """relu, 3x3, relu, 3x3, plus relu(x): the first ReLU works in place, as in the published model. Consumes its input."""
+    """ReLU, 3x3, ReLU, 3x3, plus ReLU(x).
+
+    The first ReLU works in place, as in the published model, whose skip connection therefore adds ReLU(x); the input is
+    overwritten.
+    """
 
     def __init__(self, features: int):
         super().__init__()
@@ -29,7 +33,7 @@ class ResidualUnit(nn.Module):
 
 
 class FusionBlock(nn.Module):
-    """Coarser map plus one layer's map, brought to the next size."""
+    """The coarser map plus one layer's map, refined and resized to the next finer size."""
 
     def __init__(self, features: int, with_layer: bool):
         super().__init__()
@@ -45,7 +49,7 @@ class FusionBlock(nn.Module):
 
 
 class Scratch(nn.Module):
-    """The convolutions after the layers' maps, under the public names."""
+    """The convolutions behind the four layers' maps, under the public checkpoints' names."""
 
     def __init__(self, features: int, channels: tuple[int, ...], out_channels: int | None):
         super().__init__()
@@ -68,10 +72,15 @@ class Scratch(nn.Module):
 
 
 class DenseHead(nn.Module):
-    """Four layers of tokens to one map a view.
+    """Four layers of tokens to one map per view.
 
-    out_channels: channels of the map (the last one is the confidence), or None for ``keep_features``: no output_conv2
-    and no UV embedding, the map is ``features`` wide and half the image's size.
+    Args:
+        dim: Channels of the tokens.
+        features: Channels inside the head.
+        channels: Channels of the four layers' maps before they are fused.
+        patch_size: Pixels a side.
+        out_channels: Channels of the map, the last one the confidence; None keeps the features: without output_conv2
+            and UV embedding, the map has ``features`` channels and half the image's size.
     """
 
     def __init__(self, dim: int, features: int, channels: tuple[int, ...], patch_size: int, out_channels: int | None):
@@ -90,12 +99,19 @@ class DenseHead(nn.Module):
         self.scratch = Scratch(features, channels, out_channels)
 
     def forward(self, layers: list[Tensor], image_hw: tuple[int, int]) -> Tensor:
-        """layers: four of [N, P, dim] for N views. Returns [N, out_channels, H, W] before any activation, or the
-        features [N, features, H/2, W/2]."""
+        """The map before any activation.
+
+        Args:
+            layers: Tokens of the four layers, each [N, P, dim] for N views.
+            image_hw: Pixels.
+
+        Returns:
+            Float [N, out_channels, H, W], or the features [N, features, H/2, W/2].
+        """
         height, width = image_hw
         grid_hw = (height // self.patch_size, width // self.patch_size)
         aspect = width / height
-        # Half precision pays on the large maps alone; a CPU has no fast half-precision gradients for the small ones.
+        # Low precision is only faster on the large maps; a CPU has no fast low-precision gradients for the small ones.
         with torch.autocast(layers[0].device.type, enabled=False):
             one, x = self._fuse([tokens.to(self.norm.weight.dtype) for tokens in layers], grid_hw, aspect)
         s = self.scratch
@@ -106,7 +122,7 @@ class DenseHead(nn.Module):
             return x
         hidden = s.output_conv2[:2](self._with_uv(x, aspect))
         last = s.output_conv2[2]
-        with torch.autocast(x.device.type, enabled=False):  # points are metres: half precision is millimetres off
+        with torch.autocast(x.device.type, enabled=False):  # points are metres: bfloat16 would be off by millimetres
             return last(hidden.to(last.weight.dtype))
 
     def _fuse(self, layers: list[Tensor], grid_hw: tuple[int, int], aspect: float) -> tuple[Tensor, Tensor]:
@@ -132,16 +148,25 @@ class DenseHead(nn.Module):
 def uv_embedding(
     channels: int, height: int, width: int, aspect: float, device: torch.device, dtype: torch.dtype
 ) -> Tensor:
-    """0.1 times the sin-cos embedding of a map's pixel positions, [channels, height, width]; aspect: the image's W/H.
+    """0.1 times the sin-cos embedding of a map's pixel positions; the last 64 are kept, outside the state dict.
 
-    Kept for the last 64 sizes, outside the state dict.
+    Args:
+        channels: Of the map, a multiple of 4.
+        height: Of the map, pixels.
+        width: Of the map, pixels.
+        aspect: Width of the image divided by its height.
+        device: Where the embedding is needed.
+        dtype: What it is needed in; it is computed in float64.
+
+    Returns:
+        [channels, height, width].
     """
     with torch.inference_mode(False), torch.no_grad():
         diagonal = (aspect**2 + 1) ** 0.5
         parts = []
         for size, span in ((width, aspect / diagonal), (height, 1 / diagonal)):
-            reach = span * (size - 1) / size
-            positions = torch.linspace(-reach, reach, size, dtype=torch.float64, device=device)
+            limit = span * (size - 1) / size
+            positions = torch.linspace(-limit, limit, size, dtype=torch.float64, device=device)
             k = torch.arange(channels // 4, dtype=torch.float64, device=device)
             angles = positions[:, None] * UV_BASE ** (-k / (channels / 4))
             parts.append(torch.cat([angles.sin(), angles.cos()], 1).T)
@@ -151,11 +176,17 @@ def uv_embedding(
 
 
 def depth_and_confidence(raw: Tensor) -> tuple[Tensor, Tensor]:
-    """raw: [..., 2, H, W]. Returns depth = exp [..., H, W, 1] and confidence = 1 + exp [..., H, W]."""
+    """Activations of the depth head.
+
+    raw: [..., 2, H, W]. Returns depth = exp [..., H, W, 1] and confidence = 1 + exp [..., H, W].
+    """
     return raw[..., :1, :, :].exp().movedim(-3, -1), 1 + raw[..., 1, :, :].exp()
 
 
 def points_and_confidence(raw: Tensor) -> tuple[Tensor, Tensor]:
-    """raw: [..., 4, H, W]. Returns points = sign(y) (exp|y| - 1) [..., H, W, 3] and confidence = 1 + exp [..., H, W]."""
+    """Activations of the point head.
+
+    raw: [..., 4, H, W]. Returns points = sign(y) (exp|y| - 1) [..., H, W, 3] and confidence = 1 + exp [..., H, W].
+    """
     y = raw[..., :3, :, :].movedim(-3, -1)
     return y.sign() * y.abs().expm1(), 1 + raw[..., 3, :, :].exp()

@@ -1,37 +1,53 @@
-"""The reconstruction model: anchor images to cameras, the wrist camera, depth, world points and tracks."""
+"""The reconstruction model: anchor images to cameras, the wrist camera, depth, world points and tracks.
+
+VGGT (arXiv 2503.11651) with the wrist head of WristWorld (arXiv 2510.07313), at any size. Also here: the weights that a
+model starts from, and loading a public checkpoint into it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from wristworld_ros.geometry import decode_pose, shift_principal_point, unproject_depth
+from wristworld_ros.geometry.cameras import decode_pose, shift_principal_point, unproject_depth
+from wristworld_ros.models.state_dict import check_shapes
 from wristworld_ros.models.vggt.aggregator import Aggregator
-from wristworld_ros.models.vggt.config import HEADS, ReconstructionConfig
+from wristworld_ros.models.vggt.config import ReconstructionConfig
 from wristworld_ros.models.vggt.dense_head import DenseHead, depth_and_confidence, points_and_confidence
-from wristworld_ros.models.vggt.init import initialise
-from wristworld_ros.models.vggt.pose_heads import CameraHead, WristHead
+from wristworld_ros.models.vggt.layers import CrossAttention
+from wristworld_ros.models.vggt.pose_heads import ROUNDS, CameraHead, PoseRefinement, WristHead
 from wristworld_ros.models.vggt.scene_coordinates import SceneCoordinateHead
 from wristworld_ros.models.vggt.track_head import TrackHead
 
-_MODULES = dict(zip(HEADS, ('camera_head', 'wrist_head', 'depth_head', 'point_head', 'track_head'), strict=True))
+log = logging.getLogger(__name__)
+
 _LAST_LAYER = {'camera', 'wrist', 'scene_coordinates'}  # heads that read the last layer's tokens
-_VIEWS_AT_A_TIME = 8  # dense heads hold large maps; without gradient they take this many views at once
+_VIEWS_AT_A_TIME = 8  # dense heads hold large maps, so without gradient they take this many views at once
 
 
 @dataclass(frozen=True)
 class ReconstructionOutput:
-    """What one forward pass says; a field is None where its head did not run.
+    """What one forward pass gives; a field is None where its head did not run.
 
-    World and units: the first view's camera, metres (model scale), radians. B sets of V views of H x W pixels.
-    last_tokens: [B, V, P, 2C], P = 5 + patches. Pose encodings (see ``geometry.decode_pose``) of the 4 rounds, last is
-    best: camera_pose_enc [4, B, V, 9], wrist_pose_enc [4, B, 1, 9].
-    depth: [B, V, H, W, 1], camera z. world_points: [B, V, H, W, 3]. depth_conf, world_points_conf: [B, V, H, W], >= 1.
-    places: [B, V, patches, 6], see `SceneCoordinateHead`; not part of the published system.
-    track: [I, B, V, N, 2] (x, y) pixels of every round; track_vis, track_conf: [B, V, N] in 0..1.
+    B sets of V views of H x W pixels. The world is the first view's camera; metres (model scale), radians. Pose
+    encodings are camera-from-world, see `geometry.decode_pose`; those of the last of the 4 rounds are the best.
+
+    Attributes:
+        last_tokens: [B, V, P, 2 * embed_dim], the last layer's; P = 5 + patches.
+        camera_pose_enc: [4, B, V, 9], the views' cameras.
+        wrist_pose_enc: [4, B, 1, 9], the wrist camera.
+        depth: [B, V, H, W, 1], camera z.
+        depth_conf: [B, V, H, W], at least 1.
+        world_points: [B, V, H, W, 3].
+        world_points_conf: [B, V, H, W], at least 1.
+        track: [I, B, V, N, 2] as (x, y), pixels, every round's.
+        track_vis: [B, V, N], visibility in 0..1.
+        track_conf: [B, V, N], confidence in 0..1.
+        scene_coordinates: [B, V, patches, 6], see `SceneCoordinateHead`; not part of the published system.
     """
 
     last_tokens: Tensor | None = None
@@ -48,12 +64,13 @@ class ReconstructionOutput:
 
 
 class ReconstructionModel(nn.Module):
-    """VGGT with a wrist head, at any size (paper sheet 2.1 and 2.2). State-dict names are the public checkpoints'."""
+    """VGGT with a wrist head. Parameters are named as in the public checkpoints."""
 
     def __init__(self, config: ReconstructionConfig):
         super().__init__()
         self.config = config
-        dim, sizes = 2 * config.embed_dim, (config.dpt_features, config.dpt_out_channels, config.patch_size)
+        dim = 2 * config.embed_dim
+        sizes = (config.dpt_features, config.dpt_out_channels, config.patch_size)
         self.aggregator = Aggregator(config)
         if 'camera' in config.heads:
             self.camera_head = CameraHead(config)
@@ -71,35 +88,41 @@ class ReconstructionModel(nn.Module):
 
     @classmethod
     def from_config(cls, config: dict) -> ReconstructionModel:
-        """A model with fresh weights. config: the fields of ``ReconstructionConfig``; ValueError when one is wrong."""
+        """A model with initial weights; config and errors as in `ReconstructionConfig.from_dict`."""
         return cls(ReconstructionConfig.from_dict(config))
 
     def forward(
         self, images: Tensor, query_points: Tensor | None = None, heads: Iterable[str] | None = None
     ) -> ReconstructionOutput:
-        """Run the asked heads, and of the aggregator only the layers that they read.
+        """Run the requested heads, and the aggregator up to the last layer that they read.
 
-        images: float [B, V, 3, H, W] in [0, 1], RGB; H and W multiples of the patch size; V from 1 up, the first view
-        is the world. query_points: [B, N, 2] as (x, y), pixels of the first view; tracks are made only when given.
-        heads: any of 'camera', 'wrist', 'depth', 'points', 'track', 'scene_coordinates'; default: all that the model has.
-        Heads run in their own parameters' precision (float32) whatever the autocast state or the trunk's dtype.
-        Raises ValueError in one sentence for a wrong shape, dtype, or head.
+        The heads run in float32 under autocast, and whatever the aggregator is kept in, unless the configuration's
+        ``float32_heads`` is false.
+
+        Args:
+            images: Float [B, V, 3, H, W] in [0, 1], RGB; H and W are multiples of the patch size, V is 1 or more.
+            query_points: Float [B, N, 2] as (x, y), pixels of the first view; None leaves tracks out.
+            heads: Some of the model's heads ('camera', 'wrist', 'depth', 'points', 'track', 'scene_coordinates'); None
+                runs all that the model has.
+
+        Raises:
+            ValueError: A shape, dtype or head is wrong.
         """
         heads = self._heads(heads, query_points)
         self._check(images, query_points)
         layers = self._layers(heads)
         tokens = self.aggregator(images, layers)
-        result = {'last_tokens': tokens.get(self.config.depth - 1)}
+        last = tokens.get(self.config.depth - 1)
+        result = {'last_tokens': last}
         device = images.device.type
         with torch.autocast(device, enabled=torch.is_autocast_enabled(device) and not self.config.float32_heads):
-            if _LAST_LAYER & heads:
-                last = tokens[self.config.depth - 1]
-                if 'camera' in heads:
-                    result['camera_pose_enc'] = self.camera_head(last.to(self.camera_head.embed_pose.weight.dtype))
-                if 'wrist' in heads:
-                    result['wrist_pose_enc'] = self.wrist_head(last.to(self.wrist_head.embed_pose.weight.dtype))
-                if 'scene_coordinates' in heads:
-                    result['scene_coordinates'] = self.scene_coordinate_head(last.to(self.scene_coordinate_head.linear.weight.dtype)).float()
+            if 'camera' in heads:
+                result['camera_pose_enc'] = self.camera_head(last.to(self.camera_head.embed_pose.weight.dtype))
+            if 'wrist' in heads:
+                result['wrist_pose_enc'] = self.wrist_head(last.to(self.wrist_head.embed_pose.weight.dtype))
+            if 'scene_coordinates' in heads:
+                dtype = self.scene_coordinate_head.linear.weight.dtype
+                result['scene_coordinates'] = self.scene_coordinate_head(last.to(dtype)).float()
             if 'depth' in heads:
                 raw = self._dense(self.depth_head, tokens, images.shape)
                 result['depth'], result['depth_conf'] = depth_and_confidence(raw.float())
@@ -113,9 +136,12 @@ class ReconstructionModel(nn.Module):
         return ReconstructionOutput(**result)
 
     @staticmethod
-    def allows_low_precision(name: str) -> bool:
-        """Whether a parameter may be held in bfloat16: the aggregator's; heads stay float32, as published."""
-        return name.startswith('aggregator.')
+    def param_dtype(name: str, dtype: torch.dtype) -> torch.dtype:
+        """The dtype that a parameter of that name is kept in when big networks are kept in ``dtype``.
+
+        The aggregator follows; the heads stay float32, as published.
+        """
+        return dtype if name.startswith('aggregator.') else torch.float32
 
     def _heads(self, heads, query_points) -> set[str]:
         built = set(self.config.heads)
@@ -125,7 +151,7 @@ class ReconstructionModel(nn.Module):
         if not heads or not heads <= built:
             raise ValueError(f'heads is {sorted(heads)}; this model has {", ".join(self.config.heads)}.')
         if heads == {'track'} and query_points is None:
-            raise ValueError('heads asks for tracks alone, which need query_points [B, N, 2]; give them.')
+            raise ValueError("heads is ['track'] and query_points is missing; give query_points [B, N, 2].")
         return heads if query_points is not None else heads - {'track'}
 
     def _layers(self, heads: set[str]) -> set[int]:
@@ -153,14 +179,117 @@ class ReconstructionModel(nn.Module):
             )
         if min(images.shape) < 1 or images.shape[-2] % patch or images.shape[-1] % patch:
             raise ValueError(
-                f'images is {images.shape[-2]} x {images.shape[-1]} pixels in {images.shape[1]} views; height and width '
-                f'must be multiples of {patch} and there must be at least one view.'
+                f'images is {images.shape[-2]} x {images.shape[-1]} pixels in {images.shape[1]} views; height and '
+                f'width must be multiples of {patch} and there must be at least one view.'
             )
         if query_points is not None and (query_points.ndim != 3 or query_points.shape[::2] != (len(images), 2)):
             raise ValueError(f'query_points is {list(query_points.shape)}; it must be [{len(images)}, N, 2] as (x, y).')
 
 
 def own_points(out: ReconstructionOutput, image_hw: tuple[int, int]) -> Tensor:
-    """The model's depth unprojected through its own cameras: [B, V, H, W, 3], metres, in the first view's frame."""
+    """The model's depth, unprojected through the cameras that it predicts for its views.
+
+    VGGT's authors find these points more accurate than the point head's.
+
+    Args:
+        out: With depth and camera_pose_enc.
+        image_hw: Height and width of the images that the model was given, pixels.
+
+    Returns:
+        Float [B, V, H, W, 3], metres, in the first view's frame.
+    """
     T, K = decode_pose(out.camera_pose_enc[-1], image_hw)
-    return unproject_depth(out.depth[..., 0], shift_principal_point(K, -0.5), T)  # edge to the first pixel's centre
+    # VGGT's pixel coordinates start at the image's edge, those of `unproject_depth` at the first pixel's centre.
+    return unproject_depth(out.depth[..., 0], shift_principal_point(K, -0.5), T)
+
+
+# Weights
+
+_STD = 0.02
+_TOKENS = {
+    'camera_token',
+    'register_token',
+    'cls_token',
+    'pos_embed',
+    'register_tokens',
+    'token_query',
+    'query_ref_token',
+    'virual_tracks',  # spelled so in the public checkpoint
+}
+_WRIST = 'wrist_head'
+_PUBLIC_PARTS = {'aggregator', 'camera_head', _WRIST, 'depth_head', 'point_head', 'track_head'}
+
+
+def initialise(model: nn.Module) -> None:
+    """Give a model or a part of one its initial weights, in place; on the meta device nothing happens.
+
+    Chosen so that a small model trains from scratch. Linear layers and tokens: normal with a deviation of 0.02,
+    truncated at two deviations; biases are zero. Convolutions: torch's defaults. Dense heads end near zero: depth
+    exp(0) = 1 m, points at the origin, confidence 2. Pose heads end near the identity rotation with fields of view of
+    one radian after the last round, so that no quaternion starts at zero and no ReLU without gradient. LayerScale keeps
+    what the configuration says.
+    """
+    if next(model.parameters()).is_meta:
+        return
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.trunc_normal_(module.weight, std=_STD)
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, CrossAttention):
+            nn.init.trunc_normal_(module.in_proj_weight, std=_STD)
+    for name, parameter in model.named_parameters():
+        if name.rsplit('.', 1)[-1] in _TOKENS:
+            nn.init.trunc_normal_(parameter, std=_STD)
+    for module in model.modules():
+        if isinstance(module, DenseHead) and not module.keep_features:
+            *_, weight, bias = module.scratch.output_conv2.parameters()
+            nn.init.trunc_normal_(weight, std=1e-2)
+            nn.init.zeros_(bias)
+        elif isinstance(module, PoseRefinement):
+            last = module.pose_branch.fc2
+            nn.init.trunc_normal_(last.weight, std=2e-3)
+            last.bias.data[6:] = 1.0 / ROUNDS  # w of the quaternion, both fields of view
+
+
+def load_public_weights(
+    model: ReconstructionModel, weights: Mapping[str, Tensor], source: str = 'The public weights'
+) -> str:
+    """Load a public checkpoint, with or without a wrist head, and say in one sentence what was loaded.
+
+    VGGT's own file (1797 names) has no ``wrist_head.*``: the wrist head stays as it is, and the sentence, which is
+    logged too, says so. Weights of heads that the model was built without are left out and counted. A model on the meta
+    device takes the tensors uncopied, and gets an initialised wrist head if the file has none.
+
+    Args:
+        model: The model to fill.
+        weights: Name -> tensor, under the public names.
+        source: Where the weights come from, for the message.
+
+    Returns:
+        One sentence.
+
+    Raises:
+        UserError: A name is missing or unknown, or a shape is wrong; the model is unchanged then.
+    """
+    own = model.state_dict()
+    absent = _PUBLIC_PARTS - {_part(name) for name in own}
+    given = {name: tensor for name, tensor in weights.items() if _part(name) not in absent}
+    without_wrist = _WRIST not in absent and not any(_part(name) == _WRIST for name in given)
+    check_shapes({n: t for n, t in own.items() if not (without_wrist and _part(n) == _WRIST)}, given, source)
+    on_meta = any(tensor.is_meta for tensor in own.values())
+    if on_meta and without_wrist:
+        model.wrist_head = WristHead(model.config).to(next(iter(given.values())).device)
+        initialise(model.wrist_head)
+    model.load_state_dict(given, strict=False, assign=on_meta)
+    sentence = f'Loaded {len(given)} tensors'
+    if left_out := len(weights) - len(given):
+        sentence += f', left out {left_out} of heads that this model does not have'
+    if without_wrist:
+        sentence += '; the weights have no wrist_head.*, so the wrist head stays as it was'
+    sentence += '.'
+    (log.warning if without_wrist else log.info)(sentence)
+    return sentence
+
+
+def _part(name: str) -> str:
+    return name.split('.', 1)[0]

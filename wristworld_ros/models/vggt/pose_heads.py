@@ -1,4 +1,8 @@
-"""The camera head and the wrist head: four rounds of pose refinement over one token a camera (paper sheet 2.1, 2.2)."""
+"""The camera head (VGGT, arXiv 2503.11651) and the wrist head (WristWorld, arXiv 2510.07313).
+
+Both refine a pose encoding in four rounds from one token per camera. The camera head takes the views' camera tokens;
+the wrist head, whose camera no view shows, lets a learned query attend to all tokens of all views first.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wristworld_ros.models.vggt.blocks import Block, CrossAttention, Mlp
 from wristworld_ros.models.vggt.config import ReconstructionConfig
+from wristworld_ros.models.vggt.layers import Block, CrossAttention, Mlp
 
 ROUNDS = 4
 POSE_SIZE = 9
@@ -16,7 +20,7 @@ AGGREGATION_HEADS = 8
 
 
 class PoseRefinement(nn.Module):
-    """Tokens of cameras to their pose encodings, refined in four rounds; the previous pose enters without gradient."""
+    """Camera tokens to pose encodings, refined in four rounds; the previous pose enters without gradient."""
 
     def __init__(self, config: ReconstructionConfig):
         super().__init__()
@@ -32,7 +36,7 @@ class PoseRefinement(nn.Module):
         self.pose_branch = Mlp(dim, dim // 2, POSE_SIZE)
 
     def refine(self, tokens: Tensor) -> Tensor:
-        """tokens: [B, V, dim], before token_norm. Returns the pose encoding of every round, [4, B, V, 9]."""
+        """tokens: [B, V, dim], before token_norm. Returns every round's encoding [4, B, V, 9], camera-from-world."""
         with torch.autocast(tokens.device.type, enabled=False):
             return self._refine(tokens.to(self.embed_pose.weight.dtype))
 
@@ -72,7 +76,7 @@ class TokenAggregation(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, queries: int | None = None) -> Tensor:
-        """x: [B, N, dim]. With ``queries`` only the first so many tokens are brought on (the others are still read)."""
+        """x: [B, N, dim]. queries: how many of the first tokens are updated (they attend to all); None updates all."""
         if queries is None:
             x = self.norm1(x + self.dropout(self.attention(x)))
         else:
@@ -82,7 +86,7 @@ class TokenAggregation(nn.Module):
 
 
 class WristHead(PoseRefinement):
-    """Pose of the wrist camera that no view shows, from all tokens of all views."""
+    """Pose of the wrist camera, from all tokens of all views."""
 
     def __init__(self, config: ReconstructionConfig):
         super().__init__(config)
@@ -93,9 +97,10 @@ class WristHead(PoseRefinement):
         )
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """tokens: the last layer's, [B, V, P, 2 * dim]. Returns [4, B, 1, 9], camera-from-world (first view's camera)."""
+        """tokens: the last layer's, [B, V, P, 2 * dim]. Returns [4, B, 1, 9], camera-from-world, the
+        first view's camera being the world."""
         x = torch.cat([self.token_query.expand(len(tokens), -1, -1), tokens.flatten(1, 2)], 1)
         *first, last = self.token_aggregation_layers
         for layer in first:
             x = layer(x)
-        return self.refine(last(x, queries=1))  # of the last layer only the query's output is read
+        return self.refine(last(x, queries=1))  # only the query's output of the last layer is needed

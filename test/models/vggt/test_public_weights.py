@@ -1,4 +1,4 @@
-"""Loading public checkpoints: with and without a wrist head, and what is said when they do not fit."""
+"""Loading public checkpoints: with and without a wrist head, and the error where they do not belong to the model."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import logging
 import pytest
 import torch
 
+from wristworld_ros.errors import UserError
 from wristworld_ros.models.vggt import ReconstructionModel, load_public_weights
 
 TINY = {
@@ -49,22 +50,30 @@ def test_a_wrong_shape_names_the_key_the_shape_found_and_the_shape_wanted_and_ch
     model, weights = pair
     before = {name: value.clone() for name, value in model.state_dict().items()}
     wrong = weights | {'camera_head.embed_pose.weight': torch.zeros(3, 9)}
-    with pytest.raises(ValueError, match=r'camera_head.embed_pose.weight has shape \[3, 9\].*wants \[32, 9\]'):
+    with pytest.raises(UserError, match=r'camera_head.embed_pose.weight has shape \[3, 9\], wanted \[32, 9\]'):
         load_public_weights(model, wrong)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_missing_and_unknown_names_are_answered_in_one_sentence(pair):
+def test_missing_and_unknown_names_are_reported_in_one_sentence_and_change_nothing(pair):
     model, weights = pair
-    with pytest.raises(ValueError, match=r'lack camera_head.embed_pose.weight'):
-        load_public_weights(model, {n: v for n, v in weights.items() if n != 'camera_head.embed_pose.weight'})
-    with pytest.raises(ValueError, match=r'hold aggregator.more'):
-        load_public_weights(model, weights | {'aggregator.more': torch.zeros(1)})
-    with pytest.raises(ValueError, match=r'lack wrist_head'):
-        load_public_weights(model, {n: v for n, v in weights.items() if n != 'wrist_head.token_query'})
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    for wrong, words in (
+        (_without(weights, 'camera_head.embed_pose.weight'), r'key camera_head.embed_pose.weight is missing'),
+        (weights | {'aggregator.more': torch.zeros(1)}, r'key aggregator.more .* is not part of this model'),
+        (_without(weights, 'wrist_head.token_query'), r'key wrist_head.token_query is missing'),
+    ):
+        with pytest.raises(UserError, match=words) as error:
+            load_public_weights(model, wrong, 'model.pt')
+        assert str(error.value).startswith('model.pt: ') and '\n' not in str(error.value)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_a_model_on_the_meta_device_takes_the_tensors_and_gets_a_fresh_wrist_head(pair):
+def _without(weights, name):
+    return {n: value for n, value in weights.items() if n != name}
+
+
+def test_a_model_on_the_meta_device_takes_the_tensors_and_gets_an_initialised_wrist_head(pair):
     _, weights = pair
     with torch.device('meta'):
         model = ReconstructionModel.from_config(TINY)

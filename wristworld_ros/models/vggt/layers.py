@@ -1,12 +1,56 @@
-"""Attention blocks: the pre-norm block of the trunks, and the attention layer with torch's MultiheadAttention names."""
+"""Transformer layers that several parts of the model share: the pre-norm block with 2-D rotary position embedding, and
+attention under the parameter names of ``torch.nn.MultiheadAttention``."""
 
 from __future__ import annotations
+
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wristworld_ros.models.vggt.rotary import rotate
+ROTARY_BASE = 100.0
+
+
+@lru_cache(maxsize=32)
+def rotary_tables(
+    grid_hw: tuple[int, int], special: int, views: int, head_dim: int, device: torch.device, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of the 2-D rotary position embedding; half of each head turns with y, half with x.
+
+    Every view has ``special`` tokens at position (0, 0), then its patches at (row + 1, column + 1). The tables of the
+    last 32 sizes are kept, outside the state dict.
+
+    Args:
+        grid_hw: Rows and columns of a view's patches.
+        special: Tokens in front of a view's patches.
+        views: How many views follow each other.
+        head_dim: Channels of one attention head.
+        device: Where the tables are needed.
+        dtype: What they are needed in; the angles are float32.
+
+    Returns:
+        Two tensors [views * (special + rows * columns), 2, head_dim / 4].
+    """
+    # A table that is first needed in inference mode must also serve training later.
+    with torch.inference_mode(False), torch.no_grad():
+        half = head_dim // 2
+        inverse = ROTARY_BASE ** (-torch.arange(0, half, 2, dtype=torch.float32, device=device) / half)
+        y, x = torch.meshgrid(
+            torch.arange(1, grid_hw[0] + 1, device=device),
+            torch.arange(1, grid_hw[1] + 1, device=device),
+            indexing='ij',
+        )
+        positions = torch.stack([y, x], -1).flatten(0, 1).float()
+        positions = torch.cat([positions.new_zeros(special, 2), positions]).repeat(views, 1)
+        angles = positions[..., None] * inverse
+        return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Apply the rotary embedding. x: [..., N, D]; cos, sin: [N, 2 (y, x), D / 4]. Returns [..., N, D]."""
+    a, b = x.unflatten(-1, (2, 2, -1)).unbind(-2)
+    return torch.stack((a * cos - b * sin, b * cos + a * sin), -2).flatten(-3)
 
 
 class Mlp(nn.Module):
@@ -22,15 +66,15 @@ class Mlp(nn.Module):
 
 
 class LayerScale(nn.Module):
-    """A learned factor for each channel."""
+    """A learned factor for each channel of a residual branch."""
 
     def __init__(self, dim: int, init: float):
         super().__init__()
         self.gamma = nn.Parameter(torch.full((dim,), float(init)))
 
-    def add(self, x: Tensor, change: Tensor) -> Tensor:
-        """x + gamma * change, in one pass over the memory."""
-        return torch.addcmul(x, change, self.gamma)
+    def add(self, x: Tensor, branch: Tensor) -> Tensor:
+        """x + gamma * branch, in one pass over the memory."""
+        return torch.addcmul(x, branch, self.gamma)
 
 
 class Attention(nn.Module):
@@ -45,7 +89,7 @@ class Attention(nn.Module):
         self.k_norm = nn.LayerNorm(dim // heads) if qk_norm else nn.Identity()
 
     def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor] | None = None) -> Tensor:
-        """x: [B, N, dim]; rotary: cosines and sines, each [N, 2, dim / heads / 4]."""
+        """x: [B, N, dim]; rotary: cosines and sines of `rotary_tables`. Returns [B, N, dim]."""
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
         q, k = self.q_norm(q), self.k_norm(k)
         if rotary is not None:
@@ -72,7 +116,7 @@ class Block(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Attention of x to a context under the parameter names of ``torch.nn.MultiheadAttention``."""
+    """Attention of x to a context, or to itself, under the parameter names of ``torch.nn.MultiheadAttention``."""
 
     def __init__(self, dim: int, heads: int, dropout: float = 0.0):
         super().__init__()
@@ -82,7 +126,7 @@ class CrossAttention(nn.Module):
         self.out_proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """x: [B, N, dim]; context: [B, M, dim], x itself when not given. Returns [B, N, dim]."""
+        """x: [B, N, dim]; context: [B, M, dim], None for self-attention. Returns [B, N, dim]."""
         dim = x.shape[-1]
         if context is None:
             q, k, v = F.linear(x, self.in_proj_weight, self.in_proj_bias).chunk(3, -1)
