@@ -7,40 +7,6 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import nn
 
-# diffusers' name -> Wan's name, in the order they are tried; both are parts of a dotted name.
-_TRANSFORMER_NAMES = (
-    ('condition_embedder.text_embedder.linear_1.', 'text_embedding.0.'),
-    ('condition_embedder.text_embedder.linear_2.', 'text_embedding.2.'),
-    ('condition_embedder.time_embedder.linear_1.', 'time_embedding.0.'),
-    ('condition_embedder.time_embedder.linear_2.', 'time_embedding.2.'),
-    ('condition_embedder.time_proj.', 'time_projection.1.'),
-    ('.attn1.', '.self_attn.'),
-    ('.attn2.', '.cross_attn.'),
-    ('.to_q.', '.q.'),
-    ('.to_k.', '.k.'),
-    ('.to_v.', '.v.'),
-    ('.to_out.0.', '.o.'),
-    ('.norm2.', '.norm3.'),
-    ('.ffn.net.0.proj.', '.ffn.0.'),
-    ('.ffn.net.2.', '.ffn.2.'),
-    ('proj_out.', 'head.head.'),
-)
-
-
-def wan_name(name: str) -> str:
-    """Wan's own name of a parameter of diffusers' ``WanTransformer3DModel``.
-
-    name: for one ``blocks.0.attn1.to_q.weight``. Returns, for one, ``blocks.0.self_attn.q.weight``.
-    """
-    if name == 'scale_shift_table':
-        return 'head.modulation'
-    if name.endswith('.scale_shift_table'):
-        return name.removesuffix('scale_shift_table') + 'modulation'
-    for ours, theirs in _TRANSFORMER_NAMES:
-        name = name.replace(ours, theirs)
-    return name
-
-
 def named_tensors(module: nn.Module, rename: Callable[[str], str] = str) -> dict[str, torch.Tensor]:
     """Parameters and saved buffers of a module under other names; a shared tensor is listed once.
 
@@ -56,7 +22,7 @@ def named_tensors(module: nn.Module, rename: Callable[[str], str] = str) -> dict
     return renamed
 
 
-def check_fit(targets: Mapping[str, torch.Tensor], weights: Mapping[str, torch.Tensor], source: str) -> None:
+def check_shapes(targets: Mapping[str, torch.Tensor], weights: Mapping[str, torch.Tensor], source: str) -> None:
     """Both hold the same names with the same shapes; arguments and errors as in ``load_strict``, nothing is read."""
     for name, target in targets.items():
         if name not in weights:
@@ -84,13 +50,13 @@ def load_strict(targets: Mapping[str, torch.Tensor], weights: Mapping[str, torch
     targets: name -> tensor to fill. weights: name -> tensor, any floating dtype. source: where the weights come
     from, for the message. Raises ValueError, one sentence: which key, shape found, shape wanted, what to do.
     """
-    check_fit(targets, weights, source)
+    check_shapes(targets, weights, source)
     with torch.no_grad():
         for name, target in targets.items():
             target.copy_(weights[name])
 
 
-def adopt_strict(
+def adopt(
     module: nn.Module, targets: Mapping[str, torch.Tensor], weights: Mapping[str, torch.Tensor], source: str
 ) -> None:
     """Put weights in the place of a module's parameters, uncopied and in their own dtype: what a file that is mapped
@@ -98,7 +64,7 @@ def adopt_strict(
 
     targets: as ``named_tensors(module)`` lists them. Other arguments and errors as in ``load_strict``.
     """
-    check_fit(targets, weights, source)
+    check_shapes(targets, weights, source)
     given = {id(target): weights[name] for name, target in targets.items()}
     # A tensor that the module shares has several names in its state, and all of them get the one.
     state = {name: given[id(own)] for name, own in module.state_dict(keep_vars=True).items()}

@@ -8,7 +8,7 @@ from wristworld_ros.models.wan.causal import (
     new_cache,
     write_chunk,
 )
-from wristworld_ros.models.wan.config import SIM_TINY, WRISTWORLD_1_3B, GeneratorSettings
+from wristworld_ros.models.wan.config import SIM_TINY, WRISTWORLD_1_3B, GeneratorConfig
 from wristworld_ros.models.wan.generator import WristGenerator
 from wristworld_ros.models.wan.kv_cache import KVCache
 from wristworld_ros.models.wan.windows import Window, clip_latents, plan_windows, sample_windows
@@ -16,7 +16,7 @@ from wristworld_ros.models.wan.windows import Window, clip_latents, plan_windows
 __all__ = [
     'SIM_TINY',
     'WRISTWORLD_1_3B',
-    'GeneratorSettings',
+    'GeneratorConfig',
     'KVCache',
     'Window',
     'WristGenerator',

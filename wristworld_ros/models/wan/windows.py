@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import torch
 
 from wristworld_ros.models.wan import sampling
-from wristworld_ros.models.wan.config import GeneratorSettings
+from wristworld_ros.models.wan.config import GeneratorConfig
 from wristworld_ros.models.wan.generator import WristGenerator
 
 # Video frames of a published clip (paper, section 3).
@@ -51,7 +51,7 @@ class Window:
         return slice(first, first + 1 + temporal_stride * (self.frames - 1))
 
 
-def clip_latents(settings: GeneratorSettings, temporal_stride: int = 1, views: int = 1) -> int:
+def clip_latents(settings: GeneratorConfig, temporal_stride: int = 1, views: int = 1) -> int:
     """Latent frames of the longest clip that a model takes as published.
 
     The published 81 video frames, or fewer where the model has fewer rows of time embedding or where the anchor tokens of
