@@ -1,4 +1,9 @@
-"""Stage 2: what the wrist camera sees, generated from the condition map and the anchor views."""
+"""Stage 2: the wrist video, generated from condition maps and anchor views (arXiv 2510.07313).
+
+In come latents of noise and condition maps, features of the anchor images and text embeddings; out go clean latents,
+which an autoencoder of `autoencoders` or `tiny_decoder` decodes to video. Tensors only: nothing here reads files, knows
+cameras or keeps the state of a call, so one loaded model serves any number of streams and threads.
+"""
 
 from wristworld_ros.models.wan.causal import (
     block_causal_predict,

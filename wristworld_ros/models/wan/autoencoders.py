@@ -1,7 +1,7 @@
 """Video to latents and back behind one interface: Wan's autoencoder, and pixel-unshuffle for the small model.
 
-Autoencoders keep nothing between calls: the state of a stream is an argument and a result, so streams in several threads
-may share one autoencoder.
+Autoencoders keep nothing between calls: the state of a stream is an argument and a result, so streams in several
+threads may share one autoencoder.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from torch import nn
 from wristworld_ros.errors import UserError
 
 # What one direction of one stream remembers, opaque outside the class that made it. Its size is fixed from a stream's
-# second piece on (at most two frames of features per convolution, whatever the length of stream and piece), and calls do
-# not change it: a piece that failed may be repeated with the same state.
+# second piece on (at most two frames of features per convolution, whatever the length of stream and piece), and calls
+# do not change it: a piece that failed may be repeated with the same state.
 StreamState = Any
 
 

@@ -1,8 +1,9 @@
 """Chunk-by-chunk (causal) generation: the streaming step, and the pass that trains all chunks of a clip at once.
 
-A chunk is a run of `chunk_frames` latent frames that are denoised together. It attends to itself and to the clean latents
-of up to `history_chunks` chunks before it, through the keys and values of self-attention; its context holds the anchor
-tokens of its own frames only, with times counted from the chunk's first frame. So nothing depends on how long a stream is.
+A chunk is a run of `chunk_frames` latent frames that are denoised together. It attends to itself and to the clean
+latents of up to `history_chunks` chunks before it, through the keys and values of self-attention; its context holds the
+anchor tokens of its own frames only, with times counted from the chunk's first frame. So nothing depends on how long a
+stream is.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def new_cache(
     sizes = (chunk_frames, *latent_hw)
     if any(n % p for n, p in zip(sizes, s.patch_size, strict=True)):
         raise UserError(
-            f'A chunk of {list(sizes)} latent cells (frames, height, width) is not a multiple of the patch {s.patch_size}',
+            f'A chunk of {list(sizes)} latent cells (frames, height, width) is not a multiple of patch {s.patch_size}',
             'change the frames per chunk or the size of the wrist image',
         )
     frames, height, width = (n // p for n, p in zip(sizes, s.patch_size, strict=True))
@@ -102,13 +103,13 @@ def chunk_contexts(
 def block_causal_mask(chunks: int, history_chunks: int, visible: torch.Tensor | None = None) -> torch.Tensor:
     """Which chunk attends to which in the sequence [clean chunks | noisy chunks].
 
-    Clean chunk i attends to clean chunks i - history .. i, as when it was committed in a stream; noisy chunk i attends to
-    clean chunks i - history .. i - 1 and itself.
+    Clean chunk i attends to clean chunks i - history .. i, as when it was committed in a stream; noisy chunk i attends
+    to clean chunks i - history .. i - 1 and itself.
 
     Args:
         chunks: Chunks of a clip.
         history_chunks: Chunks of history.
-        visible: int [B] or [B, chunks], how many chunks of history each noisy chunk may attend to (0: none); None for all.
+        visible: int [B] or [B, chunks], chunks of history that each noisy chunk may attend to; None for all.
 
     Returns:
         bool [B or 1, 2 * chunks, 2 * chunks], True where the row attends to the column.
@@ -151,8 +152,8 @@ def block_causal_predict(
         visible: int [B] or [B, G], chunks of history each noisy chunk may attend to (history dropping: 0).
 
     Returns:
-        What the network predicts for the noisy latents (`gen.settings.prediction`), [B, C, T, h, w]; `gen.to_velocity` and
-        `gen.to_sample` convert. Equal to the predictions in `generate_chunk` when the same chunks are committed.
+        What the network predicts for the noisy latents (`gen.settings.prediction`), [B, C, T, h, w]; `gen.to_velocity`
+        and `gen.to_sample` convert. Equal to the predictions in `generate_chunk` when the same chunks are committed.
 
     Raises:
         ValueError: Frames that are not a multiple of the chunk, or another number of contexts.
@@ -251,7 +252,7 @@ def write_chunk(
 
     Args:
         gen: The generator.
-        latents: [B, C, chunk_frames, h, w], clean: the result of `generate_chunk`, or real frames to start a stream from.
+        latents: [B, C, chunk_frames, h, w], clean: the result of `generate_chunk`, or those of real frames.
         condition_latents: As in `generate_chunk`.
         context: As in `generate_chunk`.
         cache: Of the stream.

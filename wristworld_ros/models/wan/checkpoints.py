@@ -113,8 +113,8 @@ def _tower_tensors(clip: AnchorEncoder) -> dict[str, torch.Tensor]:
 def clip_targets(clip: AnchorEncoder, config: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     """Where each tensor of the release's vision tower goes: its name -> the tower's own tensor.
 
-    Fused query-key-value weights have one target in three pieces, listed as 'name#0' to 'name#2'. What the features do not
-    depend on (the last block, the output projection) gets an empty placeholder of the right shape.
+    Fused query-key-value weights have one target in three pieces, listed as 'name#0' to 'name#2'. What the features do
+    not depend on (the last block, the output projection) gets an empty placeholder of the right shape.
 
     Args:
         clip: The tower to fill.
@@ -244,7 +244,8 @@ def vae_from_release(weights: Mapping[str, torch.Tensor], config: Mapping[str, A
         config: dim, z_dim, optional latents_mean and latents_std; `WAN_VAE` as released.
 
     Returns:
-        The autoencoder in evaluation mode: `encode(video [B, 3, T, H, W] in -1..1) -> latents`, `decode(latents) -> video`.
+        The autoencoder in evaluation mode: `encode(video [B, 3, T, H, W] in -1..1) -> latents`, `decode(latents)
+        -> video`.
 
     Raises:
         UserError: A key is missing, unknown or of another shape.

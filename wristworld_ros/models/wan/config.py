@@ -147,9 +147,8 @@ class GeneratorConfig:
             raise UserError(f'{where} a decoder, which predicts the clean sample', "set prediction to 'sample'")
         if not self.decoder and self.out_channels != self.latent_channels:
             raise UserError(
-                f'{where} out_channels {self.out_channels} and latent_channels {self.latent_channels}, which must be equal '
-                'without a decoder',
-                'change either or add a decoder',
+                f'{where} out_channels {self.out_channels}, latent_channels {self.latent_channels} and no decoder',
+                'make both equal or add a decoder',
             )
 
     @property

@@ -24,9 +24,10 @@ _RELEASED = 'denoising_model.'
 class WristGenerator(nn.Module):
     """Wan's video transformer; condition latents are concatenated to the noisy ones, anchor tokens end the context.
 
-    The same class at every size. With `decoder` in its configuration the transformer's output goes through a convolutional
-    decoder that predicts the clean latents; callers may ask for velocities either way. Latents are [B, C, T, h, w],
-    C = `settings.latent_channels`. A call keeps nothing in the model. Streaming and training passes are in `causal.py`.
+    The same class at every size. With `decoder` in its configuration the transformer's output goes through a
+    convolutional decoder that predicts the clean latents; callers may ask for velocities either way. Latents are [B, C,
+    T, h, w], C = `settings.latent_channels`. A call keeps nothing in the model. Streaming and training passes are in
+    `causal.py`.
 
     Args:
         settings: The generator's configuration.
@@ -93,8 +94,8 @@ class WristGenerator(nn.Module):
     def param_dtype(name: str, dtype: torch.dtype) -> torch.dtype:
         """The dtype that a parameter is stored in where the model runs in `dtype`.
 
-        The transformer and the vision tower may be in low precision, except for what the library keeps in float32 (norms,
-        the time embedding, the tables of scales and shifts).
+        The transformer and the vision tower may be in low precision, except for what the library keeps in float32
+        (norms, the time embedding, the tables of scales and shifts).
 
         Args:
             name: Of a parameter of this model.
@@ -152,7 +153,7 @@ class WristGenerator(nn.Module):
         """Text first, anchor tokens at the end, always `context_length` tokens.
 
         Args:
-            text_context: [B or 1, L, text_dim], cut (or filled with zeros) to make room, or None for the model's own text.
+            text_context: [B or 1, L, text_dim], cut or filled with zeros to length; None for the model's own text.
             tokens: [B, N, text_dim], or None (no anchor tokens: guidance, ablation).
 
         Returns:

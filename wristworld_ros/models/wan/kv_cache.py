@@ -10,9 +10,9 @@ class KVCache:
 
     The buffers have a slot for each of `history_chunks` committed chunks and one for the current chunk. `append` writes
     the current chunk into its slot, again at each of its denoising steps, and returns what its queries attend to;
-    `advance` commits it, and the next chunk takes the slot of the oldest. After one round of the ring the slots are not in
-    order of time. That is harmless: attention does not depend on the order of keys, and each key carries its position
-    since it was rotated.
+    `advance` commits it, and the next chunk takes the slot of the oldest. After one round of the ring the slots are not
+    in order of time. That is harmless: attention does not depend on the order of keys, and each key carries its
+    position since it was rotated.
 
     Args:
         layers: Blocks of the transformer.
@@ -26,8 +26,8 @@ class KVCache:
         device: Of the buffers.
 
     Attributes:
-        positions: int64 [chunk_frames] on the device, positions in time of the next chunk's frames, counted from the last
-            reset (not bounded).
+        positions: int64 [chunk_frames] on the device, positions in time of the next chunk's frames, counted from the
+            last reset (not bounded).
         chunks: Chunks committed since the last `reset` or `forget`.
 
     Raises:
@@ -93,7 +93,8 @@ class KVCache:
             values: Likewise.
 
         Returns:
-            Views of the keys and values of history and chunk together, [B, heads, (length + 1) * chunk_tokens, head_dim].
+            Views of the keys and values of history and chunk together, [B, heads, (length + 1) * chunk_tokens,
+            head_dim].
 
         Raises:
             ValueError: The shape is not the cache's.

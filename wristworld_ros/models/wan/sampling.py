@@ -56,12 +56,13 @@ def euler_sample(velocity: Velocity, noise: torch.Tensor, sigmas: torch.Tensor) 
 
 
 def unipc_sample(velocity: Velocity, noise: torch.Tensor, sigmas: torch.Tensor) -> torch.Tensor:
-    """Integrate from noise to a sample with UniPC, a multistep predictor-corrector (Zhao et al. 2023, arXiv 2302.04867).
+    """Integrate from noise to a sample with UniPC, a multistep predictor-corrector (Zhao et al. 2023, arXiv
+    2302.04867).
 
     Order 2 in the half log signal-to-noise ratio, with one evaluation of the velocity per step as in Euler's method:
     velocities of earlier steps are reused, so fewer steps are needed. Computed by diffusers' `UniPCMultistepScheduler`.
-    With one or two steps the result equals Euler's to 1e-6 of the velocity; the log ratio at sigma 1 is infinite, so the
-    scheduler gets 1 - 1e-6 in its place.
+    With one or two steps the result equals Euler's to 1e-6 of the velocity; the log ratio at sigma 1 is infinite, so
+    the scheduler gets 1 - 1e-6 in its place.
 
     Arguments and result as in `euler_sample`.
     """
@@ -130,8 +131,8 @@ def add_noise(sample: torch.Tensor, noise: torch.Tensor, sigma: torch.Tensor) ->
 def clean_guess(latents: torch.Tensor, sigma: torch.Tensor, spread: float = 0.5) -> torch.Tensor:
     """The best linear estimate of the clean sample: the input of a network that predicts samples, instead of raw noise.
 
-    Wiener's factor (1 - s) d^2 / ((1 - s)^2 d^2 + s^2) for samples of mean 0 and standard deviation d: 1 at sigma 0, and 0
-    at sigma 1, where the input carries no information; a first step is then a plain regression.
+    Wiener's factor (1 - s) d^2 / ((1 - s)^2 d^2 + s^2) for samples of mean 0 and standard deviation d: 1 at sigma 0,
+    and 0 at sigma 1, where the input carries no information; a first step is then a plain regression.
 
     Args:
         latents: [B, C, T, h, w], noisy.

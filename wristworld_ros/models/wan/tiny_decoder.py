@@ -1,8 +1,8 @@
 """A tiny decoder of Wan's latents: with one sampling step, most of a chunk's cost is in Wan's own decoder.
 
-Plain 2-D residual blocks, each of which also sees its own input of the frame before. The first levels double the number of
-frames, until a latent frame has become four. Full resolution is reached by rearranging channels, never by a convolution
-there, which is where Wan's decoder spends most of its time.
+Plain 2-D residual blocks, each of which also sees its own input of the frame before. The first levels double the number
+of frames, until a latent frame has become four. Full resolution is reached by rearranging channels, never by a
+convolution there, which is where Wan's decoder spends most of its time.
 """
 
 from __future__ import annotations
@@ -47,13 +47,15 @@ class _CausalBlock(nn.Module):
 
 
 class TinyDecoder(nn.Module):
-    """Normalised latents -> video, latent frame by latent frame; the first gives one frame, each other `temporal_stride`.
+    """Normalised latents -> video, latent frame by latent frame; the first gives one frame, each other
+    `temporal_stride`.
 
     Args:
         latent_channels: Of the autoencoder (16 as published).
         spatial_stride: Of the autoencoder (8 as published).
         temporal_stride: Of the autoencoder (4 as published).
-        width: Channels at the finest level, which has half the image's resolution; each coarser level has twice as many.
+        width: Channels at the finest level, which has half the image's resolution; each coarser level has twice as
+            many.
         blocks: Per level.
 
     Raises:
@@ -91,8 +93,8 @@ class TinyDecoder(nn.Module):
             state: What the call for the piece before returned; None at a video's start.
 
         Returns:
-            Video [B, 3, s n, H, W] (s = `temporal_stride`; 1 + s (n - 1) frames at the start), trained to [-1, 1] but not
-            clamped; and the state: one frame of features per block, whatever the length.
+            Video [B, 3, s n, H, W] (s = `temporal_stride`; 1 + s (n - 1) frames at the start), trained to [-1, 1] but
+            not clamped; and the state: one frame of features per block, whatever the length.
         """
         first = state is None
         kept: list[torch.Tensor] = []

@@ -1,7 +1,7 @@
 """The Wan transformer with what streaming needs: frame positions, block masks and a KV cache.
 
-`WanTransformer` has the layers and weights of diffusers' `WanTransformer3DModel` and a forward pass of its own. How a pass
-attends (`AttentionPlan`) is an argument of that pass, so streams in several threads may share one model.
+`WanTransformer` has the layers and weights of diffusers' `WanTransformer3DModel` and a forward pass of its own. How a
+pass attends (`AttentionPlan`) is an argument of that pass, so streams in several threads may share one model.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class AttentionPlan:
 
     Attributes:
         runs: Number of equal runs of frames into which a sequence is split along the batch, sequence-major
-            ([B * runs, C, T / runs, h, w]). Each run has its own timestep and context, which is all that most of a block
-            needs; only self-attention puts the runs of a sequence together.
+            ([B * runs, C, T / runs, h, w]). Each run has its own timestep and context, which is all that most of a
+            block needs; only self-attention puts the runs of a sequence together.
         positions: int64 [frames], position in time of each frame of the whole sequence (after the temporal patch). None
             takes the cache's positions, or 0, 1, 2, ... without a cache.
         mask: bool [B or 1, runs, runs] on the CPU, True where a run (row) attends to a run (column); None for all.
@@ -104,7 +104,8 @@ class WanTransformer(WanTransformer3DModel):
         if timestep.ndim == 2:
             timestep = timestep[:, :: patch[0]].repeat_interleave(height * width, dim=1)
             tokens_per_sample = timestep.shape[1]
-        # One embedding per sample ([B, dim]) or per token ([B, L, dim]), and the six shifts, scales and gates of a block.
+        # One embedding per sample ([B, dim]) or per token ([B, L, dim]), and the six shifts, scales and gates of a
+        # block.
         time_embedding, modulation, context, _ = self.condition_embedder(
             timestep.float().flatten(), context.to(dtype), None, timestep_seq_len=tokens_per_sample
         )
@@ -144,7 +145,8 @@ def _rotations(positions: torch.Tensor, height: int, width: int, head_dim: int) 
         positions: int64 [frames], in time.
         height: Tokens per column of a frame.
         width: Tokens per row of a frame.
-        head_dim: Channels per head: the last 2 * (head_dim // 6) are for x, as many before them for y, the rest for time.
+        head_dim: Channels per head: the last 2 * (head_dim // 6) are for x, as many before them for y, the rest for
+            time.
 
     Returns:
         complex64 [1, 1, frames * height * width, head_dim / 2].
