@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from wristworld_ros.models.state_dict import check_shapes
+from wristworld_ros.models.state_dict import check_fit
 
 _BUILDING = threading.Lock()
 # Whether a parameter of that name may be held in half precision.
@@ -48,7 +48,7 @@ def load_into(
     targets: the module's own tensors under the names of the weights. half: dtype of those that `rule` allows; all others
     become float32. Raises ValueError, one sentence, before anything is changed: key, shape found, shape wanted.
     """
-    check_shapes(targets, weights, source)
+    check_fit(targets, weights, source)
     names = {id(target): name for name, target in targets.items()}
     placed: dict[int, torch.Tensor] = {}
     state = {}

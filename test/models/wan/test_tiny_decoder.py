@@ -1,4 +1,4 @@
-"""The tiny decoder: Wan's strides, streams equal to whole clips in fixed memory, an order of magnitude fewer operations."""
+"""The tiny decoder: Wan's strides, streams equal to whole clips, a state of fixed size, far fewer operations."""
 
 import pytest
 import torch

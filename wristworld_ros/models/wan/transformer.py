@@ -54,7 +54,7 @@ class _SelfAttentionInput:
 
 
 class WanTransformer(WanTransformer3DModel):
-    """Wan's video transformer, as published but for positions, masks and the cache of its self-attention.
+    """Wan's video transformer, as published except for positions, masks and the cache of its self-attention.
 
     State-dict keys are those of `WanTransformer3DModel`, and so is `enable_gradient_checkpointing`.
 
@@ -104,8 +104,7 @@ class WanTransformer(WanTransformer3DModel):
         if timestep.ndim == 2:
             timestep = timestep[:, :: patch[0]].repeat_interleave(height * width, dim=1)
             tokens_per_sample = timestep.shape[1]
-        # One embedding per sample ([B, dim]) or per token ([B, L, dim]), and the six shifts, scales and gates of a
-        # block.
+        # Per sample ([B, ...]) or per token ([B, L, ...]): an embedding, and the shifts, scales and gates of blocks.
         time_embedding, modulation, context, _ = self.condition_embedder(
             timestep.float().flatten(), context.to(dtype), None, timestep_seq_len=tokens_per_sample
         )

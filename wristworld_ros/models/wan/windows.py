@@ -96,11 +96,14 @@ def plan_windows(total: int, window: int, overlap: int, lead: int = 0) -> tuple[
         UserError: Sizes that are not possible.
     """
     if total < 1 or window < 1:
-        raise UserError(f'The windows got total={total}, window={window} latent frames', 'give at least 1 of each')
+        raise UserError(f'The windows got total={total} and window={window} latent frames', 'give at least 1 of each')
     if total <= window:
         return (Window(0, total, torch.ones(total)),)
     if window < lead + 2:
-        raise UserError(f'The windows have {window} latent frames', f'give at least {lead + 2} to windows that overlap')
+        raise UserError(
+            f'The windows have {window} latent frames, and windows that overlap need at least {lead + 2}',
+            'make them longer',
+        )
     if not 0 <= lead < overlap < window:
         raise UserError(
             f'The windows have {window} latent frames and overlap by {overlap}',
