@@ -138,8 +138,8 @@ def test_windows_go_through_the_model_one_at_a_time_and_none_is_kept(small_gen, 
 
 
 class Toned(WristGenerator):
-    """A stand-in whose clips are exact except for their brightness, which each clip chooses as real models do: the noise
-    of its first frame decides whether all of it becomes darker or brighter."""
+    """A stand-in whose clips are exact except for their brightness, which each clip chooses as real models do: the
+    noise of its first frame decides whether all of it becomes darker or brighter."""
 
     def velocity(self, latents, condition_latents, timestep, context, plan=None):
         sigma = timestep[0] / 1000
