@@ -1,4 +1,4 @@
-"""Fixtures of the generation tests: numeric fixtures from ``test/fixtures`` and a small model of the small model's form."""
+"""Numeric fixtures from `test/fixtures`, and a generator of the small model's form at test size."""
 
 import ast
 import json
@@ -35,7 +35,7 @@ def load_fixture():
     def load(name):
         with safe_open(DATA / f'{name}.safetensors', 'pt') as file:
             parts = {'weights': {}, 'input': {}, 'output': {}}
-            for key in file.keys():  # noqa: SIM118 (it is no dictionary)
+            for key in file.keys():  # noqa: SIM118 (it is not a dictionary)
                 kind, rest = key.split('.', 1)
                 parts[kind][rest] = file.get_tensor(key)
             return Fixture(json.loads(file.metadata()['config']), **parts)

@@ -1,12 +1,12 @@
-"""Chunk by chunk with a cache equals the block-causal pass; nothing grows or wears out over a stream."""
+"""Chunk by chunk with a cache equals the block-causal pass; nothing grows or drifts over a stream."""
 
 import pytest
 import torch
 
 from wristworld_ros.models.wan import block_causal_predict, chunk_contexts, commit_chunk, generate_chunk, new_cache
-from wristworld_ros.models.wan.attention import AttentionPlan
 from wristworld_ros.models.wan.causal import block_causal_mask
 from wristworld_ros.models.wan.sampling import euler_sample
+from wristworld_ros.models.wan.transformer import AttentionPlan
 
 
 @pytest.fixture
@@ -135,7 +135,7 @@ def test_guidance_streams_both_contexts_in_one_cache(small_gen, clip):
         )
 
 
-def test_mask_lets_noisy_chunks_see_clean_history_and_themselves_only():
+def test_noisy_chunks_attend_to_clean_history_and_themselves_only():
     mask = block_causal_mask(3, 1)[0].int().tolist()
     assert mask == [
         [1, 0, 0, 0, 0, 0],

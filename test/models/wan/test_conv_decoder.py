@@ -1,4 +1,4 @@
-"""The small model's decoder chooses between the warp and a drawing of its own, and answers to everything it is given."""
+"""The small model's decoder mixes the warp and its own prediction by a gate, and depends on all of its inputs."""
 
 import pytest
 import torch
@@ -9,9 +9,9 @@ from wristworld_ros.models.wan.condition_planes import condition_planes
 from wristworld_ros.models.wan.conv_decoder import ConvDecoder
 
 
-@pytest.mark.parametrize(('gate', 'expected'), [(-50.0, 'the warp'), (50.0, 'a smooth ground')])
+@pytest.mark.parametrize(('gate', 'expected'), [(-50.0, 'the warp'), (50.0, 'the smoothed warp')])
 @torch.no_grad()
-def test_the_gate_chooses_between_the_warp_and_a_drawing_on_a_smooth_ground(small_config, gate, expected):
+def test_the_gate_mixes_the_warp_and_a_prediction_over_the_smoothed_warp(small_config, gate, expected):
     gen = WristGenerator.from_config(small_config)
     gen.decoder.last.bias[3] = gate
     image = torch.randint(0, 256, (1, 2, 32, 32, 3), dtype=torch.uint8)
@@ -20,12 +20,12 @@ def test_the_gate_chooses_between_the_warp_and_a_drawing_on_a_smooth_ground(smal
     autoencoder = PixelUnshuffle(8)
     context = gen.context(None, None)
     latents = gen.sample(torch.randn(1, 192, 2, 4, 4), autoencoder.encode(planes), context, steps=2)
-    drawn, warp = autoencoder.decode(latents), planes[:, :3]
+    decoded, warp = autoencoder.decode(latents), planes[:, :3]
     if expected == 'the warp':
-        assert torch.allclose(drawn, warp, atol=1e-5)
+        assert torch.allclose(decoded, warp, atol=1e-5)
     else:
-        assert drawn.std() < 0.6 * warp.std()
-        assert float(drawn.mean()) == pytest.approx(float(warp.mean()), abs=1e-2)
+        assert decoded.std() < 0.6 * warp.std()
+        assert float(decoded.mean()) == pytest.approx(float(warp.mean()), abs=1e-2)
 
 
 @torch.no_grad()
@@ -45,7 +45,7 @@ def test_every_input_counts():
         assert not torch.allclose(decoder(**inputs | {name: value / 2}), out, atol=1e-4), name
 
 
-def test_sizes_that_do_not_fit_are_refused():
+def test_sizes_that_contradict_each_other_are_refused():
     with pytest.raises(ValueError, match='multiples of 64'):
         ConvDecoder(190, 320, 8)
     with pytest.raises(ValueError, match='factor 8'):

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from wristworld_ros.errors import UserError
 from wristworld_ros.models.wan import SIM_TINY, WRISTWORLD_1_3B, WristGenerator
 
 
@@ -77,21 +78,21 @@ def test_wrong_weights_are_refused_in_one_sentence_and_change_nothing(stage2, da
 
 
 def test_too_many_views_frames_or_tokens_are_refused(small_gen):
-    with pytest.raises(ValueError, match='5 views'):
+    with pytest.raises(UserError, match='5 views'):
         small_gen.anchor_tokens(torch.zeros(1, 5, 1, 32))
-    with pytest.raises(ValueError, match='17 frames'):
+    with pytest.raises(UserError, match='17 frames'):
         small_gen.anchor_tokens(torch.zeros(1, 1, 17, 32))
     tokens = small_gen.settings.context_length + 1
-    with pytest.raises(ValueError, match=f'{tokens} anchor tokens'):
+    with pytest.raises(UserError, match=f'{tokens} anchor tokens'):
         small_gen.context(None, torch.zeros(1, tokens, 24))
 
 
 def test_missing_and_impossible_settings_are_refused():
-    with pytest.raises(ValueError, match='lacks dim, ffn_dim'):
+    with pytest.raises(UserError, match='lacks dim, ffn_dim; add them'):
         WristGenerator.from_config({k: v for k, v in SIM_TINY.items() if k not in ('dim', 'ffn_dim')})
-    with pytest.raises(ValueError, match='prediction'):
+    with pytest.raises(UserError, match='prediction'):
         WristGenerator.from_config(SIM_TINY | {'prediction': 'noise'})
-    with pytest.raises(ValueError, match='out_channels'):
+    with pytest.raises(UserError, match='out_channels'):
         WristGenerator.from_config(SIM_TINY | {'decoder': None})
 
 
@@ -128,3 +129,14 @@ def test_timesteps_may_differ_between_frames(small_gen):
     assert torch.allclose(small_gen.predict(latents, condition, torch.full((1, 2), 500.0), context), one, atol=1e-5)
     two = small_gen.predict(latents, condition, torch.tensor([[500.0, 100.0]]), context)
     assert not torch.allclose(two, one, atol=1e-3)
+
+
+def test_low_precision_is_for_the_transformer_and_the_vision_tower_only(small_gen):
+    low = {
+        name for name, _ in small_gen.named_parameters() if small_gen.param_dtype(name, torch.bfloat16) != torch.float32
+    }
+    assert {'transformer.patch_embedding.weight', 'transformer.blocks.0.attn1.to_q.weight'} <= low
+    assert any(name.startswith('anchor_encoder.') for name in low)
+    exact = ('decoder.', 'ext_proj.', 'temporal_embed.', 'view_embed.', 'text_context')
+    for name in low:
+        assert not name.startswith(exact) and 'scale_shift_table' not in name and 'time_embedder' not in name, name

@@ -48,7 +48,7 @@ def test_a_chunk_of_another_size_is_refused():
 
 
 def test_sizes_that_patches_do_not_divide_are_refused(small_gen):
-    with pytest.raises(ValueError, match='no multiple of patch'):
+    with pytest.raises(ValueError, match='not a multiple of patch'):
         new_cache(small_gen, (5, 4))
 
 

@@ -1,6 +1,4 @@
-"""The light decoder: Wan's strides, streams equal to whole clips in fixed memory, an order of magnitude fewer operations."""
-
-import copy
+"""The tiny decoder: Wan's strides, streams equal to whole clips, a state of fixed size, far fewer operations."""
 
 import pytest
 import torch
@@ -10,8 +8,8 @@ from wristworld_ros.models.wan.checkpoints import vae_from_release
 from wristworld_ros.models.wan.tiny_decoder import TinyAutoencoder, TinyDecoder, tiny_decoder_for
 
 
-def lively(decoder):
-    """With random weights where training would begin with none."""
+def randomised(decoder):
+    """With random weights where training would start from zeros."""
     torch.manual_seed(0)
     for parameter in decoder.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
@@ -25,8 +23,8 @@ def vae(load_fixture):
 
 
 @pytest.fixture
-def light(vae):
-    return TinyAutoencoder(vae, lively(tiny_decoder_for(vae, width=8))).eval()
+def tiny(vae):
+    return TinyAutoencoder(vae, randomised(tiny_decoder_for(vae, width=8))).eval()
 
 
 @pytest.fixture
@@ -34,11 +32,11 @@ def latents():
     return torch.randn(2, 16, 4, 3, 5, generator=torch.Generator().manual_seed(1))
 
 
-def test_the_first_latent_gives_one_picture_and_every_other_four(light, latents):
-    assert (light.temporal_stride, light.spatial_stride, light.latent_channels) == (4, 8, 16)
+def test_the_first_latent_frame_gives_one_frame_and_every_other_four(tiny, latents):
+    assert (tiny.temporal_stride, tiny.spatial_stride, tiny.latent_channels) == (4, 8, 16)
     for n in (1, 2, 4):
-        assert light.decode(latents[:, :, :n]).shape == (2, 3, 4 * n - 3, 24, 40)
-        assert light.decode(latents[:, :, :n]).abs().max() <= 1
+        assert tiny.decode(latents[:, :, :n]).shape == (2, 3, 4 * n - 3, 24, 40)
+        assert tiny.decode(latents[:, :, :n]).abs().max() <= 1
 
 
 @pytest.mark.parametrize('strides', [(2, 1), (4, 2), (8, 4), (16, 2)])
@@ -55,55 +53,57 @@ def test_other_strides_are_refused(strides):
 
 
 @pytest.mark.parametrize('cuts', [[1, 1, 1, 1], [1, 3], [3, 1], [2, 2]])
-def test_a_stream_equals_the_whole_clip_to_the_bit(light, latents, cuts):
-    whole = light.decode(latents)
-    light.reset()
-    pieces = []
+def test_a_stream_equals_the_whole_clip_to_the_bit(tiny, latents, cuts):
+    whole = tiny.decode(latents)
+    pieces, state = [], None
     for piece in latents.split(cuts, dim=2):
-        pieces.append(light.decode_next(piece))
-        light.decode(latents[:, :, :1])
+        frames, state = tiny.decode_next(piece, state)
+        pieces.append(frames)
+        tiny.decode(latents[:, :, :1])
     assert torch.equal(torch.cat(pieces, dim=2), whole)
-    light.reset()
-    assert light.decode_next(latents[:, :, :1]).shape[2] == 1, 'a new stream starts with one frame'
+    assert tiny.decode_next(latents[:, :, :1], None)[0].shape[2] == 1, 'a new stream starts with one frame'
 
 
-def test_all_frames_at_once_give_what_one_after_the_other_gives(light, latents):
-    at_once, _ = light.light(latents)
-    assert torch.allclose(at_once.clamp(-1, 1), light.decode(latents), atol=1e-6)
+def test_all_frames_at_once_give_what_one_after_the_other_gives(tiny, latents):
+    at_once, _ = tiny.tiny(latents)
+    assert torch.allclose(at_once.clamp(-1, 1), tiny.decode(latents), atol=1e-6)
 
 
-def test_what_comes_later_changes_nothing_before(light, latents):
+def test_what_comes_later_changes_nothing_before(tiny, latents):
     later = latents.clone()
     later[:, :, 3] += 1
-    assert torch.equal(light.decode(latents)[:, :, :9], light.decode(later)[:, :, :9])
+    assert torch.equal(tiny.decode(latents)[:, :, :9], tiny.decode(later)[:, :, :9])
     earlier = latents.clone()
     earlier[:, :, 1] += 1
-    assert not torch.equal(light.decode(latents)[:, :, 5:9], light.decode(earlier)[:, :, 5:9]), 'it remembers'
+    assert not torch.equal(tiny.decode(latents)[:, :, 5:9], tiny.decode(earlier)[:, :, 5:9]), 'it remembers'
 
 
-def test_memory_does_not_grow_with_the_stream(light, latents):
-    memory, sizes = None, set()
+def test_the_state_does_not_grow_with_the_stream(tiny, latents):
+    state, sizes = None, set()
     for _ in range(5):
-        _, memory = light.light(latents, memory)
-        sizes.add(sum(m.untyped_storage().nbytes() for m in memory))
+        _, state = tiny.decode_next(latents, state)
+        sizes.add(sum(kept.untyped_storage().nbytes() for kept in state))
     assert len(sizes) == 1
 
 
-def test_copies_share_weights_and_not_streams(light, latents):
+def test_interleaved_streams_do_not_affect_each_other(tiny, latents):
     video = torch.rand(1, 3, 5, 32, 32) * 2 - 1
-    one, two = copy.copy(light), copy.copy(light)
-    assert one.light is two.light and one.full.vae is two.full.vae
-    first = one.encode_next(video)
-    assert torch.equal(two.encode_next(video), first), 'an own start'
-    one.decode_next(latents)
-    assert two.decode_next(latents[:, :, :1]).shape[2] == 1
+    first, encoder = tiny.encode_next(video, None)
+    assert torch.equal(tiny.encode_next(video, None)[0], first), 'each starts on its own'
+    frames, decoder = tiny.decode_next(latents[:, :, :2], None)
+    assert tiny.decode_next(latents.flip(2), None)[0].shape[2] == 13
+    rest, _ = tiny.decode_next(latents[:, :, 2:], decoder)
+    again, _ = tiny.decode_next(latents[:, :, 2:], decoder)
+    assert torch.equal(torch.cat([frames, rest], 2), tiny.decode(latents))
+    assert torch.equal(again, rest), 'a state is not changed by the call that gets it'
+    assert tiny.encode_next(video[:, :, :4], encoder)[0].shape[2] == 1
 
 
-def test_encoding_is_the_full_autoencoders_and_needs_no_decoder(light, vae):
+def test_encoding_is_the_full_autoencoders_and_needs_no_decoder(tiny, vae):
     video = torch.rand(1, 3, 5, 32, 32) * 2 - 1
     wanted = vae.encode(video)
     vae.drop_decoder()
-    assert torch.equal(light.encode(video), wanted)
+    assert torch.equal(tiny.encode(video), wanted)
     with pytest.raises(RuntimeError, match='decoder of this autoencoder was dropped'):
         vae.decode(wanted)
 
@@ -116,8 +116,8 @@ def test_at_the_published_size_it_takes_an_order_of_magnitude_fewer_operations()
         counts = []
         for autoencoder in (full, TinyAutoencoder(full, tiny_decoder_for(full))):
             latent = torch.empty(1, 16, 1, 60, 104)
-            autoencoder.decode_next(latent)
+            _, state = autoencoder.decode_next(latent, None)
             with FlopCounterMode(display=False) as counter:
-                autoencoder.decode_next(latent)
+                autoencoder.decode_next(latent, state)
             counts.append(counter.get_total_flops())
     assert counts[0] > 30 * counts[1]

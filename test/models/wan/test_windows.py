@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from wristworld_ros.evaluation.metrics import seam_ratio
 from wristworld_ros.models.wan import Window, WristGenerator, clip_latents, plan_windows, sample_windows, sampling
-from wristworld_ros.models.wan.config import SIM_TINY, WRISTWORLD_1_3B, GeneratorSettings
-from wristworld_ros.models.wan.windows import joins
+from wristworld_ros.models.wan.config import SIM_TINY, WRISTWORLD_1_3B, GeneratorConfig
+from wristworld_ros.models.wan.windows import seam_frames
 
 
 @given(total=st.integers(1, 90), window=st.integers(2, 21), share=st.floats(0, 0.99), lead=st.integers(0, 2))
@@ -33,7 +33,7 @@ def test_weights_add_up_to_one_at_every_frame_and_neighbours_overlap(total, wind
         assert one.span.stop - two.start >= overlap and two.start > one.start
 
 
-def test_windows_that_cannot_be_are_refused_in_one_sentence():
+def test_impossible_windows_are_refused():
     for window, overlap in ((4, 4), (4, 0)):
         with pytest.raises(ValueError, match='overlap must be 1 to 3'):
             plan_windows(9, window, overlap)
@@ -44,10 +44,10 @@ def test_windows_that_cannot_be_are_refused_in_one_sentence():
 
 
 def test_a_clip_is_as_long_as_published_and_as_the_embeddings_and_the_context_allow():
-    published, tiny = (GeneratorSettings.from_config(c) for c in (WRISTWORLD_1_3B, SIM_TINY))
+    published, tiny = (GeneratorConfig.from_config(c) for c in (WRISTWORLD_1_3B, SIM_TINY))
     assert clip_latents(published, 4, views=2) == 21
     assert clip_latents(tiny, 1, views=4) == 16
-    assert clip_latents(GeneratorSettings.from_config(SIM_TINY | {'context_length': 20}), 1, views=4) == 5
+    assert clip_latents(GeneratorConfig.from_config(SIM_TINY | {'context_length': 20}), 1, views=4) == 5
     with pytest.raises(ValueError, match='fewer views'):
         clip_latents(tiny, 1, views=100)
 
@@ -56,9 +56,9 @@ def test_windows_of_a_compressed_video_take_the_frames_of_a_clip():
     first, second = plan_windows(6, 4, 2, lead=1)
     assert (first.video_span(4), second.video_span(4)) == (slice(0, 13), slice(8, 21))
     # Latent frame 3 is the only one in which both count; it stands for the frames 9 to 12.
-    assert joins((first, second), 4) == [9, 10, 11, 12, 13]
-    assert joins(plan_windows(6, 4, 2), 1) == [2, 3, 4]
-    assert joins((Window(0, 3, torch.ones(3)), Window(3, 3, torch.ones(3))), 1) == [3]
+    assert seam_frames((first, second), 4) == [9, 10, 11, 12, 13]
+    assert seam_frames(plan_windows(6, 4, 2), 1) == [2, 3, 4]
+    assert seam_frames((Window(0, 3, torch.ones(3)), Window(3, 3, torch.ones(3))), 1) == [3]
 
 
 def inputs(gen, frames, views, seed=0, batch=1):
@@ -130,16 +130,16 @@ def test_windows_go_through_the_model_one_at_a_time_and_none_is_kept(small_gen, 
 
     monkeypatch.setattr(small_gen, 'velocity', spy)
     noise, condition, features = inputs(small_gen, 20, 2)
-    ticks = []
+    calls = []
     windows = plan_windows(20, 4, 2)
-    sample_windows(small_gen, noise, condition, features, windows, steps=2, tick=lambda: ticks.append(1))
-    assert set(frames) == {4} and len(frames) == len(ticks) == 2 * len(windows)
+    sample_windows(small_gen, noise, condition, features, windows, steps=2, on_window=lambda: calls.append(1))
+    assert set(frames) == {4} and len(frames) == len(calls) == 2 * len(windows)
     assert max(alive) <= 1
 
 
 class Toned(WristGenerator):
-    """A made-up model whose every clip is exact but for a tone that the clip makes up, as real ones do: the noise of its
-    first frame decides whether all of it becomes darker or lighter."""
+    """A stand-in whose clips are exact except for their brightness, which each clip chooses as real models do: the
+    noise of its first frame decides whether all of it becomes darker or brighter."""
 
     def velocity(self, latents, condition_latents, timestep, context, plan=None):
         sigma = timestep[0] / 1000
@@ -162,18 +162,18 @@ def test_windows_leave_no_seam_where_independent_clips_do(small_config):
             sample_windows(gen, *(x[:, :, a:b] for x in (noise, motion, features)), plan_windows(b - a, 16, 6), steps=8)
             for a, b in clips
         ]
-        joined_ratios.append(seam_ratio(picture(joined), joins(windows)))
-        apart_ratios.append(seam_ratio(picture(torch.cat(apart, 2)), [16, 32]))
+        joined_ratios.append(seam_ratio(to_image(joined), seam_frames(windows)))
+        apart_ratios.append(seam_ratio(to_image(torch.cat(apart, 2)), [16, 32]))
     assert sum(joined_ratios) / 5 <= 1.2
     assert sum(apart_ratios) / 5 > 2
 
 
-def picture(latents):
+def to_image(latents):
     """[1, C, T, h, w] -> uint8 [T, h, w, 3]."""
     return (latents[0, :3].permute(1, 2, 3, 0) * 60 + 128).round().clamp(0, 255).to(torch.uint8).numpy()
 
 
-def test_sizes_that_do_not_fit_are_refused_in_one_sentence(small_gen):
+def test_sizes_that_contradict_each_other_are_refused(small_gen):
     noise, condition, features = inputs(small_gen, 6, 2)
     windows = plan_windows(6, 4, 2)
     with pytest.raises(ValueError, match='windows of 6 frames for noise of 5'):

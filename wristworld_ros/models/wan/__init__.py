@@ -1,4 +1,9 @@
-"""Stage 2: what the wrist camera sees, generated from the condition map and the anchor views."""
+"""Stage 2: the wrist video, generated from condition maps and anchor views (arXiv 2510.07313).
+
+In come latents of noise and condition maps, features of the anchor images and text embeddings; out go clean latents,
+which an autoencoder of `autoencoders` or `tiny_decoder` decodes to video. Tensors only: nothing here reads files, knows
+cameras or keeps the state of a call, so one loaded model serves any number of streams and threads.
+"""
 
 from wristworld_ros.models.wan.causal import (
     block_causal_predict,
@@ -8,7 +13,7 @@ from wristworld_ros.models.wan.causal import (
     new_cache,
     write_chunk,
 )
-from wristworld_ros.models.wan.config import SIM_TINY, WRISTWORLD_1_3B, GeneratorSettings
+from wristworld_ros.models.wan.config import SIM_TINY, WRISTWORLD_1_3B, GeneratorConfig
 from wristworld_ros.models.wan.generator import WristGenerator
 from wristworld_ros.models.wan.kv_cache import KVCache
 from wristworld_ros.models.wan.windows import Window, clip_latents, plan_windows, sample_windows
@@ -16,7 +21,7 @@ from wristworld_ros.models.wan.windows import Window, clip_latents, plan_windows
 __all__ = [
     'SIM_TINY',
     'WRISTWORLD_1_3B',
-    'GeneratorSettings',
+    'GeneratorConfig',
     'KVCache',
     'Window',
     'WristGenerator',

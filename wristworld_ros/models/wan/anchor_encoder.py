@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
+from wristworld_ros.errors import UserError
+
 # CLIP's normalisation, RGB.
 _MEAN = (0.48145466, 0.4578275, 0.40821073)
 _STD = (0.26862954, 0.26130258, 0.27577711)
@@ -25,16 +27,19 @@ def _normalisation(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
 class AnchorEncoder(nn.Module):
     """CLIP's vision tower up to its penultimate block; the feature of an image is the class token there.
 
-    config: image_size, dim, num_heads, num_layers, patch_size; optional mlp_ratio (4), eps (1e-5). ``num_layers``
-    counts the last block, as the release does; its output is never used, so it is not built. Raises ValueError on a
-    configuration that lacks one.
+    Args:
+        config: image_size, dim, num_heads, num_layers, patch_size; optional mlp_ratio (4), eps (1e-5). `num_layers`
+            counts the last block, as the release does; its output is never used, so it is not built.
+
+    Raises:
+        UserError: The configuration lacks one.
     """
 
     def __init__(self, config: Mapping[str, Any]):
         super().__init__()
         lacking = [k for k in ('image_size', 'dim', 'num_heads', 'num_layers', 'patch_size') if k not in config]
         if lacking:
-            raise ValueError(f'The anchor encoder configuration lacks {", ".join(lacking)}; add them.')
+            raise UserError(f'The anchor encoder configuration lacks {", ".join(lacking)}', 'add them')
         self.config = dict(config)
         self.tower = CLIPVisionModel(
             CLIPVisionConfig(
@@ -48,7 +53,7 @@ class AnchorEncoder(nn.Module):
                 layer_norm_eps=config.get('eps', 1e-5),
             )
         )
-        # Behind the tokens that are read: it gets no gradient, so it is no parameter to train.
+        # Comes after the tokens that are used: it gets no gradient, so it is not trained.
         for name, parameter in self.tower.named_parameters():
             if 'post_layernorm' in name:
                 parameter.requires_grad_(False)
@@ -61,7 +66,11 @@ class AnchorEncoder(nn.Module):
     def preprocess(self, images: torch.Tensor) -> torch.Tensor:
         """Bicubic resize without antialiasing, then CLIP's normalisation, as the release does.
 
-        images: [N, 3, H, W], 0 to 1. Returns [N, 3, image_size, image_size] float32.
+        Args:
+            images: [N, 3, H, W], 0 to 1.
+
+        Returns:
+            float32 [N, 3, image_size, image_size].
         """
         size = self.config['image_size']
         images = images.float()
@@ -71,11 +80,17 @@ class AnchorEncoder(nn.Module):
         return (images - mean) / std
 
     def tokens(self, images: torch.Tensor) -> torch.Tensor:
-        """All tokens after the penultimate block. images: [N, 3, H, W], 0 to 1. Returns
-        float32 [N, 1 + patches, dim], whatever the tower's precision."""
+        """All tokens after the penultimate block.
+
+        Args:
+            images: [N, 3, H, W], 0 to 1.
+
+        Returns:
+            float32 [N, 1 + patches, dim], whatever the tower's precision.
+        """
         pixels = self.preprocess(images).to(next(self.tower.parameters()).dtype)
         return self.tower(pixel_values=pixels).last_hidden_state.float()
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
-        """The class token after the penultimate block. images: [N, 3, H, W], 0 to 1. Returns [N, dim]."""
+        """The class token after the penultimate block: [N, 3, H, W] in 0..1 -> [N, dim]."""
         return self.tokens(images)[:, 0]

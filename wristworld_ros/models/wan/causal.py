@@ -1,18 +1,20 @@
 """Chunk-by-chunk (causal) generation: the streaming step, and the pass that trains all chunks of a clip at once.
 
-A chunk is a run of ``chunk_frames`` latent frames, denoised together. It sees itself and the clean latents of up to
-``history_chunks`` chunks before it, through the self-attention's keys and values; its context holds the anchor tokens
-of its own frames only, with times counted from the chunk's first frame. So nothing depends on how long a stream runs.
+A chunk is a run of `chunk_frames` latent frames that are denoised together. It attends to itself and to the clean
+latents of up to `history_chunks` chunks before it, through the keys and values of self-attention; its context holds the
+anchor tokens of its own frames only, with times counted from the chunk's first frame. So nothing depends on how long a
+stream is.
 """
 
 from __future__ import annotations
 
 import torch
 
+from wristworld_ros.errors import UserError
 from wristworld_ros.models.wan import sampling
-from wristworld_ros.models.wan.attention import AttentionPlan
 from wristworld_ros.models.wan.generator import WristGenerator
 from wristworld_ros.models.wan.kv_cache import KVCache
+from wristworld_ros.models.wan.transformer import AttentionPlan
 
 
 def new_cache(
@@ -23,16 +25,27 @@ def new_cache(
     history_chunks: int | None = None,
     dtype: torch.dtype | None = None,
 ) -> KVCache:
-    """An empty cache for one stream (or ``batch`` in step; twice as many streams when sampling with guidance).
+    """An empty cache for the streams of one batch.
 
-    latent_hw: height and width of a latent frame. chunk_frames, history_chunks: None for the configuration's. dtype:
-    None for the weights'. Raises ValueError when patches do not divide the sizes.
+    Args:
+        gen: The generator.
+        latent_hw: Height and width of a latent frame.
+        batch: Streams side by side; with guidance each stream counts twice.
+        chunk_frames: Latent frames per chunk; None for the configuration's.
+        history_chunks: Chunks of history; None for the configuration's.
+        dtype: Of the cache; None for that of the weights.
+
+    Raises:
+        UserError: The patch size does not divide the chunk.
     """
     s = gen.settings
     chunk_frames = s.chunk_frames if chunk_frames is None else chunk_frames
     sizes = (chunk_frames, *latent_hw)
     if any(n % p for n, p in zip(sizes, s.patch_size, strict=True)):
-        raise ValueError(f'A chunk of {list(sizes)} (frames, height, width) is no multiple of patch {s.patch_size}.')
+        raise UserError(
+            f'A chunk of {list(sizes)} latent cells (frames, height, width) is not a multiple of patch {s.patch_size}',
+            'change the frames per chunk or the size of the wrist image',
+        )
     frames, height, width = (n // p for n, p in zip(sizes, s.patch_size, strict=True))
     weight = gen.transformer.patch_embedding.weight
     return KVCache(
@@ -57,11 +70,19 @@ def chunk_contexts(
 ) -> torch.Tensor:
     """The context of each chunk of a clip: text, then the anchor tokens of the chunk's own frames.
 
-    features: [B, V, T, clip_dim] of all anchor frames, or None (no anchor tokens; batch 1, expands). frames: video
-    frames of each chunk, for one [4, 4, 4]; their sum is T (Wan's autoencoder: 1 + 4 (c - 1) in the first chunk of c
-    latent frames, 4 c in the others). text_context: [B or 1, L, text_dim], or None for the model's own. keep: bool
-    [B], False where a sample's anchor tokens are left out (dropout, ablation).
-    Returns [B, G, context_length, text_dim], G = len(frames). Raises ValueError when the frames do not add up.
+    Args:
+        gen: The generator.
+        features: [B, V, T, clip_dim] of all anchor frames, or None (no anchor tokens; batch 1, expands).
+        frames: Video frames of each chunk, e.g. [4, 4, 4]; their sum is T. With Wan's autoencoder the first chunk of c
+            latent frames has 1 + 4 (c - 1), the others have 4 c.
+        text_context: [B or 1, L, text_dim], or None for the model's own.
+        keep: bool [B], False where a sample's anchor tokens are left out (dropout, ablation); None keeps all.
+
+    Returns:
+        [B, G, context_length, text_dim], G = len(frames).
+
+    Raises:
+        ValueError: The frames do not add up to T.
     """
     bare = gen.context(text_context, None)[:, None].expand(-1, len(frames), -1, -1)
     if features is None:
@@ -80,12 +101,18 @@ def chunk_contexts(
 
 
 def block_causal_mask(chunks: int, history_chunks: int, visible: torch.Tensor | None = None) -> torch.Tensor:
-    """Which chunk sees which in the sequence [clean chunks | noisy chunks].
+    """Which chunk attends to which in the sequence [clean chunks | noisy chunks].
 
-    Clean chunk i sees clean chunks i - history .. i, as when it was committed in a stream; noisy chunk i sees clean
-    chunks i - history .. i - 1 and itself. visible: int [B] or [B, chunks], how many chunks of history each noisy chunk
-    may see (0: none), or None for all that the window holds.
-    Returns bool [B or 1, 2 * chunks, 2 * chunks], True where row sees column.
+    Clean chunk i attends to clean chunks i - history .. i, as when it was committed in a stream; noisy chunk i attends
+    to clean chunks i - history .. i - 1 and itself.
+
+    Args:
+        chunks: Chunks of a clip.
+        history_chunks: Chunks of history.
+        visible: int [B] or [B, chunks], chunks of history that each noisy chunk may attend to; None for all.
+
+    Returns:
+        bool [B or 1, 2 * chunks, 2 * chunks], True where the row attends to the column.
     """
     device = None if visible is None else visible.device
     index = torch.arange(chunks, device=device)
@@ -113,12 +140,23 @@ def block_causal_predict(
 ) -> torch.Tensor:
     """Train every chunk of a clip in one pass (teacher forcing): chunk i is predicted from the clean chunks before it.
 
-    noisy, clean: [B, C, T, h, w], T a multiple of chunk_frames. condition_latents: [B, condition_channels, T, h, w] or
-    None for zeros. timestep: [B], or [B, G] a chunk, 0 to 1000, of the noisy latents; the clean ones
-    have 0 (they may carry a little noise, so that the model learns to live with its own errors). contexts: [B, G, S, text_dim] of ``chunk_contexts``. chunk_frames, history_chunks: None for the
-    configuration's. visible: int [B] or [B, G], chunks of history each noisy chunk may see (history dropping: 0).
-    Returns what the network predicts for the noisy latents (``gen.settings.prediction``), their shape; ``gen.to_velocity``
-    and ``gen.to_sample`` convert. Equal to ``generate_chunk``'s predictions when the same chunks are committed.
+    Args:
+        gen: The generator.
+        noisy: [B, C, T, h, w], T a multiple of chunk_frames.
+        clean: [B, C, T, h, w]. May carry a little noise, so that the model learns to cope with its own errors.
+        condition_latents: [B, condition_channels, T, h, w], or None for zeros.
+        timestep: [B], or [B, G] per chunk; 0 to 1000, of the noisy latents. The clean ones have 0.
+        contexts: [B, G, S, text_dim] of `chunk_contexts`.
+        chunk_frames: Latent frames per chunk; None for the configuration's.
+        history_chunks: Chunks of history; None for the configuration's.
+        visible: int [B] or [B, G], chunks of history each noisy chunk may attend to (history dropping: 0).
+
+    Returns:
+        What the network predicts for the noisy latents (`gen.settings.prediction`), [B, C, T, h, w]; `gen.to_velocity`
+        and `gen.to_sample` convert. Equal to the predictions in `generate_chunk` when the same chunks are committed.
+
+    Raises:
+        ValueError: Frames that are not a multiple of the chunk, or another number of contexts.
     """
     s = gen.settings
     chunk_frames = s.chunk_frames if chunk_frames is None else chunk_frames
@@ -163,11 +201,20 @@ def generate_chunk(
 ) -> torch.Tensor:
     """Sample the next chunk of a stream and, unless told not to, commit it to the cache.
 
-    noise: [B, C, chunk_frames, h, w]. condition_latents: [B, condition_channels, chunk_frames, h, w] or None for
-    zeros. context: [B, S, text_dim], text and the chunk's anchor tokens (``gen.context``). cache: of ``new_cache``; an
-    empty one makes a first chunk. steps, shift, cfg_scale: None for the configuration's. negative_context: as in
-    ``WristGenerator.sample``; the cache then holds 2 B streams. commit: False leaves it to ``commit_chunk``, which may
-    then run after the chunk has been delivered. Returns clean latents, noise's shape.
+    Args:
+        gen: The generator.
+        noise: [B, C, chunk_frames, h, w], unit Gaussian.
+        condition_latents: [B, condition_channels, chunk_frames, h, w], or None for zeros.
+        context: [B, S, text_dim], text and the chunk's anchor tokens (`gen.context`).
+        cache: Of `new_cache`; an empty one makes a first chunk.
+        steps: Sampling steps; None for the configuration's.
+        shift: Of the noise schedule; None for the configuration's.
+        negative_context: As in `WristGenerator.sample`; the cache then holds 2 B streams.
+        cfg_scale: Of guidance; None for the configuration's.
+        commit: False leaves it to `commit_chunk`, which may then run after the chunk has been delivered.
+
+    Returns:
+        Clean latents [B, C, chunk_frames, h, w].
     """
     scale = gen.settings.cfg_scale if cfg_scale is None else cfg_scale
     velocity = gen.guided_velocity(condition_latents, context, negative_context, scale, AttentionPlan(cache=cache))
@@ -187,7 +234,7 @@ def commit_chunk(
     cache: KVCache,
     negative_context: torch.Tensor | None = None,
 ) -> None:
-    """``write_chunk``, then the ring advances."""
+    """`write_chunk`, then the ring advances."""
     write_chunk(gen, latents, condition_latents, context, cache, negative_context)
     cache.advance()
 
@@ -201,14 +248,18 @@ def write_chunk(
     cache: KVCache,
     negative_context: torch.Tensor | None = None,
 ) -> None:
-    """One pass at sigma 0 puts the keys and values of a chunk's clean latents into its slot of the cache.
+    """Write the keys and values of a chunk's clean latents into its slot of the cache, by one pass at sigma 0.
 
-    Arguments as in ``generate_chunk``; latents are clean: its result, or true frames to start a stream from.
-    negative_context: only for streams that sample with guidance.
+    Args:
+        gen: The generator.
+        latents: [B, C, chunk_frames, h, w], clean: the result of `generate_chunk`, or those of real frames.
+        condition_latents: As in `generate_chunk`.
+        context: As in `generate_chunk`.
+        cache: Of the stream.
+        negative_context: Only for streams that are sampled with guidance.
     """
     if negative_context is not None:
-        context = torch.cat([context, negative_context.expand_as(context)])
-        latents = latents.repeat(2, 1, 1, 1, 1)
-        condition_latents = None if condition_latents is None else condition_latents.repeat(2, 1, 1, 1, 1)
+        context = sampling.both_halves(context, negative_context.expand_as(context))
+        latents, condition_latents = sampling.both_halves(latents), sampling.both_halves(condition_latents)
     timestep = latents.new_zeros(latents.shape[0])
     gen.transform(latents, condition_latents, timestep, context, AttentionPlan(cache=cache))

@@ -1,6 +1,7 @@
-"""The other parts of the published release: vision tower, video autoencoder, text encoder.
+"""The published checkpoints: names of the transformer's parameters, and the other parts of the release.
 
-They are library classes (transformers, diffusers) filled by renaming; the release's own names stay at the door.
+Vision tower, video autoencoder and text encoder are classes of transformers and diffusers, filled by renaming; the
+release's own names do not leave this file.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from diffusers.loaders.single_file_utils import convert_wan_vae_to_diffusers
 from torch import nn
 from transformers import UMT5Config, UMT5EncoderModel
 
-from wristworld_ros.models.state_dict import adopt_strict, check_fit, load_strict, named_tensors
+from wristworld_ros.models.state_dict import adopt, check_shapes, load_strict, named_tensors
 from wristworld_ros.models.wan.anchor_encoder import AnchorEncoder
 from wristworld_ros.models.wan.autoencoders import WanAutoencoder
 
-# Sizes of the released parts, for ``clip_from_release`` and the others.
+# Sizes of the released parts, for `clip_from_release` and the others.
 CLIP_VIT_H: dict[str, Any] = {
     'image_size': 224,
     'dim': 1280,
@@ -29,6 +30,24 @@ CLIP_VIT_H: dict[str, Any] = {
 WAN_VAE: dict[str, Any] = {'dim': 96, 'z_dim': 16}
 UMT5_XXL: dict[str, Any] = {'vocab': 256384, 'dim': 4096, 'dim_ffn': 10240, 'num_heads': 64, 'num_layers': 24}
 
+# diffusers' name -> Wan's name, in the order they are tried; both are parts of a dotted name.
+_TRANSFORMER_NAMES = (
+    ('condition_embedder.text_embedder.linear_1.', 'text_embedding.0.'),
+    ('condition_embedder.text_embedder.linear_2.', 'text_embedding.2.'),
+    ('condition_embedder.time_embedder.linear_1.', 'time_embedding.0.'),
+    ('condition_embedder.time_embedder.linear_2.', 'time_embedding.2.'),
+    ('condition_embedder.time_proj.', 'time_projection.1.'),
+    ('.attn1.', '.self_attn.'),
+    ('.attn2.', '.cross_attn.'),
+    ('.to_q.', '.q.'),
+    ('.to_k.', '.k.'),
+    ('.to_v.', '.v.'),
+    ('.to_out.0.', '.o.'),
+    ('.norm2.', '.norm3.'),
+    ('.ffn.net.0.proj.', '.ffn.0.'),
+    ('.ffn.net.2.', '.ffn.2.'),
+    ('proj_out.', 'head.head.'),
+)
 _CLIP_BLOCK = {
     'norm1': 'layer_norm1',
     'norm2': 'layer_norm2',
@@ -57,8 +76,26 @@ _T5_BLOCK = {
 }
 
 
+def wan_name(name: str) -> str:
+    """Wan's own name of a parameter of diffusers' `WanTransformer3DModel`.
+
+    Args:
+        name: E.g. 'blocks.0.attn1.to_q.weight'.
+
+    Returns:
+        E.g. 'blocks.0.self_attn.q.weight'.
+    """
+    if name == 'scale_shift_table':
+        return 'head.modulation'
+    if name.endswith('.scale_shift_table'):
+        return name.removesuffix('scale_shift_table') + 'modulation'
+    for ours, theirs in _TRANSFORMER_NAMES:
+        name = name.replace(ours, theirs)
+    return name
+
+
 def _clip_names(num_layers: int) -> dict[str, str]:
-    """The release's name of each tensor that is built -> its name in the tower; pieces as in ``clip_targets``."""
+    """The release's name of each tensor that is built -> its name in the tower; pieces as in `clip_targets`."""
     names = dict(_CLIP_TOP)
     for i in range(num_layers - 1):
         release, own = f'visual.transformer.{i}.', f'encoder.layers.{i}.'
@@ -74,17 +111,21 @@ def _tower_tensors(clip: AnchorEncoder) -> dict[str, torch.Tensor]:
 
 
 def clip_targets(clip: AnchorEncoder, config: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    """Where each tensor of the release's vision tower goes: its name -> the tower's own memory.
+    """Where each tensor of the release's vision tower goes: its name -> the tower's own tensor.
 
-    Fused query-key-value weights have one target in three pieces, so they are listed as ``name#0`` .. ``#2``. What the
-    features never reach (the last block, the output projection) gets an empty stand-in of the right shape.
+    Fused query-key-value weights have one target in three pieces, listed as 'name#0' to 'name#2'. What the features do
+    not depend on (the last block, the output projection) gets an empty placeholder of the right shape.
+
+    Args:
+        clip: The tower to fill.
+        config: As in `clip_from_release`.
     """
     own = _tower_tensors(clip)
     targets = {release: own[name] for release, name in _clip_names(config['num_layers']).items()}
     targets[_CLIP_CLASS] = targets[_CLIP_CLASS].view(1, 1, -1)
     targets[_CLIP_POSITIONS] = targets[_CLIP_POSITIONS][None]
     dim, last = config['dim'], config['num_layers'] - 1
-    # The block that is not built has the shapes of the first; "meta" tensors take a copy and keep nothing.
+    # The block that is not built has the shapes of the first; "meta" tensors accept a copy and store nothing.
     hidden = int(dim * config.get('mlp_ratio', 4))
     shapes = {
         'norm1.weight': [dim], 'norm1.bias': [dim], 'norm2.weight': [dim], 'norm2.bias': [dim],
@@ -103,7 +144,7 @@ def clip_targets(clip: AnchorEncoder, config: Mapping[str, Any]) -> dict[str, to
 def _clip_pieces(
     targets: Mapping[str, torch.Tensor], weights: Mapping[str, torch.Tensor], source: str
 ) -> dict[str, torch.Tensor]:
-    """The release's vision tensors, checked and with fused weights in pieces, under the names of ``clip_targets``."""
+    """The release's vision tensors, checked and with fused weights in pieces, under the names of `clip_targets`."""
     wanted, fused = {}, set()
     for name, target in targets.items():
         name, _, piece = name.partition('#')
@@ -112,7 +153,7 @@ def _clip_pieces(
         if piece:
             fused.add(name)
     visual = {name: tensor for name, tensor in weights.items() if name.startswith('visual.')}
-    check_fit(wanted, visual, source)
+    check_shapes(wanted, visual, source)
     pieces = {name: tensor for name, tensor in visual.items() if name not in fused}
     for name in fused:
         pieces |= {f'{name}#{i}': part for i, part in enumerate(visual[name].chunk(3))}
@@ -122,9 +163,15 @@ def _clip_pieces(
 def clip_tensors(
     weights: Mapping[str, torch.Tensor], config: Mapping[str, Any], source: str = 'vision tower'
 ) -> dict[str, torch.Tensor]:
-    """The release's vision tower under ``AnchorEncoder``'s portable names (``tower.*``), in its own dtype and uncopied.
+    """The release's vision tower under `AnchorEncoder`'s portable names (`tower.*`), in its own dtype and not copied.
 
-    Arguments and errors as in ``clip_from_release``; source: what to call the weights in an error, for one the file.
+    Args:
+        weights: As in `clip_from_release`.
+        config: As in `clip_from_release`.
+        source: What to call the weights in an error, e.g. the file.
+
+    Raises:
+        UserError: A key is missing, unknown or of another shape.
     """
     with torch.device('meta'):
         clip = AnchorEncoder(config)
@@ -134,11 +181,17 @@ def clip_tensors(
 
 
 def clip_from_release(weights: Mapping[str, torch.Tensor], config: Mapping[str, Any]) -> AnchorEncoder:
-    """The release's vision tower (OpenCLIP ViT-H/14 of XLM-R) as an ``AnchorEncoder``.
+    """The release's vision tower (OpenCLIP ViT-H/14 of XLM-R) as an `AnchorEncoder`.
 
-    weights: ``visual.*`` (``textual.*`` and ``log_scale`` are not read). config: image_size, dim, num_heads,
-    num_layers, out_dim, patch_size; ``CLIP_VIT_H`` as released. Returns the encoder in evaluation mode:
-    ``features(images [N, 3, H, W] in 0..1) -> [N, dim]``. Raises ValueError, one sentence, on keys or shapes that differ.
+    Args:
+        weights: `visual.*` (`textual.*` and `log_scale` are not read).
+        config: image_size, dim, num_heads, num_layers, out_dim, patch_size; `CLIP_VIT_H` as released.
+
+    Returns:
+        The encoder in evaluation mode: `features(images [N, 3, H, W] in 0..1) -> [N, dim]`.
+
+    Raises:
+        UserError: A key is missing, unknown or of another shape.
     """
     clip = AnchorEncoder(config).eval()
     targets = clip_targets(clip, config)
@@ -167,22 +220,35 @@ def _vae_targets(model: WanAutoencoder, weights: Mapping[str, torch.Tensor]) -> 
 def vae_tensors(
     weights: Mapping[str, torch.Tensor], config: Mapping[str, Any], source: str = 'video autoencoder'
 ) -> dict[str, torch.Tensor]:
-    """The release's video autoencoder under ``WanAutoencoder``'s names (``vae.*``, diffusers'), uncopied.
+    """The release's video autoencoder under `WanAutoencoder`'s names (`vae.*`, diffusers'), not copied.
 
-    Arguments and errors as in ``vae_from_release``; source: what to call the weights in an error, for one the file.
+    Args:
+        weights: As in `vae_from_release`.
+        config: As in `vae_from_release`.
+        source: What to call the weights in an error, e.g. the file.
+
+    Raises:
+        UserError: A key is missing, unknown or of another shape.
     """
     with torch.device('meta'):
         targets, names = _vae_targets(_vae_model(config), weights)
-    check_fit(targets, weights, source)
+    check_shapes(targets, weights, source)
     return {f'vae.{name}': weights[key] for key, name in names.items()}
 
 
 def vae_from_release(weights: Mapping[str, torch.Tensor], config: Mapping[str, Any]) -> WanAutoencoder:
     """The release's video autoencoder.
 
-    weights: names as in ``Wan2.1_VAE.pth``. config: dim, z_dim, optional latents_mean and latents_std; ``WAN_VAE`` as
-    released. Returns it in evaluation mode: ``encode(video [B, 3, T, H, W] in -1..1) -> latents``, ``decode(latents) ->
-    video``. Raises ValueError, one sentence, on keys or shapes that differ.
+    Args:
+        weights: Names as in `Wan2.1_VAE.pth`.
+        config: dim, z_dim, optional latents_mean and latents_std; `WAN_VAE` as released.
+
+    Returns:
+        The autoencoder in evaluation mode: `encode(video [B, 3, T, H, W] in -1..1) -> latents`, `decode(latents)
+        -> video`.
+
+    Raises:
+        UserError: A key is missing, unknown or of another shape.
     """
     model = _vae_model(config).eval()
     load_strict(_vae_targets(model, weights)[0], weights, 'video autoencoder')
@@ -190,7 +256,11 @@ def vae_from_release(weights: Mapping[str, torch.Tensor], config: Mapping[str, A
 
 
 class TextEncoder(nn.Module):
-    """UMT5's encoder. config: vocab, dim, dim_ffn, num_heads, num_layers, optional dim_attn."""
+    """UMT5's encoder.
+
+    Args:
+        config: vocab, dim, dim_ffn, num_heads, num_layers, optional dim_attn.
+    """
 
     def __init__(self, config: Mapping[str, Any]):
         super().__init__()
@@ -227,7 +297,15 @@ class TextEncoder(nn.Module):
 
     @torch.no_grad()
     def context(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """ids, mask: int64 [B, L], mask 1 for tokens and 0 after them. Returns [B, L, dim], zero after the mask's end."""
+        """Embed a text.
+
+        Args:
+            ids: int64 [B, L], of tokens.
+            mask: int64 [B, L], 1 for tokens and 0 after them.
+
+        Returns:
+            [B, L, dim], zero where the mask is.
+        """
         hidden = self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
         return hidden * mask[..., None].to(hidden.dtype)
 
@@ -235,14 +313,20 @@ class TextEncoder(nn.Module):
 def text_encoder_from_release(
     weights: Mapping[str, torch.Tensor], config: Mapping[str, Any], source: str = 'text encoder'
 ) -> TextEncoder:
-    """The release's UMT5 text encoder; it takes the weights as they are, uncopied and in their own dtype.
+    """The release's UMT5 text encoder; it takes the weights as they are, not copied and in their own dtype.
 
-    weights: names as in ``models_t5_umt5-xxl-enc-bf16.pth``. config: vocab, dim, dim_ffn, num_heads, num_layers;
-    ``UMT5_XXL`` as released. source: what to call the weights in an error, for one the file. Returns it in evaluation
-    mode: ``context(ids [B, L], mask [B, L]) -> [B, L, dim]``. Raises ValueError, one sentence, on keys or shapes that
-    differ.
+    Args:
+        weights: Names as in `models_t5_umt5-xxl-enc-bf16.pth`.
+        config: vocab, dim, dim_ffn, num_heads, num_layers; `UMT5_XXL` as released.
+        source: What to call the weights in an error, e.g. the file.
+
+    Returns:
+        The encoder in evaluation mode: `context(ids [B, L], mask [B, L]) -> [B, L, dim]`.
+
+    Raises:
+        UserError: A key is missing, unknown or of another shape.
     """
-    with torch.device('meta'):  # 5.7 B parameters are not to be made before they are read
+    with torch.device('meta'):  # 5.7 B random parameters would only be thrown away
         model = TextEncoder(config).eval()
-    adopt_strict(model.encoder, model.release_tensors(), weights, source)
+    adopt(model.encoder, model.release_tensors(), weights, source)
     return model.requires_grad_(False)

@@ -1,12 +1,14 @@
-"""Settings of a generator, and presets."""
+"""The configuration of a generator, and presets."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
-# The released WristWorld model: Wan2.1-T2V-1.3B with 16 condition channels and anchor tokens (paper.md, section 3).
+from wristworld_ros.errors import UserError
+
+# The released WristWorld model (arXiv 2510.07313): Wan2.1-T2V-1.3B with 16 condition channels and anchor tokens.
 WRISTWORLD_1_3B: dict[str, Any] = {
     'dim': 1536,
     'ffn_dim': 8960,
@@ -60,20 +62,39 @@ SIM_TINY: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class GeneratorSettings:
-    """Everything that shapes a generator; a configuration holds these keys (others are kept by their owners).
+class GeneratorConfig:
+    """Everything that shapes a generator. Dictionaries that hold these keys may hold others, of their owners.
 
-    dim, ffn_dim, num_heads, num_layers, freq_dim, patch_size, eps: the Wan transformer.
-    in_channels: noisy latents and condition together. out_channels: the transformer's output.
-    latent_channels: of a latent frame; None for out_channels. text_dim, context_length: context tokens.
-    clip_dim, clip_hidden, max_frames, max_views: anchor tokens.
-    sampling_steps, cfg_scale, shift: defaults of sampling.
-    prediction: ``velocity`` or ``sample``, what the network's output means.
-    decoder: keyword arguments of ``ConvDecoder`` (factor, widths, noise_channels), or None.
-    anchor_encoder: configuration of an ``AnchorEncoder`` trained with the model, or None.
-    autoencoder: which one made the latents (``autoencoders.autoencoder_from_config``).
-    text: ``given`` with every call, ``stored`` embeddings beside the weights, or ``learned``.
-    chunk_frames, history_chunks: of the causal stream, in latent frames and chunks.
+    Attributes:
+        dim: Channels of the transformer.
+        ffn_dim: Hidden channels of its feed-forward layers.
+        text_dim: Channels of context tokens.
+        freq_dim: Channels of the sinusoidal timestep embedding.
+        num_heads: Attention heads.
+        num_layers: Blocks.
+        clip_dim: Channels of anchor features.
+        clip_hidden: Hidden channels of their projection to context tokens.
+        in_channels: Channels of noisy latents and condition latents together.
+        out_channels: Channels of the transformer's output.
+        max_frames: Rows of the time embedding of anchor tokens.
+        max_views: Rows of their view embedding.
+        context_length: Context tokens, text and anchor tokens together.
+        sampling_steps: Default number of sampling steps.
+        cfg_scale: Default scale of classifier-free guidance; 1 is none.
+        shift: Default shift of the noise schedule.
+        patch_size: Latent cells per token, (time, height, width).
+        eps: Of the transformer's norms.
+        latent_channels: Channels of a latent frame; None for `out_channels`.
+        prediction: What the output means, 'velocity' or 'sample'.
+        decoder: Keyword arguments of `ConvDecoder` (factor, widths, noise_channels), or None.
+        anchor_encoder: Configuration of an `AnchorEncoder` that is trained with the model, or None.
+        autoencoder: Which one makes the latents (`autoencoders.autoencoder_from_config`).
+        text: 'given' with every call, 'stored' embeddings beside the weights, or 'learned'.
+        chunk_frames: Latent frames per chunk of the causal stream.
+        history_chunks: Chunks of history that a chunk attends to.
+
+    Raises:
+        UserError: Values that contradict each other.
     """
 
     dim: int
@@ -107,19 +128,27 @@ class GeneratorSettings:
         object.__setattr__(self, 'patch_size', tuple(self.patch_size))
         if self.latent_channels is None:
             object.__setattr__(self, 'latent_channels', self.out_channels)
+        where = 'The generator configuration has'
         if self.dim % self.num_heads or self.dim // self.num_heads % 2:
-            raise ValueError(f'dim {self.dim} over {self.num_heads} heads must give an even number; change either.')
+            raise UserError(
+                f'{where} dim {self.dim} for {self.num_heads} heads; each head must get an even number of channels',
+                'change dim or num_heads',
+            )
         if self.prediction not in ('velocity', 'sample'):
-            raise ValueError(f"prediction is {self.prediction!r}; it must be 'velocity' or 'sample'.")
+            raise UserError(f'{where} prediction {self.prediction!r}', "set it to 'velocity' or 'sample'")
         if self.text not in ('given', 'stored', 'learned'):
-            raise ValueError(f"text is {self.text!r}; it must be 'given', 'stored' or 'learned'.")
+            raise UserError(f'{where} text {self.text!r}', "set it to 'given', 'stored' or 'learned'")
         if self.in_channels < self.latent_channels:
-            raise ValueError(f'in_channels {self.in_channels} is less than latent_channels {self.latent_channels}.')
+            raise UserError(
+                f'{where} in_channels {self.in_channels}, less than latent_channels {self.latent_channels}',
+                'set in_channels to latent and condition channels together',
+            )
         if self.decoder and self.prediction != 'sample':
-            raise ValueError("A decoder predicts the clean sample; set prediction to 'sample'.")
+            raise UserError(f'{where} a decoder, which predicts the clean sample', "set prediction to 'sample'")
         if not self.decoder and self.out_channels != self.latent_channels:
-            raise ValueError(
-                f'out_channels {self.out_channels} must be latent_channels {self.latent_channels} without a decoder.'
+            raise UserError(
+                f'{where} out_channels {self.out_channels}, latent_channels {self.latent_channels} and no decoder',
+                'make both equal or add a decoder',
             )
 
     @property
@@ -128,20 +157,18 @@ class GeneratorSettings:
         return self.in_channels - self.latent_channels
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> GeneratorSettings:
-        """Settings from a configuration; keys that are not the generator's are ignored.
+    def from_config(cls, config: Mapping[str, Any]) -> GeneratorConfig:
+        """From a dictionary, e.g. out of a JSON file; keys that are not the generator's are ignored.
 
-        Raises ValueError, one sentence, naming the keys that are missing.
+        Raises:
+            UserError: Keys are missing (all of them are named), or values contradict each other.
         """
+        missing = [f.name for f in fields(cls) if f.default is MISSING and f.name not in config]
+        if missing:
+            raise UserError(f'The generator configuration lacks {", ".join(missing)}', 'add them')
         names = {f.name for f in fields(cls)}
-        try:
-            return cls(**{key: value for key, value in config.items() if key in names})
-        except TypeError as error:
-            missing = [f.name for f in list(fields(cls))[:10] if f.name not in config]
-            if not missing:
-                raise
-            raise ValueError(f'The generator configuration lacks {", ".join(missing)}; add them.') from error
+        return cls(**{key: value for key, value in config.items() if key in names})
 
     def to_config(self) -> dict[str, Any]:
-        """A configuration, ready for JSON, that builds the same generator."""
+        """A dictionary, ready for JSON, that builds the same generator."""
         return asdict(self) | {'patch_size': list(self.patch_size)}

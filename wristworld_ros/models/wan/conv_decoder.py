@@ -1,7 +1,8 @@
-"""The small model's decoder: a U-Net at full resolution that repairs the warped picture.
+"""The small model's decoder: a U-Net at full resolution that repairs the warped image.
 
-A transformer on patches stays a mosaic when it is trained for an hour; convolutions that see the filled warp, the hit
-mask and the inverse depth learn at once. The transformer says what is missing and keeps time; this draws it.
+After an hour of training the output of a transformer on patches still shows the patches; convolutions over the filled
+warp, the hit mask and the inverse depth learn much faster. The transformer contributes content and consistency in time,
+the U-Net renders it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from diffusers.models.embeddings import get_timestep_embedding
 from torch import nn
+
+from wristworld_ros.errors import UserError
 
 
 class _Block(nn.Module):
@@ -41,14 +44,23 @@ def _smooth(image: torch.Tensor) -> torch.Tensor:
 class ConvDecoder(nn.Module):
     """Features, noisy image and condition planes -> clean image, frame by frame.
 
-    image = warp + gate * (smooth warp + residual - warp): where its gate opens the decoder draws anew over a smooth
-    ground, and nothing of the warp's ragged edges has to be cancelled pixel by pixel; where it stays shut the warp
-    passes. Latents and condition latents are pixel-unshuffled by ``factor``; the first planes of the condition are the
-    filled warp. The last convolution starts at zero, so an untrained decoder returns half the warp, half its smooth.
+    image = warp + gate * (smoothed warp + residual - warp): where the gate is open the residual is added to a smoothed
+    warp, so the ragged edges of the warp need not be cancelled pixel by pixel; where it is closed the warp passes.
+    Latents and condition latents are pixel-unshuffled by `factor`; the first planes of the condition are the filled
+    warp. The last convolution starts at zero, so an untrained decoder returns the mean of the warp and the smoothed
+    warp.
 
-    latent_channels: image channels * factor^2. condition_channels: condition planes * factor^2. feature_channels: of
-    the transformer's output. widths: channels at 1/2, 1/4, 1/8, ... of the image, each a multiple of 8.
-    noise_channels: of the noise level's embedding. fine_width: channels at full resolution. Raises ValueError on sizes that do not fit together.
+    Args:
+        latent_channels: Image channels * factor^2.
+        condition_channels: Condition planes * factor^2.
+        feature_channels: Channels of the transformer's output.
+        factor: Pixels per latent cell, vertically and horizontally.
+        widths: Channels at 1/2, 1/4, 1/8, ... of the image, each a multiple of 8.
+        noise_channels: Channels of the noise level's embedding.
+        fine_width: Channels at full resolution.
+
+    Raises:
+        UserError: Sizes that contradict each other.
     """
 
     def __init__(
@@ -65,13 +77,13 @@ class ConvDecoder(nn.Module):
         area = factor * factor
         level = math.log2(factor) - 1
         if latent_channels % area or condition_channels % area or condition_channels < latent_channels:
-            raise ValueError(
-                f'ConvDecoder got {latent_channels} latent and {condition_channels} condition channels; both must be '
-                f'multiples of {area}, and the condition must hold the warp.'
+            raise UserError(
+                f'ConvDecoder got {latent_channels} latent and {condition_channels} condition channels',
+                f'give multiples of {area}, at least as many for the condition, which begins with the warp',
             )
         if level != int(level) or not 0 <= level < len(widths):
-            raise ValueError(
-                f'ConvDecoder got factor {factor} for {len(widths)} widths; it must be 2, 4, ... 2^widths.'
+            raise UserError(
+                f'ConvDecoder got factor {factor} for {len(widths)} widths', 'give a factor of 2, 4, ... 2^widths'
             )
         self.factor, self.feature_level = factor, int(level)
         self.image_channels = latent_channels // area
@@ -90,7 +102,7 @@ class ConvDecoder(nn.Module):
         self.last = nn.Conv2d(fine_width, self.image_channels + 1, 3, padding=1)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
-        self.to(memory_format=torch.channels_last)  # A fifth faster on a CPU, and what tensor cores want.
+        self.to(memory_format=torch.channels_last)  # A fifth faster on a CPU, and what tensor cores need.
 
     def _planes(self, latents: torch.Tensor) -> torch.Tensor:
         """[B, C*r*r, T, h, w] latents -> [B*T, C, h*r, w*r] planes."""
@@ -99,8 +111,16 @@ class ConvDecoder(nn.Module):
     def forward(
         self, features: torch.Tensor, latents: torch.Tensor, condition_latents: torch.Tensor | None, sigma: torch.Tensor
     ) -> torch.Tensor:
-        """features: [B, feature_channels, T, h, w]. latents: [B, latent_channels, T, h, w], noisy. condition_latents:
-        [B, condition_channels, T, h, w], or None for zeros. sigma: [B] or [B, T], 0 to 1. Returns clean latents.
+        """Decode every frame.
+
+        Args:
+            features: [B, feature_channels, T, h, w].
+            latents: [B, latent_channels, T, h, w], noisy.
+            condition_latents: [B, condition_channels, T, h, w], or None for zeros.
+            sigma: [B] or [B, T], 0 to 1.
+
+        Returns:
+            Clean latents [B, latent_channels, T, h, w].
         """
         batch, frames = latents.shape[0], latents.shape[2]
         noisy = self._planes(latents)

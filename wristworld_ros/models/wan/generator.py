@@ -1,4 +1,4 @@
-"""Stage 2: the wrist video transformer with its condition latents and anchor tokens."""
+"""Stage 2: the wrist video transformer with its condition latents and anchor tokens (arXiv 2510.07313)."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from diffusers import WanTransformer3DModel
 from torch import nn
 
-from wristworld_ros.models.state_dict import load_strict, named_tensors, wan_name
+from wristworld_ros.errors import UserError
+from wristworld_ros.models.state_dict import load_strict, named_tensors
 from wristworld_ros.models.wan import sampling
 from wristworld_ros.models.wan.anchor_encoder import AnchorEncoder
-from wristworld_ros.models.wan.attention import AttentionPlan, attention_plan, install_attention
-from wristworld_ros.models.wan.config import GeneratorSettings
+from wristworld_ros.models.wan.checkpoints import wan_name
+from wristworld_ros.models.wan.config import GeneratorConfig
 from wristworld_ros.models.wan.conv_decoder import ConvDecoder
+from wristworld_ros.models.wan.transformer import AttentionPlan, WanTransformer
 
 _TRANSFORMER = 'transformer.'
 _RELEASED = 'denoising_model.'
@@ -23,27 +24,19 @@ _RELEASED = 'denoising_model.'
 class WristGenerator(nn.Module):
     """Wan's video transformer; condition latents are concatenated to the noisy ones, anchor tokens end the context.
 
-    The same class at every size. With ``decoder`` in its configuration the transformer's output goes through a
-    convolutional decoder that predicts the clean latents; everything outside sees velocities either way.
-    Latents are [B, C, T, h, w], C = ``settings.latent_channels``. Streaming and training passes: ``causal.py``.
+    The same class at every size. With `decoder` in its configuration the transformer's output goes through a
+    convolutional decoder that predicts the clean latents; callers may ask for velocities either way. Latents are [B, C,
+    T, h, w], C = `settings.latent_channels`. A call keeps nothing in the model. Streaming and training passes are in
+    `causal.py`.
+
+    Args:
+        settings: The generator's configuration.
     """
 
-    def __init__(self, settings: GeneratorSettings):
+    def __init__(self, settings: GeneratorConfig):
         super().__init__()
         self.settings = s = settings
-        self.transformer = WanTransformer3DModel(
-            patch_size=s.patch_size,
-            num_attention_heads=s.num_heads,
-            attention_head_dim=s.dim // s.num_heads,
-            in_channels=s.in_channels,
-            out_channels=s.out_channels,
-            text_dim=s.text_dim,
-            freq_dim=s.freq_dim,
-            ffn_dim=s.ffn_dim,
-            num_layers=s.num_layers,
-            eps=s.eps,
-        )
-        install_attention(self.transformer)
+        self.transformer = WanTransformer(s)
         self.ext_proj = nn.Sequential(
             nn.Linear(s.clip_dim, s.clip_hidden), nn.GELU(), nn.Dropout(0.1), nn.Linear(s.clip_hidden, s.text_dim)
         )
@@ -63,16 +56,20 @@ class WristGenerator(nn.Module):
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> WristGenerator:
-        """Build with random weights, in evaluation mode (call ``train()`` to train: it switches dropout on).
+        """Build with random weights, in evaluation mode (`train()` switches dropout on).
 
-        config: see ``GeneratorSettings``. Raises ValueError, one sentence, on a missing or impossible setting.
+        Args:
+            config: The keys of `GeneratorConfig`; others are ignored.
+
+        Raises:
+            UserError: A setting is missing or contradicts others.
         """
-        return cls(GeneratorSettings.from_config(config)).eval()
+        return cls(GeneratorConfig.from_config(config)).eval()
 
     # Weights
 
     def release_tensors(self) -> dict[str, torch.Tensor]:
-        """The model's own tensors under the released checkpoint's names (``denoising_model.*`` are Wan's names)."""
+        """The model's own tensors under the released checkpoint's names (`denoising_model.*` are Wan's names)."""
 
         def rename(name: str) -> str:
             if name.startswith(_TRANSFORMER):
@@ -84,60 +81,95 @@ class WristGenerator(nn.Module):
     def load_release_state_dict(self, weights: Mapping[str, torch.Tensor], source: str = 'weights') -> None:
         """Load weights with the released checkpoint's names, strictly.
 
-        weights: name -> tensor. source: what to call them in an error, for one the file.
-        Raises ValueError, one sentence: key, shape found, shape wanted, what to do. Nothing is changed then.
+        Args:
+            weights: Name -> tensor.
+            source: What to call the weights in an error, e.g. the file.
+
+        Raises:
+            UserError: A key is missing, unknown or of another shape. Nothing is changed then.
         """
         load_strict(self.release_tensors(), weights, source)
 
     @staticmethod
-    def allows_low_precision(name: str) -> bool:
-        """Whether a parameter may be held in bfloat16: the transformer's and the vision tower's, but for what the library
-        keeps in float32 (norms, the time embedding, the tables of scales and shifts)."""
-        kept = WanTransformer3DModel._keep_in_fp32_modules
-        return name.startswith((_TRANSFORMER, 'anchor_encoder.')) and not any(
-            part in kept for part in name.removeprefix(_TRANSFORMER).split('.')
-        )
+    def param_dtype(name: str, dtype: torch.dtype) -> torch.dtype:
+        """The dtype that a parameter is stored in where the model runs in `dtype`.
+
+        The transformer and the vision tower may be in low precision, except for what the library keeps in float32
+        (norms, the time embedding, the tables of scales and shifts).
+
+        Args:
+            name: Of a parameter of this model.
+            dtype: The precision to run in.
+
+        Returns:
+            `dtype` or torch.float32.
+        """
+        parts = name.removeprefix(_TRANSFORMER).split('.')
+        low = name.startswith((_TRANSFORMER, 'anchor_encoder.'))
+        return dtype if low and not set(parts) & set(WanTransformer._keep_in_fp32_modules) else torch.float32
 
     # Context
 
     def anchor_features(self, images: torch.Tensor) -> torch.Tensor:
         """Features of anchor frames by the model's own encoder.
 
-        images: [B, V, T, 3, H, W], 0 to 1. Returns [B, V, T, clip_dim]. Raises ValueError where the model has none:
-        then encode with ``release.clip_from_release``.
+        Args:
+            images: [B, V, T, 3, H, W], 0 to 1.
+
+        Returns:
+            [B, V, T, clip_dim].
+
+        Raises:
+            ValueError: The model has no encoder; encode with `checkpoints.clip_from_release` then.
         """
         if self.anchor_encoder is None:
             raise ValueError("This generator has no anchor encoder of its own; encode with clip_from_release's model.")
         return self.anchor_encoder.features(images.flatten(0, 2)).unflatten(0, images.shape[:3])
 
     def anchor_tokens(self, features: torch.Tensor) -> torch.Tensor:
-        """Anchor features -> context tokens, view-major (all times of view 0 first).
+        """Anchor features to context tokens, view-major (all times of view 0 first).
 
-        features: [B, V, T, clip_dim]. Returns [B, V*T, text_dim]. Raises ValueError for more views or frames than the
-        embeddings have rows.
+        Args:
+            features: [B, V, T, clip_dim].
+
+        Returns:
+            [B, V * T, text_dim].
+
+        Raises:
+            UserError: More views or frames than the embeddings have rows.
         """
         views, frames = features.shape[1:3]
-        if views > self.settings.max_views or frames > self.settings.max_frames:
-            raise ValueError(
-                f'anchor_tokens got {views} views of {frames} frames; this model has embeddings for '
-                f'{self.settings.max_views} views of {self.settings.max_frames} frames.'
+        s = self.settings
+        if views > s.max_views or frames > s.max_frames:
+            raise UserError(
+                f'The generator got {views} views of {frames} frames and has embeddings for {s.max_views} views of '
+                f'{s.max_frames} frames',
+                'give fewer',
             )
         features = features + self.temporal_embed.weight[:frames] + self.view_embed.weight[:views, None]
         return self.ext_proj(features).flatten(1, 2)
 
     def context(self, text_context: torch.Tensor | None, tokens: torch.Tensor | None) -> torch.Tensor:
-        """Text first, anchor tokens at the end, always ``context_length`` tokens.
+        """Text first, anchor tokens at the end, always `context_length` tokens.
 
-        text_context: [B or 1, L, text_dim], cut (or filled with zeros) to make room, or None for the model's own text.
-        tokens: [B, N, text_dim] or None (no anchor tokens: guidance, ablation).
-        Returns [B, context_length, text_dim]. Raises ValueError when the tokens do not fit.
+        Args:
+            text_context: [B or 1, L, text_dim], cut or filled with zeros to length; None for the model's own text.
+            tokens: [B, N, text_dim], or None (no anchor tokens: guidance, ablation).
+
+        Returns:
+            [B, context_length, text_dim].
+
+        Raises:
+            UserError: There are more tokens than `context_length`.
         """
         if text_context is None:
             text_context = self.own_text(negative=False)
         length = self.settings.context_length
         count = 0 if tokens is None else tokens.shape[1]
         if count > length:
-            raise ValueError(f'context got {count} anchor tokens; at most {length} fit: give fewer views or frames.')
+            raise UserError(
+                f'The context got {count} anchor tokens and has room for {length}', 'give fewer views or frames'
+            )
         text = text_context[:, : length - count]
         missing = length - count - text.shape[1]
         if missing:
@@ -147,7 +179,17 @@ class WristGenerator(nn.Module):
         return torch.cat([text.expand(tokens.shape[0], -1, -1).to(tokens.dtype), tokens], dim=1)
 
     def own_text(self, negative: bool = False) -> torch.Tensor:
-        """The text embedding stored in the model, [1, context_length, text_dim]; ``negative`` for guidance."""
+        """The text embedding stored in the model.
+
+        Args:
+            negative: The one for guidance, where the model has one.
+
+        Returns:
+            [1, context_length, text_dim].
+
+        Raises:
+            ValueError: The model stores no text.
+        """
         if self.settings.text == 'given':
             raise ValueError("This generator stores no text; give text_context, or build it with text='stored'.")
         if negative and self.settings.text == 'stored':
@@ -156,25 +198,20 @@ class WristGenerator(nn.Module):
 
     # Prediction
 
-    def transform(self, latents, condition_latents, timestep, context, plan=None) -> torch.Tensor:
-        """The transformer alone; arguments as in ``predict``. Returns [B, out_channels, T, h, w]."""
+    def transform(
+        self,
+        latents: torch.Tensor,
+        condition_latents: torch.Tensor | None,
+        timestep: torch.Tensor,
+        context: torch.Tensor,
+        plan: AttentionPlan | None = None,
+    ) -> torch.Tensor:
+        """The transformer alone; arguments as in `predict`. Returns [B, out_channels, T, h, w]."""
         if condition_latents is None:
             shape = (latents.shape[0], self.settings.condition_channels, *latents.shape[2:])
             condition_latents = latents.new_zeros(shape)
-        latents = self._shown(latents, timestep)
-        if timestep.ndim == 2:
-            t, h, w = self.settings.patch_size
-            tokens = latents.shape[3] // h * (latents.shape[4] // w)
-            timestep = timestep[:, ::t].repeat_interleave(tokens, dim=1)
-        dtype = self.transformer.patch_embedding.weight.dtype
-        with attention_plan(self.transformer, plan):
-            features = self.transformer(
-                torch.cat([latents, condition_latents], dim=1).to(dtype),
-                timestep.float(),
-                context.to(dtype),
-                return_dict=False,
-            )[0]
-        return features.to(latents.dtype)
+        latents = self._network_input(latents, timestep)
+        return self.transformer(torch.cat([latents, condition_latents], dim=1), timestep, context, plan)
 
     def predict(
         self,
@@ -184,23 +221,45 @@ class WristGenerator(nn.Module):
         context: torch.Tensor,
         plan: AttentionPlan | None = None,
     ) -> torch.Tensor:
-        """What the network itself predicts: the velocity, or the clean sample when ``prediction`` is ``sample``.
+        """What the network itself predicts: the velocity, or the clean sample when `prediction` is 'sample'.
 
-        latents: [B, C, T, h, w], noisy. condition_latents: [B, condition_channels, T, h, w], or None for zeros.
-        timestep: [B], or [B, T] a frame, 0 to 1000. context: [B, S, text_dim]. plan: how to attend, None for
-        bidirectional. Returns latents' shape.
+        Args:
+            latents: [B, C, T, h, w], noisy.
+            condition_latents: [B, condition_channels, T, h, w], or None for zeros.
+            timestep: [B], or [B, T] per frame; 0 to 1000.
+            context: [B, S, text_dim].
+            plan: How to attend; None for bidirectional.
+
+        Returns:
+            [B, C, T, h, w].
         """
         features = self.transform(latents, condition_latents, timestep, context, plan)
         return self.decode_features(features, latents, condition_latents, timestep)
 
-    def decode_features(self, features, latents, condition_latents, timestep) -> torch.Tensor:
-        """The transformer's output -> the network's prediction: through the decoder where the model has one."""
+    def decode_features(
+        self,
+        features: torch.Tensor,
+        latents: torch.Tensor,
+        condition_latents: torch.Tensor | None,
+        timestep: torch.Tensor,
+    ) -> torch.Tensor:
+        """The transformer's output to the network's prediction: through the decoder where the model has one.
+
+        Args:
+            features: [B, out_channels, T, h, w] of `transform`.
+            latents: As given to `transform`, and so are condition_latents and timestep.
+            condition_latents: See `predict`.
+            timestep: See `predict`.
+
+        Returns:
+            [B, C, T, h, w].
+        """
         if self.decoder is None:
             return features
-        return self.decoder(features, self._shown(latents, timestep), condition_latents, timestep / 1000)
+        return self.decoder(features, self._network_input(latents, timestep), condition_latents, timestep / 1000)
 
-    def _shown(self, latents: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
-        """Noisy latents as the network sees them: as they are, or their clean guess where it predicts samples."""
+    def _network_input(self, latents: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+        """Noisy latents as the network gets them: as they are, or their clean guess where it predicts samples."""
         return latents if self.settings.prediction == 'velocity' else sampling.clean_guess(latents, timestep / 1000)
 
     def to_velocity(self, prediction: torch.Tensor, latents: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
@@ -223,8 +282,64 @@ class WristGenerator(nn.Module):
         context: torch.Tensor,
         plan: AttentionPlan | None = None,
     ) -> torch.Tensor:
-        """The flow's velocity, noise minus sample, whatever the network predicts. Arguments as in ``predict``."""
+        """The flow's velocity, noise minus sample, whatever the network predicts. Arguments as in `predict`."""
         return self.to_velocity(self.predict(latents, condition_latents, timestep, context, plan), latents, timestep)
+
+    def guided_velocity(
+        self,
+        condition_latents: torch.Tensor | None,
+        context: torch.Tensor,
+        negative_context: torch.Tensor | None = None,
+        scale: float = 1.0,
+        plan: AttentionPlan | None = None,
+        batched: bool = True,
+    ) -> sampling.Velocity:
+        """The function (x, sigma) -> velocity that a solver integrates, with classifier-free guidance.
+
+        Args:
+            condition_latents: See `predict`.
+            context: See `predict`.
+            negative_context: [B or 1, S, text_dim], with the same condition latents; None samples without guidance.
+            scale: Of guidance; 1 is none.
+            plan: See `predict`.
+            batched: Both halves of a guided step are one batch, so a plan's cache must hold 2 B streams. False computes
+                them one after the other, in half the memory.
+
+        Returns:
+            A function of x [B, C, T, h, w] and sigma (0-dim tensor).
+
+        Raises:
+            ValueError: Guidance with a cache, and `batched` is False.
+        """
+
+        def unguided(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+            return self.velocity(x, condition_latents, (1000 * sigma).expand(x.shape[0]), context, plan)
+
+        if negative_context is None or scale == 1.0:
+            return unguided
+        negative_context = negative_context.expand_as(context)
+        if not batched:
+            if plan is not None and plan.cache is not None:
+                raise ValueError('A cache holds both halves of a guided step; sample with batched=True.')
+            negative = self.guided_velocity(condition_latents, negative_context, plan=plan)
+            return lambda x, sigma: sampling.guide(unguided(x, sigma), negative(x, sigma), scale)
+        contexts, conditions = sampling.both_halves(context, negative_context), sampling.both_halves(condition_latents)
+
+        def guided(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+            latents = sampling.both_halves(x)
+            both = self.velocity(latents, conditions, (1000 * sigma).expand(latents.shape[0]), contexts, plan)
+            return sampling.guide(*both.chunk(2), scale)
+
+        return guided
+
+    # Sampling
+
+    def sigmas(
+        self, steps: int | None = None, shift: float | None = None, device: torch.device | str = 'cpu'
+    ) -> torch.Tensor:
+        """The noise levels of a sampling run, [steps] float32; None takes the configuration's setting."""
+        steps = self.settings.sampling_steps if steps is None else steps
+        return sampling.shifted_sigmas(steps, self.settings.shift if shift is None else shift, device)
 
     @torch.no_grad()
     def sample(
@@ -239,46 +354,22 @@ class WristGenerator(nn.Module):
         solver: str = 'euler',
         batched: bool = True,
     ) -> torch.Tensor:
-        """Sample a whole clip, bidirectionally, as published. Longer videos: ``windows.sample_windows``.
+        """Sample a whole clip, bidirectionally, as published. Longer videos: `windows.sample_windows`.
 
-        noise: [B, C, T, h, w], unit Gaussian. condition_latents, context: as in ``predict``. negative_context: for
-        guidance, with the same condition latents; None, or cfg_scale 1, samples without guidance in half the time.
-        steps, cfg_scale, shift: None for the configuration's. solver: ``euler`` as published, or ``unipc`` for fewer
-        steps. batched: False does a guided step's halves one after the other. Returns clean latents, noise's shape.
+        Args:
+            noise: [B, C, T, h, w], unit Gaussian.
+            condition_latents: See `predict`.
+            context: See `predict`.
+            negative_context: For guidance, see `guided_velocity`; None samples without guidance in half the time.
+            steps: None for the configuration's.
+            cfg_scale: Scale of guidance, 1 for none; None for the configuration's.
+            shift: None for the configuration's.
+            solver: 'euler' as published, or 'unipc' for fewer steps.
+            batched: False computes a guided step's halves one after the other.
+
+        Returns:
+            Clean latents [B, C, T, h, w].
         """
-        integrate = sampling.solver(solver)
         scale = self.settings.cfg_scale if cfg_scale is None else cfg_scale
         velocity = self.guided_velocity(condition_latents, context, negative_context, scale, batched=batched)
-        return integrate(velocity, noise, self.sigmas(steps, shift, noise.device))
-
-    def sigmas(self, steps: int | None = None, shift: float | None = None, device='cpu') -> torch.Tensor:
-        """The noise levels of a sampling run, [steps] float32; None takes the configuration's setting."""
-        steps = self.settings.sampling_steps if steps is None else steps
-        return sampling.shifted_sigmas(steps, self.settings.shift if shift is None else shift, device)
-
-    def guided_velocity(
-        self, condition_latents, context, negative_context=None, scale=1.0, plan=None, batched: bool = True
-    ):
-        """A function (latents, sigma) -> velocity with guidance, for ``sampling.euler_sample`` and its like.
-
-        Both halves of a guided step go through the network as one batch, so a plan's cache must hold 2 B streams.
-        batched: False sends them one after the other, in half the memory; a plan with a cache raises ValueError then.
-        """
-        guided = negative_context is not None and scale != 1.0
-        if guided and not batched:
-            if plan is not None and plan.cache is not None:
-                raise ValueError('A cache holds both halves of a guided step; sample with batched=True.')
-            positive = self.guided_velocity(condition_latents, context, plan=plan)
-            negative = self.guided_velocity(condition_latents, negative_context.expand_as(context), plan=plan)
-            return lambda x, sigma: sampling.guide(positive(x, sigma), negative(x, sigma), scale)
-        if guided:
-            context = torch.cat([context, negative_context.expand_as(context)])
-            condition_latents = None if condition_latents is None else condition_latents.repeat(2, 1, 1, 1, 1)
-
-        def velocity(x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-            latents = x.repeat(2, 1, 1, 1, 1) if guided else x
-            timestep = (1000 * sigma).expand(latents.shape[0])
-            v = self.velocity(latents, condition_latents, timestep, context, plan)
-            return sampling.guide(*v.chunk(2), scale) if guided else v
-
-        return velocity
+        return sampling.solver(solver)(velocity, noise, self.sigmas(steps, shift, noise.device))

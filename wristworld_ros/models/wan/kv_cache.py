@@ -6,19 +6,32 @@ import torch
 
 
 class KVCache:
-    """Keys and values of the last chunks, all layers, in memory taken once.
+    """Keys and values of the last chunks, all layers, in memory that is allocated once.
 
-    The buffers hold ``history_chunks`` committed chunks and the chunk in the making; each has a slot. ``append`` writes
-    the chunk in the making into its slot, again and again as its denoising steps go by, and returns what its queries
-    see; ``advance`` commits it, and the next chunk takes the slot of the oldest. Slots are not in order of time once
-    the ring has turned. That is harmless: attention over keys has no order, and each key has carried its own position
-    since its rotation.
+    The buffers have a slot for each of `history_chunks` committed chunks and one for the current chunk. `append` writes
+    the current chunk into its slot, again at each of its denoising steps, and returns what its queries attend to;
+    `advance` commits it, and the next chunk takes the slot of the oldest. After one round of the ring the slots are not
+    in order of time. That is harmless: attention does not depend on the order of keys, and each key carries its
+    position since it was rotated.
 
-    layers, heads, head_dim: of the transformer. batch: streams side by side (twice as many under guidance).
-    chunk_tokens: tokens a chunk. chunk_frames: positions in time a chunk (latent frames over the temporal patch).
-    history_chunks: committed chunks kept, 0 or more.
-    ``positions``: int64 [chunk_frames] on the device, positions in time of the next chunk's frames, counted from the last
-    reset (not bounded).
+    Args:
+        layers: Blocks of the transformer.
+        batch: Streams side by side (twice as many with guidance).
+        heads: Heads of the transformer.
+        head_dim: Channels per head.
+        chunk_tokens: Tokens per chunk.
+        chunk_frames: Positions in time per chunk (latent frames over the temporal patch).
+        history_chunks: Committed chunks that are kept, 0 or more.
+        dtype: Of the buffers.
+        device: Of the buffers.
+
+    Attributes:
+        positions: int64 [chunk_frames] on the device, positions in time of the next chunk's frames, counted from the
+            last reset (not bounded).
+        chunks: Chunks committed since the last `reset` or `forget`.
+
+    Raises:
+        ValueError: A size is less than 1, or `history_chunks` less than 0.
     """
 
     def __init__(
@@ -34,7 +47,7 @@ class KVCache:
         device: torch.device | str = 'cpu',
     ):
         if min(layers, batch, heads, head_dim, chunk_tokens, chunk_frames) < 1 or history_chunks < 0:
-            raise ValueError('KVCache wants sizes of at least 1 and history_chunks of at least 0.')
+            raise ValueError('KVCache needs sizes of at least 1 and history_chunks of at least 0.')
         self.chunk_tokens, self.chunk_frames, self.history_chunks = chunk_tokens, chunk_frames, history_chunks
         shape = (layers, batch, heads, (history_chunks + 1) * chunk_tokens, head_dim)
         self.keys = torch.zeros(shape, dtype=dtype, device=device)
@@ -49,12 +62,12 @@ class KVCache:
 
     @property
     def length(self) -> int:
-        """Committed chunks that the next chunk sees, 0 to ``history_chunks``."""
+        """Committed chunks that the next chunk attends to, 0 to `history_chunks`."""
         return min(self.chunks, self.history_chunks)
 
     @property
     def state(self) -> tuple[int, int]:
-        """Where the next chunk is written and how much history it sees: all that its kernels depend on but values."""
+        """The slot of the next chunk and the length of its history: all that its kernels depend on, except values."""
         return self.chunks % (self.history_chunks + 1), self.length
 
     @property
@@ -68,14 +81,23 @@ class KVCache:
         self.chunks = 0
 
     def forget(self) -> None:
-        """Forget the history in the middle of a stream: the next chunk sees itself alone, positions go on."""
+        """Forget the history within a stream: the next chunk attends to itself alone, positions go on."""
         self.chunks = 0
 
     def append(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Write the chunk in the making into its slot of one layer.
+        """Write the current chunk into its slot of one layer.
 
-        keys (rotated), values: [B, heads, chunk_tokens, head_dim]. Returns views of history and chunk together,
-        [B, heads, (length + 1) * chunk_tokens, head_dim]. Raises ValueError when the shape is not the cache's.
+        Args:
+            layer: Index of the block.
+            keys: Rotated, [B, heads, chunk_tokens, head_dim].
+            values: Likewise.
+
+        Returns:
+            Views of the keys and values of history and chunk together, [B, heads, (length + 1) * chunk_tokens,
+            head_dim].
+
+        Raises:
+            ValueError: The shape is not the cache's.
         """
         wanted = (self.batch, self.keys.shape[2], self.chunk_tokens, self.keys.shape[4])
         if tuple(keys.shape) != wanted:
@@ -86,11 +108,11 @@ class KVCache:
         start = self.chunks % (self.history_chunks + 1) * self.chunk_tokens
         self.keys[layer, :, :, start : start + self.chunk_tokens] = keys
         self.values[layer, :, :, start : start + self.chunk_tokens] = values
-        # Before the ring has turned the used slots are the first ones; after that all are in use.
+        # In the first round of the ring the used slots are the first ones; after that all are in use.
         end = (self.length + 1) * self.chunk_tokens
         return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
 
     def advance(self) -> None:
-        """Commit the chunk in the making; the oldest leaves when the ring is full."""
+        """Commit the current chunk; the oldest leaves when the ring is full."""
         self.positions += self.chunk_frames
         self.chunks += 1

@@ -1,7 +1,7 @@
-"""The flow-matching sampler as plain functions.
+"""The flow-matching sampler as plain functions (arXiv 2510.07313, video generation; Wan's conventions).
 
-Convention of Wan (and of the paper): x_sigma = (1 - sigma) * sample + sigma * noise, velocity = noise - sample, the
-model's timestep is 1000 * sigma, and sampling goes from sigma 1 down to 0.
+x_sigma = (1 - sigma) * sample + sigma * noise, velocity = noise - sample, the model's timestep is 1000 * sigma, and
+sampling runs from sigma 1 down to 0.
 """
 
 from __future__ import annotations
@@ -11,27 +11,42 @@ from collections.abc import Callable
 import torch
 from diffusers import UniPCMultistepScheduler
 
+from wristworld_ros.errors import UserError
+
+# (x at sigma, sigma a 0-dim tensor) -> velocity of x's shape.
+Velocity = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
 
 def shifted_sigmas(steps: int, shift: float, device: torch.device | str = 'cpu') -> torch.Tensor:
     """The published schedule: s = linspace(1, 0, steps + 1) without its end, shifted to shift*s / (1 + (shift-1)*s).
 
-    steps: at least 1; 50 as published, 4, 2 or 1 for few-step models (one step is always sigma 1). shift: above 0; 5
-    as published, 1 leaves the spacing even, more spends more steps near noise.
-    Returns [steps] float32, falling, all in (0, 1]; the end, 0, is not in it. Raises ValueError on other arguments.
+    Args:
+        steps: At least 1; 50 as published, 4, 2 or 1 for few-step models (one step is always sigma 1).
+        shift: Above 0; 5 as published, 1 leaves the spacing even, more spends more steps near noise.
+        device: Of the result.
+
+    Returns:
+        [steps] float32, falling, all in (0, 1]; the final 0 is not included.
+
+    Raises:
+        UserError: Other steps or shift.
     """
     if steps < 1 or shift <= 0:
-        raise ValueError(f'shifted_sigmas got steps={steps}, shift={shift}; steps must be at least 1, shift above 0.')
+        raise UserError(f'The sampler got steps={steps}, shift={shift}', 'give at least 1 step and a shift above 0')
     s = torch.linspace(1, 0, steps + 1, device=device)[:-1]
     return shift * s / (1 + (shift - 1) * s)
 
 
-def euler_sample(
-    velocity: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], noise: torch.Tensor, sigmas: torch.Tensor
-) -> torch.Tensor:
+def euler_sample(velocity: Velocity, noise: torch.Tensor, sigmas: torch.Tensor) -> torch.Tensor:
     """Integrate from noise to a sample with Euler steps: x += v * (sigma_next - sigma), the last sigma_next is 0.
 
-    velocity: (x of noise's shape, sigma a 0-dim tensor) -> velocity of the same shape. noise: [B, ...] at sigmas[0].
-    sigmas: [steps] float32, falling. Returns the sample, noise's shape and dtype.
+    Args:
+        velocity: Of the flow.
+        noise: [B, ...] at sigmas[0].
+        sigmas: [steps] float32, falling.
+
+    Returns:
+        The sample, in the shape and dtype of `noise`.
     """
     x = noise
     ends = torch.cat([sigmas[1:], sigmas.new_zeros(1)])
@@ -40,19 +55,20 @@ def euler_sample(
     return x
 
 
-def unipc_sample(
-    velocity: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], noise: torch.Tensor, sigmas: torch.Tensor
-) -> torch.Tensor:
-    """Integrate from noise to a sample with UniPC, a multistep predictor-corrector (Zhao et al. 2023, arXiv 2302.04867).
+def unipc_sample(velocity: Velocity, noise: torch.Tensor, sigmas: torch.Tensor) -> torch.Tensor:
+    """Integrate from noise to a sample with UniPC, a multistep predictor-corrector (Zhao et al. 2023, arXiv
+    2302.04867).
 
-    Order 2 in the half log signal-to-noise ratio, one evaluation of the velocity a step as with Euler: earlier steps'
-    velocities are remembered, so a few steps do what Euler needs many for. By diffusers' ``UniPCMultistepScheduler``.
-    Arguments and result as in ``euler_sample``. At one or two steps the two are equal to 1e-6 of the velocity, for the
-    log ratio at sigma 1 is infinite and the scheduler is given 1 - 1e-6 in its place.
+    Order 2 in the half log signal-to-noise ratio, with one evaluation of the velocity per step as in Euler's method:
+    velocities of earlier steps are reused, so fewer steps are needed. Computed by diffusers' `UniPCMultistepScheduler`.
+    With one or two steps the result equals Euler's to 1e-6 of the velocity; the log ratio at sigma 1 is infinite, so
+    the scheduler gets 1 - 1e-6 in its place.
+
+    Arguments and result as in `euler_sample`.
     """
     scheduler = UniPCMultistepScheduler(prediction_type='flow_prediction', use_flow_sigmas=True, solver_order=2)
     scheduler.set_timesteps(len(sigmas))
-    # Our own levels, so that both solvers run on one schedule; not every version of the library takes them as arguments.
+    # Both solvers use the same schedule; not every version of the library accepts sigmas as an argument.
     scheduler.sigmas = torch.cat([sigmas.clamp(max=1 - 1e-6), sigmas.new_zeros(1)]).float().cpu()
     scheduler.set_begin_index(0)
     x = noise.float()
@@ -62,13 +78,20 @@ def unipc_sample(
     return x.to(noise.dtype)
 
 
-SOLVERS = {'euler': euler_sample, 'unipc': unipc_sample}
+SOLVERS: dict[str, Callable[[Velocity, torch.Tensor, torch.Tensor], torch.Tensor]] = {
+    'euler': euler_sample,
+    'unipc': unipc_sample,
+}
 
 
-def solver(name: str) -> Callable[..., torch.Tensor]:
-    """A sampler by name: (velocity, noise, sigmas) -> sample. Raises ValueError, one sentence, on another name."""
+def solver(name: str) -> Callable[[Velocity, torch.Tensor, torch.Tensor], torch.Tensor]:
+    """A solver by name: (velocity, noise, sigmas) -> sample.
+
+    Raises:
+        UserError: There is none of this name.
+    """
     if name not in SOLVERS:
-        raise ValueError(f'The solver is {name!r}; it must be one of {", ".join(SOLVERS)}.')
+        raise UserError(f'The solver is {name!r}', f'it must be one of {", ".join(SOLVERS)}')
     return SOLVERS[name]
 
 
@@ -77,21 +100,47 @@ def guide(positive: torch.Tensor, negative: torch.Tensor, scale: float) -> torch
     return negative + scale * (positive - negative)
 
 
+def both_halves(positive: torch.Tensor | None, negative: torch.Tensor | None = None) -> torch.Tensor | None:
+    """An input of a guided step for both of its halves, as one batch.
+
+    Args:
+        positive: [B, ...], or None where the step has no such input.
+        negative: [B, ...], None for the same as `positive`.
+
+    Returns:
+        [2 B, ...], or None.
+    """
+    return None if positive is None else torch.cat([positive, positive if negative is None else negative])
+
+
 def add_noise(sample: torch.Tensor, noise: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
     """Noisy latents for training: (1 - sigma) * sample + sigma * noise.
 
-    sample, noise: [B, C, T, h, w]. sigma: [B] or [B, T], 0 to 1. Returns sample's shape.
+    Args:
+        sample: [B, C, T, h, w].
+        noise: [B, C, T, h, w], unit Gaussian.
+        sigma: [B] or [B, T], 0 to 1.
+
+    Returns:
+        [B, C, T, h, w].
     """
     sigma = per_frame(sigma, sample)
     return (1 - sigma) * sample + sigma * noise
 
 
 def clean_guess(latents: torch.Tensor, sigma: torch.Tensor, spread: float = 0.5) -> torch.Tensor:
-    """The best linear guess at the clean sample: what a network that predicts samples is shown instead of raw noise.
+    """The best linear estimate of the clean sample: the input of a network that predicts samples, instead of raw noise.
 
-    Wiener's factor (1 - s) d^2 / ((1 - s)^2 d^2 + s^2) for samples of mean 0 and standard deviation d = ``spread``: 1 at
-    sigma 0, and 0 at sigma 1, where the noise says nothing; a first step is then a plain regression.
-    latents: [B, C, T, h, w]. sigma: [B] or [B, T], 0 to 1. Returns latents' shape.
+    Wiener's factor (1 - s) d^2 / ((1 - s)^2 d^2 + s^2) for samples of mean 0 and standard deviation d: 1 at sigma 0,
+    and 0 at sigma 1, where the input carries no information; a first step is then a plain regression.
+
+    Args:
+        latents: [B, C, T, h, w], noisy.
+        sigma: [B] or [B, T], 0 to 1.
+        spread: Standard deviation d of clean samples.
+
+    Returns:
+        [B, C, T, h, w].
     """
     kept = 1 - sigma
     return per_frame(kept * spread**2 / (kept.square() * spread**2 + sigma.square()), latents) * latents
@@ -111,12 +160,21 @@ def shared_noise(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Unit Gaussian noise of which a share of the variance is the same in all frames, which steadies a video.
 
-    shape: [B, C, T, h, w]. share: 0 (independent frames) to 1 (one noise for all frames). base: the part in common
-    [B, C, 1, h, w], as an earlier call of the same stream returned it, or None to draw it.
-    Returns (noise of the given shape, base): hand base to the stream's next call. Raises ValueError on other shares.
+    Args:
+        shape: [B, C, T, h, w].
+        share: 0 (independent frames) to 1 (one noise for all frames).
+        base: The common part [B, C, 1, h, w], as an earlier call of the same stream returned it; None samples it.
+        generator: Of random numbers; None for torch's own.
+        device: Of the result.
+
+    Returns:
+        Noise of the given shape, and the base for the stream's next call.
+
+    Raises:
+        UserError: Another share.
     """
     if not 0 <= share <= 1:
-        raise ValueError(f'shared_noise got share={share}; give a share of the variance, 0 to 1.')
+        raise UserError(f'The shared noise got share={share}', 'give a share of the variance, 0 to 1')
     if base is None:
         base = torch.randn(shape[0], shape[1], 1, *shape[3:], generator=generator, device=device)
     own = torch.randn(shape, generator=generator, device=device)
