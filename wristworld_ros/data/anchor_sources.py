@@ -61,7 +61,7 @@ class SynchronizedVideos:
         others = [_Cursor(reader) for reader in self.readers[1:]]
         for seconds, image in self.readers[0]:
             found = [cursor.nearest(seconds) for cursor in others]
-            if all(abs(time - seconds) <= self.slop for time, _ in found):
+            if all(abs(time - seconds) <= self.slop + 1e-6 for time, _ in found):
                 matched += 1
                 yield seconds, (image, *(other for _, other in found))
             elif any(cursor.at_end and cursor.now[0] < seconds - self.slop for cursor in others):
