@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wristworld_ros.sim.needs import mujoco
+from wristworld_ros.sim.opengl import mujoco
 from wristworld_ros.sim.randomise import Layout
 from wristworld_ros.sim.scene import START_Q, TABLE_TOP
 
@@ -37,7 +37,7 @@ def _turn(axis: int, angle: float) -> np.ndarray:
 class ScriptedPolicy:
     """Drives the arm through one episode: `command()` is called at control_hz until it answers None.
 
-    Arguments: model, data: the world after Randomiser.apply; layout: its answer; rng; control_hz.
+    Arguments: model, data: the scene after Randomiser.apply; layout: its answer; rng; control_hz.
     """
 
     def __init__(self, model, data, layout: Layout, rng: np.random.Generator, control_hz: int):
