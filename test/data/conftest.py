@@ -28,7 +28,9 @@ def grey(seconds, first=20, slope=60):
     return np.full((48, 64, 3), round(first + slope * seconds), np.uint8)
 
 
-def write_raw(path, images, rate=10, codec='libx264', pixels='yuv420p', options=X264, times=None, container=None, **file):
+def write_raw(
+    path, images, rate=10, codec='libx264', pixels='yuv420p', options=X264, times=None, container=None, **file
+):
     """Without the package's writer: any codec, container and times."""
     with av.open(str(path), 'w', options=container or {}, **file) as output:
         stream = output.add_stream(codec, rate=Fraction(rate).limit_denominator(100000), options=options)
@@ -70,7 +72,11 @@ def overwrite_packets(path, chosen):
 def make():
     """The functions above, for tests."""
     return SimpleNamespace(
-        scene=scene, grey=grey, write_raw=write_raw, set_display_matrix=set_display_matrix, overwrite_packets=overwrite_packets
+        scene=scene,
+        grey=grey,
+        write_raw=write_raw,
+        set_display_matrix=set_display_matrix,
+        overwrite_packets=overwrite_packets,
     )
 
 

@@ -56,7 +56,10 @@ def test_resampling_shows_each_videos_newest_frame(variable):
 
 def test_the_rest_goes_on_after_damage_which_is_told(make, tmp_path):
     path = make.write_raw(
-        tmp_path / 'a.mp4', [make.scene(i, 64, 48) for i in range(10)], codec='libvpx-vp9', options={'lag-in-frames': '0'}
+        tmp_path / 'a.mp4',
+        [make.scene(i, 64, 48) for i in range(10)],
+        codec='libvpx-vp9',
+        options={'lag-in-frames': '0'},
     )
     make.overwrite_packets(path, [6])
     whole = make.write_raw(tmp_path / 'b.mkv', [make.scene(i, 64, 48) for i in range(10)])

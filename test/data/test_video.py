@@ -60,7 +60,7 @@ def test_a_rate_that_the_times_confirm_is_exact(make, tmp_path):
 
 def test_a_file_without_times_is_refused_or_takes_a_rate(make, tmp_path):
     path = make.write_raw(tmp_path / 'raw.h264', [make.scene(i, 64, 48) for i in range(6)], format='h264')
-    with pytest.raises(UserError, match='no times.*ffmpeg -framerate'):
+    with pytest.raises(UserError, match=r'no times.*ffmpeg -framerate'):
         VideoReader(path)
     reader = VideoReader(path, rate=20)
     assert reader.rate == 20
@@ -69,7 +69,10 @@ def test_a_file_without_times_is_refused_or_takes_a_rate(make, tmp_path):
 
 def test_one_damaged_frame_costs_that_frame_and_is_told_with_its_place(make, tmp_path):
     path = make.write_raw(
-        tmp_path / 'a.mp4', [make.scene(i, 64, 48) for i in range(10)], codec='libvpx-vp9', options={'lag-in-frames': '0'}
+        tmp_path / 'a.mp4',
+        [make.scene(i, 64, 48) for i in range(10)],
+        codec='libvpx-vp9',
+        options={'lag-in-frames': '0'},
     )
     reader = VideoReader(make.overwrite_packets(path, [6]))
     read = list(reader)
@@ -79,7 +82,9 @@ def test_one_damaged_frame_costs_that_frame_and_is_told_with_its_place(make, tmp
 
 
 def test_a_lost_first_frame_does_not_shift_the_others(make, tmp_path):
-    path = make.write_raw(tmp_path / 'a.mp4', [make.grey(i / 10) for i in range(6)], codec='mjpeg', pixels='yuvj420p', options={})
+    path = make.write_raw(
+        tmp_path / 'a.mp4', [make.grey(i / 10) for i in range(6)], codec='mjpeg', pixels='yuvj420p', options={}
+    )
     reader = VideoReader(make.overwrite_packets(path, [0]))
     read = list(reader)
     np.testing.assert_allclose([t for t, _ in read], [0.1, 0.2, 0.3, 0.4, 0.5])
@@ -96,7 +101,10 @@ def test_a_file_that_was_cut_off_gives_what_it_holds_and_says_how_much_is_missin
 
 def test_damage_is_that_of_the_latest_pass(make, tmp_path):
     path = make.write_raw(
-        tmp_path / 'a.mp4', [make.scene(i, 64, 48) for i in range(10)], codec='libvpx-vp9', options={'lag-in-frames': '0'}
+        tmp_path / 'a.mp4',
+        [make.scene(i, 64, 48) for i in range(10)],
+        codec='libvpx-vp9',
+        options={'lag-in-frames': '0'},
     )
     reader = VideoReader(make.overwrite_packets(path, [6]))
     for _ in range(2):

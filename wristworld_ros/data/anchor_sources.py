@@ -143,7 +143,9 @@ class AnchorRecording:
             return []
         told, skipped = self.source.damage, self.source.skipped
         if skipped:
-            told.append(f'{skipped} frames of {self.source.readers[0].path} had no partner within {self.source.slop:g} s.')
+            told.append(
+                f'{skipped} frames of {self.source.readers[0].path} had no partner within {self.source.slop:g} s.'
+            )
         return told
 
     def _moments(self) -> Iterator[tuple[int, tuple[np.ndarray, ...]]]:

@@ -79,7 +79,9 @@ def read_ground_truth(
         K=np.stack([episode.K(name)[:count] for name in names]),
         T_anchor_world=np.stack([episode.T_camera_world(name)[:count] for name in names]),
         wrist=resize_images(episode.rgb(wrist.name, count), wrist_hw),
-        wrist_depth=resize_images(episode.depth(wrist.name, count), wrist_hw, nearest=True) if wrist.has_depth else None,
+        wrist_depth=resize_images(episode.depth(wrist.name, count), wrist_hw, nearest=True)
+        if wrist.has_depth
+        else None,
         wrist_K=K[:count],
         T_wrist_world=episode.T_camera_world(wrist.name)[:count],
     )

@@ -97,7 +97,9 @@ def pack_episode(source: Path, target: Path, size: tuple[int, int], wrist_size: 
     views = anchors + [c for c in episode.cameras if c.role == 'random']
     wrist = next((c for c in episode.cameras if c.role == 'wrist'), None)
     if wrist is None or not anchors:
-        raise UserError(f'Episode {source} has no {"anchor" if wrist else "wrist"} camera', 'pack episodes that have both')
+        raise UserError(
+            f'Episode {source} has no {"anchor" if wrist else "wrist"} camera', 'pack episodes that have both'
+        )
 
     def rgb(camera, to):
         return resize_images(episode.rgb(camera.name), to[::-1])

@@ -239,7 +239,8 @@ def write_video(
                 height, width = image.shape[:2]
                 if height % 2 or width % 2:
                     raise UserError(
-                        f'{path} would be {width}x{height} pixels, and H.264 takes even numbers', 'resize or crop the images'
+                        f'{path} would be {width}x{height} pixels, and H.264 takes even numbers',
+                        'resize or crop the images',
                     )
                 stream.width, stream.height, stream.pix_fmt = width, height, 'yuv420p'
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format='rgb24')

@@ -1,7 +1,7 @@
 """MuJoCo and its OpenGL context, one per process, whatever a shell's variables say.
 
-What the environment asks for is tried first, then EGL, then OSMesa. Each is tried by rendering with it, not by looking at
-variables: a DISPLAY that is set may have nobody behind it. MuJoCo is imported with its own choice of a backend switched off,
+What the environment asks for is tried first, then EGL, then OSMesa. Each is tried by rendering with it, because a variable
+proves nothing: a DISPLAY that is set may have no server. MuJoCo is imported with its own choice of a backend switched off,
 because it raises at import where that choice does not work.
 """
 
@@ -107,7 +107,11 @@ def _open() -> GLBackend:
         except Exception as error:
             failed.append(f'{f"{given}: " if given else ""}{NAMES.get(backend, backend)} ({_first_line(error)})')
             continue
-        note = f'OpenGL through {NAMES[backend]} is used, because this did not work: {"; ".join(failed)}.' if failed else ''
+        note = (
+            f'OpenGL through {NAMES[backend]} is used, because this did not work: {"; ".join(failed)}.'
+            if failed
+            else ''
+        )
         if note and _in_the_way():
             note += f' Set in the environment: {_in_the_way()}; unset what is not meant.'
         return GLBackend(context, NAMES[backend], note)

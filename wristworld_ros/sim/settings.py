@@ -41,7 +41,9 @@ class SimulatorSettings:
         low=0.001, high=0.1, none='never',
     )  # fmt: skip
     wrist_fov: float = setting(75.0, 'Vertical field of view of the wrist camera, degrees.', low=10.0, high=140.0)
-    wrist_fov_jitter: float = setting(1.5, 'Its variation between episodes, plus or minus, degrees.', low=0.0, high=30.0)
+    wrist_fov_jitter: float = setting(
+        1.5, 'Its variation between episodes, plus or minus, degrees.', low=0.0, high=30.0
+    )
     wrist_jitter_m: float = setting(
         0.003, "Variation of the wrist camera's position on the hand, plus or minus, metres.", low=0.0, high=0.1
     )
@@ -109,7 +111,9 @@ def check_simulator(settings: SimulatorSettings) -> None:
     for name in ('anchor_fov', 'anchor_framing', 'anchor_elevation'):
         low, high = (getattr(settings, f'{name}_{end}') for end in ('min', 'max'))
         if low > high:
-            raise UserError(f'Setting {name}_min is {low:g} and {name}_max {high:g}', 'give a maximum that is not smaller')
+            raise UserError(
+                f'Setting {name}_min is {low:g} and {name}_max {high:g}', 'give a maximum that is not smaller'
+            )
 
 
 def check_stored(settings: SimulatorSettings) -> None:
@@ -121,7 +125,9 @@ def check_stored(settings: SimulatorSettings) -> None:
     check_simulator(settings)
     for name in ('anchor_width', 'anchor_height', 'wrist_size'):
         if getattr(settings, name) % 2:
-            raise UserError(f'Setting {name} is {getattr(settings, name)}, and H.264 takes even numbers', 'give an even number')
+            raise UserError(
+                f'Setting {name} is {getattr(settings, name)}, and H.264 takes even numbers', 'give an even number'
+            )
 
 
 def _multiple(settings: SimulatorSettings) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import signal
 import time
 import traceback
 from dataclasses import dataclass
@@ -92,14 +93,18 @@ def simulate(
     ) as bar:
         pool.run(bar)
     # The folder has the last word, not what the processes reported.
-    failed = tuple((i, pool.reasons.get(i) or pool.broken or 'no process took it') for i in missing if not _is_there(out, i))
+    failed = tuple(
+        (i, pool.reasons.get(i) or pool.broken or 'no process took it') for i in missing if not _is_there(out, i)
+    )
     report = SimulateReport(
         len(missing) - len(failed), episodes - len(missing), failed, time.monotonic() - started, pool.opengl
     )
     if failed:
         index, reason = failed[0]
         what = f'{len(failed)} of {episodes} episodes are not in {out}. Episode {index}: {reason.strip().splitlines()[-1].rstrip(".")}'
-        raise SimulateError(what, pool.fix or 'fix the cause and repeat the command, which renders only what is missing', report)
+        raise SimulateError(
+            what, pool.fix or 'fix the cause and repeat the command, which renders only what is missing', report
+        )
     return report
 
 
@@ -188,6 +193,7 @@ class _Pool:
 
 
 def _work(pipe: Connection, settings: SimulatorSettings, seed: int, out: str) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
     os.environ.setdefault('LP_NUM_THREADS', '1')  # a software renderer keeps to its own core
     try:
         from wristworld_ros.sim.env import SimEnv

@@ -140,7 +140,8 @@ class Episode:
         path = self.path / self.camera(camera).rgb_file
         reader = VideoReader(path, threads=1)
         count = 0
-        for count, (_, image) in enumerate(reader, start=1):
+        for _, image in reader:
+            count += 1
             yield image
         self._check_count(path, count, reader.damage)
 
@@ -148,7 +149,9 @@ class Episode:
         """Depth of a camera's first `stop` frames, float32 [T, H, W], metres along the optical axis, 0 where unknown."""
         info = self.camera(camera)
         if info.depth_file is None:
-            raise UserError(f"Camera '{camera}' of episode {self.path} was stored without depth", 'record it with depth')
+            raise UserError(
+                f"Camera '{camera}' of episode {self.path} was stored without depth", 'record it with depth'
+            )
         maps = read_depth_video(self.path / info.depth_file, stop)
         self._check_count(self.path / info.depth_file, len(maps), expected=min(stop or len(self), len(self)))
         return maps
@@ -166,12 +169,15 @@ class Episode:
         info = self.camera(camera)
         return Camera(self.K(camera)[frame], self.T_camera_world(camera)[frame], info.width, info.height)
 
-    def _check_count(self, path: Path, count: int, damage: list[str] | None = None, expected: int | None = None) -> None:
+    def _check_count(
+        self, path: Path, count: int, damage: list[str] | None = None, expected: int | None = None
+    ) -> None:
         expected = len(self) if expected is None else expected
         if count != expected or damage:
             told = f' ({damage[0].rstrip(".")})' if damage else ''
             raise UserError(
-                f'{path} gives {count} of the {expected} frames of its episode{told}', 'record or copy the episode again'
+                f'{path} gives {count} of the {expected} frames of its episode{told}',
+                'record or copy the episode again',
             )
 
 
@@ -220,7 +226,9 @@ def write_episode(
         arrays[name] = np.asarray(array)
     for camera in cameras:
         if len(camera.rgb) != frames:
-            raise UserError(f"Camera '{camera.name}' of {path} has {len(camera.rgb)} images", f'give {frames}, one for each stamp')
+            raise UserError(
+                f"Camera '{camera.name}' of {path} has {len(camera.rgb)} images", f'give {frames}, one for each stamp'
+            )
         arrays[f'K_{camera.name}'] = np.asarray(camera.K, np.float64)
         arrays[f'T_camera_world_{camera.name}'] = np.asarray(camera.T_camera_world, np.float64)
     with new_directory(path) as work:
@@ -258,7 +266,8 @@ def read_episode(path: str | Path) -> Episode:
         raise UserError(f'{path / _JSON} is not valid JSON ({error})', 'record the episode again') from error
     if head.get('version') != VERSION:
         raise UserError(
-            f'{path} has format version {head.get("version")}, and this program reads {VERSION}', 'record the episode again'
+            f'{path} has format version {head.get("version")}, and this program reads {VERSION}',
+            'record the episode again',
         )
     cameras = tuple(CameraInfo(**entry) for entry in head['cameras'])
     for info in cameras:
