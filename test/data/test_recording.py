@@ -4,7 +4,7 @@ import pytest
 from wristworld_ros.data.recording import WAITING, WRIST, Recording, RecordingWriter
 
 
-def test_wrist_pictures_come_back_exactly_and_anchors_nearly(recorded):
+def test_wrist_images_come_back_exactly_and_anchors_nearly(recorded):
     recording = Recording(recorded)
     stamp = recording.views[3]['stamp_ns']
     wrist = recording.nearest(WRIST, stamp)
@@ -12,7 +12,7 @@ def test_wrist_pictures_come_back_exactly_and_anchors_nearly(recorded):
     assert recording.nearest('anchor_left', stamp).shape == (48, 64, 3)
 
 
-def test_a_picture_outside_the_slop_is_none(recorded):
+def test_an_image_outside_the_slop_is_none(recorded):
     recording = Recording(recorded)
     assert recording.nearest(WRIST, recording.views[0]['stamp_ns'] - 200_000_000) is None
     assert recording.nearest('no_such_stream', recording.views[0]['stamp_ns']) is None
@@ -25,10 +25,10 @@ def test_frames_are_in_order_and_each_stamp_is_there_once(recorded):
     assert len(seconds) == 12 and (np.diff(seconds) > 0).all()
 
 
-def test_nothing_is_written_before_the_start_and_the_newest_pictures_wait(tmp_path):
+def test_nothing_is_written_before_the_start_and_the_newest_images_wait(tmp_path):
     writer = RecordingWriter(tmp_path, {}, ('left',))
     for stamp in range(WAITING + 5):
-        writer.picture('anchor_left', stamp, np.zeros((4, 4, 3), np.uint8))
+        writer.image('anchor_left', stamp, np.zeros((4, 4, 3), np.uint8))
     assert not (tmp_path / 'anchor_left').exists()
     writer.start()
     writer.close()

@@ -1,4 +1,4 @@
-"""The simulator's pictures, depth and calibration agree with each other, and a seed decides everything."""
+"""The simulator's images, depth and calibration agree with each other, and a seed decides everything."""
 
 from dataclasses import replace
 
@@ -9,7 +9,9 @@ pytest.importorskip('mujoco')
 pytest.importorskip('robosuite')
 
 from wristworld_ros.data.formats.native import read_episode
-from wristworld_ros.sim.record import SimEnv, record_episode
+from wristworld_ros.errors import UserError
+from wristworld_ros.sim.env import SimEnv
+from wristworld_ros.sim.record import record_episode
 from wristworld_ros.sim.settings import SimulatorSettings
 from wristworld_ros.sim.simulate import episode_seed, simulate
 from wristworld_ros.sim.stream import LIVE_SETTINGS, SimulatorStream
@@ -18,15 +20,15 @@ SETTINGS = SimulatorSettings(clip_frames=3, shadows=0.0, anchor_width=160, ancho
 
 
 @pytest.fixture(scope='module')
-def world():
-    world = SimEnv(SETTINGS)
-    yield world
-    world.renderer.close()
+def env():
+    env = SimEnv(SETTINGS)
+    yield env
+    env.close()
 
 
 @pytest.fixture(scope='module')
-def episode(world, tmp_path_factory):
-    return read_episode(record_episode(world, 5, tmp_path_factory.mktemp('sim') / 'e'))
+def episode(env, tmp_path_factory):
+    return read_episode(record_episode(env, 5, tmp_path_factory.mktemp('sim') / 'e'))
 
 
 def reproject(episode, source, target, frame):
@@ -48,7 +50,7 @@ def reproject(episode, source, target, frame):
     return points[inside, 2] - seen[y, x], colors
 
 
-@pytest.mark.parametrize('source', ['anchor0', 'anchor1', 'scatter0', 'scatter1'])
+@pytest.mark.parametrize('source', ['anchor0', 'anchor1', 'random0', 'random1'])
 @pytest.mark.parametrize('target', ['wrist', 'anchor0'])
 def test_depth_of_one_camera_lands_on_the_same_surface_of_another(episode, source, target):
     difference, colors = reproject(episode, source, target, 1)
@@ -61,29 +63,29 @@ def test_depth_of_one_camera_lands_on_the_same_surface_of_another(episode, sourc
     assert np.abs(colors[same, 0] - colors[same, 1]).mean() < 12
 
 
-def test_anchors_stand_still_scatter_cameras_do_not_and_the_wrist_rides_on_the_hand(episode):
+def test_anchors_stand_still_random_cameras_do_not_and_the_wrist_rides_on_the_hand(episode):
     assert np.ptp(episode.T_camera_world('anchor0'), axis=0).max() == 0
-    assert np.ptp(episode.T_camera_world('scatter0'), axis=0).max() > 0.05
+    assert np.ptp(episode.T_camera_world('random0'), axis=0).max() > 0.05
     T_hand_wrist = np.array(episode.meta['T_hand_wrist'])
     there = episode.T_camera_world('wrist') @ episode.tracks['T_base_hand'] @ T_hand_wrist
     np.testing.assert_allclose(there, np.broadcast_to(np.eye(4), there.shape), atol=1e-9)
 
 
-def test_one_process_renders_the_same_seed_twice_alike(world, episode, tmp_path):
-    record_episode(world, 6, tmp_path / 'between')
-    again = read_episode(record_episode(world, 5, tmp_path / 'again'))
+def test_one_process_renders_the_same_seed_twice_alike(env, episode, tmp_path):
+    record_episode(env, 6, tmp_path / 'between')
+    again = read_episode(record_episode(env, 5, tmp_path / 'again'))
     np.testing.assert_array_equal(again.rgb('wrist'), episode.rgb('wrist'))
-    np.testing.assert_array_equal(again.depth('scatter1'), episode.depth('scatter1'))
+    np.testing.assert_array_equal(again.depth('random1'), episode.depth('random1'))
 
 
-def test_thinned_meshes_look_like_the_whole_ones(world, episode):
-    whole = SimEnv(replace(SETTINGS, mesh_cell=0.0))
+def test_thinned_meshes_look_like_the_whole_ones(env, episode):
+    whole = SimEnv(replace(SETTINGS, mesh_cell=None))
     states = []
-    for one in (world, whole):
+    for one in (env, whole):
         one.begin(np.random.default_rng(5), 'lift')
         one.show()
-        states.append(one.renderer.render(one.mount.camera(one.data))[1])
-    whole.renderer.close()
+        states.append(one.renderer.render(one.wrist.camera(one.data))[1])
+    whole.close()
     assert np.abs(states[0] - states[1]).mean() < 0.001
 
 
@@ -110,6 +112,36 @@ def test_a_set_resumes_and_its_seeds_depend_on_base_seed_and_index_only(tmp_path
     assert read_episode(tmp_path / '000002').seed == episode_seed(4, 2)
 
 
-def test_an_unknown_task_is_answered_with_the_known_ones():
-    with pytest.raises(ValueError, match='known are stack, lift, place'):
-        simulate('/nonexistent', 1, tasks='juggle')
+@pytest.mark.parametrize(('fps', 'control_hz'), [(10, 20), (15, 60)])
+def test_stored_stamps_are_the_states_times(fps, control_hz):
+    env = SimEnv(replace(SETTINGS, fps=fps, control_hz=control_hz), render=False)
+    if control_hz == 20:
+        assert env.model.opt.timestep == 0.0025
+    env.begin(np.random.default_rng(0), 'lift')
+    for frame in range(20):
+        assert abs(env.settings.stamp_ns(frame) - env.data.time * 1e9) < 1
+        for _ in range(env.settings.control_steps):
+            env.advance()
+
+
+def test_an_episode_holds_the_times_of_its_states(episode):
+    since = episode.tracks['time_s'] - episode.tracks['time_s'][0]
+    assert np.abs(episode.stamps_ns - since * 1e9).max() < 1
+
+
+@pytest.mark.parametrize(
+    ('change', 'words'),
+    [
+        ({'tasks': 'juggle'}, 'known are stack, lift, place'),
+        ({'tasks': 'lift=much'}, "share 'much'"),
+        ({'fps': 15}, r'fps is 15.*one of 1, 2, 4, 5, 10, 20, or another control_hz, e\.g\. 30'),
+        ({'anchors': 0}, '1 to 16'),
+        ({'anchor_width': 33}, 'even'),
+        ({'anchor_fov_min': 70.0}, 'maximum'),
+        ({'shadows': float('nan')}, r'0\.0 to 1\.0'),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_before_anything_is_made(tmp_path, change, words):
+    with pytest.raises(UserError, match=words):
+        simulate(tmp_path / 'set', 1, settings=replace(SETTINGS, **change))
+    assert not (tmp_path / 'set').exists()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import torch
 
 from wristworld_ros.data.formats.native import Episode
+from wristworld_ros.errors import UserError
 from wristworld_ros.geometry import resize_intrinsics
+from wristworld_ros.geometry.images import resize_images
 from wristworld_ros.types import AnchorSet, Camera
 
 
@@ -37,7 +38,7 @@ class GroundTruth:
         return len(self.stamps_ns)
 
     def anchor_set(self, frame: int) -> AnchorSet:
-        """What a model may see of one frame: the images alone."""
+        """What a model may see of one frame: only the images."""
         return AnchorSet(int(self.stamps_ns[frame]), self.names, np.ascontiguousarray(self.images[:, frame]))
 
     def wrist_camera(self, frame: int) -> Camera:
@@ -46,46 +47,41 @@ class GroundTruth:
         return Camera(self.wrist_K[frame], self.T_wrist_world[frame], width, height)
 
 
-def read_ground_truth(episode: Episode, wrist_hw: tuple[int, int], anchors: int = 0, frames: int = 0) -> GroundTruth:
-    """Decode an episode. wrist_hw: the model's wrist size. anchors, frames: only the first so many; 0 takes all.
+def read_ground_truth(
+    episode: Episode, wrist_hw: tuple[int, int], anchors: int | None = None, frames: int | None = None
+) -> GroundTruth:
+    """Decode an episode.
 
-    Raises ValueError, one sentence, when the episode has no wrist camera, fewer anchors, or anchors of several sizes.
+    Args:
+        episode: With a wrist camera.
+        wrist_hw: The model's wrist size, height and width, to which the wrist images are brought.
+        anchors: Only the first so many anchor cameras; None takes all.
+        frames: Only the first so many frames; None takes all.
+
+    Raises:
+        UserError: The episode has no wrist camera, fewer anchors, or anchors of several sizes.
     """
-    names, wrists = episode.names('anchor'), episode.names('wrist')
+    names, wrists = episode.anchors(anchors), episode.names('wrist')
     if not wrists:
-        raise ValueError(f'Episode {episode.path} has no wrist camera, so there is nothing to compare with.')
-    if len(names) < max(anchors, 1):
-        raise ValueError(f'Episode {episode.path} has {len(names)} anchor cameras; {max(anchors, 1)} are asked for.')
-    names = names[:anchors] if anchors else names
-    infos = [episode.camera(name) for name in (*names, wrists[0])]
-    if len({(i.width, i.height) for i in infos[:-1]}) > 1:
-        raise ValueError(f'The anchors of {episode.path} differ in size; record them at one size.')
-    count = min(frames, len(episode)) if frames else len(episode)
-    wrist = wrists[0]
-    K = resize_intrinsics(torch.from_numpy(episode.K(wrist)), (infos[-1].height, infos[-1].width), wrist_hw).numpy()
+        raise UserError(
+            f'Episode {episode.path} has no wrist camera, so there is nothing to compare with',
+            'give episodes with a wrist camera',
+        )
+    wrist = episode.camera(wrists[0])
+    count = min(frames or len(episode), len(episode))
+    K = resize_intrinsics(torch.from_numpy(episode.K(wrist.name)), (wrist.height, wrist.width), wrist_hw).numpy()
+    has_depth = all(episode.camera(name).has_depth for name in names)
     return GroundTruth(
         stamps_ns=episode.stamps_ns[:count],
         names=names,
-        images=np.stack([episode.rgb(name)[:count] for name in names]),
-        depth=_depth(episode, names, count),
+        images=np.stack([episode.rgb(name, count) for name in names]),
+        depth=np.stack([episode.depth(name, count) for name in names]) if has_depth else None,
         K=np.stack([episode.K(name)[:count] for name in names]),
         T_anchor_world=np.stack([episode.T_camera_world(name)[:count] for name in names]),
-        wrist=_resized(episode.rgb(wrist)[:count], wrist_hw, cv2.INTER_AREA),
-        wrist_depth=_resized(episode.depth(wrist)[:count], wrist_hw, cv2.INTER_NEAREST)
-        if infos[-1].has_depth
+        wrist=resize_images(episode.rgb(wrist.name, count), wrist_hw),
+        wrist_depth=resize_images(episode.depth(wrist.name, count), wrist_hw, nearest=True)
+        if wrist.has_depth
         else None,
         wrist_K=K[:count],
-        T_wrist_world=episode.T_camera_world(wrist)[:count],
+        T_wrist_world=episode.T_camera_world(wrist.name)[:count],
     )
-
-
-def _depth(episode: Episode, names: tuple[str, ...], count: int) -> np.ndarray | None:
-    if not all(episode.camera(name).has_depth for name in names):
-        return None
-    return np.stack([episode.depth(name)[:count] for name in names])
-
-
-def _resized(images: np.ndarray, hw: tuple[int, int], how: int) -> np.ndarray:
-    if images.shape[1:3] == tuple(hw):
-        return images
-    return np.stack([cv2.resize(image, hw[::-1], interpolation=how) for image in images])

@@ -6,20 +6,20 @@ resizes it to the model's resolution, and leaves plain .npy files that every loa
 
 from __future__ import annotations
 
-import os
-import shutil
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from tqdm import tqdm
 
 from wristworld_ros.data.formats.native import list_episodes, read_episode
+from wristworld_ros.errors import UserError
 from wristworld_ros.geometry import resize_intrinsics
+from wristworld_ros.geometry.images import resize_images
+from wristworld_ros.runtime.files import new_directory
 
 _MILLIMETRES = 1000.0
 _WORKSPACE_X = 0.55  # metres in front of the robot's base
@@ -27,7 +27,7 @@ _WORKSPACE_X = 0.55  # metres in front of the robot's base
 
 @dataclass(frozen=True)
 class PackedEpisode:
-    """One episode's frames on disk. Views are the anchors followed by the scatter cameras.
+    """One episode's frames on disk. Views are the anchors followed by the random cameras.
 
     rgb: uint8 [V, T, H, W, 3]. depth: uint16 [V, T, H, W], millimetres, 0 unknown.
     wrist_rgb: uint8 [T, h, w, 3]. wrist_depth: uint16 [T, h, w].
@@ -37,7 +37,7 @@ class PackedEpisode:
     path: Path
 
     def _array(self, name: str) -> np.ndarray:
-        # Mapped anew at each use: thousands of episodes held open would run out of file handles.
+        # Mapped at each use: thousands of episodes held open would run out of file handles.
         return np.load(self.path / f'{name}.npy', mmap_mode='r')
 
     @property
@@ -68,7 +68,7 @@ class PackedEpisode:
 
     @property
     def azimuth(self) -> np.ndarray:
-        """Degrees that each view stands round the workspace, [V, T]; 0 looks at the robot from the front."""
+        """Azimuth of each view around the workspace, degrees, [V, T]; 0 faces the robot."""
         T = self.cameras['T_camera_world']
         centre = -np.einsum('vtji,vtj->vti', T[..., :3, :3], T[..., :3, 3])
         return np.degrees(np.arctan2(centre[..., 1], centre[..., 0] - _WORKSPACE_X))
@@ -78,46 +78,53 @@ class PackedEpisode:
         return len(self.cameras['wrist_K'])
 
 
-def _resized(images: np.ndarray, size: tuple[int, int], interpolation: int) -> np.ndarray:
-    if images.shape[2:0:-1] == size:
-        return images
-    return np.stack([cv2.resize(i, size, interpolation=interpolation) for i in images])
-
-
 def pack_episode(source: Path, target: Path, size: tuple[int, int], wrist_size: tuple[int, int]) -> Path:
-    """Decode one episode into `target`; sizes are (width, height). A killed run leaves nothing that looks complete."""
+    """Decode one episode into `target`, which appears whole or not at all; one that is there is left alone.
+
+    Args:
+        source: An episode directory with a wrist camera and depth.
+        target: The directory to make.
+        size: Width and height of the views.
+        wrist_size: Width and height of the wrist images.
+
+    Raises:
+        UserError: The episode cannot be read, or has no wrist camera or no depth.
+    """
     if target.exists():
         return target
     episode = read_episode(source)
     anchors = [c for c in episode.cameras if c.role == 'anchor']
-    views = anchors + [c for c in episode.cameras if c.role == 'scatter']
-    wrist = next(c for c in episode.cameras if c.role == 'wrist')
+    views = anchors + [c for c in episode.cameras if c.role == 'random']
+    wrist = next((c for c in episode.cameras if c.role == 'wrist'), None)
+    if wrist is None or not anchors:
+        raise UserError(
+            f'Episode {source} has no {"anchor" if wrist else "wrist"} camera', 'pack episodes that have both'
+        )
+
+    def rgb(camera, to):
+        return resize_images(episode.rgb(camera.name), to[::-1])
 
     def millimetres(camera, to):
-        depth = _resized(episode.depth(camera.name), to, cv2.INTER_NEAREST)
+        depth = resize_images(episode.depth(camera.name), to[::-1], nearest=True)
         return np.minimum(depth * _MILLIMETRES + 0.5, 65535).astype(np.uint16)
 
     def intrinsics(camera, to):
-        return resize_intrinsics(
-            torch.from_numpy(episode.K(camera.name)), (camera.height, camera.width), to[::-1]
-        ).numpy()
+        K = torch.from_numpy(episode.K(camera.name))
+        return resize_intrinsics(K, (camera.height, camera.width), to[::-1]).numpy()
 
-    temporary = target.with_name(f'.{target.name}.{os.getpid()}')
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    np.save(temporary / 'rgb.npy', np.stack([_resized(episode.rgb(c.name), size, cv2.INTER_AREA) for c in views]))
-    np.save(temporary / 'depth.npy', np.stack([millimetres(c, size) for c in views]))
-    np.save(temporary / 'wrist_rgb.npy', _resized(episode.rgb(wrist.name), wrist_size, cv2.INTER_AREA))
-    np.save(temporary / 'wrist_depth.npy', millimetres(wrist, wrist_size))
-    np.savez(
-        temporary / 'cameras.npz',
-        anchors=len(anchors),
-        K=np.stack([intrinsics(c, size) for c in views]),
-        T_camera_world=np.stack([episode.T_camera_world(c.name) for c in views]),
-        wrist_K=intrinsics(wrist, wrist_size),
-        wrist_T_camera_world=episode.T_camera_world(wrist.name),
-    )
-    temporary.rename(target)
+    with new_directory(target) as folder:
+        np.save(folder / 'rgb.npy', np.stack([rgb(c, size) for c in views]))
+        np.save(folder / 'depth.npy', np.stack([millimetres(c, size) for c in views]))
+        np.save(folder / 'wrist_rgb.npy', rgb(wrist, wrist_size))
+        np.save(folder / 'wrist_depth.npy', millimetres(wrist, wrist_size))
+        np.savez(
+            folder / 'cameras.npz',
+            anchors=len(anchors),
+            K=np.stack([intrinsics(c, size) for c in views]),
+            T_camera_world=np.stack([episode.T_camera_world(c.name) for c in views]),
+            wrist_K=intrinsics(wrist, wrist_size),
+            wrist_T_camera_world=episode.T_camera_world(wrist.name),
+        )
     return target
 
 
@@ -138,5 +145,5 @@ def pack_episodes(
 
 
 def packed_episodes(folder: Path) -> list[PackedEpisode]:
-    """The complete packed episodes of a folder, by name; those that are being written are not among them."""
+    """The complete packed episodes of a folder, by name; those still being written are left out."""
     return [PackedEpisode(p) for p in sorted(Path(folder).glob('[!.]*')) if p.is_dir()]

@@ -1,9 +1,9 @@
-"""What a live run leaves on disk: pictures by stream and stamp, and what the node said of them. No ROS.
+"""What a live run leaves on disk: images by stream and stamp, and what the node reported about them. No ROS.
 
-recording.json          what was run (`head`), anchors' names, stream names
+recording.json          what was run (`head`) and the anchors' names
 <stream>/<stamp>.png    or .jpg; streams are anchor_<name>, condition, wrist, true_wrist; stamps in nanoseconds
-views.jsonl             one line a wrist frame: stamp_ns, received_ns, coverage, confidence, latency, age, fit, reason
-status.jsonl            one line a status message of the node
+views.jsonl             one line per wrist frame: stamp_ns, received_ns, coverage, confidence, latency, age, valid, status, reason
+status.jsonl            one line per status message of the node
 """
 
 from __future__ import annotations
@@ -18,34 +18,52 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from wristworld_ros.errors import UserError
+
 CONDITION, WRIST, TRUE_WRIST = 'condition', 'wrist', 'true_wrist'
-WAITING = 40  # pictures a stream that are kept until the first wrist frame comes
+WAITING = 40  # images per stream that are kept until the first wrist frame comes
 
 
 class RecordingWriter:
-    """Takes pictures and records from callbacks, writes them from a thread of its own.
+    """Takes images and records from callbacks and writes them in a thread of its own.
 
-    folder: made here. lossy: streams stored as JPEG (the anchors); the others are PNG, so that measures are exact.
-    Nothing is written before `start()`; of what came earlier the newest pictures are kept.
+    Anchor images are stored as JPEG, the others as PNG, so that metrics are exact. Nothing is written before `start()`;
+    of what came earlier the newest images are kept.
+
+    Args:
+        folder: Made here.
+        head: What was run; anything JSON can hold.
+        anchors: Names of the anchor cameras.
+
+    Attributes:
+        counts: Images and records taken, by stream.
+        dropped: Images and records that came faster than the disk takes them, or that it refused.
+
+    Raises:
+        UserError: The folder cannot be made or written.
     """
 
     def __init__(self, folder: Path, head: dict, anchors: tuple[str, ...]):
         self.folder = Path(folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / 'recording.json').write_text(
-            json.dumps({'anchors': list(anchors), 'head': head}, indent=1) + '\n'
-        )
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            about = json.dumps({'anchors': list(anchors), 'head': head}, indent=1)
+            (self.folder / 'recording.json').write_text(about + '\n')
+        except OSError as error:
+            raise UserError(
+                f'The recording {self.folder} cannot be written ({error.strerror})', 'choose another folder'
+            ) from error
         self.counts: dict[str, int] = {}
+        self.dropped = 0
         self._waiting: dict[str, deque] = {}
         self._started = False
         self._queue: queue.Queue = queue.Queue(maxsize=600)
         self._lock = threading.Lock()
-        self.dropped = 0
-        self._thread = threading.Thread(target=self._write, name='recording', daemon=True)
+        self._thread = threading.Thread(target=self._write_all, name='recording', daemon=True)
         self._thread.start()
 
-    def picture(self, stream: str, stamp_ns: int, rgb: np.ndarray) -> None:
-        """Store uint8 [H, W, 3] RGB; a picture too many for the disk is dropped and counted."""
+    def image(self, stream: str, stamp_ns: int, rgb: np.ndarray) -> None:
+        """Store uint8 [H, W, 3] RGB; what the disk cannot take in time is dropped and counted."""
         with self._lock:
             if not self._started:
                 self._waiting.setdefault(stream, deque(maxlen=WAITING)).append((stamp_ns, rgb))
@@ -58,14 +76,14 @@ class RecordingWriter:
             self._put((name, None, record))
 
     def start(self) -> None:
-        """Begin to write, with the pictures that wait."""
+        """Begin to write, with the images that wait."""
         with self._lock:
             if self._started:
                 return
             self._started = True
             waiting, self._waiting = self._waiting, {}
-        for stream, pictures in waiting.items():
-            for stamp_ns, rgb in pictures:
+        for stream, images in waiting.items():
+            for stamp_ns, rgb in images:
                 self._put((stream, stamp_ns, rgb))
 
     def close(self) -> None:
@@ -80,35 +98,53 @@ class RecordingWriter:
         except queue.Full:
             self.dropped += 1
 
-    def _write(self) -> None:
+    def _write_all(self) -> None:
         while (item := self._queue.get()) is not None:
-            name, stamp_ns, value = item
-            if stamp_ns is None:
-                with open(self.folder / f'{name}.jsonl', 'a') as file:
-                    file.write(json.dumps(value) + '\n')
-                continue
-            lossy = name.startswith('anchor_')
-            options = [cv2.IMWRITE_JPEG_QUALITY, 93] if lossy else [cv2.IMWRITE_PNG_COMPRESSION, 1]
-            path = self.folder / name / f'{stamp_ns}.{"jpg" if lossy else "png"}'
-            path.parent.mkdir(exist_ok=True)
-            cv2.imwrite(str(path), value[..., ::-1], options)
+            try:
+                self._write(*item)
+            except OSError:  # a full disk must not end the thread, or the queue fills up unseen
+                self.dropped += 1
+
+    def _write(self, name: str, stamp_ns: int | None, value) -> None:
+        if stamp_ns is None:
+            with open(self.folder / f'{name}.jsonl', 'a') as file:
+                file.write(json.dumps(value) + '\n')
+            return
+        lossy = name.startswith('anchor_')
+        options = [cv2.IMWRITE_JPEG_QUALITY, 93] if lossy else [cv2.IMWRITE_PNG_COMPRESSION, 1]
+        path = self.folder / name / f'{stamp_ns}.{"jpg" if lossy else "png"}'
+        path.parent.mkdir(exist_ok=True)
+        if not cv2.imwrite(str(path), value[..., ::-1], options):
+            raise OSError(f'{path} was not written')
 
 
 class Recording:
-    """A recording on disk. Raises ValueError, one sentence, when the folder holds none or it has no wrist frame."""
+    """A recording on disk.
+
+    Attributes:
+        head: What was run.
+        anchors: Names of the anchor cameras.
+        views: Records of the wrist frames, in order of their stamps, each stamp once.
+        status: Records of the node's status messages.
+
+    Raises:
+        UserError: The folder holds no recording, or the recording has no wrist frame.
+    """
 
     def __init__(self, folder: Path):
         self.folder = Path(folder)
         try:
             about = json.loads((self.folder / 'recording.json').read_text())
         except (OSError, ValueError):
-            raise ValueError(f'{self.folder} holds no recording; give a folder that the demo recorded.') from None
+            raise UserError(f'{self.folder} holds no recording', 'give a folder that the demo recorded') from None
         self.head: dict = about['head']
         self.anchors: tuple[str, ...] = tuple(about['anchors'])
         self.views = self._unique(self._lines('views'))
         self.status = self._lines('status')
         if not self.views:
-            raise ValueError(f'No wrist frame was recorded in {self.folder}; its log folder says what the node said.')
+            raise UserError(
+                f'No wrist frame was recorded in {self.folder}', 'see in its log folder what the node reported'
+            )
 
     @property
     def has_truth(self) -> bool:
@@ -120,13 +156,17 @@ class Recording:
         streams = [p for p in self.folder.iterdir() if p.is_dir()]
         return {s.name: {int(p.stem): p for p in s.iterdir() if p.stem.isdigit()} for s in streams}
 
+    @cached_property
+    def _stamps(self) -> dict[str, np.ndarray]:
+        return {name: np.array(sorted(paths), np.int64) for name, paths in self._paths.items()}
+
     def stamps(self, stream: str) -> np.ndarray:
-        """Stamps of a stream's pictures, int64, rising."""
-        return np.array(sorted(self._paths.get(stream, {})), np.int64)
+        """Stamps of a stream's images, int64, rising."""
+        return self._stamps.get(stream, np.zeros(0, np.int64))
 
     def nearest(self, stream: str, stamp_ns: int, slop_s: float = 0.06) -> np.ndarray | None:
-        """The picture nearest to a stamp, uint8 [H, W, 3] RGB; None when none lies within the slop."""
-        stamps = self.stamps_of[stream] if stream in self.stamps_of else np.zeros(0, np.int64)
+        """The image nearest to a stamp, uint8 [H, W, 3] RGB; None where none lies within the slop."""
+        stamps = self.stamps(stream)
         if not len(stamps):
             return None
         found = int(stamps[np.abs(stamps - stamp_ns).argmin()])
@@ -134,11 +174,6 @@ class Recording:
             return None
         image = cv2.imread(str(self._paths[stream][found]))
         return None if image is None else np.ascontiguousarray(image[..., ::-1])
-
-    @cached_property
-    def stamps_of(self) -> dict[str, np.ndarray]:
-        """Stamps by stream."""
-        return {name: self.stamps(name) for name in self._paths}
 
     def seconds(self) -> np.ndarray:
         """Times of the wrist frames since the first one, seconds, float64 [N]."""

@@ -1,4 +1,4 @@
-"""Where cameras stand: anchors and scatter cameras on a sector around the table, and the wrist mount.
+"""Where cameras are placed: anchors and random cameras in a sector around the table, and the wrist camera on the hand.
 
 MuJoCo cameras look along -z with y up; they become OpenCV cameras here, once, and stay so.
 """
@@ -21,37 +21,38 @@ def intrinsics(width: int, height: int, fov_y_deg: float) -> np.ndarray:
     return np.array([[focal, 0, width / 2 - 0.5], [0, focal, height / 2 - 0.5], [0, 0, 1.0]])
 
 
-def looking_at(eye: np.ndarray, target: np.ndarray, roll: float) -> np.ndarray:
-    """T_camera_world [4, 4] of a camera at `reconstruction_step` towards `target`, turned by `roll` radians about its axis."""
-    z = (target - eye) / np.linalg.norm(target - eye)
+def looking_at(position: np.ndarray, target: np.ndarray, roll: float) -> np.ndarray:
+    """T_camera_world [4, 4] of a camera at `position` that faces `target`, rolled by `roll` radians about its axis."""
+    z = (target - position) / np.linalg.norm(target - position)
     x = np.cross(z, [0.0, 0.0, 1.0])
     x /= np.linalg.norm(x)
     y = np.cross(z, x)
     c, s = np.cos(roll), np.sin(roll)
     T = np.eye(4)
     T[:3, :3] = np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]]) @ np.stack([x, y, z])
-    T[:3, 3] = -T[:3, :3] @ eye
+    T[:3, 3] = -T[:3, :3] @ position
     return T
 
 
 def sample_anchor(rng: np.random.Generator, settings: SimulatorSettings, must_see: np.ndarray, azimuth=None) -> Camera:
     """A camera of the anchor sector, in MuJoCo's world.
 
-    Arguments: must_see: [N, 3] points of which at least 80 % fall well inside the picture. azimuth: degrees, or None.
+    Args:
+        must_see: [N, 3] points, metres, of which at least 80 % fall well inside the image.
+        azimuth: Degrees; None samples it.
     """
     width, height = settings.anchor_width, settings.anchor_height
     for _ in range(30):
-        turn = rng.uniform(-settings.anchor_azimuth, settings.anchor_azimuth) if azimuth is None else azimuth
-        turn, lift = (
-            np.radians(turn),
-            np.radians(rng.uniform(settings.anchor_elevation_min, settings.anchor_elevation_max)),
-        )
+        degrees = rng.uniform(-settings.anchor_azimuth, settings.anchor_azimuth) if azimuth is None else azimuth
+        around = np.radians(degrees)
+        elevation = np.radians(rng.uniform(settings.anchor_elevation_min, settings.anchor_elevation_max))
         fov = rng.uniform(settings.anchor_fov_min, settings.anchor_fov_max)
-        reach = rng.uniform(settings.anchor_framing_min, settings.anchor_framing_max)
-        distance = reach / np.tan(np.radians(fov) / 2)
+        framing = rng.uniform(settings.anchor_framing_min, settings.anchor_framing_max)
+        radius = framing / np.tan(np.radians(fov) / 2)
         target = np.array([-0.03, 0, TABLE_TOP + 0.12]) + rng.uniform(-1, 1, 3) * (0.07, 0.08, 0.06)
-        away = np.array([np.cos(turn) * np.cos(lift), np.sin(turn) * np.cos(lift), np.sin(lift)])
-        T = looking_at(target + distance * away, target, np.radians(rng.uniform(-1, 1) * settings.anchor_roll))
+        flat = np.cos(elevation)
+        away = np.array([np.cos(around) * flat, np.sin(around) * flat, np.sin(elevation)])
+        T = looking_at(target + radius * away, target, np.radians(rng.uniform(-1, 1) * settings.anchor_roll))
         camera = Camera(intrinsics(width, height, fov), T, width, height)
         local = must_see @ T[:3, :3].T + T[:3, 3]
         pixel = local @ camera.K.T

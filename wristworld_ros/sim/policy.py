@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wristworld_ros.sim.needs import mujoco
+from wristworld_ros.sim.opengl import mujoco
 from wristworld_ros.sim.randomise import Layout
 from wristworld_ros.sim.scene import START_Q, TABLE_TOP
 
@@ -16,7 +16,7 @@ GRIP_SITE = 'gripper0_right_grip_site'
 
 @dataclass(frozen=True)
 class Waypoint:
-    """Where the fingers' middle shall be. position: MuJoCo world, metres; yaw, tilt: radians; finger: metres each."""
+    """A goal of the hand: position between the fingers in MuJoCo's world, metres; yaw, tilt: radians; finger: metres each."""
 
     position: np.ndarray
     yaw: float
@@ -25,19 +25,24 @@ class Waypoint:
     seconds: float
 
 
-def _turn(axis: int, angle: float) -> np.ndarray:
+def _rotation_about(axis: int, angle: float) -> np.ndarray:
     c, s = np.cos(angle), np.sin(angle)
     i, j = (axis + 1) % 3, (axis + 2) % 3
-    turn = np.eye(3)
-    turn[i, i] = turn[j, j] = c
-    turn[i, j], turn[j, i] = -s, s
-    return turn
+    R = np.eye(3)
+    R[i, i] = R[j, j] = c
+    R[i, j], R[j, i] = -s, s
+    return R
 
 
 class ScriptedPolicy:
-    """Drives the arm through one episode: `command()` is called at control_hz until it answers None.
+    """Moves the arm through one episode: `command()` is called at control_hz until it returns None.
 
-    Arguments: model, data: the world after Randomiser.apply; layout: its answer; rng; control_hz.
+    Args:
+        model: MuJoCo's, after Randomiser.apply.
+        data: MuJoCo's state, after Randomiser.apply.
+        layout: What Randomiser.apply returned.
+        rng: For the plan's variation.
+        control_hz: Commands per second.
     """
 
     def __init__(self, model, data, layout: Layout, rng: np.random.Generator, control_hz: int):
@@ -65,7 +70,12 @@ class ScriptedPolicy:
         if self._index >= len(self._plan):
             return None
         goal = self._plan[self._index]
-        goal_rotation = _turn(2, goal.yaw) @ _turn(0, goal.tilt[0]) @ _turn(1, goal.tilt[1]) @ self._down
+        goal_rotation = (
+            _rotation_about(2, goal.yaw)
+            @ _rotation_about(0, goal.tilt[0])
+            @ _rotation_about(1, goal.tilt[1])
+            @ self._down
+        )
         self._clock += self.period
         t = min(self._clock / goal.seconds, 1.0)
         blend = t**3 * (10 - 15 * t + 6 * t * t)

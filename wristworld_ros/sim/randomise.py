@@ -1,12 +1,17 @@
-"""What differs from episode to episode: objects, surfaces, lights. The compiled model is changed in place."""
+"""What differs from episode to episode: objects, surfaces, textures, lights. The compiled model is changed in place."""
 
 from __future__ import annotations
 
+import colorsys
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 
+import cv2
 import numpy as np
 
-from wristworld_ros.sim.needs import mujoco
+from wristworld_ros.geometry.images import resize_images
+from wristworld_ros.sim.opengl import mujoco
 from wristworld_ros.sim.scene import (
     HIDDEN_GROUP,
     OBJECT_TEXTURES,
@@ -16,7 +21,6 @@ from wristworld_ros.sim.scene import (
     TEXTURE_SIZE,
 )
 from wristworld_ros.sim.settings import SimulatorSettings
-from wristworld_ros.sim.textures import random_color, random_texture
 
 MESHES = ('can', 'milk', 'bread', 'cereal')
 DENSITY = 500.0  # kg / m^3
@@ -49,9 +53,11 @@ class Layout:
 
 
 class Randomiser:
-    """Varies one compiled world.
+    """Varies one compiled scene.
 
-    Arguments: model: from compile_world. settings: SimulatorSettings.
+    Args:
+        model: From compile_scene.
+        settings: SimulatorSettings.
     """
 
     def __init__(self, model, settings: SimulatorSettings):
@@ -65,7 +71,7 @@ class Randomiser:
         self._groups = model.geom_group.copy()
 
     def apply(self, data, rng: np.random.Generator, task: str, renderer=None) -> Layout:
-        """Draw an episode: change the model, set data.qpos, send textures to the renderer. Returns its Layout."""
+        """Sample an episode: change the model, set data.qpos, send textures to the renderer. Returns its Layout."""
         self._surfaces(rng, renderer)
         self._lights(rng, renderer)
         mujoco.mj_resetData(self.model, data)
@@ -100,11 +106,11 @@ class Randomiser:
             elif slots:
                 items.append(self._slot_item(slots.pop(), rng, 'any', task))
         spots: list[np.ndarray] = []
-        reach = [item.radius for item in items]
+        radii = [item.radius for item in items]
         goal = None
         if task == 'place':
-            reach.insert(1, items[0].radius)
-        for index, radius in enumerate(reach):
+            radii.insert(1, items[0].radius)
+        for index, radius in enumerate(radii):
             for _ in range(200):
                 wide = index >= needed + (task == 'place')
                 limit = (0.22, 0.33) if wide else (0.16, 0.22)
@@ -113,7 +119,7 @@ class Randomiser:
                 tall = wide and items[index - (task == 'place')].half_height > 0.045
                 if all(
                     np.linalg.norm(spot - s) > radius + r + (0.1 if tall and i < 2 else gap)
-                    for i, (s, r) in enumerate(zip(spots, reach))
+                    for i, (s, r) in enumerate(zip(spots, radii))
                 ):
                     break
             spots.append(spot)
@@ -183,7 +189,7 @@ class Randomiser:
         textured = rng.random() < 0.4
         texture = model.texture(f'object{slot % OBJECT_TEXTURES}').id if textured else -1
         model.mat_texid[material, mujoco.mjtTextureRole.mjTEXROLE_RGB] = texture
-        color = np.clip(random_color(rng, 1.0, 0.35) * (1.3 if textured else 1.0), 0, 1)
+        color = np.clip(sample_color(rng, 1.0, 0.35) * (1.3 if textured else 1.0), 0, 1)
         model.mat_rgba[material, :3] = model.geom_rgba[geom, :3] = color
         model.mat_specular[material], model.mat_shininess[material] = rng.uniform(0, 0.5), rng.uniform(0, 0.7)
         return SceneObject(name, body, qpos, float(half), float(radius), kind == kinds.mjGEOM_BOX)
@@ -192,16 +198,16 @@ class Randomiser:
         model = self.model
         model.mat_rgba[:] = self._materials
         for name in ('texplane', 'tex-ceramic', 'tex-light-gray-plaster'):
-            self._fill(model.texture(name).id, [random_texture(rng, TEXTURE_SIZE)], renderer)
+            self._fill(model.texture(name).id, [sample_texture(rng, TEXTURE_SIZE)], renderer)
         for index in range(OBJECT_TEXTURES):
-            faces = [random_texture(rng, 64, 1.0)] * 6
+            faces = [sample_texture(rng, 64, 1.0)] * 6
             self._fill(model.texture(f'object{index}').id, faces, renderer)
         for name, most in (('table_ceramic', 4.0), ('floorplane', 3.0), ('walls_mat', 3.0)):
             material = model.material(name).id
             model.mat_texrepeat[material] = rng.uniform(0.7, most)
             model.mat_reflectance[material] = 0.0
             model.mat_specular[material] = rng.uniform(0, 0.3)
-        shade = rng.uniform(0.65, 1.0) * (1 + 0.15 * (random_color(rng) - 0.5) * (rng.random() < 0.4))
+        shade = rng.uniform(0.65, 1.0) * (1 + 0.15 * (sample_color(rng) - 0.5) * (rng.random() < 0.4))
         for material in range(model.nmat):
             if model.material(material).name.startswith(('robot0', 'gripper0', 'fixed_mount0')):
                 model.mat_rgba[material, :3] = np.clip(self._materials[material, :3] * shade, 0, 1)
@@ -224,7 +230,7 @@ class Randomiser:
     def _lights(self, rng, renderer) -> None:
         model = self.model
         ambient = rng.uniform(0.2, 0.4)
-        model.vis.headlight.ambient[:] = ambient * (1 + 0.1 * (random_color(rng) - 0.5))
+        model.vis.headlight.ambient[:] = ambient * (1 + 0.1 * (sample_color(rng) - 0.5))
         model.vis.headlight.diffuse[:] = rng.uniform(0.0, 0.1)
         model.vis.headlight.specular[:] = 0.0
         shadows = rng.random() < self.settings.shadows
@@ -242,7 +248,55 @@ class Randomiser:
             model.light_pos[light] = np.array([0, 0, TABLE_TOP]) + away * rng.uniform(1.5, 2.5)
             model.light_dir[light] = -away
             strength = rng.uniform(0.3, 0.65) if main else rng.uniform(0.0, 0.25)
-            model.light_diffuse[light] = strength * (1 + 0.3 * (random_color(rng) - 0.5))
+            model.light_diffuse[light] = strength * (1 + 0.3 * (sample_color(rng) - 0.5))
             model.light_specular[light] = strength * rng.uniform(0.1, 0.6)
             model.light_castshadow[light] = int(main and shadows)
             model.light_active[light] = 1
+
+
+def sample_color(rng: np.random.Generator, saturation: float = 0.7, dark: float = 0.25) -> np.ndarray:
+    """RGB in 0..1, float64 [3], of at most this saturation and at least the brightness `dark`."""
+    return np.array(colorsys.hsv_to_rgb(rng.random(), saturation * rng.random(), rng.uniform(dark, 1.0)))
+
+
+@lru_cache(maxsize=1)
+def _photos() -> tuple[np.ndarray, ...]:
+    import robosuite
+
+    folder = Path(robosuite.__file__).parent / 'models' / 'assets' / 'textures'
+    wanted = ('wood', 'plaster', 'tile', 'ceramic', 'felt', 'clay', 'metal', 'steel', 'bricks', 'dirt', 'brass')
+    paths = sorted(path for path in folder.glob('*.png') if any(word in path.name for word in wanted))
+    return tuple(resize_images(cv2.imread(str(path))[None, ..., ::-1], (512, 512))[0] for path in paths)
+
+
+def sample_texture(rng: np.random.Generator, size: int, saturation: float = 0.5) -> np.ndarray:
+    """A surface, uint8 [size, size, 3]: a photograph that robosuite ships, noise, stripes, squares or plain colour."""
+    kind = rng.choice(['photo', 'noise', 'flat', 'stripes', 'squares'], p=[0.4, 0.25, 0.15, 0.1, 0.1])
+    first = sample_color(rng, saturation)
+    second = np.clip(first + rng.normal(0, 0.15, 3), 0, 1) if rng.random() < 0.7 else sample_color(rng, saturation)
+    if kind == 'photo':
+        photos = _photos()
+        photo = photos[rng.integers(len(photos))]
+        side = int(rng.integers(200, 513))
+        y, x = rng.integers(0, 513 - side, 2)
+        image = resize_images(photo[None, y : y + side, x : x + side], (size, size))[0] / 255.0
+        tint = 1 + rng.uniform(0, 0.6) * (first - first.mean())
+        return (255 * np.clip(image * tint * rng.uniform(0.6, 1.15), 0, 1)).astype(np.uint8)
+    if kind == 'noise':
+        mix = np.zeros((size, size))
+        for octave in range(int(rng.integers(1, 3)), 7):
+            grid = rng.random((2**octave, 2 ** int(np.clip(octave + rng.integers(-1, 2), 0, 8))))
+            # Bicubic, which makes noise smooth: no image is brought to another size here.
+            mix += cv2.resize(grid - 0.5, (size, size), interpolation=cv2.INTER_CUBIC) / octave
+        mix = np.clip(0.5 + mix * rng.uniform(0.4, 1.5), 0, 1)
+    elif kind == 'flat':
+        mix = np.clip(0.5 + 0.05 * rng.standard_normal((size, size)), 0, 1)
+    else:
+        count = int(rng.integers(2, 12))
+        wave = (np.arange(size) * count // size) % 2
+        mix = (wave[:, None] ^ wave[None, :] if kind == 'squares' else np.broadcast_to(wave, (size, size))).astype(
+            float
+        )
+        mix = mix * rng.uniform(0.3, 1.0)
+    image = first + (second - first) * mix[..., None]
+    return (255 * np.clip(image, 0, 1)).astype(np.uint8)

@@ -8,164 +8,105 @@ from pathlib import Path
 import numpy as np
 
 from wristworld_ros.data.formats.native import CameraTrack, write_episode
-from wristworld_ros.sim.cameras import WristExtrinsics, sample_anchor, sample_anchors
-from wristworld_ros.sim.needs import mujoco
-from wristworld_ros.sim.policy import GRIP_SITE, OPEN, ScriptedPolicy, succeeded
-from wristworld_ros.sim.randomise import Layout, Randomiser
-from wristworld_ros.sim.render import Renderer
-from wristworld_ros.sim.scene import compile_world
-from wristworld_ros.sim.settings import SimulatorSettings
-from wristworld_ros.types import Camera
-
-RAMP = 5  # drive targets within one control period
-TAIL = 10  # control periods after the plan, in which objects come to rest
+from wristworld_ros.sim.cameras import sample_anchor, sample_anchors
+from wristworld_ros.sim.env import SimEnv, sample_task
 
 
 class TaskFailed(RuntimeError):
     """The scripted policy did not do its task in this episode."""
 
 
-class SimEnv:
-    """The compiled world of one process, with its renderer; `begin` makes an episode of a seed.
+def record_episode(env: SimEnv, seed: int, path: str | Path) -> Path:
+    """Simulate, render and write the episode of a seed.
 
-    model, data: MuJoCo's. layout: the current episode's task. T_base_world: MuJoCo's world to the robot's base.
+    Args:
+        env: With a renderer; its current episode is replaced.
+        seed: Decides the whole episode.
+        path: The episode's directory, which must not exist.
+
+    Returns:
+        path.
+
+    Raises:
+        TaskFailed: The policy failed, and failures are not kept.
+        UserError: The episode cannot be written.
     """
-
-    def __init__(self, settings: SimulatorSettings, render: bool = True):
-        self.settings = settings
-        self.model = compile_world(settings.mesh_cell)
-        self.data = mujoco.MjData(self.model)
-        self._randomiser = Randomiser(self.model, settings)
-        self.renderer = None
-        if render:
-            width, height = (
-                max(settings.anchor_width, settings.wrist_size),
-                max(settings.anchor_height, settings.wrist_size),
-            )
-            self.renderer = Renderer(
-                self.model, width, height, settings.supersample, settings.msaa, settings.shadow_map
-            )
-        mujoco.mj_forward(self.model, self.data)
-        base = self.data.body('robot0_link0')
-        self.T_base_world = np.eye(4)
-        self.T_base_world[:3, :3] = base.xmat.reshape(3, 3).T
-        self.T_base_world[:3, 3] = -base.xmat.reshape(3, 3).T @ base.xpos
-        self.steps = round(1 / (settings.control_hz * RAMP * self.model.opt.timestep))
-
-    def begin(self, rng: np.random.Generator, task: str) -> None:
-        """Set up a new episode."""
-        self.layout: Layout = self._randomiser.apply(self.data, rng, task, self.renderer)
-        self.mount = WristExtrinsics(self.model, rng, self.settings)
-        self._policy = ScriptedPolicy(self.model, self.data, self.layout, rng, self.settings.control_hz)
-        self._tail = TAIL
-        self._last = self.data.qpos[:7].copy(), OPEN
-
-    def advance(self) -> bool:
-        """One control period of physics. False when the plan and its tail are over (the arm then holds still)."""
-        command = self._policy.command()
-        running = command is not None or self._tail > 0
-        if command is None:
-            self._tail -= 1
-            command = self._last
-        before, (target, finger) = self._last[0], command
-        for step in range(RAMP):
-            self.data.ctrl[:7] = before + (target - before) * (step + 1) / RAMP
-            self.data.ctrl[7:9] = finger, -finger
-            mujoco.mj_step(self.model, self.data, self.steps)
-        self._last = command
-        return running
-
-    def pose(self, qpos: np.ndarray) -> None:
-        """Show a state: kinematics and lights only."""
-        self.data.qpos[:] = qpos
-        self.show()
-
-    def show(self) -> None:
-        """Hand the present state to the renderer."""
-        mujoco.mj_kinematics(self.model, self.data)
-        mujoco.mj_comPos(self.model, self.data)
-        mujoco.mj_camlight(self.model, self.data)
-        self.renderer.update(self.data)
-
-    def in_base(self, camera: Camera) -> Camera:
-        """A camera of MuJoCo's world as a camera of the robot's base frame."""
-        return Camera(camera.K, camera.T_camera_world @ np.linalg.inv(self.T_base_world), camera.width, camera.height)
-
-
-def sample_task(rng: np.random.Generator, settings: SimulatorSettings) -> str:
-    """A task by its share."""
-    shares = settings.task_shares()
-    return str(rng.choice(list(shares), p=list(shares.values())))
-
-
-def record_episode(world: SimEnv, seed: int, path: str | Path) -> Path:
-    """Simulate, render and write the episode of a seed. Raises TaskFailed where it is not to be kept."""
-    settings = world.settings
+    settings, clip = env.settings, env.settings.clip_frames
     rng = np.random.default_rng(seed)
     task = sample_task(rng, settings)
-    world.begin(rng, task)
-    every, frames = settings.control_hz // settings.fps, settings.clip_frames
-    site = world.model.site(GRIP_SITE).id
-    states, grips, tick, running = [], [], 0, True
-    while running or len(states) < frames:
-        if tick % every == 0:
-            states.append(world.data.qpos.copy())
-            grips.append(world.data.site_xpos[site].copy())
-        running = world.advance()
-        tick += 1
-    success = succeeded(world.data, world.layout)
+    env.begin(rng, task)
+    states, grips, times = _simulate(env, clip or 0)
+    success = env.task_done()
     if not success and not settings.keep_failures:
         raise TaskFailed(f"Seed {seed}: the policy failed at '{task}'.")
-    first = int(rng.integers(0, len(states) - frames + 1)) if frames else 0
-    states, grips = states[first:][: frames or None], np.array(grips[first:][: frames or None])
-    cameras = _render(world, rng, states, grips)
-    states = np.array(states)
-    hands = np.stack([track.pop('T_base_hand') for track in cameras.pop('hands')])
+    first = int(rng.integers(0, len(states) - clip + 1)) if clip else 0
+    states, grips, times = (values[first:][:clip] for values in (states, grips, times))
+    cameras, T_base_hand = _render(env, rng, states, grips)
     return write_episode(
         path,
         task=task,
         seed=seed,
         fps=settings.fps,
         success=success,
-        stamps_ns=(np.arange(len(states)) * (1_000_000_000 // settings.fps)).astype(np.int64),
-        cameras=list(cameras.values()),
-        tracks={'joints': states[:, :7], 'gripper': states[:, 7] - states[:, 8], 'T_base_hand': hands},
+        stamps_ns=np.array([settings.stamp_ns(i) for i in range(len(states))], np.int64),
+        cameras=cameras,
+        tracks={
+            'joints': states[:, :7], 'gripper': states[:, 7] - states[:, 8], 'T_base_hand': T_base_hand, 'time_s': times,
+        },
         meta={
             'source': 'simulator',
             'first_frame': first,
-            'picked': world.layout.picked.name,
-            'objects': [item.name for item in world.layout.items],
-            'shadows': bool(world.renderer.shadows),
-            'T_hand_wrist': world.mount.T_hand_wrist.tolist(),
+            'picked': env.layout.picked.name,
+            'objects': [item.name for item in env.layout.items],
+            'shadows': bool(env.renderer.shadows),
+            'T_hand_wrist': env.wrist.T_hand_wrist.tolist(),
             'settings': asdict(settings),
         },
-    )
+    )  # fmt: skip
 
 
-def _render(world: SimEnv, rng: np.random.Generator, states: list, grips: np.ndarray) -> dict:
-    settings = world.settings
-    fixed = sample_anchors(rng, settings, grips)
-    table: dict[str, list] = {}
+def _simulate(env: SimEnv, least: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """An episode's physics, `least` stored frames at least: qpos [T, n], grip positions [T, 3] and times [T] of each."""
+    rows: list[tuple] = []
+    tick, running = 0, True
+    while running or len(rows) < least:
+        if tick % env.settings.control_steps == 0:
+            rows.append((env.data.qpos.copy(), env.grip, env.data.time))
+        running = env.advance()
+        tick += 1
+    states, grips, times = zip(*rows)
+    return np.array(states), np.array(grips), np.array(times)
+
+
+def _render(
+    env: SimEnv, rng: np.random.Generator, states: np.ndarray, grips: np.ndarray
+) -> tuple[list[CameraTrack], np.ndarray]:
+    """What all cameras see in these states, and T_base_hand [T, 4, 4]."""
+    settings = env.settings
+    anchors = sample_anchors(rng, settings, grips)
+    frames: dict[tuple[str, str], list] = {}  # (name, role) -> camera, image and depth of every frame
     hands = []
     for state, grip in zip(states, grips):
-        world.pose(state)
-        views = {f'anchor{i}': (camera, settings.anchor_depth) for i, camera in enumerate(fixed)}
+        env.restore(state)
+        cameras = {(f'anchor{i}', 'anchor'): camera for i, camera in enumerate(anchors)}
         for i in range(settings.random_cameras):
-            views[f'scatter{i}'] = sample_anchor(rng, settings, grip[None]), settings.anchor_depth
-        views['wrist'] = world.mount.camera(world.data), settings.wrist_depth
-        T_world_hand = np.linalg.inv(views['wrist'][0].T_camera_world) @ np.linalg.inv(world.mount.T_hand_wrist)
-        hands.append({'T_base_hand': world.T_base_world @ T_world_hand})
-        for name, (camera, depth) in views.items():
-            picture, distance = world.renderer.render(camera, depth)
-            table.setdefault(name, []).append((world.in_base(camera), picture, distance))
-    tracks: dict = {'hands': hands}
-    for name, rows in table.items():
-        tracks[name] = CameraTrack(
+            cameras[f'random{i}', 'random'] = sample_anchor(rng, settings, grip[None])
+        cameras['wrist', 'wrist'] = wrist = env.wrist.camera(env.data)
+        T_world_hand = np.linalg.inv(wrist.T_camera_world) @ np.linalg.inv(env.wrist.T_hand_wrist)
+        hands.append(env.T_base_world @ T_world_hand)
+        for key, camera in cameras.items():
+            with_depth = settings.wrist_depth if key[1] == 'wrist' else settings.anchor_depth
+            image, depth = env.renderer.render(camera, with_depth)
+            frames.setdefault(key, []).append((env.in_base(camera), image, depth))
+    tracks = [
+        CameraTrack(
             name=name,
-            role=name.rstrip('0123456789'),
+            role=role,
             rgb=np.stack([row[1] for row in rows]),
             K=np.stack([row[0].K for row in rows]),
             T_camera_world=np.stack([row[0].T_camera_world for row in rows]),
             depth=np.stack([row[2] for row in rows]) if rows[0][2] is not None else None,
         )
-    return tracks
+        for (name, role), rows in frames.items()
+    ]
+    return tracks, np.stack(hands)

@@ -1,6 +1,6 @@
-"""The compiled world: a Panda on its pedestal, a table, and objects that every episode reshapes and recolours.
+"""The compiled model: a Panda on its pedestal, a table, and objects that every episode reshapes and recolours.
 
-robosuite supplies the robot, its gripper and the room; from there on it is plain MuJoCo. The model is compiled once a
+robosuite supplies the robot, its gripper and the room; from there on it is plain MuJoCo. The model is compiled once per
 process and varied in place, so an episode costs no compilation and no new rendering context.
 """
 
@@ -8,22 +8,53 @@ from __future__ import annotations
 
 import logging
 import xml.etree.ElementTree as ET
+from types import SimpleNamespace
 
 import numpy as np
 
-from wristworld_ros.sim.needs import mujoco, robosuite_parts
+from wristworld_ros.errors import require_package
+from wristworld_ros.sim.opengl import gl_variables, mujoco
 
-SLOTS = 7  # boxes, cylinders and balls
+SLOTS = 7  # boxes, cylinders and spheres
 HIDDEN_GROUP = 5
 SHOWN_GROUP = 1
-TABLE_TOP = 0.8
+TABLE_TOP = 0.8  # metres above MuJoCo's floor
+TIMESTEP = 0.0025  # seconds, at most; the environment divides its control period evenly
 START_Q = np.array([0.0, np.pi / 16, 0.0, -np.pi / 2 - np.pi / 3, 0.0, np.pi - 0.2, np.pi / 4])
 STIFFNESS = np.array([1800.0, 1800.0, 1500.0, 1500.0, 900.0, 700.0, 400.0])
 DAMPING = np.array([110.0, 110.0, 90.0, 90.0, 40.0, 30.0, 20.0])
 FORCE = np.array([87.0, 87.0, 87.0, 87.0, 24.0, 24.0, 24.0])
-PICTURE_TEXTURES = {'texplane': '2d', 'tex-ceramic': '2d', 'tex-light-gray-plaster': '2d'}
+SURFACE_TEXTURES = {'texplane': '2d', 'tex-ceramic': '2d', 'tex-light-gray-plaster': '2d'}
 TEXTURE_SIZE = 256
 OBJECT_TEXTURES = 4
+
+
+def robosuite_parts() -> SimpleNamespace:
+    """The robosuite classes that the scene is built of."""
+    require_package('robosuite', 'sim', 'The simulator')
+    # robosuite writes its own choice of OpenGL into the environment, and warns about parts that are not used here.
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    with gl_variables(MUJOCO_GL='disabled'):
+        from robosuite.models.arenas import TableArena
+        from robosuite.models.bases import robot_base_factory
+        from robosuite.models.grippers import gripper_factory
+        from robosuite.models.objects import BreadObject, CanObject, CerealObject, MilkObject
+        from robosuite.models.robots import Panda
+        from robosuite.models.tasks import ManipulationTask
+    logging.disable(before)
+    logging.getLogger('robosuite_logs').setLevel(logging.ERROR)
+    return SimpleNamespace(
+        TableArena=TableArena,
+        robot_base_factory=robot_base_factory,
+        gripper_factory=gripper_factory,
+        BreadObject=BreadObject,
+        CanObject=CanObject,
+        CerealObject=CerealObject,
+        MilkObject=MilkObject,
+        Panda=Panda,
+        ManipulationTask=ManipulationTask,
+    )
 
 
 def _world_xml() -> str:
@@ -45,7 +76,7 @@ def _world_xml() -> str:
     _own_textures(root.find('asset'))
     world = root.find('worldbody')
     for body in list(world):
-        if body.tag == 'tiny' or body.get('name', '').endswith('_eef_target'):
+        if body.tag == 'light' or body.get('name', '').endswith('_eef_target'):
             world.remove(body)
     for body in root.iter('body'):
         if body.get('name', '').startswith(('robot0', 'gripper0')):
@@ -75,7 +106,7 @@ def _own_textures(asset: ET.Element) -> None:
     """Make room, table and object textures plain buffers that an episode fills."""
     size = str(TEXTURE_SIZE)
     for texture in asset.findall('texture'):
-        kind = PICTURE_TEXTURES.get(texture.get('name'))
+        kind = SURFACE_TEXTURES.get(texture.get('name'))
         if kind:
             texture.attrib.pop('file', None)
             texture.attrib.update(builtin='flat', type=kind, width=size, height=size, rgb1='.5 .5 .5')
@@ -85,15 +116,17 @@ def _own_textures(asset: ET.Element) -> None:
         ET.SubElement(asset, 'material', name=f'slot{index}', texture=f'object{index % OBJECT_TEXTURES}', specular='.3')
 
 
-def compile_world(mesh_cell: float):
-    """Compile the world.
+def compile_scene(mesh_cell: float | None):
+    """Compile the scene.
 
-    Arguments: mesh_cell: edge of the cubes that robot meshes are thinned by, metres; 0 leaves them.
-    Returns: mujoco.MjModel with position drives on the arm (control = joint angles, radians, and two finger positions).
+    Args:
+        mesh_cell: Edge of the cubes that robot meshes are thinned by, metres; None leaves them whole.
+
+    Returns:
+        mujoco.MjModel with position drives on the arm (control = joint angles, radians, and two finger positions).
     """
-    logging.getLogger('robosuite_logs').setLevel(logging.ERROR)
     model = mujoco.MjModel.from_xml_string(_world_xml())
-    model.opt.timestep = 0.0025
+    model.opt.timestep = TIMESTEP
     model.opt.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
     model.opt.impratio = 10.0
     for joint in range(7):
@@ -106,7 +139,7 @@ def compile_world(mesh_cell: float):
     model.stat.extent = 1.0
     model.stat.center[:] = (0.0, 0.0, TABLE_TOP)
     model.vis.map.znear, model.vis.map.zfar = 0.01, 20.0
-    if mesh_cell > 0:
+    if mesh_cell is not None:
         for geom in range(model.ngeom):
             name = model.geom(geom).name
             if model.geom_type[geom] == mujoco.mjtGeom.mjGEOM_MESH and model.geom_group[geom] == SHOWN_GROUP:
@@ -118,7 +151,7 @@ def compile_world(mesh_cell: float):
 
 
 def _thin_mesh(model, mesh: int, cell: float) -> None:
-    """Rewrite a mesh's faces so that one vertex a cube of edge `cell` is left. Corner normals stay as they were."""
+    """Rewrite a mesh's faces so that one vertex per cube of edge `cell` is left. Corner normals stay as they were."""
     start, count = model.mesh_faceadr[mesh], model.mesh_facenum[mesh]
     vertices = model.mesh_vert[model.mesh_vertadr[mesh] :][: model.mesh_vertnum[mesh]]
     faces = model.mesh_face[start : start + count].copy()

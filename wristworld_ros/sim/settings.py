@@ -4,69 +4,132 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from wristworld_ros.errors import UserError
+from wristworld_ros.settings import check, setting
+
 TASKS = ('stack', 'lift', 'place')
 
 
 @dataclass(frozen=True)
 class SimulatorSettings:
-    """One record of a rendered set. Metres and degrees throughout.
+    """One record of a rendered set. Metres and degrees throughout."""
 
-    tasks: names out of stack, lift, place, each with its share: 'stack=0.5,lift=0.3,place=0.2'.
-    clip_frames: stored frames an episode, a random window of the whole; 0 stores the whole episode.
-    fps: stored frames a second; the policy is commanded at control_hz, a multiple of it.
-    anchors: fixed cameras an episode. scatter: cameras placed anew at every stored frame.
-    anchor_width .. wrist_size: pixels. The wrist image is square.
-    anchor_depth, wrist_depth: store depth, millimetres.
-    supersample: pictures are rendered this many times larger and averaged down, against jagged edges.
-    msaa: samples of OpenGL's own smoothing (0 or 4).
-    shadows: share of episodes with shadows. shadow_map: their resolution, texels.
-    mesh_cell: robot meshes are thinned to one vertex in a cube of this edge; 0 leaves them. The hand is never thinned.
-    wrist_fov: vertical. wrist_fov_jitter, wrist_jitter_m, wrist_jitter_deg: half widths of an episode's variation.
-    anchor_fov_min .. anchor_elevation_max: the sector anchors and scatter cameras are drawn from; azimuth 0 is in front
-        of the robot. anchor_separation: least azimuth between two fixed anchors.
-    distractors: most objects beside those that the task needs.
-    keep_failures: store episodes in which the task failed as well.
-    """
+    tasks: str = setting(
+        'stack=0.4,lift=0.3,place=0.3', 'Tasks with their shares, out of stack, lift and place: stack=1,lift=1.'
+    )
+    clip_frames: int | None = setting(
+        None, 'Stored frames per episode, a random window of the whole; all stores the whole episode.',
+        low=1, high=100_000, none='all',
+    )  # fmt: skip
+    fps: int = setting(10, 'Stored frames per second; a divisor of control-hz.', low=1, high=240)
+    control_hz: int = setting(20, 'Commands of the policy per second.', low=5, high=240)
+    anchors: int = setting(2, 'Anchor cameras, fixed during an episode.', low=1, high=16)
+    random_cameras: int = setting(2, 'Cameras placed elsewhere at every stored frame.', low=0, high=16)
+    anchor_width: int = setting(224, 'Width of anchor and random cameras, pixels.', low=16, high=2048)
+    anchor_height: int = setting(168, 'Height of anchor and random cameras, pixels.', low=16, high=2048)
+    wrist_size: int = setting(128, 'Width and height of the wrist camera, pixels.', low=16, high=2048)
+    anchor_depth: bool = setting(True, 'Store depth of anchor and random cameras, in millimetres.')
+    wrist_depth: bool = setting(True, 'Store depth of the wrist camera, in millimetres.')
+    supersample: int = setting(
+        2, 'Images are rendered this many times larger and averaged down, against jagged edges.', low=1, high=4
+    )
+    msaa: int = setting(0, "Samples of OpenGL's own anti-aliasing.", low=0, high=16)
+    shadows: float = setting(0.5, 'Share of episodes with shadows, 0 to 1.', low=0.0, high=1.0)
+    shadow_map: int = setting(1024, 'Resolution of the shadows, texels.', low=64, high=8192)
+    mesh_cell: float | None = setting(
+        0.01, 'Robot meshes are thinned to one vertex in a cube of this edge, metres, except the hand; never keeps them whole.',
+        low=0.001, high=0.1, none='never',
+    )  # fmt: skip
+    wrist_fov: float = setting(75.0, 'Vertical field of view of the wrist camera, degrees.', low=10.0, high=140.0)
+    wrist_fov_jitter: float = setting(
+        1.5, 'Its variation between episodes, plus or minus, degrees.', low=0.0, high=30.0
+    )
+    wrist_jitter_m: float = setting(
+        0.003, "Variation of the wrist camera's position on the hand, plus or minus, metres.", low=0.0, high=0.1
+    )
+    wrist_jitter_deg: float = setting(
+        1.0, 'Variation of its orientation, plus or minus about each axis, degrees.', low=0.0, high=20.0
+    )
+    anchor_fov_min: float = setting(40.0, 'Least vertical field of view of an anchor, degrees.', low=5.0, high=140.0)
+    anchor_fov_max: float = setting(60.0, 'Largest vertical field of view of an anchor, degrees.', low=5.0, high=140.0)
+    anchor_framing_min: float = setting(
+        0.30, 'Least half height of what an anchor shows at the workspace, metres.', low=0.1, high=3.0
+    )
+    anchor_framing_max: float = setting(0.46, 'Largest half height of it, metres.', low=0.1, high=3.0)
+    anchor_azimuth: float = setting(
+        60.0, 'Largest azimuth of an anchor to either side, degrees; 0 faces the robot.', low=0.0, high=180.0
+    )
+    anchor_elevation_min: float = setting(18.0, 'Least elevation of an anchor, degrees.', low=0.0, high=85.0)
+    anchor_elevation_max: float = setting(60.0, 'Largest elevation of an anchor, degrees.', low=0.0, high=85.0)
+    anchor_separation: float = setting(
+        40.0, 'Least difference of azimuth between two anchors, where it can be had, degrees.', low=0.0, high=180.0
+    )
+    anchor_roll: float = setting(5.0, 'Roll of an anchor, plus or minus, degrees.', low=0.0, high=180.0)
+    distractors: int = setting(5, 'Most objects beside those that the task needs.', low=0, high=9)
+    keep_failures: bool = setting(False, 'Store episodes in which the task failed too.')
 
-    tasks: str = 'stack=0.4,lift=0.3,place=0.3'
-    clip_frames: int = 0
-    fps: int = 10
-    control_hz: int = 20
-    anchors: int = 2
-    random_cameras: int = 2
-    anchor_width: int = 224
-    anchor_height: int = 168
-    wrist_size: int = 128
-    anchor_depth: bool = True
-    wrist_depth: bool = True
-    supersample: int = 2
-    msaa: int = 0
-    shadows: float = 0.5
-    shadow_map: int = 1024
-    mesh_cell: float = 0.01
-    wrist_fov: float = 75.0
-    wrist_fov_jitter: float = 1.5
-    wrist_jitter_m: float = 0.003
-    wrist_jitter_deg: float = 1.0
-    anchor_fov_min: float = 40.0
-    anchor_fov_max: float = 60.0
-    anchor_framing_min: float = 0.30
-    anchor_framing_max: float = 0.46
-    anchor_azimuth: float = 60.0
-    anchor_elevation_min: float = 18.0
-    anchor_elevation_max: float = 60.0
-    anchor_separation: float = 40.0
-    anchor_roll: float = 5.0
-    distractors: int = 5
-    keep_failures: bool = False
+    @property
+    def control_steps(self) -> int:
+        """Control periods per stored frame."""
+        return self.control_hz // self.fps
+
+    def stamp_ns(self, frame: int) -> int:
+        """Time of a frame after the first one, nanoseconds: exactly its number of control periods."""
+        return round(frame * self.control_steps * 1_000_000_000 / self.control_hz)
 
     def task_shares(self) -> dict[str, float]:
-        """Task names with their shares, summing to 1."""
+        """Task names with their shares, summing to 1.
+
+        Raises:
+            UserError: A task is unknown, or a share is not a positive number.
+        """
         shares = {}
         for part in self.tasks.split(','):
             name, _, share = part.strip().partition('=')
             if name not in TASKS:
-                raise ValueError(f"simulator tasks names '{name}'; known are {', '.join(TASKS)}.")
-            shares[name] = float(share or 1.0)
+                raise UserError(f"Setting tasks names '{name}'; known are {', '.join(TASKS)}", 'name those only')
+            try:
+                shares[name] = float(share or 1.0)
+            except ValueError:
+                shares[name] = -1.0
+            if not 0 < shares[name] < float('inf'):
+                raise UserError(f"Setting tasks gives {name} the share '{share}'", 'give a number above 0')
         total = sum(shares.values())
         return {name: share / total for name, share in shares.items()}
+
+
+def check_simulator(settings: SimulatorSettings) -> None:
+    """Raise UserError for the first value that is not allowed, by itself or beside the others."""
+    check(settings)
+    settings.task_shares()
+    if settings.control_hz % settings.fps:
+        allowed = [n for n in range(1, settings.control_hz + 1) if settings.control_hz % n == 0]
+        raise UserError(
+            f'Setting fps is {settings.fps}, which does not divide control_hz, {settings.control_hz}',
+            f'give fps as one of {", ".join(map(str, allowed))}, or another control_hz, e.g. {_multiple(settings)}',
+        )
+    for name in ('anchor_fov', 'anchor_framing', 'anchor_elevation'):
+        low, high = (getattr(settings, f'{name}_{end}') for end in ('min', 'max'))
+        if low > high:
+            raise UserError(
+                f'Setting {name}_min is {low:g} and {name}_max {high:g}', 'give a maximum that is not smaller'
+            )
+
+
+def check_stored(settings: SimulatorSettings) -> None:
+    """The same for episodes that are stored as video.
+
+    Raises:
+        UserError: A value is not allowed, or a size is odd.
+    """
+    check_simulator(settings)
+    for name in ('anchor_width', 'anchor_height', 'wrist_size'):
+        if getattr(settings, name) % 2:
+            raise UserError(
+                f'Setting {name} is {getattr(settings, name)}, and H.264 takes even numbers', 'give an even number'
+            )
+
+
+def _multiple(settings: SimulatorSettings) -> int:
+    """The least multiple of fps that is not below control_hz."""
+    return -(-settings.control_hz // settings.fps) * settings.fps

@@ -1,32 +1,49 @@
-"""Rendering sets of episodes in parallel: resumable, and no failure stops the rest."""
+"""Rendering sets of episodes in parallel: resumable, and one failure does not stop the rest."""
 
 from __future__ import annotations
 
 import logging
 import multiprocessing
 import os
-import queue
+import signal
 import time
 import traceback
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
-from wristworld_ros.sim.settings import SimulatorSettings
+from wristworld_ros.errors import UserError
+from wristworld_ros.runtime import machine
+from wristworld_ros.sim.settings import SimulatorSettings, check_stored
 
-ATTEMPTS = 5
+ATTEMPTS = 5  # seeds that an episode may take until its policy succeeds
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class SimulateReport:
-    """What `simulate` did. rendered, skipped (there before): episodes. failed: index and reason."""
+    """What `simulate` did.
+
+    rendered, skipped (there before): numbers of episodes. failed: index and reason of those that are not there.
+    seconds: how long it took. opengl: what rendered, '' where nothing was.
+    """
 
     rendered: int
     skipped: int
     failed: tuple[tuple[int, str], ...]
     seconds: float
+    opengl: str = ''
+
+
+class SimulateError(UserError):
+    """Not every episode that was asked for is there. report: what was done."""
+
+    def __init__(self, what: str, fix: str, report: SimulateReport):
+        super().__init__(what, fix)
+        self.report = report
 
 
 def episode_seed(seed: int, index: int, attempt: int = 0) -> int:
@@ -38,103 +55,177 @@ def simulate(
     out: str | Path,
     episodes: int,
     seed: int = 0,
-    workers: int = 0,
-    tasks: str | None = None,
+    workers: int | None = None,
     settings: SimulatorSettings | None = None,
     progress: bool = True,
 ) -> SimulateReport:
     """Render `episodes` episodes into `out`/000000, `out`/000001, ... Those that are there already are left alone.
 
-    Arguments: workers: processes; 0 takes one a core. tasks: overrides settings.tasks.
-    Returns: SimulateReport.
+    Args:
+        out: The folder of the set.
+        episodes: How many it shall hold.
+        seed: Of the set; an episode depends on it and on its own index only.
+        workers: Processes; None takes one per core.
+        settings: SimulatorSettings.
+        progress: Whether to show a bar.
+
+    Returns:
+        SimulateReport, when every episode is there.
+
+    Raises:
+        SimulateError: An episode is missing at the end; the sentence names the cause, and `report` holds the rest.
+        UserError: A setting is not allowed, or the folder cannot be made.
     """
     settings = settings or SimulatorSettings()
-    if tasks:
-        settings = replace(settings, tasks=tasks)
-    settings.task_shares()
+    check_stored(settings)
+    if episodes < 1 or (workers is not None and workers < 1):
+        raise UserError(f'{episodes} episodes in {workers} processes are asked for', 'give at least 1 of each')
     out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    missing = [index for index in range(episodes) if not (out / f'{index:06d}' / 'episode.json').is_file()]
-    skipped = episodes - len(missing)
-    workers = min(workers or os.cpu_count() or 1, max(len(missing), 1))
-    context = multiprocessing.get_context('spawn')
-    jobs, results = context.Queue(), context.Queue()
-    for index in missing:
-        jobs.put(index)
-    for _ in range(workers):
-        jobs.put(None)
-    started = time.time()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f'The folder {out} cannot be made ({error.strerror})', 'choose another') from error
+    missing = [index for index in range(episodes) if not _is_there(out, index)]
+    started = time.monotonic()
+    pool = _Pool(out, settings, seed, missing, min(workers or machine.cores(), max(len(missing), 1)))
+    with tqdm(
+        total=len(missing), unit='episode', desc='simulate', disable=not progress, smoothing=0.05, mininterval=1
+    ) as bar:
+        pool.run(bar)
+    # The folder has the last word, not what the processes reported.
+    failed = tuple(
+        (i, pool.reasons.get(i) or pool.broken or 'no process took it') for i in missing if not _is_there(out, i)
+    )
+    report = SimulateReport(
+        len(missing) - len(failed), episodes - len(missing), failed, time.monotonic() - started, pool.opengl
+    )
+    if failed:
+        index, reason = failed[0]
+        what = f'{len(failed)} of {episodes} episodes are not in {out}. Episode {index}: {reason.strip().splitlines()[-1].rstrip(".")}'
+        raise SimulateError(
+            what, pool.fix or 'fix the cause and repeat the command, which renders only what is missing', report
+        )
+    return report
 
-    def start(slot):
-        process = context.Process(target=_work, args=(slot, settings, seed, str(out), jobs, results), daemon=True)
-        process.start()
-        return process
 
-    processes = {slot: start(slot) for slot in range(workers)}
-    busy: dict[int, int | None] = dict.fromkeys(processes)
-    failed: list[tuple[int, str]] = []
-    done = 0
-    bar = _bar(len(missing), progress)
-    while done < len(missing) and processes:
+def _is_there(out: Path, index: int) -> bool:
+    return (out / f'{index:06d}' / 'episode.json').is_file()
+
+
+class _Pool:
+    """Worker processes, one pipe each, so that it is always known which episode each of them is at.
+
+    reasons: of the episodes that failed, by index. broken: why a process could not start its work; '' where all could.
+    fix: what to do about that. opengl: what renders.
+    """
+
+    def __init__(self, out: Path, settings: SimulatorSettings, seed: int, missing: list[int], workers: int):
+        self._arguments = settings, seed, str(out)
+        self._todo = missing[::-1]
+        self._workers = workers if missing else 0
+        self._context = multiprocessing.get_context('spawn')
+        self._at: dict[Connection, tuple[multiprocessing.process.BaseProcess, int | None]] = {}
+        self.reasons: dict[int, str] = {}
+        self.broken = self.fix = self.opengl = ''
+
+    def run(self, bar: tqdm) -> None:
         try:
-            slot, kind, index, reason = results.get(timeout=1.0)
-        except queue.Empty:
-            for slot, process in list(processes.items()):
-                if process.is_alive():
-                    continue
-                del processes[slot]
-                if process.exitcode == 0:
-                    continue
-                if busy[slot] is None:
-                    log.error('A simulator process ended with code %s before its first episode.', process.exitcode)
-                    continue
-                failed.append((busy[slot], f'its process ended with code {process.exitcode}'))
-                log.error('Episode %d: %s.', *failed[-1])
-                busy[slot], done = None, done + 1
-                bar.update(1)
-                processes[slot] = start(slot)
-            continue
-        if kind == 'begin':
-            busy[slot] = index
-            continue
-        busy[slot], done = None, done + 1
-        if kind == 'failed':
-            failed.append((index, reason))
-            log.error('Episode %d: %s', index, reason)
-        bar.update(1)
-    bar.close()
-    for process in processes.values():
-        process.join(timeout=5)
-        if process.is_alive():
-            process.terminate()
-    return SimulateReport(done - len(failed), skipped, tuple(failed), time.time() - started)
+            for _ in range(self._workers):
+                self._start()
+            while self._at:
+                for pipe in wait(list(self._at)):
+                    self._hear(pipe, bar)
+        finally:
+            for process, _ in self._at.values():
+                process.terminate()
+                process.join()
+
+    def _start(self) -> None:
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(target=_work, args=(theirs, *self._arguments), daemon=True)
+        process.start()
+        theirs.close()  # so that the pipe ends when the process does
+        self._at[ours] = process, None
+
+    def _hear(self, pipe: Connection, bar: tqdm) -> None:
+        process, index = self._at[pipe]
+        try:
+            kind, *details = pipe.recv()
+        except (EOFError, OSError):
+            self._bury(pipe, bar)
+            return
+        if kind == 'ready':
+            name, note = details
+            if note and not self.opengl:
+                log.warning('%s', note)
+            self.opengl = name
+        elif kind == 'broken':
+            self.broken, self.fix = details
+            self._todo.clear()  # whatever it is, it holds for every process
+        elif index is not None:
+            if kind == 'failed':
+                self._fail(index, details[0])
+            bar.update()
+        following = self._todo.pop() if self._todo else None
+        self._at[pipe] = process, following
+        try:
+            pipe.send(following)
+        except OSError:
+            self._bury(pipe, bar)
+
+    def _bury(self, pipe: Connection, bar: tqdm) -> None:
+        """A process has ended: as it was told to, or in the middle of an episode, or before its first one."""
+        process, index = self._at.pop(pipe)
+        pipe.close()
+        process.join()
+        if index is not None:
+            self._fail(index, f'its process ended with code {process.exitcode}')
+            bar.update()
+            if self._todo:
+                self._start()
+        elif process.exitcode and not self.broken:
+            self.broken = f'a simulator process ended with code {process.exitcode} before its first episode'
+            log.error('%s.', self.broken[0].upper() + self.broken[1:])
+
+    def _fail(self, index: int, reason: str) -> None:
+        self.reasons[index] = reason
+        log.error('Episode %d: %s', index, reason)
 
 
-def _bar(total: int, shown: bool):
-    from tqdm import tqdm
-
-    return tqdm(total=total, unit='episode', desc='simulate', disable=not shown, smoothing=0.05)
-
-
-def _work(slot: int, settings: SimulatorSettings, seed: int, out: str, jobs, results) -> None:
+def _work(pipe: Connection, settings: SimulatorSettings, seed: int, out: str) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
     os.environ.setdefault('LP_NUM_THREADS', '1')  # a software renderer keeps to its own core
-    from wristworld_ros.sim.record import SimEnv, TaskFailed, record_episode
+    try:
+        from wristworld_ros.sim.env import SimEnv
+        from wristworld_ros.sim.opengl import process_backend
 
-    world = SimEnv(settings)
-    parent = os.getppid()
-    while (index := jobs.get()) is not None:
-        if os.getppid() != parent:
-            return  # the one who would hear of the result is gone
-        results.put((slot, 'begin', index, ''))
-        kind, reason = 'failed', f'the policy failed {ATTEMPTS} times; try another seed.'
-        for attempt in range(ATTEMPTS):
-            try:
-                record_episode(world, episode_seed(seed, index, attempt), Path(out) / f'{index:06d}')
-                kind, reason = 'done', ''
-                break
-            except TaskFailed:
-                continue
-            except Exception:
-                reason = traceback.format_exc(limit=4)
-                break
-        results.put((slot, kind, index, reason))
+        logging.getLogger('wristworld_ros.sim.opengl').disabled = True  # the note goes through the pipe, once for all
+        backend = process_backend()
+        env = SimEnv(settings)
+    except UserError as error:
+        pipe.send(('broken', error.what, error.fix))
+        pipe.recv()
+        return
+    pipe.send(('ready', backend.name, backend.note))
+    try:
+        while (index := pipe.recv()) is not None:
+            pipe.send(_render(env, seed, index, Path(out)))
+    except (EOFError, OSError):
+        return  # the one who would hear of the result is gone
+
+
+def _render(env, seed: int, index: int, out: Path) -> tuple[str, ...]:
+    """Render one episode: ('done',) or ('failed', reason)."""
+    from wristworld_ros.sim.record import TaskFailed, record_episode
+
+    for attempt in range(ATTEMPTS):
+        try:
+            record_episode(env, episode_seed(seed, index, attempt), out / f'{index:06d}')
+            return ('done',)
+        except TaskFailed:
+            continue
+        except UserError as error:
+            return 'failed', str(error)
+        except Exception:
+            return 'failed', traceback.format_exc(limit=-3)
+    return 'failed', f'the policy failed {ATTEMPTS} times; another seed may succeed'

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from wristworld_ros.data.formats.native import CameraTrack, list_episodes, read_episode, write_episode
+from wristworld_ros.data.video import write_video
+from wristworld_ros.errors import UserError
 
 
 def _track(name='anchor0', role='anchor', frames=5, depth=True, seed=0):
@@ -44,14 +46,14 @@ def test_round_trip_keeps_numbers_exactly_depth_to_half_a_millimetre_and_colours
 
 
 def test_writing_that_fails_leaves_nothing_behind(tmp_path):
-    with pytest.raises(ValueError, match='4 pictures for 5 stamps'):
+    with pytest.raises(UserError, match='4 images; give 5'):
         _write(tmp_path / 'e', [_track(), _track('wrist', 'wrist', frames=4)])
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_existing_episode_is_never_overwritten(tmp_path):
     _write(tmp_path / 'e', [_track()])
-    with pytest.raises(FileExistsError, match='exists already'):
+    with pytest.raises(UserError, match='exists already'):
         _write(tmp_path / 'e', [_track()])
 
 
@@ -60,41 +62,67 @@ def test_listing_is_sorted_and_skips_what_is_not_an_episode(tmp_path):
         _write(tmp_path / name, [_track(depth=False)])
     (tmp_path / 'c').mkdir()
     assert [path.name for path in list_episodes(tmp_path)] == ['a', 'b']
-    with pytest.raises(FileNotFoundError, match='no directory'):
+    with pytest.raises(UserError, match='not a directory'):
         list_episodes(tmp_path / 'nowhere')
 
 
+def test_the_first_frames_alone_are_the_same_as_those_of_the_whole(tmp_path):
+    episode = read_episode(_write(tmp_path / 'e', [_track()]))
+    whole = episode.rgb('anchor0')
+    np.testing.assert_array_equal(episode.rgb('anchor0', stop=2), whole[:2])
+    np.testing.assert_array_equal(np.stack(list(episode.rgb_frames('anchor0'))), whole)
+    np.testing.assert_array_equal(episode.depth('anchor0', stop=3), episode.depth('anchor0')[:3])
+
+
+def test_a_video_with_another_number_of_frames_than_its_episode_is_refused(tmp_path):
+    path = _write(tmp_path / 'e', [_track(depth=False)])
+    write_video(path / 'anchor0.mp4', read_episode(path).rgb('anchor0')[:4], 10)
+    with pytest.raises(UserError, match='4 of the 5 frames'):
+        read_episode(path).rgb('anchor0')
+
+
+def test_anchors_are_the_first_so_many_and_of_one_size(tmp_path):
+    small = _track('anchor1', depth=False)
+    small = CameraTrack('anchor1', 'anchor', small.rgb[:, :16], small.K, small.T_camera_world)
+    episode = read_episode(_write(tmp_path / 'e', [_track(depth=False), small, _track('wrist', 'wrist', depth=False)]))
+    assert episode.anchors(1) == ('anchor0',)
+    with pytest.raises(UserError, match='differ in size'):
+        episode.anchors()
+    with pytest.raises(UserError, match='2 anchor cameras, and 3 are asked for'):
+        episode.anchors(3)
+
+
 def test_missing_and_bad_files_are_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r'episode\.json is missing'):
+    with pytest.raises(UserError, match=r'episode\.json is missing'):
         read_episode(tmp_path)
     path = _write(tmp_path / 'e', [_track(depth=False)])
-    with pytest.raises(KeyError, match='it has anchor0'):
+    with pytest.raises(UserError, match='give one of anchor0'):
         read_episode(path).rgb('anchor7')
-    with pytest.raises(KeyError, match='without depth'):
+    with pytest.raises(UserError, match='without depth'):
         read_episode(path).depth('anchor0')
     (path / 'anchor0.mp4').write_bytes(b'no video')
-    with pytest.raises(ValueError, match='cannot be decoded'):
+    with pytest.raises(UserError, match='cannot be decoded'):
         read_episode(path).rgb('anchor0')
     (path / 'anchor0.mp4').unlink()
-    with pytest.raises(FileNotFoundError, match=r'anchor0\.mp4'):
+    with pytest.raises(UserError, match=r'anchor0\.mp4'):
         read_episode(path)
     (path / 'episode.json').write_text(json.dumps({'version': 99}))
-    with pytest.raises(ValueError, match='version 99'):
+    with pytest.raises(UserError, match='version 99'):
         read_episode(path)
 
 
 @pytest.mark.parametrize(
     ('change', 'words'),
     [
-        ({'role': 'side'}, 'allowed are'),
+        ({'role': 'side'}, 'give one of anchor'),
         ({'name': 'a/b'}, 'letters'),
-        ({'K': np.zeros((2, 3, 3))}, 'ask for'),
+        ({'K': np.zeros((2, 3, 3))}, 'its images ask for'),
         ({'rgb': np.zeros((5, 24, 32))}, 'uint8'),
     ],
 )
 def test_a_camera_track_checks_its_shapes(change, words):
     good = _track()
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(UserError, match=words):
         CameraTrack(
             **{**{k: getattr(good, k) for k in ('name', 'role', 'rgb', 'K', 'T_camera_world', 'depth')}, **change}
         )

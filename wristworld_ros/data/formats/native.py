@@ -1,27 +1,25 @@
 """The project's episode: one directory of calibrated multi-camera video.
 
-`episode.json` says what it is, `tracks.npz` holds the numbers, `<camera>.mp4` the pictures (H.264) and
+`episode.json` says what it is, `tracks.npz` holds the numbers, `<camera>.mp4` the images (H.264) and
 `<camera>.depth.mkv` depth (lossless FFV1, 16-bit millimetres, 0 where unknown). World is the robot's base frame.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
-from dataclasses import dataclass, field
-from fractions import Fraction
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import av
 import numpy as np
 
+from wristworld_ros.data.video import VideoReader, read_depth_video, write_depth_video, write_video
+from wristworld_ros.errors import UserError
+from wristworld_ros.runtime.files import new_directory
 from wristworld_ros.types import Camera
 
 VERSION = 1
-ROLES = ('anchor', 'wrist', 'scatter')
-DEPTH_UNIT = 0.001  # metres
+ROLES = ('anchor', 'wrist', 'random')
 _JSON, _TRACKS = 'episode.json', 'tracks.npz'
 
 
@@ -29,7 +27,7 @@ _JSON, _TRACKS = 'episode.json', 'tracks.npz'
 class CameraTrack:
     """What one camera recorded; what `write_episode` takes.
 
-    name: letters, digits and underscores. role: anchor (fixed), wrist, or scatter (placed anew at every frame).
+    name: letters, digits and underscores. role: anchor (fixed), wrist, or random (placed elsewhere at every frame).
     rgb: uint8 [T, H, W, 3]. K: float64 [T, 3, 3] pixels. T_camera_world: float64 [T, 4, 4].
     depth: float32 [T, H, W] metres along the optical axis, 0 where unknown; or None.
     """
@@ -43,21 +41,23 @@ class CameraTrack:
 
     def __post_init__(self):
         if self.role not in ROLES:
-            raise ValueError(f"Camera '{self.name}' has role '{self.role}'; allowed are {', '.join(ROLES)}.")
+            raise UserError(f"Camera '{self.name}' has role '{self.role}'", f'give one of {", ".join(ROLES)}')
         if not self.name.replace('_', 'a').isalnum():
-            raise ValueError(f"A camera is named '{self.name}'; use letters, digits and underscores only.")
+            raise UserError(f"A camera is named '{self.name}'", 'use letters, digits and underscores only')
         if self.rgb.dtype != np.uint8 or self.rgb.ndim != 4 or self.rgb.shape[-1] != 3:
-            raise ValueError(
-                f"Camera '{self.name}' has {self.rgb.dtype} {list(self.rgb.shape)} pictures; give uint8 [T, H, W, 3]."
+            raise UserError(
+                f"Camera '{self.name}' has images {self.rgb.dtype} {list(self.rgb.shape)}", 'give uint8 [T, H, W, 3]'
             )
         frames = len(self.rgb)
-        wanted = {'K': (frames, 3, 3), 'T_camera_world': (frames, 4, 4)}
+        expected = {'K': (frames, 3, 3), 'T_camera_world': (frames, 4, 4)}
         if self.depth is not None:
-            wanted['depth'] = self.rgb.shape[:3]
-        for key, shape in wanted.items():
-            if getattr(self, key).shape != shape:
-                given = list(getattr(self, key).shape)
-                raise ValueError(f"Camera '{self.name}' has {key} {given}; its pictures ask for {list(shape)}.")
+            expected['depth'] = self.rgb.shape[:3]
+        for key, shape in expected.items():
+            given = getattr(self, key).shape
+            if given != shape:
+                raise UserError(
+                    f"Camera '{self.name}' has {key} {list(given)}", f'give {list(shape)}, which its images ask for'
+                )
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class CameraInfo:
 
 @dataclass(frozen=True)
 class Episode:
-    """A stored episode; pictures and depth are decoded when asked for.
+    """A stored episode; images and depth are decoded when asked for.
 
     stamps_ns: int64 [T]. tracks: every array of tracks.npz by name. meta: what the writer added.
     """
@@ -99,23 +99,62 @@ class Episode:
             if info.name == name:
                 return info
         known = ', '.join(info.name for info in self.cameras)
-        raise KeyError(f"Episode {self.path} has no camera '{name}'; it has {known}.")
+        raise UserError(f"Episode {self.path} has no camera '{name}'", f'give one of {known}')
 
     def names(self, role: str) -> tuple[str, ...]:
         """Names of the cameras of a role, in stored order."""
         return tuple(info.name for info in self.cameras if info.role == role)
 
-    def rgb(self, camera: str) -> np.ndarray:
-        """All pictures of a camera, uint8 [T, H, W, 3]."""
-        info = self.camera(camera)
-        return _read_video(self.path / info.rgb_file, 'rgb24', len(self))
+    def anchors(self, count: int | None = None) -> tuple[str, ...]:
+        """Names of the first `count` anchor cameras (None: all of them), which are of one size.
 
-    def depth(self, camera: str) -> np.ndarray:
-        """Depth of a camera, float32 [T, H, W], metres along the optical axis, 0 where unknown."""
+        Raises:
+            UserError: There are fewer, or their sizes differ.
+        """
+        names = self.names('anchor')
+        if len(names) < (count or 1):
+            raise UserError(
+                f'Episode {self.path} has {len(names)} anchor cameras, and {count or 1} are asked for',
+                'ask for fewer, or give another episode',
+            )
+        names = names[: count or None]
+        if len({(self.camera(name).width, self.camera(name).height) for name in names}) > 1:
+            raise UserError(f'The anchor cameras of {self.path} differ in size', 'record them at one size')
+        return names
+
+    def rgb(self, camera: str, stop: int | None = None) -> np.ndarray:
+        """The first `stop` images of a camera (None: all of them), uint8 [T, H, W, 3]."""
+        images = []
+        for image in self.rgb_frames(camera):
+            images.append(image)
+            if len(images) == stop:
+                break
+        return np.stack(images)
+
+    def rgb_frames(self, camera: str) -> Iterator[np.ndarray]:
+        """Images of a camera one by one, uint8 [H, W, 3], decoded while they are asked for.
+
+        Raises:
+            UserError: The video is damaged or has another number of frames than the episode.
+        """
+        path = self.path / self.camera(camera).rgb_file
+        reader = VideoReader(path, threads=1)
+        count = 0
+        for _, image in reader:
+            count += 1
+            yield image
+        self._check_count(path, count, reader.damage)
+
+    def depth(self, camera: str, stop: int | None = None) -> np.ndarray:
+        """Depth of a camera's first `stop` frames, float32 [T, H, W], metres along the optical axis, 0 where unknown."""
         info = self.camera(camera)
         if info.depth_file is None:
-            raise KeyError(f"Camera '{camera}' of episode {self.path} was stored without depth.")
-        return _read_video(self.path / info.depth_file, 'gray16le', len(self)).astype(np.float32) * DEPTH_UNIT
+            raise UserError(
+                f"Camera '{camera}' of episode {self.path} was stored without depth", 'record it with depth'
+            )
+        maps = read_depth_video(self.path / info.depth_file, stop)
+        self._check_count(self.path / info.depth_file, len(maps), expected=min(stop or len(self), len(self)))
+        return maps
 
     def K(self, camera: str) -> np.ndarray:
         """Intrinsics of a camera, float64 [T, 3, 3], pixels; pixel i's centre is coordinate i."""
@@ -129,6 +168,17 @@ class Episode:
         """A camera's calibration at one frame."""
         info = self.camera(camera)
         return Camera(self.K(camera)[frame], self.T_camera_world(camera)[frame], info.width, info.height)
+
+    def _check_count(
+        self, path: Path, count: int, damage: list[str] | None = None, expected: int | None = None
+    ) -> None:
+        expected = len(self) if expected is None else expected
+        if count != expected or damage:
+            told = f' ({damage[0].rstrip(".")})' if damage else ''
+            raise UserError(
+                f'{path} gives {count} of the {expected} frames of its episode{told}',
+                'record or copy the episode again',
+            )
 
 
 def write_episode(
@@ -146,81 +196,89 @@ def write_episode(
 ) -> Path:
     """Write an episode; it appears whole under `path` or not at all.
 
-    Arguments:
-        path: the episode's directory, which must not exist.
-        stamps_ns: int64 [T], rising. tracks: more arrays by name, each [T, ...]. meta: anything JSON can hold.
+    Args:
+        path: The episode's directory, which must not exist.
+        task: What the robot does.
+        seed: What the recording can be repeated from.
+        fps: Frames per second of the videos; the stamps are the frames' times.
+        success: Whether the task was done.
+        stamps_ns: int64 [T], rising.
+        cameras: Of T frames each.
+        tracks: More arrays by name, each [T, ...].
+        meta: Anything JSON can hold.
         crf: H.264 quality, 0 (best) to 51.
-    Returns: path.
+
+    Returns:
+        path.
+
+    Raises:
+        UserError: The directory exists, lengths differ, or something cannot be written.
     """
     path, frames = Path(path), len(stamps_ns)
     if path.exists():
-        raise FileExistsError(f'Episode {path} exists already; remove it or choose another directory.')
+        raise UserError(f'Episode {path} exists already', 'remove it or choose another directory')
     if frames == 0:
-        raise ValueError(f'Episode {path} has no frames; give at least one stamp.')
+        raise UserError(f'Episode {path} has no frames', 'give at least one stamp')
     arrays = {'stamps_ns': np.asarray(stamps_ns, np.int64)}
     for name, array in (tracks or {}).items():
         if len(array) != frames:
-            raise ValueError(f"Track '{name}' of episode {path} has {len(array)} entries for {frames} stamps.")
+            raise UserError(f"Track '{name}' of {path} has {len(array)} entries", f'give {frames}, one for each stamp')
         arrays[name] = np.asarray(array)
-    entries = []
-    path.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f'.{path.name}.', dir=path.parent))
-    try:
-        for camera in cameras:
-            if len(camera.rgb) != frames:
-                raise ValueError(
-                    f"Camera '{camera.name}' of {path} has {len(camera.rgb)} pictures for {frames} stamps."
-                )
-            arrays[f'K_{camera.name}'] = np.asarray(camera.K, np.float64)
-            arrays[f'T_camera_world_{camera.name}'] = np.asarray(camera.T_camera_world, np.float64)
-            _write_rgb(work / f'{camera.name}.mp4', camera.rgb, fps, crf)
-            if camera.depth is not None:
-                _write_depth(work / f'{camera.name}.depth.mkv', camera.depth, fps)
-            height, width = camera.rgb.shape[1:3]
-            entries.append(
-                {
-                    'name': camera.name,
-                    'role': camera.role,
-                    'width': width,
-                    'height': height,
-                    'has_depth': camera.depth is not None,
-                    'rgb_file': f'{camera.name}.mp4',
-                    'depth_file': None if camera.depth is None else f'{camera.name}.depth.mkv',
-                }
+    for camera in cameras:
+        if len(camera.rgb) != frames:
+            raise UserError(
+                f"Camera '{camera.name}' of {path} has {len(camera.rgb)} images", f'give {frames}, one for each stamp'
             )
+        arrays[f'K_{camera.name}'] = np.asarray(camera.K, np.float64)
+        arrays[f'T_camera_world_{camera.name}'] = np.asarray(camera.T_camera_world, np.float64)
+    with new_directory(path) as work:
+        entries = [asdict(_write_camera(work, camera, fps, crf)) for camera in cameras]
         np.savez(work / _TRACKS, **arrays)
         head = {'version': VERSION, 'task': task, 'seed': int(seed), 'fps': float(fps), 'success': bool(success)}
         head |= {'frames': frames, 'cameras': entries, 'meta': meta or {}}
         (work / _JSON).write_text(json.dumps(head, indent=1))
-        work.chmod(0o755)
-        os.replace(work, path)
-    except BaseException:
-        shutil.rmtree(work, ignore_errors=True)
-        raise
     return path
 
 
+def _write_camera(folder: Path, camera: CameraTrack, fps: float, crf: int) -> CameraInfo:
+    rgb_file, depth_file = f'{camera.name}.mp4', None
+    write_video(folder / rgb_file, camera.rgb, fps, crf, faststart=False)
+    if camera.depth is not None:
+        depth_file = f'{camera.name}.depth.mkv'
+        write_depth_video(folder / depth_file, camera.depth, fps)
+    height, width = camera.rgb.shape[1:3]
+    return CameraInfo(camera.name, camera.role, width, height, camera.depth is not None, rgb_file, depth_file)
+
+
 def read_episode(path: str | Path) -> Episode:
-    """Open an episode directory; pictures are left on disk until asked for."""
+    """Open an episode directory; images are left on disk until asked for.
+
+    Raises:
+        UserError: It is not an episode, or lacks a file.
+    """
     path = Path(path)
     for name in (_JSON, _TRACKS):
         if not (path / name).is_file():
-            raise FileNotFoundError(
-                f'{path} is no episode: {name} is missing; give a directory that write_episode made.'
-            )
+            raise UserError(f'{path} is not an episode: {name} is missing', 'give a directory that holds an episode')
     try:
         head = json.loads((path / _JSON).read_text())
     except ValueError as error:
-        raise ValueError(f'{path / _JSON} is no valid JSON ({error}); record the episode again.') from error
+        raise UserError(f'{path / _JSON} is not valid JSON ({error})', 'record the episode again') from error
     if head.get('version') != VERSION:
-        raise ValueError(f'{path} has format version {head.get("version")}; this program reads {VERSION}; convert it.')
+        raise UserError(
+            f'{path} has format version {head.get("version")}, and this program reads {VERSION}',
+            'record the episode again',
+        )
     cameras = tuple(CameraInfo(**entry) for entry in head['cameras'])
     for info in cameras:
+        if info.role not in ROLES:
+            raise UserError(
+                f"Camera '{info.name}' of {path} has role '{info.role}'; known are {', '.join(ROLES)}",
+                'record the episode again',
+            )
         for name in filter(None, (info.rgb_file, info.depth_file)):
             if not (path / name).is_file():
-                raise FileNotFoundError(
-                    f"{path} lacks {name} of camera '{info.name}'; record or copy the episode again."
-                )
+                raise UserError(f"{path} lacks {name} of camera '{info.name}'", 'record or copy the episode again')
     with np.load(path / _TRACKS) as file:
         tracks = {name: file[name] for name in file.files}
     stamps = tracks.pop('stamps_ns')
@@ -233,44 +291,5 @@ def list_episodes(root: str | Path) -> list[Path]:
     """Directories of the complete episodes directly under `root`, in order of name."""
     root = Path(root)
     if not root.is_dir():
-        raise FileNotFoundError(f'{root} is no directory; give the directory that holds the episodes.')
+        raise UserError(f'{root} is not a directory', 'give the directory that holds the episodes')
     return sorted(path.parent for path in root.glob(f'*/{_JSON}') if not path.parent.name.startswith('.'))
-
-
-def _write_rgb(path: Path, rgb: np.ndarray, fps: float, crf: int) -> None:
-    height, width = rgb.shape[1:3]
-    if height % 2 or width % 2:
-        raise ValueError(f'{path.name} would be {width}x{height} pixels; H.264 needs even numbers, so resize or crop.')
-    options = {'crf': str(crf), 'preset': 'fast', 'threads': '1', 'colorprim': 'bt709', 'g': '24'}
-    with av.open(str(path), 'w') as file:
-        stream = file.add_stream('libx264', rate=Fraction(fps).limit_denominator(1000), options=options)
-        stream.width, stream.height, stream.pix_fmt = width, height, 'yuv420p'
-        _encode(file, stream, rgb, 'rgb24')
-
-
-def _write_depth(path: Path, depth: np.ndarray, fps: float) -> None:
-    millimetres = np.clip(np.nan_to_num(depth) / DEPTH_UNIT + 0.5, 0, 65535).astype(np.uint16)
-    with av.open(str(path), 'w') as file:
-        stream = file.add_stream('ffv1', rate=Fraction(fps).limit_denominator(1000), options={'threads': '1'})
-        stream.width, stream.height, stream.pix_fmt = depth.shape[2], depth.shape[1], 'gray16le'
-        _encode(file, stream, millimetres, 'gray16le')
-
-
-def _encode(file, stream, pictures: np.ndarray, kind: str) -> None:
-    for picture in pictures:
-        for packet in stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format=kind)):
-            file.mux(packet)
-    for packet in stream.encode():
-        file.mux(packet)
-
-
-def _read_video(path: Path, kind: str, frames: int) -> np.ndarray:
-    try:
-        with av.open(str(path)) as file:
-            file.streams.video[0].thread_count = 1
-            pictures = [frame.to_ndarray(format=kind) for frame in file.decode(video=0)]
-    except (av.FFmpegError, IndexError) as error:
-        raise ValueError(f'{path} cannot be decoded ({error}); record or copy the episode again.') from error
-    if len(pictures) != frames:
-        raise ValueError(f'{path} holds {len(pictures)} frames, its episode says {frames}; record or copy it again.')
-    return np.stack(pictures)

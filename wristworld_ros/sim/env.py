@@ -1,0 +1,118 @@
+"""The simulated robot: physics, task and wrist camera of one process, advanced one control period at a time."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from wristworld_ros.sim.cameras import WristExtrinsics
+from wristworld_ros.sim.opengl import mujoco
+from wristworld_ros.sim.policy import GRIP_SITE, OPEN, ScriptedPolicy, succeeded
+from wristworld_ros.sim.randomise import Layout, Randomiser
+from wristworld_ros.sim.render import Renderer
+from wristworld_ros.sim.scene import TIMESTEP, compile_scene
+from wristworld_ros.sim.settings import SimulatorSettings, check_simulator
+from wristworld_ros.types import Camera
+
+RAMP = 5  # drive targets within one control period
+TAIL = 10  # control periods after the plan, in which objects come to rest
+
+
+class SimEnv:
+    """The compiled scene of one process, with its renderer; `begin` makes an episode.
+
+    Args:
+        settings: SimulatorSettings.
+        render: Whether images are wanted; False needs no OpenGL.
+
+    Attributes:
+        model, data: MuJoCo's.
+        layout: Task and objects of the current episode.
+        wrist: WristExtrinsics of the current episode.
+        T_base_world: float64 [4, 4], MuJoCo's world to the robot's base, metres.
+
+    Raises:
+        UserError: A setting is not allowed, a package is missing, or OpenGL does not work.
+    """
+
+    def __init__(self, settings: SimulatorSettings, render: bool = True):
+        check_simulator(settings)
+        self.settings = settings
+        self.model = compile_scene(settings.mesh_cell)
+        self.data = mujoco.MjData(self.model)
+        self._randomiser = Randomiser(self.model, settings)
+        self.renderer: Renderer | None = None
+        if render:
+            width, height = (max(settings.wrist_size, n) for n in (settings.anchor_width, settings.anchor_height))
+            self.renderer = Renderer(
+                self.model, width, height, settings.supersample, settings.msaa, settings.shadow_map
+            )
+        mujoco.mj_forward(self.model, self.data)
+        base = self.data.body('robot0_link0')
+        self.T_base_world = np.eye(4)
+        self.T_base_world[:3, :3] = base.xmat.reshape(3, 3).T
+        self.T_base_world[:3, 3] = -base.xmat.reshape(3, 3).T @ base.xpos
+        # A whole number of physics steps per drive target, so that simulated time is the control periods' sum exactly.
+        ramp_period = 1 / (settings.control_hz * RAMP)
+        self._steps = math.ceil(ramp_period / TIMESTEP - 1e-9)
+        self.model.opt.timestep = ramp_period / self._steps
+
+    def begin(self, rng: np.random.Generator, task: str) -> None:
+        """Set up a new episode: scene, wrist camera and plan."""
+        self.layout: Layout = self._randomiser.apply(self.data, rng, task, self.renderer)
+        self.wrist = WristExtrinsics(self.model, rng, self.settings)
+        self._policy = ScriptedPolicy(self.model, self.data, self.layout, rng, self.settings.control_hz)
+        self._tail = TAIL
+        self._last = self.data.qpos[:7].copy(), OPEN
+
+    def advance(self) -> bool:
+        """One control period of physics. False when the plan and its tail are over (the arm then holds still)."""
+        command = self._policy.command()
+        running = command is not None or self._tail > 0
+        if command is None:
+            self._tail -= 1
+            command = self._last
+        before, (target, finger) = self._last[0], command
+        for step in range(RAMP):
+            self.data.ctrl[:7] = before + (target - before) * (step + 1) / RAMP
+            self.data.ctrl[7:9] = finger, -finger
+            mujoco.mj_step(self.model, self.data, self._steps)
+        self._last = command
+        return running
+
+    def restore(self, qpos: np.ndarray) -> None:
+        """Show an earlier state: kinematics and lights only, no physics."""
+        self.data.qpos[:] = qpos
+        self.show()
+
+    def show(self) -> None:
+        """Hand the present state to the renderer."""
+        mujoco.mj_kinematics(self.model, self.data)
+        mujoco.mj_comPos(self.model, self.data)
+        mujoco.mj_camlight(self.model, self.data)
+        self.renderer.update(self.data)
+
+    @property
+    def grip(self) -> np.ndarray:
+        """Middle between the fingers in MuJoCo's world, float64 [3], metres."""
+        return self.data.site_xpos[self.model.site(GRIP_SITE).id].copy()
+
+    def task_done(self) -> bool:
+        """Whether the task is done in the present state."""
+        return succeeded(self.data, self.layout)
+
+    def in_base(self, camera: Camera) -> Camera:
+        """A camera of MuJoCo's world as a camera of the robot's base frame."""
+        return Camera(camera.K, camera.T_camera_world @ np.linalg.inv(self.T_base_world), camera.width, camera.height)
+
+    def close(self) -> None:
+        """Free the renderer."""
+        if self.renderer is not None:
+            self.renderer.close()
+
+
+def sample_task(rng: np.random.Generator, settings: SimulatorSettings) -> str:
+    """A task by its share."""
+    shares = settings.task_shares()
+    return str(rng.choice(list(shares), p=list(shares.values())))
