@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from wristworld_ros.pipeline.worker import ModelWorker
+from wristworld_ros.pipeline.worker import ModelWorker, StagePacing
 from wristworld_ros.types import AnchorSet
 
 
@@ -178,3 +178,60 @@ def test_a_failed_generation_drops_the_observation_behind_it(generating):
     worker.submit(anchors(3))
     until(lambda: delivered == [3])
     assert 'generate 2' not in stream.calls and stream.calls.index('reset') < stream.calls.index(3)
+
+
+def test_a_set_is_taken_when_its_reconstruction_would_end_with_the_generation():
+    pacing = StagePacing()
+    assert pacing.delay(0.0) == 0
+    pacing.reconstructed(0.020)
+    pacing.generation_started(0.0)
+    assert pacing.delay(0.001) == 0, 'nothing is known of generation yet'
+    pacing.generation_ended(0.150)
+    pacing.generation_started(1.0)
+    assert pacing.delay(1.0) == pytest.approx(0.150 - 1.25 * 0.020)
+    assert pacing.delay(1.1) == pytest.approx(0.025)
+    assert pacing.delay(1.13) == 0
+    pacing.generation_ended(1.15)
+    assert pacing.delay(1.15) == 0
+
+
+def test_the_estimates_follow_a_load_that_changes():
+    pacing = StagePacing()
+    for i in range(20):
+        pacing.reconstructed(0.02)
+        pacing.generation_started(float(i))
+        pacing.generation_ended(i + (0.1 if i < 10 else 0.3))
+    pacing.generation_started(100.0)
+    assert pacing.delay(100.0) == pytest.approx(0.3 - 0.025, abs=0.01)
+
+
+class Slow:
+    """Reconstructs in 10 ms, generates in 150 ms, and records how old each set was when its generation began."""
+
+    def __init__(self):
+        self.waited = []
+
+    def reconstruct(self, anchors):
+        time.sleep(0.01)
+        return anchors.stamp_ns
+
+    def generate(self, stamp):
+        self.waited.append((time.monotonic_ns() - stamp) * 1e-9)
+        time.sleep(0.15)
+        return []
+
+    def reset(self):
+        pass
+
+
+def test_sets_do_not_wait_for_the_generator_while_newer_ones_arrive():
+    stream = Slow()
+    worker = ModelWorker(lambda: stream, print, print)
+    worker.start()
+    end = time.monotonic() + 1.5
+    while time.monotonic() < end:
+        worker.submit(anchors(time.monotonic_ns()))
+        time.sleep(0.01)
+    assert worker.stop(5)
+    # Taken as soon as the last generation had begun, a set would be 150 ms old; the machine may be slow, but not always.
+    assert len(stream.waited) > 5 and min(stream.waited[3:]) < 0.1

@@ -1,8 +1,8 @@
 """Two threads that own the model. Callbacks hand anchor sets over; the newest wins, and replaced ones are counted.
 
 One thread reconstructs (stage 1 and the condition map), the other generates (stage 2): the next set is reconstructed while
-the last one is generated. A set is taken only once the generating thread has taken the observation before it, so that
-little time passes between an image's arrival and its use.
+the last one is generated. It is taken as late as possible, so that its observation is ready just when the generating thread
+is free: taken earlier, it would only wait there while newer images arrive.
 """
 
 from __future__ import annotations
@@ -27,6 +27,42 @@ class Stream(Protocol):
 
     def reset(self) -> None:
         """Forget everything; called in the reconstructing thread."""
+
+
+class StagePacing:
+    """Estimates when to start reconstructing so that it ends when generation does, from how long both took before."""
+
+    MARGIN = 0.25  # of the estimate; early costs latency, late costs rate
+    _WEIGHT = 0.3  # of the newest duration in the running estimates
+
+    def __init__(self):
+        self._reconstruction = self._generation = 0.0
+        self._generating_since: float | None = None
+
+    def reconstructed(self, seconds: float) -> None:
+        """A reconstruction took that long."""
+        self._reconstruction += self._weight(self._reconstruction) * (seconds - self._reconstruction)
+
+    def generation_started(self, now: float) -> None:
+        """Generation starts."""
+        self._generating_since = now
+
+    def generation_ended(self, now: float) -> None:
+        """Generation ends, well or not."""
+        if self._generating_since is not None:
+            seconds = now - self._generating_since
+            self._generation += self._weight(self._generation) * (seconds - self._generation)
+        self._generating_since = None
+
+    def delay(self, now: float) -> float:
+        """Seconds to wait before taking the next set; 0 when generation is idle or about to end."""
+        if self._generating_since is None:
+            return 0.0
+        ends = self._generating_since + self._generation
+        return max(0.0, ends - (1 + self.MARGIN) * self._reconstruction - now)
+
+    def _weight(self, estimate: float) -> float:
+        return self._WEIGHT if estimate else 1.0  # the first duration is the first estimate
 
 
 class ModelWorker:
@@ -54,6 +90,7 @@ class ModelWorker:
         self._epoch = 0  # what belongs to an earlier one is not delivered
         self._made = threading.Event()
         self._error: Exception | None = None
+        self._pacing = StagePacing()  # guarded by _wake
         self._threads = [
             threading.Thread(target=self._reconstruct_sets, name='reconstruct', daemon=True),
             threading.Thread(target=self._generate_frames, name='generate', daemon=True),
@@ -126,11 +163,13 @@ class ModelWorker:
             try:
                 if reset:
                     self._stream.reset()
+                started = time.monotonic()
                 observation = self._stream.reconstruct(anchors)
             except Exception as error:
                 self._fail(error, epoch)
                 continue
             with self._wake:
+                self._pacing.reconstructed(time.monotonic() - started)
                 self._observation = (observation, epoch)
                 self._wake.notify_all()
                 self._wake.wait_for(lambda: self._stopped or self._observation is None)
@@ -138,6 +177,9 @@ class ModelWorker:
     def _next_set(self) -> tuple[AnchorSet, bool, int] | None:
         with self._wake:
             self._wake.wait_for(lambda: self._stopped or self._pending is not None)
+            while not self._stopped and (delay := self._pacing.delay(time.monotonic())):
+                self._wake.wait(delay)  # a newer set, a reset or the end of generation wakes it
+            self._wake.wait_for(lambda: self._stopped or self._pending is not None)  # a reset may have dropped it
             if self._stopped or self._pending is None:
                 return None
             anchors, self._pending = self._pending, None
@@ -157,6 +199,9 @@ class ModelWorker:
                         self._deliver(frames)
             except Exception as error:  # delivery fetches clouds from the GPU
                 self._fail(error, epoch)
+            with self._wake:
+                self._pacing.generation_ended(time.monotonic())
+                self._wake.notify_all()
 
     def _next_observation(self) -> tuple[Observation, int] | None:
         with self._wake:
@@ -164,6 +209,7 @@ class ModelWorker:
             if self._stopped:
                 return None
             job, self._observation = self._observation, None
+            self._pacing.generation_started(time.monotonic())
             self._wake.notify_all()
             return job
 
