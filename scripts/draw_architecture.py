@@ -66,7 +66,8 @@ def sentence(folder: str) -> str:
     if folder == BASE:
         return 'The data that flows through the package, its errors, and every setting once.'
     text = ast.get_docstring(ast.parse((imports.ROOT / imports.NAME / folder / '__init__.py').read_text())) or ''
-    return ' '.join(text.split('\n\n')[0].split()).split('. ')[0].rstrip('.') + '.' if text else ''
+    first = ' '.join(text.split('\n\n')[0].split()).replace('`', '').split('. ')[0]
+    return first.rstrip('.') + '.' if first else ''
 
 
 def places(table: list[list[str]]) -> dict[str, tuple[float, float]]:
@@ -105,7 +106,7 @@ def draw() -> str:
     graph = folders()
     table = rows(graph)
     where, height = places(table), 2 * MARGIN + (len(table) - 1) * ROW_H + BOX_H
-    head = '<path d="M 0 0 L 8 4 L 0 8 z" fill="%s"/>' % LINE
+    head = f'<path d="M 0 0 L 8 4 L 0 8 z" fill="{LINE}"/>'
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="DejaVu Sans, Arial, sans-serif">',
         f'<defs><marker id="head" markerWidth="8" markerHeight="8" refX="4" refY="4" orient="auto">{head}</marker></defs>',
