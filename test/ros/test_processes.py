@@ -19,8 +19,7 @@ from tf2_msgs.msg import TFMessage
 
 from wristworld_ros.ros import camera_node as camera
 from wristworld_ros.ros import virtual_wrist_node as virtual_wrist
-from wristworld_ros.ros.image_conversion import compressed_to_rgb, to_rgb
-from wristworld_ros.ros.wrist_publisher import to_ns
+from wristworld_ros.ros.conversions import to_ns, to_rgb
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -44,7 +43,7 @@ class Peer:
     def spin_until(self, condition, timeout=60.0):
         end = time.monotonic() + timeout
         while not condition():
-            assert time.monotonic() < end, 'what was waited for did not come'
+            assert time.monotonic() < end, 'what was awaited did not come'
             self.executor.spin_once(timeout_sec=0.01)
 
     def close(self):
@@ -158,7 +157,7 @@ def test_videos_play_in_step_with_stamps_and_end(start, peer, videos):
     got = {n: peer.listen(Image, f'anchor_{n}/image_raw') for n in ('left', 'right')}
     infos = peer.listen(CameraInfo, 'anchor_left/camera_info')
     before = peer.node.get_clock().now().nanoseconds
-    cameras = start('camera', source='videos', videos=clips(videos), rate=10.0, loop='false', width=0, height=0)
+    cameras = start('camera', source='videos', videos=clips(videos), rate=10.0, loop='false', width='auto', height='auto')
     peer.spin_until(lambda: got['left'] and got['right'] and number(to_rgb(got['right'][-1])) == 35)
     for name, messages in got.items():
         assert {m.header.frame_id for m in messages} == {f'anchor_{name}_optical_frame'}
@@ -190,10 +189,10 @@ def test_videos_at_another_rate_keep_their_pace_and_may_loop_and_be_compressed(s
         height=24,
     )
     peer.spin_until(lambda: len(images) >= 22)
-    shown = [number(compressed_to_rgb(m)) for m in images]
+    shown = [number(to_rgb(m)) for m in images]
     steps = [b - a for a, b in itertools.pairwise(shown)]
     assert set(steps) == {2, -34}, shown  # every other frame, and from the last back to the first
-    assert compressed_to_rgb(images[0]).shape == (24, 32, 3)
+    assert to_rgb(images[0]).shape == (24, 32, 3)
     assert wrist and wrist[0].header.frame_id == 'true_wrist_optical_frame'
 
 
@@ -218,25 +217,25 @@ def test_the_simulator_plays_as_calibrated_cameras_with_their_poses(start, peer)
     assert moving[0].transforms[0].child_frame_id == 'true_wrist_optical_frame'
 
 
-# The node, but its GPU falls off the bus at the third look.
+# The node, but its GPU falls off the bus at the third anchor set.
 LOSES_ITS_GPU = """
 import sys
 from wristworld_ros.ros import virtual_wrist_node as virtual_wrist
 
-load = virtual_wrist.load
+load_stream = virtual_wrist.load_stream
 
-def fragile(settings, say):
-    stream, device = load(settings, say)
-    look, looks = stream.look, []
+def fragile(settings, logger):
+    stream = load_stream(settings, logger)
+    reconstruct, sets = stream.reconstruct, []
     def lose(anchors):
-        looks.append(anchors)
-        if len(looks) > 2:
+        sets.append(anchors)
+        if len(sets) > 2:
             raise RuntimeError('CUDA error: unspecified launch failure')
-        return look(anchors)
-    stream.look = lose
-    return stream, device
+        return reconstruct(anchors)
+    stream.reconstruct = lose
+    return stream
 
-virtual_wrist.load = fragile
+virtual_wrist.load_stream = fragile
 virtual_wrist.environment.leave(virtual_wrist.main(sys.argv))
 """
 
