@@ -17,11 +17,13 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from tf2_msgs.msg import TFMessage
 
+from wristworld_ros.msg import VirtualWristStatus
 from wristworld_ros.ros import camera_node as camera
 from wristworld_ros.ros import virtual_wrist_node as virtual_wrist
 from wristworld_ros.ros.conversions import to_ns, to_rgb
 
 ROOT = Path(__file__).resolve().parents[2]
+ACTIVE = VirtualWristStatus.ACTIVE
 
 
 class Peer:
@@ -108,9 +110,9 @@ def clips(folder):
 @pytest.mark.parametrize('sign', [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_while_frames_are_made_ends_it_cleanly_within_two_seconds(start, peer, videos, model_dir, sign):
     images = peer.listen(Image, 'wrist/image_raw')
-    cameras = start('camera', source='videos', videos=clips(videos), rate=30.0)
+    cameras = start('camera_node', source='videos', videos=clips(videos), rate=30.0)
     wrist = start(
-        'virtual_wrist',
+        'virtual_wrist_node',
         autostart='true',
         model=model_dir,
         steps=50,
@@ -129,6 +131,25 @@ def test_a_signal_while_frames_are_made_ends_it_cleanly_within_two_seconds(start
     cameras.send_signal(sign)
     out, err = cameras.communicate(timeout=10)
     assert cameras.returncode == 0 and 'Traceback' not in out + err, err
+
+
+@pytest.mark.parametrize('sign', [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_wristworld_run_alone_ends_the_node_and_leaves_nothing_behind(peer, model_dir, sign):
+    statuses = peer.listen(VirtualWristStatus, 'odd/virtual_wrist/status')
+    command = [sys.executable, '-m', 'wristworld_ros.cli', 'run', '--model', str(model_dir), '--remap', '__ns:=/odd']
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    ) as process:
+        try:
+            peer.spin_until(lambda: process.poll() is not None or (statuses and statuses[-1].state == ACTIVE))
+            process.send_signal(sign)  # to this process only, as a supervisor does
+            out, _ = process.communicate(timeout=10)
+            assert process.returncode == 0 and 'Traceback' not in out, out
+            with pytest.raises(ProcessLookupError):
+                os.killpg(process.pid, 0)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def test_autostart_with_a_model_that_is_not_there_ends_with_the_reason(capfd):
@@ -157,7 +178,7 @@ def test_videos_play_in_step_with_stamps_and_end(start, peer, videos):
     got = {n: peer.listen(Image, f'anchor_{n}/image_raw') for n in ('left', 'right')}
     infos = peer.listen(CameraInfo, 'anchor_left/camera_info')
     before = peer.node.get_clock().now().nanoseconds
-    cameras = start('camera', source='videos', videos=clips(videos), rate=10.0, loop='false', width='auto', height='auto')
+    cameras = start('camera_node', source='videos', videos=clips(videos), rate=10.0, loop='false', width='auto', height='auto')
     peer.spin_until(lambda: got['left'] and got['right'] and number(to_rgb(got['right'][-1])) == 35)
     for name, messages in got.items():
         assert {m.header.frame_id for m in messages} == {f'anchor_{name}_optical_frame'}
@@ -179,7 +200,7 @@ def test_videos_at_another_rate_keep_their_pace_and_may_loop_and_be_compressed(s
     images = peer.listen(CompressedImage, 'anchor_left/image_raw/compressed')
     wrist = peer.listen(CompressedImage, 'true_wrist/image_raw/compressed')
     start(
-        'camera',
+        'camera_node',
         source='videos',
         videos=clips(videos),
         wrist_video=videos / 'b.mp4',
@@ -203,7 +224,7 @@ def test_the_simulator_plays_as_calibrated_cameras_with_their_poses(start, peer)
     infos = {t: peer.listen(CameraInfo, f'{t}/camera_info') for t in images}
     static = peer.listen(TFMessage, '/tf_static', durability=DurabilityPolicy.TRANSIENT_LOCAL)
     moving = peer.listen(TFMessage, '/tf')
-    arm = start('camera', rate=10.0)
+    arm = start('camera_node', rate=10.0)
     peer.spin_until(lambda: arm.poll() is not None or (static and moving and all(len(m) >= 5 for m in images.values())))
     assert arm.poll() is None, arm.communicate()[1]
     for topic, messages in images.items():
@@ -241,7 +262,7 @@ virtual_wrist.environment.leave(virtual_wrist.main(sys.argv))
 
 
 def test_a_process_that_shall_end_when_its_gpu_is_lost_says_why_and_ends_with_status_3(start, videos, model_dir):
-    start('camera', source='videos', videos=clips(videos), rate=10.0)
+    start('camera_node', source='videos', videos=clips(videos), rate=10.0)
     node = start(
         '',
         LOSES_ITS_GPU,

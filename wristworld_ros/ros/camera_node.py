@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-import av
 import numpy as np
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
@@ -20,7 +19,8 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 from tf2_msgs.msg import TFMessage
 
-from wristworld_ros.errors import UserError, require_package
+from wristworld_ros.data.anchor_sources import SynchronizedVideos
+from wristworld_ros.errors import UserError
 from wristworld_ros.geometry.images import resize_images
 from wristworld_ros.ros import environment
 from wristworld_ros.ros.conversions import to_camera_info, to_compressed, to_image, to_transform
@@ -48,6 +48,7 @@ class CameraNode(Node):
             TFMessage, '/tf_static', QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         )
         self._static_poses: dict[str, bytes] = {}
+        self._logged: set[str] = set()
         self._timer = self.create_timer(1 / self._rate, self._tick)
         names = ', '.join(self.settings.anchors)
         self.get_logger().info(f'playing {self.settings.source} as {names} at {self._rate:g} Hz')
@@ -62,6 +63,8 @@ class CameraNode(Node):
 
     def _tick(self) -> None:
         moment = next(self._moments, None)
+        if moment is None:
+            self._log_damage()
         if moment is None and self.settings.loop:
             self._moments = self.source.moments(self._rate)
             moment = next(self._moments, None)
@@ -75,6 +78,13 @@ class CameraNode(Node):
                 self._outputs[name] = CameraOutput(self, name, self.settings.transport)
             self._outputs[name].publish(image, moment.cameras.get(name), stamp)
         self._publish_poses(moment.cameras, stamp)
+
+    def _log_damage(self) -> None:
+        """What a pass could not decode, once for all passes."""
+        for sentence in self.source.damage:
+            if sentence not in self._logged:
+                self._logged.add(sentence)
+                self.get_logger().warning(sentence)
 
     def _publish_poses(self, cameras: dict[str, Camera], stamp: Any) -> None:
         """Where the source knows its cameras: anchors on /tf_static whenever they have moved, the true wrist on /tf."""
@@ -133,9 +143,15 @@ class Moment:
 
 
 class Source(Protocol):
-    """Something to play. rate: its own frames per second."""
+    """Something to play.
+
+    rate: its own frames per second. damage: sentences about what the last pass could not decode.
+    """
 
     rate: float
+
+    @property
+    def damage(self) -> list[str]: ...
 
     def moments(self, rate: float) -> Iterator[Moment]:
         """One pass from the beginning, at `rate` frames per second of its own time."""
@@ -147,53 +163,32 @@ class Source(Protocol):
 
 
 class Videos:
-    """Video files that run side by side; the shortest one ends a pass."""
+    """Video files that were started together and run side by side; the shortest one ends a pass."""
 
     def __init__(self, files: dict[str, Path], width: int | None, height: int | None):
-        self.files = files
+        self._names, self._videos = tuple(files), SynchronizedVideos(list(files.values()))
         self._hw = (height, width) if width and height else None
-        rates = []
-        for name, path in files.items():
-            try:
-                with av.open(str(path)) as container:
-                    rates.append(float(container.streams.video[0].average_rate or 0))
-            except (OSError, IndexError) as error:
-                raise UserError(
-                    f'The video of {name}, {path}, cannot be read ({error})', 'give a file that PyAV can decode'
-                ) from error
-        self.rate = rates[0] or 10.0
+        self.rate = self._videos.rate
 
     def moments(self, rate: float) -> Iterator[Moment]:
         """Each moment shows every video's newest frame: frames are skipped or repeated where the rates differ."""
-        videos = {name: self._images(path, rate) for name, path in self.files.items()}
-        for images in zip(*videos.values(), strict=False):
-            yield Moment(dict(zip(videos, images, strict=True)), {})
+        for _, images in self._videos.resampled(rate):
+            shown = (image if self._hw is None else resize_images(image[None], self._hw)[0] for image in images)
+            yield Moment(dict(zip(self._names, shown, strict=True)), {})
+
+    @property
+    def damage(self) -> list[str]:
+        """What the last pass could not decode."""
+        return self._videos.damage
 
     def close(self) -> None:
         """Files are closed at the end of a pass."""
-
-    def _images(self, path: Path, rate: float) -> Iterator[np.ndarray]:
-        with av.open(str(path)) as container:
-            due, time, start, image = 0.0, 0.0, None, None
-            for frame in container.decode(container.streams.video[0]):
-                start = frame.time if start is None else start
-                time = frame.time - start
-                while image is not None and due < time - 1e-4:
-                    yield image
-                    due += 1 / rate
-                image = frame.to_ndarray(format='rgb24')
-                if self._hw:
-                    image = resize_images(image[None], self._hw)[0]
-            if image is not None and due <= time + 1e-4:
-                yield image
 
 
 class Simulator:
     """The simulated robot at work, without end. Its cameras are calibrated; its base is the world."""
 
     def __init__(self, settings: CameraSettings):
-        for module in ('mujoco', 'robosuite'):
-            require_package(module, 'sim', 'The simulator')
         from wristworld_ros.sim.stream import LIVE_SETTINGS, SimulatorStream
 
         self.rate = 10.0
@@ -207,6 +202,7 @@ class Simulator:
         self._names = {f'anchor{i}': name for i, name in enumerate(settings.anchors)} | {'wrist': WRIST}
         self._seed = settings.seed
         self._stream = SimulatorStream(live, settings.seed)
+        self.damage: list[str] = []
 
     def moments(self, rate: float) -> Iterator[Moment]:
         """One moment per simulated frame."""

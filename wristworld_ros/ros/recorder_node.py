@@ -79,7 +79,7 @@ class RecorderNode(Node):
             self.get_logger().warning(f'An image of {stream} was dropped: {error}')
             return
         if self._images:
-            self._writer.picture(stream, to_ns(msg.header.stamp), rgb)
+            self._writer.image(stream, to_ns(msg.header.stamp), rgb)
         if self._viewer:
             self._viewer.show_image(stream, to_ns(msg.header.stamp), rgb)
 
