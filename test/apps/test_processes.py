@@ -43,7 +43,9 @@ def test_leaving_ends_every_process_even_one_that_ignores_sigint(tmp_path, monke
         member = group.start('stubborn', 'stubborn', [])
         wait_for(lambda: member.last_line() == 'up', group, 30, 'It')
         pid = member.process.pid
-        monkeypatch.setattr(member, 'stop', lambda stop=member.stop: stop([(number, 0.3) for number, _ in STOP_SIGNALS]))
+        monkeypatch.setattr(
+            member, 'stop', lambda stop=member.stop: stop([(number, 0.3) for number, _ in STOP_SIGNALS])
+        )
     assert time.monotonic() - started < 20
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)

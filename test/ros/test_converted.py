@@ -16,7 +16,9 @@ from wristworld_ros.ros.conversions import to_ns
 @pytest.fixture(scope='module')
 def converted(tmp_path_factory):
     """A model directory. Random heads predict a field of view of zero, an infinite focal length; these predict some."""
-    spec = importlib.util.spec_from_file_location('miniature', Path(__file__).parents[1] / 'apps/convert' / 'conftest.py')
+    spec = importlib.util.spec_from_file_location(
+        'miniature', Path(__file__).parents[1] / 'apps/convert' / 'conftest.py'
+    )
     miniature = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(miniature)
     release = miniature.write_release(tmp_path_factory.mktemp('release'))

@@ -4,7 +4,7 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 
 from wristworld_ros.msg import VirtualWristStatus
-from wristworld_ros.ros.status_publisher import STATE_NAMES, assess, diagnostic_array
+from wristworld_ros.ros.status_publisher import assess, diagnostic_array
 
 FINE = {'state': VirtualWristStatus.ACTIVE, 'enabled': True, 'frames_published': 5}
 

@@ -114,7 +114,9 @@ def test_memory_that_runs_out_in_warming_up_takes_steps_and_without_any_left_fai
     s.node.trigger_cleanup()
     failures[0] = 5
     assert not s.node.autostart()
-    assert 'nothing more to give up' in s.node.status().reason and s.node.status().state == VirtualWristStatus.UNCONFIGURED
+    assert (
+        'nothing more to give up' in s.node.status().reason and s.node.status().state == VirtualWristStatus.UNCONFIGURED
+    )
 
 
 @pytest.mark.parametrize('part', ['stage1', 'transformer'])

@@ -178,7 +178,9 @@ def test_videos_play_in_step_with_stamps_and_end(start, peer, videos):
     got = {n: peer.listen(Image, f'anchor_{n}/image_raw') for n in ('left', 'right')}
     infos = peer.listen(CameraInfo, 'anchor_left/camera_info')
     before = peer.node.get_clock().now().nanoseconds
-    cameras = start('camera_node', source='videos', videos=clips(videos), rate=10.0, loop='false', width='auto', height='auto')
+    cameras = start(
+        'camera_node', source='videos', videos=clips(videos), rate=10.0, loop='false', width='auto', height='auto'
+    )
     peer.spin_until(lambda: got['left'] and got['right'] and number(to_rgb(got['right'][-1])) == 35)
     for name, messages in got.items():
         assert {m.header.frame_id for m in messages} == {f'anchor_{name}_optical_frame'}

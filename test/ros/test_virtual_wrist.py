@@ -94,7 +94,9 @@ def test_everything_about_a_frame_carries_the_stamp_of_its_anchors_and_the_right
     assert (info.width, info.height) == (image.width, image.height) and info.k[0] > 0 and list(info.d) == [0.0] * 5
     q, p, t = pose.pose.orientation, pose.pose.position, edge.transform.translation
     assert np.linalg.norm([q.x, q.y, q.z, q.w]) == pytest.approx(1) and (p.x, p.y, p.z) == (t.x, t.y, t.z)
-    assert view.status == WristView.VALID and view.reason == '' and 0 <= view.coverage <= 1 and 0 <= view.confidence <= 1
+    assert (
+        view.status == WristView.VALID and view.reason == '' and 0 <= view.coverage <= 1 and 0 <= view.confidence <= 1
+    )
     assert 0 <= view.latency <= view.age < 10
     assert got['points'][0].width > 0
     np.testing.assert_array_equal(

@@ -228,7 +228,8 @@ def open_source(settings: CameraSettings) -> Source:
         return Simulator(settings)
     if len(settings.videos) != len(settings.anchors):
         raise UserError(
-            f'{len(settings.videos)} videos for {len(settings.anchors)} anchors', 'give one per camera (videos, anchors)'
+            f'{len(settings.videos)} videos for {len(settings.anchors)} anchors',
+            'give one per camera (videos, anchors)',
         )
     files = {name: Path(path) for name, path in zip(settings.anchors, settings.videos, strict=True)}
     if settings.wrist_video:

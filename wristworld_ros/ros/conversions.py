@@ -82,7 +82,7 @@ def to_rgb(msg: Image | CompressedImage) -> np.ndarray:
     row = msg.width * channels
     if msg.step < row:
         what = f'step is {msg.step} bytes, and {msg.width} pixels of {msg.encoding} take {row}'
-        raise ImageError(ImageFault.STEP, what, "set step to the bytes of a row, padding included")
+        raise ImageError(ImageFault.STEP, what, 'set step to the bytes of a row, padding included')
     # The last row may come without its padding.
     needed = msg.step * (msg.height - 1) + row
     if len(msg.data) < needed:
