@@ -33,7 +33,6 @@ from wristworld_ros.ros.status_publisher import StatusPublisher, set_counters
 from wristworld_ros.ros.wrist_publisher import WristPublisher
 from wristworld_ros.runtime.gpu_errors import first_sentence, is_device_lost, is_out_of_memory
 from wristworld_ros.runtime.machine import resident_bytes
-from wristworld_ros.runtime.process import configure_process
 from wristworld_ros.settings import NodeSettings
 from wristworld_ros.types import FrameStatus, Verdict, WristFrame
 
@@ -337,8 +336,7 @@ def load_stream(settings: NodeSettings, logger: Any) -> VirtualWrist:
         logger.info(tight)
     try:
         model = load_model(settings.model, settings.device, settings.precision, settings.decoder)
-        networks = (model.stage1, model.generator)
-        configure_process(networks, model.device, settings.threads, model.low_precision)
+        model.configure_process(settings.threads)
         stream = VirtualWrist(model, settings)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
