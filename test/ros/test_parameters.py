@@ -90,11 +90,11 @@ def _changed(node, name, value):
 @pytest.mark.parametrize(
     ('name', 'value', 'words'),
     [
-        ('guidance', 'much', 'float or auto'),
+        ('guidance', 'much', 'or auto'),
         ('near', 99.0, 'near'),
         ('near', 99, 'near'),
         ('reanchor', 0, 'reanchor'),
-        ('reanchor', 1.5, 'int or never'),
+        ('reanchor', 1.5, 'or never'),
         ('anchors', 'left', 'list of words'),
         ('anchors', [1, 2], 'list of words'),
         ('transport', 'pigeon', 'raw, compressed'),
