@@ -1,4 +1,4 @@
-"""The virtual wrist camera with cameras to watch: a simulated arm, or your own videos.
+"""The virtual wrist camera with anchor cameras: a simulated arm, or your own videos.
 
 ros2 launch wristworld_ros demo.launch.py
 ros2 launch wristworld_ros demo.launch.py source:=videos anchors:=left,right videos:=left.mp4,right.mp4
@@ -18,16 +18,16 @@ SWITCH = ['true', 'false']
 
 ARGUMENTS = [
     DeclareLaunchArgument('source', default_value='simulator', description='What the cameras show.', choices=['simulator', 'videos']),
-    DeclareLaunchArgument('videos', default_value='', description='With source:=videos: one file an anchor, with commas.'),
-    DeclareLaunchArgument('anchors', default_value='left,right', description='Names of the anchor cameras, with commas.'),
-    DeclareLaunchArgument('camera_rate', default_value='10', description='Images a second of each camera; 0: the rate of the video.'),
-    DeclareLaunchArgument('loop', default_value='true', description='Begin again at the end of the videos.', choices=SWITCH),
+    DeclareLaunchArgument('videos', default_value='', description='With source:=videos: one file per anchor, separated by commas.'),
+    DeclareLaunchArgument('anchors', default_value='left,right', description='Names of the anchor cameras, separated by commas.'),
+    DeclareLaunchArgument('camera_rate', default_value='10', description='Images per second of each camera, or auto: the rate of the first video.'),
+    DeclareLaunchArgument('loop', default_value='true', description='Start over at the end of the videos.', choices=SWITCH),
     DeclareLaunchArgument('seed', default_value='0', description='Which simulated episode comes first.'),
 ]  # fmt: skip
 PASSED_ON = [
     DeclareLaunchArgument('model', default_value='', description='A model that ships with the package, or the path of a model directory.'),
     DeclareLaunchArgument('device', default_value='', description='Where the model runs.', choices=['', 'auto', 'cpu', 'cuda']),
-    DeclareLaunchArgument('rate', default_value='', description='Most wrist frames a second; 0: as many as the model manages.'),
+    DeclareLaunchArgument('rate', default_value='', description='Most anchor sets per second that are used, or unlimited.'),
     DeclareLaunchArgument('namespace', default_value='', description='Namespace of both nodes.'),
     DeclareLaunchArgument('autostart', default_value='true', description='Configure and activate the virtual wrist at the start.', choices=SWITCH),
     DeclareLaunchArgument('rviz', default_value='false', description='Show anchors, wrist, cloud and frames in rviz.', choices=SWITCH),
@@ -38,16 +38,17 @@ PASSED_ON = [
 def start(context):
     """The camera node, once the arguments are known."""
     given = {a.name: LaunchConfiguration(a.name).perform(context) for a in [*ARGUMENTS, *PASSED_ON]}
+    rate = given['camera_rate']
     parameters = {
         'source': given['source'],
         'anchors': [name.strip() for name in given['anchors'].split(',')],
-        'rate': float(given['camera_rate']),
+        'rate': rate if rate == 'auto' else float(rate),
         'loop': given['loop'] == 'true',
         'seed': int(given['seed']),
     }
     if given['source'] == 'videos':
         videos = [str(Path(name.strip()).expanduser().resolve()) for name in given['videos'].split(',') if name.strip()]
-        parameters |= {'videos': videos, 'width': 0, 'height': 0}
+        parameters |= {'videos': videos, 'width': 'auto', 'height': 'auto'}
     return [
         Node(
             package='wristworld_ros', executable='camera', name='camera', namespace=given['namespace'],

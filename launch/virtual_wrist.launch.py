@@ -15,18 +15,19 @@ from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironment
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
+from wristworld_ros.errors import UserError
 from wristworld_ros.ros import environment
 
 SHARE = Path(get_package_share_directory('wristworld_ros'))
 SWITCH = ['true', 'false']
 
 ARGUMENTS = [
-    DeclareLaunchArgument('anchors', default_value='', description='Names of the anchor cameras, with commas: left,right.'),
-    DeclareLaunchArgument('topics', default_value='', description='Image topic of each anchor, with commas, in their order; empty: anchor_<name>/image_raw. The calibration is its sibling camera_info.'),
+    DeclareLaunchArgument('anchors', default_value='', description='Names of the anchor cameras, separated by commas: left,right.'),
+    DeclareLaunchArgument('topics', default_value='', description='Image topic of each anchor, separated by commas, in their order; empty: anchor_<name>/image_raw. The calibration is its sibling camera_info.'),
     DeclareLaunchArgument('transport', default_value='', description='raw, or compressed for <topic>/compressed.', choices=['', 'raw', 'compressed']),
     DeclareLaunchArgument('model', default_value='', description='A model that ships with the package, or the path of a model directory.'),
     DeclareLaunchArgument('device', default_value='', description='Where the model runs.', choices=['', 'auto', 'cpu', 'cuda']),
-    DeclareLaunchArgument('rate', default_value='', description='Most wrist frames a second; 0: as many as the model manages.'),
+    DeclareLaunchArgument('rate', default_value='', description='Most anchor sets per second that are used, or unlimited.'),
     DeclareLaunchArgument('namespace', default_value='', description='Namespace of the node and of its relative topics.'),
     DeclareLaunchArgument('use_sim_time', default_value='false', description='Take the time from /clock.', choices=SWITCH),
     DeclareLaunchArgument('autostart', default_value='true', description='Configure and activate at the start; false leaves that to a lifecycle manager.', choices=SWITCH),
@@ -37,16 +38,14 @@ ARGUMENTS = [
 
 
 def names(text: str) -> list[str]:
-    """Parts of a list with commas, with or without brackets."""
+    """Parts of a list separated by commas, with or without brackets."""
     return [part.strip().strip('\'"') for part in text.strip().strip('[]').split(',') if part.strip()]
 
 
 def remappings(anchors: list[str], topics: list[str]) -> list[tuple[str, str]]:
     """Anchor topics of the node to the cameras' own."""
     if topics and len(topics) != len(anchors):
-        raise ValueError(
-            f'{len(topics)} topics for {len(anchors)} anchors ({", ".join(anchors)}); give one topic an anchor.'
-        )
+        raise UserError(f'{len(topics)} topics for {len(anchors)} anchors ({", ".join(anchors)})', 'give one per anchor')
     out = []
     for name, topic in zip(anchors, topics):
         topic = topic.removesuffix('/compressed')
@@ -60,15 +59,16 @@ def remappings(anchors: list[str], topics: list[str]) -> list[tuple[str, str]]:
 
 def anchors_in(params_file: str) -> list[str]:
     """The anchors that a parameter file names."""
-    found = []
+    return anchors_below(yaml.safe_load(Path(params_file).read_text()))
 
-    def look(tree):
-        if isinstance(tree, dict):
-            found.extend(tree.get('ros__parameters', {}).get('anchors', []))
-            for value in tree.values():
-                look(value)
 
-    look(yaml.safe_load(Path(params_file).read_text()))
+def anchors_below(tree: object) -> list[str]:
+    """The anchors that a part of a parameter file names."""
+    if not isinstance(tree, dict):
+        return []
+    found = list(tree.get('ros__parameters', {}).get('anchors', []))
+    for value in tree.values():
+        found += anchors_below(value)
     return found
 
 
@@ -80,10 +80,10 @@ def start(context):
     if given['anchors']:
         changes['anchors'] = anchors
     if given['rate']:
-        changes['max_rate'] = float(given['rate'])
+        changes['max_rate'] = given['rate'] if given['rate'] == 'unlimited' else float(given['rate'])
     changes |= {key: given[key] == 'true' for key in ('use_sim_time', 'autostart')}
     respawn = given['respawn'] == 'true'
-    if respawn:  # a process that stayed, finalized, would never be started again
+    if respawn:  # a process that stays, finalized, would never be started again
         changes['exit_on_gpu_loss'] = True
     actions = []
     if not any(name in os.environ for name in environment.PROFILE_VARIABLES.values()):
@@ -115,7 +115,7 @@ def start(context):
                 namespace=given['namespace'],
                 arguments=['-d', str(SHARE / 'config/virtual_wrist.rviz'), '-f', f'anchor_{anchors[0]}_optical_frame'],
                 parameters=[{'use_sim_time': changes['use_sim_time']}],
-                # The configuration names absolute topics and the anchor `left`: lead them to this node's.
+                # The configuration has absolute topics and the anchor `left`: map them to this node's.
                 remappings=[(f'/{t}', sources.get(first, first) if t.startswith('anchor_') else t) for t in shown],
                 output='log',
             )

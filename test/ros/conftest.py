@@ -13,8 +13,8 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
 from wristworld_ros.pipeline import save_model, tiny_random_model
+from wristworld_ros.ros.conversions import to_stamp
 from wristworld_ros.ros.virtual_wrist_node import VirtualWristNode
-from wristworld_ros.ros.wrist_publisher import to_stamp
 
 MS = 1_000_000
 
@@ -27,8 +27,8 @@ def model_dir(tmp_path_factory):
     return folder
 
 
-def picture(height=48, width=64, value=None):
-    """uint8 [H, W, 3]."""
+def random_image(height=48, width=64, value=None):
+    """uint8 [H, W, 3], of one value where one is given."""
     if value is not None:
         return np.full((height, width, 3), value, np.uint8)
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
@@ -44,7 +44,7 @@ class Stage:
         self.contexts = rclpy.Context(), rclpy.Context()
         rclpy.init(args=['--ros-args', *ros_args] if ros_args else [], context=self.contexts[0])
         rclpy.init(args=[], context=self.contexts[1])
-        # Random weights cover and trust nothing in particular: every frame shall be fit unless a test says otherwise.
+        # Random weights cover and are confident of nothing in particular: every frame shall be valid unless a test says otherwise.
         settings = {
             'model': str(model_dir), 'threads': 2, 'min_coverage': 0.0, 'min_confidence': 0.0, 'freshness': 10.0,
             'diagnostics_period': 0.1,
@@ -76,7 +76,7 @@ class Stage:
     def spin_until(self, condition, timeout=20.0):
         end = time.monotonic() + timeout
         while not condition():
-            assert time.monotonic() < end, 'what was waited for did not come'
+            assert time.monotonic() < end, 'what was awaited did not come'
             for executor in self.executors:
                 executor.spin_once(timeout_sec=0.002)
 
@@ -110,7 +110,7 @@ class Stage:
 
     def send(self, name, stamp_ns, rgb=None, **changes):
         """One image of one anchor; changes overwrite fields of the message."""
-        rgb = picture() if rgb is None else rgb
+        rgb = random_image() if rgb is None else rgb
         msg = Image(
             header=Header(stamp=to_stamp(stamp_ns), frame_id=f'anchor_{name}_optical_frame'), encoding='rgb8',
             height=rgb.shape[0], width=rgb.shape[1], step=3 * rgb.shape[1], data=array.array('B', rgb.tobytes()),
@@ -133,7 +133,7 @@ class Stage:
         """Sets at a steady pace until the condition holds; returns their stamps."""
         end, stamps = time.monotonic() + timeout, []
         while not condition():
-            assert time.monotonic() < end, 'what was waited for did not come'
+            assert time.monotonic() < end, 'what was awaited did not come'
             stamps.append(self.send_set(**kwargs))
             self.spin(period)
         return stamps

@@ -1,4 +1,4 @@
-"""The published system in miniature, converted and run as a node: Wan's autoencoder makes four frames of one latent."""
+"""The published system in miniature, converted and run as a node: Wan's autoencoder makes four frames of one latent frame."""
 
 import importlib.util
 from pathlib import Path
@@ -10,13 +10,15 @@ from sensor_msgs.msg import Image
 from wristworld_ros.apps.convert.convert import convert_release
 from wristworld_ros.apps.convert.settings import ConvertSettings
 from wristworld_ros.msg import WristView
-from wristworld_ros.ros.wrist_publisher import to_ns
+from wristworld_ros.ros.conversions import to_ns
 
 
 @pytest.fixture(scope='module')
 def converted(tmp_path_factory):
-    """A model directory. Random heads predict no field of view, which is a focal length of infinity; these predict some."""
-    spec = importlib.util.spec_from_file_location('miniature', Path(__file__).parents[1] / 'apps/convert' / 'conftest.py')
+    """A model directory. Random heads predict a field of view of zero, an infinite focal length; these predict some."""
+    spec = importlib.util.spec_from_file_location(
+        'miniature', Path(__file__).parents[1] / 'apps/convert' / 'conftest.py'
+    )
     miniature = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(miniature)
     release = miniature.write_release(tmp_path_factory.mktemp('release'))
@@ -41,5 +43,5 @@ def test_a_converted_release_streams_over_topics(stage, converted, precision):
     stamps = [to_ns(m.header.stamp) for m in images]
     assert stamps == sorted(set(stamps)) and set(stamps) <= set(sent)
     assert {(m.width, m.height) for m in images} == {(48, 32)}
-    assert all(v.fit for v in views) and s.node.status().model_errors == 0
-    assert len({bytes(m.data) for m in images}) > 10, 'the pictures move'
+    assert all(v.status == WristView.VALID for v in views) and s.node.status().model_errors == 0
+    assert len({bytes(m.data) for m in images}) > 10, 'the images change'

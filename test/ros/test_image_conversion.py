@@ -1,7 +1,8 @@
-"""Image messages become the RGB pictures they stand for, or say in one sentence why they cannot."""
+"""Image messages become the RGB images they stand for, or an error says which part of them cannot be used."""
 
 import array
 import time
+from importlib.util import find_spec
 
 import cv2
 import numpy as np
@@ -12,11 +13,13 @@ from hypothesis.extra import numpy as hnp
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
-from wristworld_ros.ros.image_conversion import (
+from wristworld_ros.errors import UserError
+from wristworld_ros.msg import VirtualWristStatus
+from wristworld_ros.ros.conversions import (
     PLAIN,
     ImageError,
-    buffer,
-    compressed_to_rgb,
+    ImageFault,
+    message_data,
     to_compressed,
     to_image,
     to_rgb,
@@ -30,7 +33,7 @@ FROM_RGB = {
     'bgra8': lambda rgb: np.dstack([rgb[..., ::-1], np.full(rgb.shape[:2], 7, np.uint8)]),
     'mono8': lambda rgb: rgb[..., :1],
 }
-pictures = hnp.arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9), st.just(3)))
+images = hnp.arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9), st.just(3)))
 
 
 def message(pixels: np.ndarray, kind: str, padding: int = 0, **changes) -> Image:
@@ -49,8 +52,8 @@ def test_every_plain_encoding_is_covered_here():
 
 @pytest.mark.parametrize('encoding', FROM_RGB)
 @settings(deadline=None, max_examples=60)
-@given(rgb=pictures, padding=st.integers(0, 5), big=st.integers(0, 1))
-def test_each_encoding_gives_the_picture_whatever_the_padding(encoding, rgb, padding, big):
+@given(rgb=images, padding=st.integers(0, 5), big=st.integers(0, 1))
+def test_each_encoding_gives_the_image_whatever_the_padding(encoding, rgb, padding, big):
     expected = np.repeat(rgb[..., :1], 3, -1) if encoding == 'mono8' else rgb
     out = to_rgb(message(FROM_RGB[encoding](rgb), encoding, padding, is_bigendian=big))
     assert out.dtype == np.uint8 and out.flags.c_contiguous
@@ -77,7 +80,7 @@ def test_no_message_of_any_shape_reads_outside_its_data(encoding, size, step, le
 
 
 @pytest.mark.parametrize(
-    ('changes', 'cause'),
+    ('changes', 'fault'),
     [
         ({'step': 5}, 'step'),
         ({'data': array.array('B', bytes(11))}, 'data'),
@@ -88,11 +91,25 @@ def test_no_message_of_any_shape_reads_outside_its_data(encoding, size, step, le
         ({'encoding': ''}, 'encoding'),
     ],
 )
-def test_a_malformed_image_names_its_cause(changes, cause):
+def test_a_malformed_image_names_its_fault(changes, fault):
     with pytest.raises(ImageError) as error:
         to_rgb(message(np.zeros((2, 2, 3), np.uint8), 'rgb8', **changes))
-    assert error.value.cause == cause
+    assert error.value.fault is ImageFault(fault)
     assert '\n' not in str(error.value)
+
+
+def test_every_fault_is_for_the_user_and_has_its_counter():
+    error = ImageError(ImageFault.STEP, 'step is 5', 'set it')
+    assert isinstance(error, UserError) and (error.what, error.fix) == ('step is 5', 'set it')
+    assert {fault.counter for fault in ImageFault} <= set(VirtualWristStatus.get_fields_and_field_types())
+
+
+@pytest.mark.skipif(bool(find_spec('cv_bridge')), reason='cv_bridge is installed')
+@pytest.mark.parametrize(('encoding', 'helps'), [('bayer_rggb8', True), ('yuv422_yuy2', True), ('8UC3', False)])
+def test_cv_bridge_is_advised_only_where_it_would_help(encoding, helps):
+    with pytest.raises(ImageError) as error:
+        to_rgb(message(np.zeros((2, 2, 3), np.uint8), encoding))
+    assert ('cv_bridge' in error.value.fix) == helps and 'rgb8' in error.value.fix
 
 
 def test_other_encodings_agree_with_cv_bridge_or_ask_for_it():
@@ -115,8 +132,8 @@ def test_plain_encodings_agree_with_cv_bridge(encoding):
 
 
 @settings(deadline=None, max_examples=60)
-@given(rgb=pictures)
-def test_a_picture_comes_back_from_its_message(rgb):
+@given(rgb=images)
+def test_an_image_comes_back_from_its_message(rgb):
     header = Header(frame_id='here')
     msg = to_image(rgb[:, ::-1], header)  # not contiguous
     assert (msg.encoding, msg.step, msg.header) == ('rgb8', 3 * rgb.shape[1], header)
@@ -127,27 +144,27 @@ def test_message_data_is_made_without_a_loop_over_bytes():
     big = np.zeros((480, 640, 3), np.uint8)
     start = time.perf_counter()
     for _ in range(10):
-        assert len(buffer(big)) == big.size
+        assert len(message_data(big)) == big.size
     assert (time.perf_counter() - start) / 10 < 0.01
 
 
-def test_jpeg_there_and_back_keeps_the_picture_and_its_colours():
+def test_jpeg_there_and_back_keeps_the_image_and_its_colours():
     rgb = np.zeros((32, 48, 3), np.uint8)
     rgb[:, :24, 0], rgb[:, 24:, 2] = 200, 200
-    out = compressed_to_rgb(to_compressed(rgb, Header(), quality=95))
+    out = to_rgb(to_compressed(rgb, Header(), quality=95))
     assert np.abs(out.astype(int) - rgb)[:, 4:20].mean() < 8 and np.abs(out.astype(int) - rgb)[:, 28:44].mean() < 8
 
 
 def test_png_is_read_exactly():
     rgb = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
     png = cv2.imencode('.png', rgb[..., ::-1])[1]
-    np.testing.assert_array_equal(compressed_to_rgb(CompressedImage(format='png', data=buffer(png))), rgb)
+    np.testing.assert_array_equal(to_rgb(CompressedImage(format='png', data=message_data(png))), rgb)
 
 
 @pytest.mark.parametrize(
-    ('data', 'cause'), [(b'', 'size'), (b'no picture', 'data'), (b'\xff\xd8\xff' + bytes(40), 'data')]
+    ('data', 'fault'), [(b'', 'size'), (b'no image', 'data'), (b'\xff\xd8\xff' + bytes(40), 'data')]
 )
-def test_compressed_data_that_is_no_picture_is_refused(data, cause):
+def test_compressed_data_without_an_image_is_refused(data, fault):
     with pytest.raises(ImageError) as error:
-        compressed_to_rgb(CompressedImage(format='jpeg', data=array.array('B', data)))
-    assert error.value.cause == cause
+        to_rgb(CompressedImage(format='jpeg', data=array.array('B', data)))
+    assert error.value.fault is ImageFault(fault)

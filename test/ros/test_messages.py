@@ -1,4 +1,4 @@
-"""Transforms, calibrations and clouds say in messages what the numbers say."""
+"""Transforms, calibrations, clouds, stamps and codes mean in messages what they mean in the program."""
 
 import array
 
@@ -7,13 +7,25 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lifecycle_msgs.msg import State
 from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
 
-from wristworld_ros.ros.camera_info import intrinsics, scaled, to_info
-from wristworld_ros.ros.point_cloud import POINT, to_cloud
-from wristworld_ros.ros.transforms import quaternion, quaternion_by_transforms3d, to_pose, to_transform
-from wristworld_ros.ros.wrist_publisher import to_ns, to_stamp
+from wristworld_ros.msg import VirtualWristStatus, WristView
+from wristworld_ros.ros.conversions import (
+    POINT,
+    quaternion_by_transforms3d,
+    scale_intrinsics,
+    to_camera_info,
+    to_cloud,
+    to_intrinsics,
+    to_ns,
+    to_pose,
+    to_quaternion,
+    to_stamp,
+    to_transform,
+)
+from wristworld_ros.types import FrameStatus
 
 
 def rotation(x, y, z, w):
@@ -35,7 +47,7 @@ unit = st.lists(st.floats(-1, 1), min_size=4, max_size=4).map(np.array).filter(l
 def test_a_matrix_and_its_quaternion_turn_alike(q):
     T = np.eye(4)
     T[:3, :3] = rotation(*(q / np.linalg.norm(q)))
-    for out in (quaternion(T), quaternion_by_transforms3d(T)):
+    for out in (to_quaternion(T), quaternion_by_transforms3d(T)):
         assert np.linalg.norm(out) == pytest.approx(1)
         np.testing.assert_allclose(rotation(*out), T[:3, :3], atol=1e-6)
 
@@ -60,6 +72,18 @@ def test_a_transform_goes_from_parent_to_child():
     assert edge.transform.rotation.w == 1
 
 
+def constants(message):
+    """Name -> value of a message's constants."""
+    return {name: getattr(message, name) for name in dir(message) if isinstance(getattr(message, name), int)}
+
+
+def test_status_codes_are_those_of_the_program_and_states_those_of_the_lifecycle():
+    assert constants(WristView) == {status.name: int(status) for status in FrameStatus}
+    states = constants(VirtualWristStatus)
+    assert len(states) == 4
+    assert states == {name: getattr(State, f'PRIMARY_STATE_{name}') for name in states}
+
+
 @given(ns=st.integers(0, 2**31 * 10**9 - 1))
 def test_stamps_keep_every_nanosecond(ns):
     assert to_ns(to_stamp(ns)) == ns
@@ -67,22 +91,22 @@ def test_stamps_keep_every_nanosecond(ns):
 
 def test_camera_info_is_a_pinhole_without_distortion():
     K = np.array([[100.0, 0, 63.5], [0, 110, 47.5], [0, 0, 1]])
-    info = to_info(K, 128, 96, Header(frame_id='f'))
+    info = to_camera_info(K, 128, 96, Header(frame_id='f'))
     assert (info.width, info.height, info.distortion_model, list(info.d)) == (128, 96, 'plumb_bob', [0.0] * 5)
     np.testing.assert_array_equal(np.reshape(info.p, (3, 4)), np.hstack([K, np.zeros((3, 1))]))
     np.testing.assert_array_equal(np.reshape(info.r, (3, 3)), np.eye(3))
-    np.testing.assert_array_equal(intrinsics(info, 128, 96), K)
+    np.testing.assert_array_equal(to_intrinsics(info, 128, 96), K)
 
 
 def test_an_uncalibrated_camera_has_no_intrinsics():
-    assert intrinsics(CameraInfo(width=4, height=4), 4, 4) is None
+    assert to_intrinsics(CameraInfo(width=4, height=4), 4, 4) is None
 
 
 def test_intrinsics_follow_the_image_size():
     K = np.array([[100.0, 0, 63.5], [0, 100, 47.5], [0, 0, 1]])
-    half = intrinsics(to_info(K, 128, 96, Header()), 64, 48)
+    half = to_intrinsics(to_camera_info(K, 128, 96, Header()), 64, 48)
     np.testing.assert_allclose(half, [[50, 0, 31.5], [0, 50, 23.5], [0, 0, 1]])
-    np.testing.assert_allclose(scaled(half, (64, 48), (128, 96)), K)
+    np.testing.assert_allclose(scale_intrinsics(half, (64, 48), (128, 96)), K)
 
 
 def test_a_cloud_holds_its_points_and_colours_and_no_broken_ones():

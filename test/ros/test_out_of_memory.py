@@ -9,9 +9,9 @@ from lifecycle_msgs.srv import GetState
 from sensor_msgs.msg import Image
 
 from wristworld_ros.msg import VirtualWristStatus, WristView
-from wristworld_ros.pipeline import check_memory as room
-from wristworld_ros.ros import loading
-from wristworld_ros.ros.wrist_publisher import to_ns
+from wristworld_ros.pipeline import memory_check
+from wristworld_ros.ros import virtual_wrist_node
+from wristworld_ros.ros.conversions import to_ns
 
 LOST = 'CUDA error: unspecified launch failure\nCUDA kernel errors might be reported at some other API call'
 
@@ -47,19 +47,20 @@ def running(stage, **settings):
 
 
 @pytest.mark.parametrize('part', ['stage1', 'transformer'])
-def test_memory_that_runs_out_costs_a_frame_and_a_step_and_both_are_told(stage, monkeypatch, part):
+def test_memory_that_runs_out_costs_a_frame_and_a_step_and_both_are_reported(stage, monkeypatch, part):
     s, images, diagnostics = running(stage)
     views, statuses = s.listen(WristView, 'wrist/view'), s.listen(VirtualWristStatus, 'virtual_wrist/status')
     s.spin(0.3)
     model = s.node.stream.model
     left = fail(monkeypatch, model.stage1 if part == 'stage1' else model.generator.transformer, full, 1)
-    s.send_until(lambda: not left[0] and any(not v.fit for v in views))
+    s.send_until(lambda: not left[0] and any(v.status != WristView.VALID for v in views))
     seen = len(images)
     s.send_until(lambda: len(images) > seen + 3)
-    bad = [v for v in views if not v.fit]
+    bad = [v for v in views if v.status != WristView.VALID]
+    assert all(v.status == WristView.OUT_OF_MEMORY for v in bad)
     assert all('ran out' in v.reason and 'history 2 instead of 4' in v.reason for v in bad)
     assert not {to_ns(v.header.stamp) for v in bad} & {to_ns(m.header.stamp) for m in images}
-    assert s.node.stream.taken == ('history',)
+    assert s.node.stream.oom_fallback.applied == ('history',)
     assert s.node.status().frames_invalid == s.node.status().model_errors == len(bad) == 1
     warned = [d.status[0] for d in diagnostics if d.status[0].level == DiagnosticStatus.WARN]
     if not any('history 2' in w.message for w in warned):
@@ -68,7 +69,7 @@ def test_memory_that_runs_out_costs_a_frame_and_a_step_and_both_are_told(stage, 
                 'history 2' in d.status[0].message and d.status[0].level == DiagnosticStatus.WARN for d in diagnostics
             )
         )
-    assert {v.key: v.value for v in diagnostics[-1].status[0].values}['given_up'] == 'history'
+    assert {v.key: v.value for v in diagnostics[-1].status[0].values}['oom_steps_applied'] == 'history'
     s.send_until(lambda: 'history 2' in statuses[-1].reason)
     assert len(s.warnings('ran out')) == 1
 
@@ -80,40 +81,42 @@ def test_when_nothing_is_left_to_give_up_the_node_goes_on_trying(stage, monkeypa
     seen = len(images)
     s.send_until(lambda: len(images) > seen + 3)
     assert s.node.status().model_errors == s.node.status().frames_invalid == 3
-    assert s.warnings('nothing more to give up') and s.node.status().state == 'active'
+    assert s.warnings('nothing more to give up') and s.node.status().state == VirtualWristStatus.ACTIVE
 
 
-def test_memory_that_cannot_suffice_is_said_before_weights_are_loaded_and_may_be_mended(stage, monkeypatch):
-    monkeypatch.setattr(room, 'free_ram', lambda: 2**20)
+def test_memory_that_cannot_suffice_is_reported_before_weights_are_loaded_and_may_be_fixed(stage, monkeypatch):
+    monkeypatch.setattr(memory_check, 'free_ram', lambda: 2**20)
     loaded = []
-    load_model = loading.load_model
-    monkeypatch.setattr(loading, 'load_model', lambda *args: (loaded.append(args), load_model(*args))[1])
+    load_model = virtual_wrist_node.load_model
+    monkeypatch.setattr(virtual_wrist_node, 'load_model', lambda *args: (loaded.append(args), load_model(*args))[1])
     s = stage()
     assert not s.node.autostart()
     status = s.node.status()
-    assert loaded == [] and status.state == 'unconfigured'
+    assert loaded == [] and status.state == VirtualWristStatus.UNCONFIGURED
     assert '1.0 MiB are free' in status.reason and 'history' in status.reason and '\n' not in status.reason
     s.spin_until(lambda: s.warnings('of RAM'))
-    monkeypatch.setattr(room, 'free_ram', lambda: 2**40)
+    monkeypatch.setattr(memory_check, 'free_ram', lambda: 2**40)
     assert s.node.autostart() and len(loaded) == 1
 
 
 def test_memory_that_runs_out_in_warming_up_takes_steps_and_without_any_left_fails_configure(stage, monkeypatch):
-    load_model, failures = loading.load_model, [2]
+    load_model, failures = virtual_wrist_node.load_model, [2]
 
     def short(*args):
         model = load_model(*args)
         fail(monkeypatch, model.generator.transformer, full, failures[0])
         return model
 
-    monkeypatch.setattr(loading, 'load_model', short)
+    monkeypatch.setattr(virtual_wrist_node, 'load_model', short)
     s = stage()
-    assert s.node.autostart() and s.node.stream.history == 1
+    assert s.node.autostart() and s.node.stream.history == 1 and s.node.settings.history == 4
     s.node.trigger_deactivate()
     s.node.trigger_cleanup()
     failures[0] = 5
     assert not s.node.autostart()
-    assert 'nothing more to give up' in s.node.status().reason and s.node.status().state == 'unconfigured'
+    assert (
+        'nothing more to give up' in s.node.status().reason and s.node.status().state == VirtualWristStatus.UNCONFIGURED
+    )
 
 
 @pytest.mark.parametrize('part', ['stage1', 'transformer'])
@@ -122,7 +125,7 @@ def test_a_lost_gpu_ends_in_finalized_and_the_node_says_why_and_still_answers(st
     client = s.peer.create_client(GetState, 'virtual_wrist/get_state')
     model = s.node.stream.model
     fail(monkeypatch, model.stage1 if part == 'stage1' else model.generator.transformer, lost, 10**6)
-    s.send_until(lambda: s.node.status().state == 'finalized')
+    s.send_until(lambda: s.node.status().state == VirtualWristStatus.FINALIZED)
     s.spin(0.3)
     images.clear()
     for _ in range(5):
@@ -148,25 +151,25 @@ def test_a_gpu_that_is_lost_while_the_model_loads_ends_in_finalized(stage, monke
     def load(*args):
         raise lost()
 
-    monkeypatch.setattr('wristworld_ros.ros.virtual_wrist_node.load', load)
+    monkeypatch.setattr('wristworld_ros.ros.virtual_wrist_node.load_stream', load)
     s = stage()
     assert not s.node.autostart()
     s.spin(0.3)
-    assert s.node.status().state == 'finalized' and 'GPU is lost' in s.node.status().reason
+    assert s.node.status().state == VirtualWristStatus.FINALIZED and 'GPU is lost' in s.node.status().reason
     assert len(s.warnings('GPU is lost')) >= 1
 
 
 def test_a_gpu_that_is_lost_in_delivering_a_frame_is_noticed(stage, monkeypatch):
     s, _, _ = running(stage)
 
-    def send(*args):
+    def publish(*args):
         raise lost()
 
-    monkeypatch.setattr(s.node.outputs, 'send', send)
-    s.send_until(lambda: s.node.status().state == 'finalized')
+    monkeypatch.setattr(s.node.wrist_publisher, 'publish', publish)
+    s.send_until(lambda: s.node.status().state == VirtualWristStatus.FINALIZED)
 
 
-def test_with_exit_on_gpu_loss_the_process_ends_after_it_was_told(stage, monkeypatch):
+def test_with_exit_on_gpu_loss_the_process_ends_after_it_was_reported(stage, monkeypatch):
     s, _, diagnostics = running(stage, exit_on_gpu_loss=True)
     fail(monkeypatch, s.node.stream.model.stage1, lost, 10**6)
     s.send_until(lambda: any('GPU is lost' in d.status[0].message for d in diagnostics))

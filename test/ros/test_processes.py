@@ -17,12 +17,13 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from tf2_msgs.msg import TFMessage
 
+from wristworld_ros.msg import VirtualWristStatus
 from wristworld_ros.ros import camera_node as camera
 from wristworld_ros.ros import virtual_wrist_node as virtual_wrist
-from wristworld_ros.ros.image_conversion import compressed_to_rgb, to_rgb
-from wristworld_ros.ros.wrist_publisher import to_ns
+from wristworld_ros.ros.conversions import to_ns, to_rgb
 
 ROOT = Path(__file__).resolve().parents[2]
+ACTIVE = VirtualWristStatus.ACTIVE
 
 
 class Peer:
@@ -44,7 +45,7 @@ class Peer:
     def spin_until(self, condition, timeout=60.0):
         end = time.monotonic() + timeout
         while not condition():
-            assert time.monotonic() < end, 'what was waited for did not come'
+            assert time.monotonic() < end, 'what was awaited did not come'
             self.executor.spin_once(timeout_sec=0.01)
 
     def close(self):
@@ -109,9 +110,9 @@ def clips(folder):
 @pytest.mark.parametrize('sign', [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_while_frames_are_made_ends_it_cleanly_within_two_seconds(start, peer, videos, model_dir, sign):
     images = peer.listen(Image, 'wrist/image_raw')
-    cameras = start('camera', source='videos', videos=clips(videos), rate=30.0)
+    cameras = start('camera_node', source='videos', videos=clips(videos), rate=30.0)
     wrist = start(
-        'virtual_wrist',
+        'virtual_wrist_node',
         autostart='true',
         model=model_dir,
         steps=50,
@@ -130,6 +131,25 @@ def test_a_signal_while_frames_are_made_ends_it_cleanly_within_two_seconds(start
     cameras.send_signal(sign)
     out, err = cameras.communicate(timeout=10)
     assert cameras.returncode == 0 and 'Traceback' not in out + err, err
+
+
+@pytest.mark.parametrize('sign', [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_wristworld_run_alone_ends_the_node_and_leaves_nothing_behind(peer, model_dir, sign):
+    statuses = peer.listen(VirtualWristStatus, 'odd/virtual_wrist/status')
+    command = [sys.executable, '-m', 'wristworld_ros.cli', 'run', '--model', str(model_dir), '--remap', '__ns:=/odd']
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    ) as process:
+        try:
+            peer.spin_until(lambda: process.poll() is not None or (statuses and statuses[-1].state == ACTIVE))
+            process.send_signal(sign)  # to this process only, as a supervisor does
+            out, _ = process.communicate(timeout=10)
+            assert process.returncode == 0 and 'Traceback' not in out, out
+            with pytest.raises(ProcessLookupError):
+                os.killpg(process.pid, 0)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def test_autostart_with_a_model_that_is_not_there_ends_with_the_reason(capfd):
@@ -158,7 +178,9 @@ def test_videos_play_in_step_with_stamps_and_end(start, peer, videos):
     got = {n: peer.listen(Image, f'anchor_{n}/image_raw') for n in ('left', 'right')}
     infos = peer.listen(CameraInfo, 'anchor_left/camera_info')
     before = peer.node.get_clock().now().nanoseconds
-    cameras = start('camera', source='videos', videos=clips(videos), rate=10.0, loop='false', width=0, height=0)
+    cameras = start(
+        'camera_node', source='videos', videos=clips(videos), rate=10.0, loop='false', width='auto', height='auto'
+    )
     peer.spin_until(lambda: got['left'] and got['right'] and number(to_rgb(got['right'][-1])) == 35)
     for name, messages in got.items():
         assert {m.header.frame_id for m in messages} == {f'anchor_{name}_optical_frame'}
@@ -180,7 +202,7 @@ def test_videos_at_another_rate_keep_their_pace_and_may_loop_and_be_compressed(s
     images = peer.listen(CompressedImage, 'anchor_left/image_raw/compressed')
     wrist = peer.listen(CompressedImage, 'true_wrist/image_raw/compressed')
     start(
-        'camera',
+        'camera_node',
         source='videos',
         videos=clips(videos),
         wrist_video=videos / 'b.mp4',
@@ -190,10 +212,10 @@ def test_videos_at_another_rate_keep_their_pace_and_may_loop_and_be_compressed(s
         height=24,
     )
     peer.spin_until(lambda: len(images) >= 22)
-    shown = [number(compressed_to_rgb(m)) for m in images]
+    shown = [number(to_rgb(m)) for m in images]
     steps = [b - a for a, b in itertools.pairwise(shown)]
     assert set(steps) == {2, -34}, shown  # every other frame, and from the last back to the first
-    assert compressed_to_rgb(images[0]).shape == (24, 32, 3)
+    assert to_rgb(images[0]).shape == (24, 32, 3)
     assert wrist and wrist[0].header.frame_id == 'true_wrist_optical_frame'
 
 
@@ -204,7 +226,7 @@ def test_the_simulator_plays_as_calibrated_cameras_with_their_poses(start, peer)
     infos = {t: peer.listen(CameraInfo, f'{t}/camera_info') for t in images}
     static = peer.listen(TFMessage, '/tf_static', durability=DurabilityPolicy.TRANSIENT_LOCAL)
     moving = peer.listen(TFMessage, '/tf')
-    arm = start('camera', rate=10.0)
+    arm = start('camera_node', rate=10.0)
     peer.spin_until(lambda: arm.poll() is not None or (static and moving and all(len(m) >= 5 for m in images.values())))
     assert arm.poll() is None, arm.communicate()[1]
     for topic, messages in images.items():
@@ -218,31 +240,31 @@ def test_the_simulator_plays_as_calibrated_cameras_with_their_poses(start, peer)
     assert moving[0].transforms[0].child_frame_id == 'true_wrist_optical_frame'
 
 
-# The node, but its GPU falls off the bus at the third look.
+# The node, but its GPU falls off the bus at the third anchor set.
 LOSES_ITS_GPU = """
 import sys
 from wristworld_ros.ros import virtual_wrist_node as virtual_wrist
 
-load = virtual_wrist.load
+load_stream = virtual_wrist.load_stream
 
-def fragile(settings, say):
-    stream, device = load(settings, say)
-    look, looks = stream.look, []
+def fragile(settings, logger):
+    stream = load_stream(settings, logger)
+    reconstruct, sets = stream.reconstruct, []
     def lose(anchors):
-        looks.append(anchors)
-        if len(looks) > 2:
+        sets.append(anchors)
+        if len(sets) > 2:
             raise RuntimeError('CUDA error: unspecified launch failure')
-        return look(anchors)
-    stream.look = lose
-    return stream, device
+        return reconstruct(anchors)
+    stream.reconstruct = lose
+    return stream
 
-virtual_wrist.load = fragile
+virtual_wrist.load_stream = fragile
 virtual_wrist.environment.leave(virtual_wrist.main(sys.argv))
 """
 
 
 def test_a_process_that_shall_end_when_its_gpu_is_lost_says_why_and_ends_with_status_3(start, videos, model_dir):
-    start('camera', source='videos', videos=clips(videos), rate=10.0)
+    start('camera_node', source='videos', videos=clips(videos), rate=10.0)
     node = start(
         '',
         LOSES_ITS_GPU,

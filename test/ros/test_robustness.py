@@ -11,9 +11,9 @@ from rclpy.qos import QoSProfile
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image, PointCloud2
 
-from wristworld_ros.msg import WristView
+from wristworld_ros.msg import VirtualWristStatus, WristView
 from wristworld_ros.ros import virtual_wrist_node as virtual_wrist
-from wristworld_ros.ros.wrist_publisher import to_ns, to_stamp
+from wristworld_ros.ros.conversions import to_ns, to_stamp
 
 MS, S = 1_000_000, 1_000_000_000
 
@@ -27,16 +27,16 @@ def running(stage, names=('left', 'right'), **settings):
 
 
 def slow(monkeypatch, seconds):
-    """Make every drawing take at least so long."""
-    load = virtual_wrist.load
+    """Make every generation take at least so long."""
+    load_stream = virtual_wrist.load_stream
 
     def load_slow(*args):
-        stream, device = load(*args)
-        draw = stream.draw
-        stream.draw = lambda view: (time.sleep(seconds), draw(view))[1]
-        return stream, device
+        stream = load_stream(*args)
+        generate = stream.generate
+        stream.generate = lambda observation: (time.sleep(seconds), generate(observation))[1]
+        return stream
 
-    monkeypatch.setattr(virtual_wrist, 'load', load_slow)
+    monkeypatch.setattr(virtual_wrist, 'load_stream', load_slow)
 
 
 # Loading
@@ -49,7 +49,7 @@ def test_missing_weights_fail_configure_with_the_file(stage, model_dir, tmp_path
     s = stage(model=str(tmp_path))
     assert not s.node.autostart()
     s.spin_until(lambda: s.warnings('stage1.safetensors'))
-    assert '\n' not in s.node.status().reason and s.node.status().state == 'unconfigured'
+    assert '\n' not in s.node.status().reason and s.node.status().state == VirtualWristStatus.UNCONFIGURED
 
 
 def test_weights_of_the_wrong_shape_fail_configure_with_file_and_shapes(stage, model_dir, tmp_path):
@@ -67,7 +67,7 @@ def test_weights_of_the_wrong_shape_fail_configure_with_file_and_shapes(stage, m
     assert key in s.node.status().reason
 
 
-def test_an_unknown_model_and_wrong_anchors_fail_configure_and_may_be_mended(stage, model_dir):
+def test_an_unknown_model_and_wrong_anchors_fail_configure_and_may_be_fixed(stage, model_dir):
     from rclpy.parameter import Parameter
 
     s = stage(model='/nowhere', anchors=['left', 'left'])
@@ -94,7 +94,7 @@ def test_an_unknown_model_and_wrong_anchors_fail_configure_and_may_be_mended(sta
         ({'data': array.array('B')}, 'images_bad_data'),
     ],
 )
-def test_a_bad_image_is_dropped_counted_and_told_once_with_its_topic(stage, changes, counter):
+def test_a_bad_image_is_dropped_counted_and_logged_once_with_its_topic(stage, changes, counter):
     s, images = running(stage)
     diagnostics = s.listen(DiagnosticArray, '/diagnostics')
     s.spin(0.3)
@@ -113,7 +113,7 @@ def test_a_bad_image_is_dropped_counted_and_told_once_with_its_topic(stage, chan
     s.send_until(lambda: images)
 
 
-def test_compressed_data_that_is_no_picture_is_dropped_and_counted(stage):
+def test_compressed_data_without_an_image_is_dropped_and_counted(stage):
     s = (
         stage(transport='compressed')
         .camera('left', 'right', kind=CompressedImage, topic='image_raw/compressed')
@@ -125,7 +125,7 @@ def test_compressed_data_that_is_no_picture_is_dropped_and_counted(stage):
     s.spin_until(lambda: s.node.status().images_bad_data)
 
 
-def test_a_change_of_image_size_starts_afresh(stage):
+def test_a_change_of_image_size_clears_everything(stage):
     s, images = running(stage)
     images.clear()
     s.send_until(lambda: images, rgb=np.zeros((60, 80, 3), np.uint8))
@@ -155,7 +155,7 @@ def test_while_a_camera_is_silent_the_wrist_is_quiet_and_both_come_back(stage):
     s.send_until(lambda: not s.node.status().silent_anchors)
 
 
-def test_old_anchors_give_no_fit_frame_and_the_view_says_why(stage):
+def test_old_anchors_give_an_invalid_frame_and_the_view_says_why(stage):
     s = stage(freshness=0.5, publish_invalid=True).camera('left', 'right')
     images, views = s.listen(Image, 'wrist/image_raw'), s.listen(WristView, 'wrist/view')
     s.activate()
@@ -166,20 +166,21 @@ def test_old_anchors_give_no_fit_frame_and_the_view_says_why(stage):
         if views:
             break
     assert views and images == []
-    assert not views[0].fit and 'freshness' in views[0].reason and views[0].age > 2
+    assert views[0].status == WristView.STALE and 'freshness' in views[0].reason and views[0].age > 2
     assert s.node.status().frames_invalid >= 1 and s.node.status().frames_published == 0
 
 
-def test_stamps_of_the_future_give_no_fit_frame(stage):
-    s = stage(freshness=0.5).camera('left', 'right')
-    images = s.listen(Image, 'wrist/image_raw')
+def test_stamps_of_the_future_give_an_invalid_frame(stage):
+    s = stage(freshness=0.5, publish_invalid=True).camera('left', 'right')
+    images, views = s.listen(Image, 'wrist/image_raw'), s.listen(WristView, 'wrist/view')
     s.activate()
     start = s.now() + 60 * S
     for i in range(10):
         s.send_set(start + i * 30 * MS)
         s.spin(0.03)
-    s.spin_until(lambda: s.node.status().frames_invalid)
+    s.spin_until(lambda: s.node.status().frames_invalid and views)
     assert images == [] and 'future' in s.node.status().reason
+    assert {v.status for v in views} == {WristView.STAMP_IN_FUTURE}
 
 
 def test_stamps_that_jump_back_make_it_forget_and_fill_again(stage):
@@ -278,12 +279,12 @@ def test_when_the_model_is_slower_than_the_cameras_the_newest_set_wins(stage, mo
     for m in images:
         stamp = to_ns(m.header.stamp)
         assert stamp in sent
-    # A set is looked at while the one before it is drawn: its age is two drawings, not a queue of them.
+    # A set is reconstructed while the one before it is generated: its age is two generations, not a queue of them.
     assert status.latency_p95 < 1.0
 
 
-@pytest.mark.parametrize('half', ['look', 'draw'])
-def test_a_model_that_fails_on_a_set_is_told_and_goes_on(stage, monkeypatch, half):
+@pytest.mark.parametrize('half', ['reconstruct', 'generate'])
+def test_a_model_that_fails_on_a_set_is_reported_and_goes_on(stage, monkeypatch, half):
     s, images = running(stage)
     work = getattr(s.node.stream, half)
     broken = [RuntimeError('CUDA out of memory')] * 3
@@ -314,12 +315,13 @@ def test_nan_out_of_a_network_is_never_published_as_an_image_and_is_gone_with_it
     ]
     right = weight.clone()
     weight.fill_(float('nan'))
-    s.send_until(lambda: any(not v.fit for v in views))
+    s.send_until(lambda: any(v.status != WristView.VALID for v in views))
     weight.copy_(right)
     seen = len(images)
     s.send_until(lambda: len(images) > seen + 3)
-    bad = [v for v in views if not v.fit]
+    bad = [v for v in views if v.status != WristView.VALID]
     stamps = {to_ns(v.header.stamp) for v in bad}
+    assert all(v.status == WristView.NOT_FINITE for v in bad)
     assert all('not finite' in v.reason and not any(v.image.data) for v in bad)
     assert not stamps & {to_ns(m.header.stamp) for m in [*images, *clouds]}
     status = s.node.status()
@@ -362,7 +364,7 @@ def test_deactivating_while_a_frame_is_made_lets_none_out_afterwards(stage, monk
 def test_stopping_while_a_frame_is_made_takes_less_than_two_seconds(stage, monkeypatch):
     slow(monkeypatch, 4.0)
     s = stage().camera('left', 'right').activate()
-    s.send_until(lambda: s.node.status().sets_used > 1)  # the first is being drawn
+    s.send_until(lambda: s.node.status().sets_used > 1)  # the first is being generated
     start = time.monotonic()
     assert not s.node.stop()
     assert time.monotonic() - start < 2

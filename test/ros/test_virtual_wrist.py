@@ -16,8 +16,7 @@ from std_srvs.srv import SetBool, Trigger
 from tf2_msgs.msg import TFMessage
 
 from wristworld_ros.msg import VirtualWristStatus, WristView
-from wristworld_ros.ros.image_conversion import to_compressed, to_rgb
-from wristworld_ros.ros.wrist_publisher import to_ns, to_stamp
+from wristworld_ros.ros.conversions import to_compressed, to_ns, to_rgb, to_stamp
 
 MS = 1_000_000
 
@@ -44,7 +43,7 @@ def state(stage):
     return call(stage, GetState, '/virtual_wrist/get_state', GetState.Request()).current_state.label
 
 
-def test_it_goes_through_its_life_and_speaks_only_while_active(stage):
+def test_it_goes_through_its_lifecycle_and_publishes_only_while_active(stage):
     s = stage().camera('left', 'right')
     images = s.listen(Image, 'wrist/image_raw')
     assert state(s) == 'unconfigured'
@@ -95,7 +94,9 @@ def test_everything_about_a_frame_carries_the_stamp_of_its_anchors_and_the_right
     assert (info.width, info.height) == (image.width, image.height) and info.k[0] > 0 and list(info.d) == [0.0] * 5
     q, p, t = pose.pose.orientation, pose.pose.position, edge.transform.translation
     assert np.linalg.norm([q.x, q.y, q.z, q.w]) == pytest.approx(1) and (p.x, p.y, p.z) == (t.x, t.y, t.z)
-    assert view.fit and view.reason == '' and 0 <= view.coverage <= 1 and 0 <= view.confidence <= 1
+    assert (
+        view.status == WristView.VALID and view.reason == '' and 0 <= view.coverage <= 1 and 0 <= view.confidence <= 1
+    )
     assert 0 <= view.latency <= view.age < 10
     assert got['points'][0].width > 0
     np.testing.assert_array_equal(
@@ -120,7 +121,7 @@ def test_qos_may_be_overridden_and_reliability_is_a_setting(stage):
     assert qos['/wrist/image_raw'].reliability == ReliabilityPolicy.RELIABLE
 
 
-def test_what_nobody_listens_to_is_not_made(stage, monkeypatch):
+def test_what_nobody_subscribes_to_is_not_computed(stage, monkeypatch):
     made = []
     monkeypatch.setattr('wristworld_ros.ros.wrist_publisher.to_cloud', lambda *args: made.append(args))
     s = stage().camera('left', 'right')
@@ -159,7 +160,7 @@ def test_compressed_images_are_taken(stage):
     assert images
 
 
-def test_anchors_of_different_sizes_are_brought_to_the_first_one_s(stage):
+def test_anchors_of_different_sizes_are_resized_to_the_first_one_s(stage):
     s = stage().camera('left', 'right')
     images = s.listen(Image, 'wrist/image_raw')
     s.activate()
@@ -169,7 +170,7 @@ def test_anchors_of_different_sizes_are_brought_to_the_first_one_s(stage):
     K = [50.0, 0.0, 31.5, 0.0, 50.0, 23.5, 0.0, 0.0, 1.0]
     s.calibrate('left', width=64, height=48, k=K)
     s.calibrate('right', width=64, height=48, k=K)
-    s.spin_until(lambda: len(s.node.anchors.calibrated) == 2)
+    s.spin_until(lambda: len(s.node.inputs.calibrated) == 2)
     stamp = s.now()
     s.send('left', stamp, np.zeros((48, 64, 3), np.uint8))
     s.send('right', stamp, np.zeros((96, 128, 3), np.uint8))
@@ -230,6 +231,25 @@ def test_live_settings_change_at_once_and_the_others_only_before_configure(stage
     assert 'min_co' in s.node.status().reason
 
 
+def test_a_live_setting_reaches_every_part_of_the_running_node_with_its_new_value(stage):
+    s = stage(publish_invalid=True).camera('left', 'right')
+    views = s.listen(WristView, 'wrist/view')
+    s.activate().send_until(lambda: views)
+    assert s.node.set_parameters([Parameter('min_coverage', value=1.0)])[0].successful
+    parts = s.node.stream, s.node.inputs, s.node.wrist_publisher
+    assert [part.settings.min_coverage for part in parts] == [1.0] * 3
+    s.send_until(lambda: any(v.status == WristView.LOW_COVERAGE for v in views))
+    low = next(v for v in views if v.status == WristView.LOW_COVERAGE)
+    assert low.coverage < 1.0 and 'min_coverage' in low.reason
+
+
+def test_anchor_names_that_make_no_topic_fail_configure_before_anything_loads(stage, monkeypatch):
+    monkeypatch.setattr('wristworld_ros.ros.virtual_wrist_node.load_stream', None)
+    s = stage(anchors=['left camera', 'right'])
+    assert not s.node.autostart()
+    assert 'anchor_left camera/image_raw' in s.node.status().reason and '\n' not in s.node.status().reason
+
+
 def test_no_more_sets_are_used_than_max_rate_allows(stage):
     s = stage(max_rate=10.0).camera('left', 'right')
     images = s.listen(Image, 'wrist/image_raw')
@@ -247,7 +267,7 @@ def test_no_more_sets_are_used_than_max_rate_allows(stage):
     assert len(images) <= 8
 
 
-def test_status_and_diagnostics_tell_what_happens(stage):
+def test_status_and_diagnostics_report_what_happens(stage):
     s = stage(slop=0.05).camera('left', 'right')
     images = s.listen(Image, 'wrist/image_raw')
     status, diagnostics = (
@@ -256,7 +276,7 @@ def test_status_and_diagnostics_tell_what_happens(stage):
     )
     s.activate().send_until(lambda: len(images) >= 5 and status and status[-1].frames_published >= 5)
     last = status[-1]
-    assert last.state == 'active' and last.enabled and last.device == 'cpu'
+    assert last.state == VirtualWristStatus.ACTIVE and last.enabled and last.device == 'cpu'
     assert last.images_received >= 10 and last.sets_matched >= last.sets_used >= last.frames_published
     assert 0 < last.latency_p50 <= last.latency_p95 and last.frame_rate > 0 and last.memory > 10_000_000
     entry = diagnostics[-1].status[0]

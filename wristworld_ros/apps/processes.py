@@ -9,22 +9,30 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
+from wristworld_ros.errors import UserError
+from wristworld_ros.runtime.machine import resident_bytes
+from wristworld_ros.settings import kind_of, shown
 
-class DemoError(ValueError):
-    """Something the user can mend; the message is one sentence."""
+# Signals in order, and how long each is waited for, seconds.
+STOP_SIGNALS = ((signal.SIGINT, 8.0), (signal.SIGTERM, 3.0), (signal.SIGKILL, 3.0))
 
 
 class ManagedProcess:
-    """A Python module run as a process of its own session, so that Ctrl-C reaches it only through us.
+    """A Python module run as a process in a session of its own, so that Ctrl-C reaches it only through us.
 
-    name: for messages. module: run with -m. log: file for its output. env: added to ours.
+    Args:
+        name: For messages.
+        module: Run with -m.
+        arguments: Of the module.
+        log: File for its output.
+        env: Added to our environment.
     """
 
     def __init__(
@@ -39,116 +47,139 @@ class ManagedProcess:
             )  # fmt: skip
 
     def check(self) -> None:
-        """DemoError with what it said last when it has ended by itself."""
+        """Raise UserError, with what it said last, when it has ended by itself."""
         if self.process.poll() is not None:
-            raise DemoError(
-                f'The {self.name} ended with status {self.process.returncode}: {self.last_words()} (all of it: {self.log})'
+            raise UserError(
+                f'The {self.name} ended with status {self.process.returncode}: {self.last_line()}',
+                f'see its log, {self.log}',
             )
 
-    def last_words(self) -> str:
-        """The last line that says something."""
+    def last_line(self) -> str:
+        """The last line of its log that is not empty, without a full stop."""
         try:
             lines = [line.strip() for line in self.log.read_text(errors='replace').splitlines() if line.strip()]
         except OSError:
             lines = []
-        return lines[-1].rstrip('.') if lines else 'it said nothing'
+        return lines[-1].rstrip('.') if lines else 'it printed nothing'
 
     def resident_bytes(self) -> int:
-        """Resident memory, bytes; 0 when it has ended or the system does not tell."""
-        try:
-            pages = int(Path(f'/proc/{self.process.pid}/statm').read_text().split()[1])
-        except (OSError, ValueError, IndexError):
-            return 0
-        return pages * os.sysconf('SC_PAGE_SIZE')
+        """Resident memory, bytes; 0 when it has ended or the system does not say."""
+        return resident_bytes(self.process.pid)
 
-    def stop(self, patience: float = 8.0) -> int:
-        """Ask it to end, then insist; returns its exit status."""
-        for sig, wait in ((signal.SIGINT, patience), (signal.SIGTERM, 3.0), (signal.SIGKILL, 3.0)):
+    def stop(self, signals: Sequence[tuple[signal.Signals, float]] = STOP_SIGNALS) -> int:
+        """Ask it to end, then insist; returns its exit status.
+
+        Args:
+            signals: In order, each with the seconds until the next.
+        """
+        for number, patience in signals:
             if self.process.poll() is not None:
                 break
-            self.process.send_signal(sig)
+            self.process.send_signal(number)
             try:
-                self.process.wait(wait)
+                self.process.wait(patience)
             except subprocess.TimeoutExpired:
                 continue
         return self.process.wait()
 
 
 class ProcessGroup:
-    """Children that live and end together; use it with `with`. They end in the opposite order of their start."""
+    """Processes that start and end together; use it with `with`. They end in the opposite order of their start.
+
+    Args:
+        logs: Folder of their logs.
+
+    Attributes:
+        members: The processes, in the order of their start.
+        env: Variables that all of them get.
+    """
 
     def __init__(self, logs: Path):
         self.logs = Path(logs)
-        self.children: list[ManagedProcess] = []
-        self._before: Any = None
+        self.members: list[ManagedProcess] = []
         self.env = ros_environment()
+        self._previous_handler: Any = None
 
-    def start(self, name: str, module: str, arguments: Sequence[str], env: Mapping[str, str] | None = None) -> ManagedProcess:
-        """Start a module; see `ManagedProcess`."""
+    def start(
+        self, name: str, module: str, arguments: Sequence[str], env: Mapping[str, str] | None = None
+    ) -> ManagedProcess:
+        """Start a module; arguments as in `ManagedProcess`."""
         log = self.logs / f'{name.replace(" ", "_")}.log'
-        child = ManagedProcess(name, module, arguments, log, {**self.env, **(env or {})})
-        self.children.append(child)
-        return child
+        member = ManagedProcess(name, module, arguments, log, {**self.env, **(env or {})})
+        self.members.append(member)
+        return member
 
     def check(self) -> None:
-        """DemoError when any has ended."""
-        for child in self.children:
-            child.check()
+        """Raise UserError when any has ended."""
+        for member in self.members:
+            member.check()
 
     def __enter__(self) -> ProcessGroup:
-        # A plain kill must not leave the children behind: they are sessions of their own.
+        # A plain kill must not leave the members behind: they are sessions of their own.
         if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGTERM, _leave)
+            self._previous_handler = signal.signal(signal.SIGTERM, _exit_on_signal)
         return self
 
-    def __exit__(self, *_) -> None:
-        for child in reversed(self.children):
-            child.stop()
-        if self._before is not None:
-            signal.signal(signal.SIGTERM, self._before)
+    def __exit__(self, *_: object) -> None:
+        for member in reversed(self.members):
+            member.stop()
+        if self._previous_handler is not None:
+            signal.signal(signal.SIGTERM, self._previous_handler)
 
 
-def _leave(*_) -> None:
-    raise SystemExit(128 + signal.SIGTERM)
+def _exit_on_signal(number: int, _: object) -> NoReturn:
+    raise SystemExit(128 + number)
 
 
 def ros_environment() -> dict[str, str]:
-    """Keeps the processes to themselves: loopback and a domain of their own, unless the user has chosen these.
-
-    They import the very package that starts them.
-    """
+    """Variables that keep the processes to themselves: loopback and a ROS domain of their own, unless the user has chosen
+    these. The processes import the same package as the one that starts them."""
     domain = os.environ.get('ROS_DOMAIN_ID') or str(random.SystemRandom().randint(20, 99))
-    reach = os.environ.get('ROS_AUTOMATIC_DISCOVERY_RANGE') or 'LOCALHOST'
-    ours = str(Path(__file__).resolve().parents[2])
-    path = os.pathsep.join([ours, *filter(None, [os.environ.get('PYTHONPATH')])])
-    return {'ROS_DOMAIN_ID': domain, 'ROS_AUTOMATIC_DISCOVERY_RANGE': reach, 'PYTHONPATH': path}
+    discovery = os.environ.get('ROS_AUTOMATIC_DISCOVERY_RANGE') or 'LOCALHOST'
+    package = str(Path(__file__).resolve().parents[2])
+    path = os.pathsep.join([package, *filter(None, [os.environ.get('PYTHONPATH')])])
+    return {'ROS_DOMAIN_ID': domain, 'ROS_AUTOMATIC_DISCOVERY_RANGE': discovery, 'PYTHONPATH': path}
 
 
-def ros_parameters(record) -> list[str]:
+def ros_parameters(record: Any) -> list[str]:
     """A settings record as `--ros-args -p name:=value ...`; empty lists are left out (ROS cannot tell their type)."""
     arguments = ['--ros-args']
     for f in fields(record):
-        name, value = f.name, getattr(record, f.name)
+        value = shown(f, getattr(record, f.name))
         if isinstance(value, list | tuple):
             if not value:
                 continue
-            value = '[' + ', '.join("'" + str(v).replace("'", "''") + "'" for v in value) + ']'
+            value = '[' + ', '.join(map(_quoted, value)) + ']'
         elif isinstance(value, bool):
             value = str(value).lower()
-        elif f.type == 'float':
-            value = np.format_float_positional(float(value), trim='0')  # ROS takes 10 for a whole number, 10.0 for this
         elif isinstance(value, str):
-            value = "'" + value.replace("'", "''") + "'"
-        arguments += ['-p', f'{name}:={value}']
+            value = _quoted(value)
+        elif kind_of(f) == 'float':
+            value = np.format_float_positional(float(value), trim='0')  # ROS takes 10 for an integer
+        arguments += ['-p', f'{f.name}:={value}']
     return arguments
 
 
-def wait_for(condition, family: ProcessGroup, seconds: float, what: str) -> None:
-    """Wait until condition() is true; DemoError when a child ends or time is up."""
+def wait_for(condition: Callable[[], bool], group: ProcessGroup, seconds: float, what: str) -> None:
+    """Wait until a condition holds.
+
+    Args:
+        condition: Asked five times per second.
+        group: Processes that must keep running.
+        seconds: How long at most.
+        what: What is waited for, as the subject of a sentence.
+
+    Raises:
+        UserError: A process has ended, or time is up.
+    """
     end = time.monotonic() + seconds
     while not condition():
-        family.check()
+        group.check()
         if time.monotonic() > end:
-            logs = ', '.join(f'{c.name}: {c.last_words()}' for c in family.children)
-            raise DemoError(f'{what} did not come within {seconds:.0f} s; last words: {logs} (logs: {family.logs})')
+            lines = ', '.join(f'{member.name}: {member.last_line()}' for member in group.members)
+            raise UserError(f'{what} did not come within {seconds:.0f} s ({lines})', f'see the logs in {group.logs}')
         time.sleep(0.2)
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

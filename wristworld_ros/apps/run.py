@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import subprocess
+import os
 import sys
 from dataclasses import replace
+from typing import NoReturn
 
 from wristworld_ros.apps.processes import ros_parameters
+from wristworld_ros.errors import UserError
 from wristworld_ros.options import add_options, from_options
 from wristworld_ros.settings import NodeSettings, check
 
@@ -24,18 +26,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(args: argparse.Namespace) -> int:
-    """Run the node until Ctrl-C; its exit status is ours."""
+def run(args: argparse.Namespace) -> NoReturn:
+    """Become the node: it takes this process over, so signals reach it and its exit status is the command's."""
     settings = from_options(NodeSettings, args)
     check(settings)
     arguments = ros_parameters(settings)
     for rule in args.remap:
         if ':=' not in rule:
-            raise ValueError(f'--remap got {rule!r}; it takes FROM:=TO.')
+            raise UserError(f'--remap is {rule!r}', 'give FROM:=TO')
         arguments += ['-r', rule]
-    process = subprocess.Popen([sys.executable, '-m', 'wristworld_ros.ros.virtual_wrist_node', *arguments])
-    while True:
-        try:
-            return process.wait()
-        except KeyboardInterrupt:  # the node got it too, and ends by itself
-            continue
+    os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')  # as scripts/virtual_wrist does
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(sys.executable, [sys.executable, '-m', 'wristworld_ros.ros.virtual_wrist_node', *arguments])

@@ -1,4 +1,4 @@
-"""What the process environment must hold before the first node is made."""
+"""The process around the nodes: environment variables before the first one, spinning, and the end."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ PROFILE_VARIABLES = {'old': 'FASTRTPS_DEFAULT_PROFILES_FILE', 'new': 'FASTDDS_DE
 
 
 def prepare() -> None:
-    """Let share look-ups find packages that pip installed, and give Fast DDS room for images.
+    """Let share look-ups find packages that pip installed, and give Fast DDS enough shared memory for images.
 
-    Wheels do not set AMENT_PREFIX_PATH; a sourced ROS installation does, and is left first. A profile the user has chosen
-    stays. Call it before rclpy.init().
+    Wheels do not set AMENT_PREFIX_PATH; a sourced ROS installation does, and stays first. A profile that the user has
+    chosen stays. Call it before rclpy.init().
     """
     prefixes = [p for p in os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep) if p]
     if (Path(sys.prefix) / 'share/ament_index').is_dir() and sys.prefix not in prefixes:
@@ -29,7 +29,7 @@ def prepare() -> None:
 
 
 def profile() -> str:
-    """The file of Fast DDS's profile that nodes of this environment take; '' for none."""
+    """The file of Fast DDS's profile that nodes of this environment use; '' for none."""
     return next((os.environ[name] for name in PROFILE_VARIABLES.values() if os.environ.get(name)), '')
 
 
@@ -39,7 +39,7 @@ def profile_variable() -> str:
 
 
 def share() -> Path:
-    """The folder that holds config/ and launch/: of the source tree when run from there, else the installed one."""
+    """The folder that holds config/ and launch/: that of the source tree when run from there, otherwise the installed one."""
     source = Path(__file__).resolve().parents[2]
     if (source / 'package.xml').is_file():
         return source
@@ -50,7 +50,7 @@ def share() -> Path:
 
 
 def spin(executor: Executor) -> None:
-    """Spin until SIGINT or SIGTERM. What was under way when the signal came may fail because of it; that is no error."""
+    """Spin until SIGINT or SIGTERM. What is under way when the signal comes may fail because of it; that is not an error."""
     try:
         executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
@@ -61,9 +61,11 @@ def spin(executor: Executor) -> None:
 
 
 def leave(status: int) -> NoReturn:
-    """End the process now. Once the nodes are gone nothing is left to tidy up, and an interpreter that takes torch apart
-    piece by piece keeps whoever stopped the node waiting for a second or more; one whose model is still in the middle of a
-    push, in native code, may even crash."""
+    """End the process now.
+
+    Once the nodes are gone nothing is left to clean up. An interpreter that shuts down with torch loaded takes a second or
+    more, and may crash while a thread of the model is still in native code.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)

@@ -1,74 +1,126 @@
-"""What the node tells of itself: ~/status and /diagnostics."""
+"""What the node says of itself: ~/status with all counters, and /diagnostics with a level and one sentence."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.node import Node
+from std_msgs.msg import Header
 
 from wristworld_ros.msg import VirtualWristStatus
-from wristworld_ros.pipeline import VirtualWrist
-from wristworld_ros.ros import diagnostics
-from wristworld_ros.ros.metrics import resident_bytes
-from wristworld_ros.ros.wrist_publisher import to_stamp
+from wristworld_ros.pipeline.oom_fallback import OomFallback
+from wristworld_ros.ros.metrics import Metrics, publish_counted
 
-if TYPE_CHECKING:
-    from wristworld_ros.ros.virtual_wrist_node import VirtualWristNode
-
-COUNTED = (
+STATE_NAMES = {
+    VirtualWristStatus.UNCONFIGURED: 'unconfigured',
+    VirtualWristStatus.INACTIVE: 'inactive',
+    VirtualWristStatus.ACTIVE: 'active',
+    VirtualWristStatus.FINALIZED: 'finalized',
+}
+# Fields of the status that are counters of `Metrics`.
+COUNTERS = (
     'images_received', 'images_bad_encoding', 'images_bad_step', 'images_bad_size', 'images_bad_data', 'sets_matched',
     'sets_over_rate', 'frames_published', 'frames_invalid', 'publish_errors', 'model_errors', 'resets',
 )  # fmt: skip
+BAD_IMAGES = ('images_bad_encoding', 'images_bad_step', 'images_bad_size', 'images_bad_data')
 
 
 class StatusPublisher:
-    """Publishes the state of a node, and what has changed since it did so before."""
+    """Publishes the status of a node; diagnostics judge counters by what they gained since the status before."""
 
-    def __init__(self, node: VirtualWristNode):
-        self._node = node
+    def __init__(self, node: Node, metrics: Metrics):
+        self._node, self._metrics = node, metrics
         self._status = node.create_publisher(VirtualWristStatus, '~/status', 10)
         self._diagnostics = node.create_publisher(DiagnosticArray, '/diagnostics', 10)
         self._before: VirtualWristStatus | None = None
 
-    def clear(self) -> None:
-        """Compare with nothing next time: the counters begin anew."""
+    def reset(self) -> None:
+        """Counters start from zero: there is no status before the next one."""
         self._before = None
 
-    def publish(self) -> None:
-        """Both messages. A failure is counted, not raised."""
-        node, status = self._node, self.status()
-        told = diagnostics.to_array(status, self._before, node.get_fully_qualified_name(), *self._given_up())
-        for publisher, message in ((self._status, status), (self._diagnostics, told)):
-            try:
-                publisher.publish(message)
-            except Exception as error:
-                node.metrics.add('publish_errors')
-                node.metrics.reason = f'Publishing on {publisher.topic_name} failed: {error}'
+    def publish(self, status: VirtualWristStatus, fallback: OomFallback | None) -> None:
+        """Both messages.
+
+        Args:
+            status: Of now.
+            fallback: What the stream gave up since memory ran out; None without a stream.
+        """
+        name, logger = self._node.get_fully_qualified_name(), self._node.get_logger()
+        diagnostics = diagnostic_array(status, self._before, name, fallback)
+        publish_counted(self._status, status, self._metrics, logger)
+        publish_counted(self._diagnostics, diagnostics, self._metrics, logger)
         self._before = status
-        if node.metrics.failure == status.reason:
-            node.metrics.failure = ''
+        self._metrics.failures_reported(status.model_errors)
 
-    def status(self) -> VirtualWristStatus:
-        """The present counters as a message."""
-        node, metrics = self._node, self._node.metrics
-        idle = 'finalized' if node.gpu.why else 'unconfigured'
-        state = 'active' if node.active else 'inactive' if node.worker else idle
-        status = VirtualWristStatus(stamp=to_stamp(node.now()), state=state, enabled=node.enabled)
-        status.model, status.device = node.settings.model, node.device
-        for name in COUNTED:
-            setattr(status, name, metrics[name])
-        if node.anchors:
-            status.images_late, status.images_unmatched = node.anchors.counts.late, node.anchors.counts.unmatched
-            status.silent_anchors = sorted(node.anchors.silent)
-        if node.worker:
-            status.sets_used, status.sets_replaced = node.worker.used, node.worker.replaced
-        status.set_rate, status.frame_rate = metrics.rate('sets_matched'), metrics.rate('frames_published')
-        status.latency_p50, status.latency_p95 = metrics.percentile(50), metrics.percentile(95)
-        status.memory = resident_bytes()
-        status.reason = node.gpu.why or metrics.failure or metrics.reason or self._given_up()[0]
-        return status
 
-    def _given_up(self) -> tuple[str, tuple[str, ...]]:
-        """What the stream does without since memory ran out: one sentence, and the rungs."""
-        stream = self._node.stream
-        return (str(stream.oom_fallback), stream.taken) if isinstance(stream, VirtualWrist) else ('', ())
+def set_counters(status: VirtualWristStatus, metrics: Metrics) -> None:
+    """Fill in what `Metrics` knows: counters, rates, latencies."""
+    for name in COUNTERS:
+        setattr(status, name, metrics[name])
+    status.set_rate, status.frame_rate = metrics.rate('sets_matched'), metrics.rate('frames_published')
+    status.latency_p50, status.latency_p95 = metrics.latency_percentile(50), metrics.latency_percentile(95)
+
+
+def diagnostic_array(
+    status: VirtualWristStatus, before: VirtualWristStatus | None, name: str, fallback: OomFallback | None = None
+) -> DiagnosticArray:
+    """A status as diagnostics: level, one sentence and every field.
+
+    Args:
+        status: Of now.
+        before: The one published before it, None for none.
+        name: The node's full name.
+        fallback: What the stream gave up since memory ran out; None without a stream.
+    """
+    given_up, applied = (str(fallback), fallback.applied) if fallback is not None else ('', ())
+    level, message = assess(status, before, given_up)
+    values = []
+    for key in status.get_fields_and_field_types():
+        if key != 'stamp':
+            values.append(KeyValue(key=key, value=_shown(key, getattr(status, key))))
+    values.append(KeyValue(key='oom_steps_applied', value=', '.join(applied)))
+    entry = DiagnosticStatus(
+        level=level, name=f'{name}: virtual wrist', message=message, hardware_id=status.device, values=values
+    )
+    return DiagnosticArray(header=Header(stamp=status.stamp), status=[entry])
+
+
+def assess(status: VirtualWristStatus, before: VirtualWristStatus | None, given_up: str = '') -> tuple[bytes, str]:
+    """Level and one sentence.
+
+    Args:
+        status: Of now.
+        before: The one published before it; counters are judged by what they gained since.
+        given_up: One sentence on what the stream gave up since memory ran out, or ''.
+    """
+
+    def new(*names: str) -> int:
+        return sum(getattr(status, n) - (getattr(before, n) if before else 0) for n in names)
+
+    error, warning, ok = DiagnosticStatus.ERROR, DiagnosticStatus.WARN, DiagnosticStatus.OK
+    if status.state == VirtualWristStatus.FINALIZED:
+        return error, status.reason
+    if status.state != VirtualWristStatus.ACTIVE:
+        return ok, f'The node is {STATE_NAMES[status.state]}.'
+    if not status.enabled:
+        return ok, 'Switched off by ~/enable.'
+    if failures := new('model_errors'):
+        return error, status.reason or f'The model failed on {failures} anchor sets since the last report.'
+    if status.silent_anchors:
+        return error, f'No images from: {", ".join(status.silent_anchors)}.'
+    if bad := new(*BAD_IMAGES):
+        return warning, status.reason or f'{bad} malformed anchor images were dropped since the last report.'
+    if lost := new('publish_errors'):
+        return warning, status.reason or f'Publishing failed {lost} times since the last report.'
+    if not new('frames_published'):
+        return warning, status.reason or 'No wrist frame was published since the last report.'
+    if given_up:
+        return warning, given_up
+    return ok, f'{status.frame_rate:.1f} frames/s, {status.latency_p50:.2f} s behind the anchors.'
+
+
+def _shown(key: str, value: object) -> str:
+    if key == 'state':
+        return STATE_NAMES[value]
+    if isinstance(value, float):
+        return f'{value:.3f}'
+    return ', '.join(value) if isinstance(value, list) else str(value)

@@ -1,4 +1,4 @@
-"""What a listener saw of the anchors' topics: the contract between `ros/topic_survey_node.py`, which needs ROS, and the checks."""
+"""What a listener received on the anchors' topics: the contract between `topic_survey_node`, which needs ROS, and the doctor."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 
 @dataclass(frozen=True)
 class Publisher:
-    """node: full name. kind: the topic's type. reliability: reliable or best effort."""
+    """Who publishes on a topic. node: full name. kind: type of the topic. reliability: reliable or best effort."""
 
     node: str
     kind: str
@@ -17,7 +17,11 @@ class Publisher:
 
 @dataclass(frozen=True)
 class Calibration:
-    """received: a camera_info came. calibrated: its K is not zero. distorted: it has distortion."""
+    """The camera_info of one anchor.
+
+    received: whether one came. calibrated: whether its K is not zero. distorted: whether it has distortion. width, height:
+    of the images it was made for, pixels; 0 where it does not say.
+    """
 
     topic: str
     received: bool = False
@@ -29,9 +33,12 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Anchor:
-    """One anchor camera. topic: of its images, resolved. rate: images a second. width, height: pixels. size: bytes of a
-    message. age: seconds from stamp to arrival by the listener's clock, median. apart: seconds between a stamp and the
-    nearest one of the first anchor, median. bad: why its last image cannot be used, '' when it can.
+    """The images of one anchor camera.
+
+    topic: resolved. wanted: type that the topic should have. images: how many came. rate: images per second. width, height:
+    pixels. size: bytes of a message. age: seconds from stamp to arrival by the listener's clock, median. apart: seconds
+    between a stamp and the nearest one of the first anchor, median. bad: why its last image cannot be used, without a full
+    stop; '' when it can.
     """
 
     name: str
@@ -52,8 +59,11 @@ class Anchor:
 
 @dataclass(frozen=True)
 class TopicSurvey:
-    """seconds: how long was listened. sets: anchor sets that the node would have made. others: image topics on the graph
-    that are no anchor's. profile: file with Fast DDS's profile that the node would take, '' for none."""
+    """All anchors over one period.
+
+    seconds: how long it was. sets: anchor sets that the node would have made. others: image topics on the graph that
+    belong to no anchor. profile: file with the Fast DDS profile that the node would use, '' for none.
+    """
 
     anchors: tuple[Anchor, ...]
     seconds: float
@@ -67,7 +77,7 @@ class TopicSurvey:
 
     @classmethod
     def from_json(cls, text: str) -> TopicSurvey:
-        """Of `to_json`."""
+        """The opposite of `to_json`."""
         raw = json.loads(text)
         anchors = []
         for a in raw.pop('anchors'):
