@@ -14,8 +14,7 @@ from wristworld_ros.models.vggt import VGGT_1B
 from wristworld_ros.models.wan import WRISTWORLD_1_3B
 from wristworld_ros.models.wan.autoencoders import WanAutoencoder
 from wristworld_ros.models.wan.checkpoints import CLIP_VIT_H
-from wristworld_ros.pipeline import memory_check
-from wristworld_ros.pipeline import save_model, tiny_random_model
+from wristworld_ros.pipeline import memory_check, save_model, tiny_random_model
 from wristworld_ros.pipeline.generate import ChunkGenerator
 from wristworld_ros.runtime import machine
 from wristworld_ros.runtime import memory_estimate as memory
