@@ -26,6 +26,10 @@ class FrameStatus(IntEnum):
     STAMP_IN_FUTURE = 4
     NOT_FINITE = 5
     OUT_OF_MEMORY = 6
+    ANCHORS_DISAGREE = 7
+    UNIFORM_ANCHOR = 8
+    FROZEN_ANCHOR = 9
+    IDENTICAL_ANCHORS = 10
 
     @property
     def is_blank(self) -> bool:
