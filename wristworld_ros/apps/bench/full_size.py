@@ -12,8 +12,7 @@ from wristworld_ros.apps.convert.convert import CLOUD
 from wristworld_ros.geometry.cloud import CloudSettings
 from wristworld_ros.models.config import ModelConfig, ModelError
 from wristworld_ros.models.state_dict import cast_params
-from wristworld_ros.models.vggt import ReconstructionModel
-from wristworld_ros.models.vggt.presets import VGGT_1B
+from wristworld_ros.models.vggt import VGGT_1B, ReconstructionModel
 from wristworld_ros.models.wan import WRISTWORLD_1_3B, WristGenerator
 from wristworld_ros.models.wan.autoencoders import Autoencoder, WanAutoencoder, autoencoder_from_config
 from wristworld_ros.models.wan.checkpoints import CLIP_VIT_H, WAN_VAE

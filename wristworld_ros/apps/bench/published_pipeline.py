@@ -77,7 +77,7 @@ def phases(model: WristModel, shapes: Shapes) -> list[Phase]:
         Phase('stage 1', frames, 'frames', lambda: reconstruct(anchors)),
         Phase(CONDITION_MAPS, frames, 'frames', _reference_renderer(model, shapes)),
         Phase('VAE encode', count, 'latent frames', encode_piece, lambda: autoencoder.encode(clip)),
-        Phase('transformer, two passes a step', STEPS, 'steps', lambda: velocity(z, sigma)),
+        Phase('transformer, two passes per step', STEPS, 'steps', lambda: velocity(z, sigma)),
         Phase('VAE decode', count, 'latent frames', decode_piece, lambda: autoencoder.decode(z)),
     ]
     if model.config.use_anchor_tokens:
