@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from wristworld_ros import cli
 from wristworld_ros.apps.convert.convert import convert_release
-from wristworld_ros.models.wan.checkpoints import text_encoder_from_release
 from wristworld_ros.models.config import ModelError
+from wristworld_ros.models.wan.checkpoints import text_encoder_from_release
 from wristworld_ros.pipeline import VirtualWrist, load_model, save_model
 from wristworld_ros.pipeline.model_directory import load_stage1, load_stage2
 from wristworld_ros.settings import StreamSettings
