@@ -19,8 +19,7 @@ from wristworld_ros.apps.doctor.finding import exit_status
 from wristworld_ros.apps.doctor.topics import calibration_findings, survey_topics, topic_findings
 from wristworld_ros.errors import UserError
 from wristworld_ros.pipeline import save_model, tiny_random_model
-from wristworld_ros.ros.image_conversion import to_compressed, to_image
-from wristworld_ros.ros.wrist_publisher import to_stamp
+from wristworld_ros.ros.conversions import to_compressed, to_image, to_stamp
 from wristworld_ros.settings import NodeSettings
 
 RATE = 15.0
