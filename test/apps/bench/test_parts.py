@@ -83,8 +83,8 @@ def test_all_of_a_models_weights_are_in_one_part_or_another():
     model = tiny_random_model()
     counted = {id(p) for part in parts_of(model, SHAPES) for module in part.modules for p in module.parameters()}
     every = {id(p): name for net in (model.stage1, model.generator) for name, p in net.named_parameters()}
-    beside = {'text_context', 'temporal_embed.weight', 'view_embed.weight'}  # rows of tables
-    assert {name for key, name in every.items() if key not in counted} == beside
+    table_rows = {'text_context', 'temporal_embed.weight', 'view_embed.weight'}
+    assert {name for key, name in every.items() if key not in counted} == table_rows
 
 
 def test_the_report_shows_every_part_and_what_was_not_measured(case):
