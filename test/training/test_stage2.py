@@ -1,9 +1,10 @@
 """Stage 2 trains on clips, with and without what the paper's ablations take away."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from wristworld_ros.models.wan import WristGenerator, block_causal_predict, chunk_contexts
 from wristworld_ros.pipeline import tiny_random_model
@@ -79,20 +80,15 @@ def test_history_is_used_late_and_as_often_as_asked():
 
 
 @pytest.mark.parametrize('number', [0, 1])  # without history, and with it
-def test_noise_is_made_where_the_latents_are(clips, number):
-    """On fake CUDA tensors any operation of a CPU and a device tensor is refused."""
+def test_noise_is_made_where_the_latents_are(clips, number, monkeypatch):
+    """On the meta device any operation of a CPU and a device tensor is refused."""
     run = Stage2Training(model=tiny_random_model().config.generator, history=0.5, history_from=0.0)
     batch = Stage2Clips(clips, Stage2Sampling(batch=2, frames=4, chunks=(2,)), seed=0)[0]
     step = Step(number, 1.0)
     assert uses_history(run, step) == bool(number)
-    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
-        gen = WristGenerator.from_config(run.model).to('cuda').train()
-        fake = {k: mode.from_tensor(v) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
-        trainer = ClipTrainer(run, 'cuda')
-        total = trainer(gen, fake, step)['total']
-        assert total.device.type == 'cuda'
-        sigma = noise_levels(2, 2, 0.5, 'cuda')
-        assert sigma.device.type == 'cuda'
+    gen = WristGenerator.from_config(run.model).to('meta').train()
+    monkeypatch.setattr(torch, 'autocast', lambda *args, **kwargs: nullcontext())  # it does not know this device
+    assert ClipTrainer(run, 'meta')(gen, batch, step)['total'].device.type == 'meta'
 
 
 def test_the_same_number_gives_the_same_batch_and_another_process_another(clips):

@@ -103,7 +103,7 @@ def test_a_run_that_diverged_ends_with_what_to_do(tmp_path):
         return {'total': losses(module, batch, step)['total'] * (float('nan') if step.number >= 5 else 1.0)}
 
     config = TrainerConfig(steps=20, max_skipped=3, bf16=False)
-    with pytest.raises(UserError, match='4 gradients in a row were NaN or infinite after step 5.*lower --learning-rate'):
+    with pytest.raises(UserError, match=r'4 gradients in a row were NaN or infinite after step 5.*lower --learning-rate'):
         train(nn.Linear(4, 1), Batches(), diverged, config, tmp_path)
 
 

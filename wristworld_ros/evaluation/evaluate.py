@@ -17,9 +17,10 @@ from wristworld_ros.errors import UserError
 from wristworld_ros.evaluation import baselines, metrics
 from wristworld_ros.evaluation.settings import EvaluationSettings
 from wristworld_ros.evaluation.table import EvaluationTable
-from wristworld_ros.models.config import ModelError, find_model
+from wristworld_ros.models.config import ModelError
 from wristworld_ros.pipeline import VirtualWrist, load_model
 from wristworld_ros.pipeline.model import WristModel
+from wristworld_ros.pipeline.model_directory import find_model
 from wristworld_ros.pipeline.reconstruct import Observation
 from wristworld_ros.settings import StreamSettings, check
 from wristworld_ros.types import AnchorSet

@@ -72,7 +72,7 @@ def seam_ratio(images: np.ndarray, joins: Sequence[int]) -> float:
 
     Args:
         images: uint8 [N, H, W, 3].
-        joins: Frame numbers, 1 to N - 1, as `models.wan.windows.joins` gives them.
+        joins: Frame numbers, 1 to N - 1, as `models.wan.windows.seam_frames` gives them.
 
     Returns:
         The ratio; NaN where there is no join, or nothing but joins.

@@ -17,7 +17,7 @@ from wristworld_ros.data.ground_truth import GroundTruth, read_ground_truth
 from wristworld_ros.evaluation.metrics import psnr, seam_ratio
 from wristworld_ros.evaluation.table import markdown
 from wristworld_ros.models.wan.sampling import SOLVERS
-from wristworld_ros.models.wan.windows import joins
+from wristworld_ros.models.wan.windows import seam_frames
 from wristworld_ros.pipeline import WristModel, load_model
 from wristworld_ros.pipeline.offline import EncodedVideo, encode_video, generate_video, plan_for
 from wristworld_ros.settings import WindowSettings
@@ -109,7 +109,7 @@ def seam_table(
             joined = video(model, e.whole, sampled, windows, seed)
             clips = [video(model, clip, sampled, seed=seed + i) for i, clip in enumerate(e.clips)]
             ends = np.cumsum([len(clip) for clip in clips])[:-1].tolist()
-            found = [j for j in joins(windows, stride) if j < len(joined)]
+            found = [j for j in seam_frames(windows, stride) if j < len(joined)]
             truth = e.truth.wrist
             for name, images, at in (
                 ('overlapping windows', joined, found),

@@ -12,11 +12,11 @@ from safetensors.torch import save_file
 from torch.utils.flop_counter import FlopCounterMode
 
 from wristworld_ros.errors import UserError
-from wristworld_ros.models.config import AUTOENCODER, TINY_DECODER, ModelConfig, ModelError, find_model
+from wristworld_ros.models.config import AUTOENCODER, TINY_DECODER, ModelConfig, ModelError
 from wristworld_ros.models.state_dict import named_tensors
 from wristworld_ros.models.wan.autoencoders import Autoencoder, WanAutoencoder
 from wristworld_ros.models.wan.tiny_decoder import TinyAutoencoder, TinyDecoder
-from wristworld_ros.pipeline.model_directory import choose_device, load_autoencoder
+from wristworld_ros.pipeline.model_directory import choose_device, find_model, load_autoencoder
 from wristworld_ros.runtime.files import file_sha256, write_atomically
 from wristworld_ros.training.decoder.data import ClipSettings, DecoderData, prepare_clips
 from wristworld_ros.training.decoder.train import (

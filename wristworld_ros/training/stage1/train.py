@@ -13,7 +13,7 @@ from torch import Tensor
 from wristworld_ros.data.packed import PackedEpisode
 from wristworld_ros.errors import UserError
 from wristworld_ros.models.vggt import ReconstructionModel
-from wristworld_ros.models.vggt.presets import SIM_TINY
+from wristworld_ros.models.vggt.config import SIM_TINY
 from wristworld_ros.training.parallel import rank
 from wristworld_ros.training.stage1.data import Stage1Batches, Stage1Sampling
 from wristworld_ros.training.stage1.losses import Stage1Weights, stage1_losses
