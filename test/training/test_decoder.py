@@ -12,12 +12,13 @@ import torch
 from wristworld_ros import cli
 from wristworld_ros.apps.convert.convert import convert_release
 from wristworld_ros.apps.convert.settings import ConvertSettings
-from wristworld_ros.apps.doctor.weights import weight_lines
+from wristworld_ros.apps.doctor.weights import weight_findings
 from wristworld_ros.data.formats.native import CameraTrack, write_episode
 from wristworld_ros.data.video import write_video
 from wristworld_ros.errors import UserError
+from wristworld_ros.models.config import ModelError
 from wristworld_ros.models.wan.tiny_decoder import TinyAutoencoder
-from wristworld_ros.pipeline import ModelError, VirtualWrist, load_model, save_model
+from wristworld_ros.pipeline import VirtualWrist, load_model, save_model
 from wristworld_ros.pipeline.model_directory import load_autoencoder
 from wristworld_ros.pipeline.offline import encode_video, generate_video
 from wristworld_ros.settings import StreamSettings, WindowSettings
@@ -206,12 +207,12 @@ def test_windows_are_decoded_by_it_too(trained):
 
 
 def test_the_doctor_holds_its_weights_against_the_card(own):
-    lines, _ = weight_lines(str(own))
-    (line,) = [line for line in lines if 'tiny_decoder.safetensors' in line.what]
-    assert 'as its card says' in line.what
+    findings, _ = weight_findings(str(own))
+    (finding,) = [f for f in findings if 'tiny_decoder.safetensors' in f.what]
+    assert 'as its card says' in finding.what
     (own / 'tiny_decoder.safetensors').unlink()
-    lines, _ = weight_lines(str(own))
-    assert any('tiny_decoder.safetensors is missing' in line.what for line in lines)
+    findings, _ = weight_findings(str(own))
+    assert any('tiny_decoder.safetensors is missing' in f.what for f in findings)
 
 
 def test_a_saved_model_leaves_the_tiny_decoder_behind(trained, tmp_path):
@@ -228,7 +229,7 @@ def test_a_tiny_decoder_that_is_not_there_is_refused(converted, own):
         ModelError, match=r'no tiny_decoder\.safetensors; make it with `wristworld train tiny-decoder'
     ):
         load_model(str(converted), 'cpu', decoder='tiny')
-    with pytest.raises(ModelError, match=r'sim_tiny has no video autoencoder .* use decoder full'):
+    with pytest.raises(ModelError, match=r'sim_tiny has no video autoencoder .* set decoder to full'):
         load_model('sim_tiny', 'cpu', decoder='tiny')
     with pytest.raises(ModelError, match="'lite'"):
         load_model(str(converted), 'cpu', decoder='lite')
