@@ -91,6 +91,12 @@ def test_noise_is_made_where_the_latents_are(clips, number, monkeypatch):
     assert ClipTrainer(run, 'meta')(gen, batch, step)['total'].device.type == 'meta'
 
 
+def test_views_that_the_generator_does_not_take_are_left_out(clips):
+    sampling = Stage2Sampling(batch=2, frames=4, chunks=(2,))
+    assert Stage2Clips(clips[1:], sampling, 0)[0]['anchors'].shape[1] == 2
+    assert Stage2Clips(clips[1:], sampling, 0, max_views=1)[0]['anchors'].shape[1] == 1
+
+
 def test_the_same_number_gives_the_same_batch_and_another_process_another(clips):
     sampling = Stage2Sampling(batch=2, frames=4, chunks=(2,))
     one, same, other = (Stage2Clips(clips, sampling, 0, process)[5]['wrist'] for process in (0, 0, 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,11 +76,14 @@ class Stage2Clips(Dataset):
         sampling: How clips are sampled.
         seed: The same seed, process and number give the same batch.
         process: Rank of the training process.
+        max_views: Views that the generator takes; further ones are left out. None takes all.
     """
 
-    def __init__(self, paths: list[Path], sampling: Stage2Sampling, seed: int, process: int = 0):
+    def __init__(
+        self, paths: list[Path], sampling: Stage2Sampling, seed: int, process: int = 0, max_views: int | None = None
+    ):
         self.paths, self.sampling, self.seed, self.process = paths, sampling, seed, process
-        self._views = {p: _view_count(p) for p in paths}
+        self._views = {p: min(_view_count(p), max_views or sys.maxsize) for p in paths}
 
     def __getitem__(self, number: int) -> dict[str, torch.Tensor | int]:
         rng = np.random.default_rng((self.seed, self.process, number))

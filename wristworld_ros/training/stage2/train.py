@@ -210,9 +210,10 @@ def train_stage2(
         found = [one_step_figures(module, losses, batch) for batch in fixed]
         return {f'val_{name}': float(np.mean([figures[name] for figures in found])) for name in found[0]}
 
+    clips = Stage2Clips(conditions, run.sampling, run.seed, rank(), gen.settings.max_views)
     average = train(
-        gen, Stage2Clips(conditions, run.sampling, run.seed, rank()), losses, run.config, folder, seed=run.seed,
-        workers=run.workers, validate=validate if fixed else None, start=run.start,
+        gen, clips, losses, run.config, folder, seed=run.seed, workers=run.workers,
+        validate=validate if fixed else None, start=run.start,
     )  # fmt: skip
     if rank() == 0:
         torch.save(average.state_dict(), folder / 'model.pt')
