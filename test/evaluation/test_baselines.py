@@ -23,10 +23,22 @@ def test_mean_wrist_comes_from_a_model_directory_and_is_none_where_it_has_none(t
 def test_inpaint_fills_holes_and_leaves_what_was_hit(method):
     image = np.full((32, 32, 3), 120, np.uint8)
     image[10:14, 12:20] = 0
-    filled = baselines.inpaint(image, method=method)
+    depth = np.ones((32, 32), np.float32)
+    depth[10:14, 12:20] = 0
+    filled = baselines.inpaint(image, depth, method)
     assert np.abs(filled.astype(int) - 120).max() <= 2  # Telea rounds
     image[:] = 0
-    assert (baselines.inpaint(image, method=method) == 0).all()
+    assert (baselines.inpaint(image, np.zeros_like(depth), method) == 0).all()
+
+
+@pytest.mark.parametrize('method', ['push_pull', 'telea'])
+def test_a_black_object_is_not_a_hole(method):
+    """Only depth says where a hole is: black rubber stays black."""
+    image = np.full((32, 32, 3), 120, np.uint8)
+    image[10:14, 12:20] = 0
+    depth = np.ones((32, 32), np.float32)
+    depth[20:22, 20:22] = 0
+    assert (baselines.inpaint(image, depth, method)[10:14, 12:20] == 0).all()
 
 
 def test_true_warp_of_the_anchors_own_camera_is_the_anchors_image():

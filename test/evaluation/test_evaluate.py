@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from wristworld_ros.data.formats.native import CameraTrack, write_episode
+from wristworld_ros.errors import UserError
+from wristworld_ros.evaluation import baselines
 from wristworld_ros.evaluation.evaluate import COPY, MEAN, OWN_WARP, TRUE_WARP, TRUTH, evaluate
 from wristworld_ros.evaluation.settings import EvaluationSettings
-from wristworld_ros.pipeline import tiny_random_model
+from wristworld_ros.pipeline import VirtualWrist, tiny_random_model
 from wristworld_ros.settings import StreamSettings
 
 FRAMES = 6
@@ -70,7 +72,7 @@ def test_every_row_is_measured_on_the_same_frames(episodes, model, tmp_path):
     for row in ('generated, 1 step', 'no SPC', OWN_WARP):
         assert all(
             math.isfinite(table.mean(row, key))
-            for key in ('psnr', 'ssim', 'rotation_deg', 'position_m', 'cloud_median_px')
+            for key in ('psnr', 'ssim', 'rotation_deg', 'aligned_position_m', 'scale_percent', 'cloud_median_px')
         )
     assert table.values('no SPC', 'psnr').tolist() == table.values('generated, 1 step', 'psnr').tolist()
     written = json.loads((tmp_path / 'episodes' / '000001.json').read_text())
@@ -83,12 +85,29 @@ def test_the_same_seed_gives_the_same_table_and_steps_differ_from_the_stream_of_
     assert json.dumps(one.record()) == json.dumps(two.record())
 
 
+def test_stage_1_runs_once_on_each_anchor_set_however_many_rows_share_it(episodes, model, monkeypatch):
+    sets = []
+    reconstruct = VirtualWrist.reconstruct
+    monkeypatch.setattr(VirtualWrist, 'reconstruct', lambda wrist, s: sets.append(s) or reconstruct(wrist, s))
+    settings = EvaluationSettings(row_steps='1,2', limit=1, frames=3, seeds=2)
+    evaluate(model, episodes, None, settings, {'the same': model}, progress=False)
+    assert len(sets) == 3
+
+
+def test_black_pixels_of_the_own_warp_are_no_holes(episodes, model, monkeypatch):
+    depths = []
+    inpaint = baselines.inpaint
+    monkeypatch.setattr(baselines, 'inpaint', lambda image, depth: depths.append(depth) or inpaint(image, depth))
+    evaluate(model, episodes, None, EvaluationSettings(row_steps='1', limit=1, frames=2), progress=False)
+    assert len(depths) == 4 and all(d.dtype == np.float32 and (d > 0).any() for d in depths)  # own and true warp
+
+
 def test_what_cannot_be_evaluated_is_told_in_a_sentence(episodes, model, tmp_path):
-    with pytest.raises(ValueError, match='There are no episodes'):
+    with pytest.raises(UserError, match='There are no episodes'):
         evaluate(model, tmp_path, progress=False)
-    with pytest.raises(ValueError, match='2 anchor cameras; 3 are asked for'):
+    with pytest.raises(ValueError, match=r'2 anchor cameras.*3'):
         evaluate(model, episodes, None, EvaluationSettings(anchors=3), progress=False)
-    with pytest.raises(ValueError, match='takes whole numbers'):
+    with pytest.raises(UserError, match='give whole numbers'):
         evaluate(model, episodes, None, EvaluationSettings(row_steps='one'), progress=False)
-    with pytest.raises(ValueError, match='is the chunk longer'):
+    with pytest.raises(UserError, match='give a smaller --chunk'):
         evaluate(model, episodes, StreamSettings(chunk=8), EvaluationSettings(row_steps='1'), progress=False)

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from wristworld_ros.errors import UserError
 from wristworld_ros.evaluation import metrics
 
 
@@ -78,25 +79,57 @@ def in_another_world(T_camera_world, scale=2.0):
     return moved
 
 
-def test_wrist_pose_error_is_zero_for_the_truth_in_another_world_and_scale():
+def test_wrist_pose_errors_are_zero_for_the_truth_in_another_world():
     true_anchors = np.repeat(ANCHORS[None], 12, 0)
-    degrees, metres = metrics.wrist_pose_errors(
-        in_another_world(true_anchors), in_another_world(wrists()), true_anchors, wrists()
-    )
-    assert degrees.max() < 1e-5 and metres.max() < 1e-9
+    own_anchors, own_wrists = in_another_world(true_anchors, 1.0), in_another_world(wrists(), 1.0)
+    errors = metrics.wrist_pose_errors(own_anchors, own_wrists, true_anchors, wrists())
+    assert errors.rotation_deg.max() < 1e-4 and errors.position_m.max() < 1e-9
+    assert errors.aligned_rotation_deg.max() < 1e-4 and errors.aligned_position_m.max() < 1e-9
+    assert errors.scale_error == pytest.approx(0)
 
 
-def test_wrist_pose_error_finds_one_frame_that_is_turned():
+def test_a_wrong_scale_is_reported_by_itself_and_in_the_unaligned_position():
+    """30 % too large: TF is off by 30 % of the wrist's distance, and only the aligned columns may say zero."""
+    true_anchors = np.repeat(ANCHORS[None], 12, 0)
+    own_anchors, own_wrists = in_another_world(true_anchors, 1.3), in_another_world(wrists(), 1.3)
+    errors = metrics.wrist_pose_errors(own_anchors, own_wrists, true_anchors, wrists())
+    distance = np.linalg.norm(centres(wrists()) - centres(ANCHORS[:1]), axis=-1)
+    assert errors.scale_error == pytest.approx(0.3)
+    assert errors.position_m == pytest.approx(0.3 * distance)
+    assert errors.aligned_position_m.max() < 1e-9 and errors.rotation_deg.max() < 1e-4
+
+
+def test_the_alignment_does_not_use_the_wrist():
+    """One constant offset of the wrist is the wrist's error, whole; an alignment over all cameras would share it out."""
+    true_anchors = np.repeat(ANCHORS[None], 12, 0)
+    own = wrists()
+    own[:, :3, 3] += [0.1, 0, 0]  # in each wrist camera's own axes
+    errors = metrics.wrist_pose_errors(true_anchors, own, true_anchors, wrists())
+    assert errors.aligned_position_m == pytest.approx(0.1) and errors.position_m == pytest.approx(0.1)
+
+
+def test_wrist_pose_errors_find_one_frame_that_is_rotated():
     true_anchors = np.repeat(ANCHORS[None], 12, 0)
     own = wrists()
     turn = np.eye(4)
     turn[:3, :3] = rotation((0, 0, 1), np.deg2rad(10))
     own[5] = turn @ own[5]
-    degrees, _ = metrics.wrist_pose_errors(
+    errors = metrics.wrist_pose_errors(
         in_another_world(true_anchors), in_another_world(own), true_anchors, wrists()
     )
-    assert degrees[5] == pytest.approx(10, abs=1)
-    assert np.delete(degrees, 5).max() < 1
+    for degrees in (errors.rotation_deg, errors.aligned_rotation_deg):
+        assert degrees[5] == pytest.approx(10, abs=1)
+        assert np.delete(degrees, 5).max() < 1
+
+
+def test_one_anchor_says_nothing_of_scale():
+    true_anchors = np.repeat(ANCHORS[None, :1], 12, 0)
+    errors = metrics.wrist_pose_errors(true_anchors, wrists(), true_anchors, wrists())
+    assert np.isnan(errors.scale_error) and errors.aligned_position_m.max() < 1e-9
+
+
+def centres(T_camera_world):
+    return -np.einsum('...ji,...j->...i', T_camera_world[..., :3, :3], T_camera_world[..., :3, 3])
 
 
 def plane_scene(size=64):
@@ -160,10 +193,10 @@ def test_frechet_distance_is_zero_for_equal_sets_and_the_squared_shift_of_moved_
 
 
 def test_missing_weights_of_lpips_and_fvd_are_told_in_a_sentence(tmp_path):
-    with pytest.raises(FileNotFoundError, match='LPIPS needs its weights'):
+    with pytest.raises(UserError, match='LPIPS needs its weights'):
         metrics.lpips_from(tmp_path / 'none.pt')
     (tmp_path / 'text.pt').write_text('no weights')
-    with pytest.raises(ValueError, match='no TorchScript file'):
+    with pytest.raises(UserError, match='needs a TorchScript file'):
         metrics.fvd_from(tmp_path / 'text.pt')
 
 

@@ -1,5 +1,7 @@
 """Stage 2 trains on clips, with and without what the paper's ablations take away."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,15 @@ import torch
 from wristworld_ros.models.wan import WristGenerator, block_causal_predict, chunk_contexts
 from wristworld_ros.pipeline import tiny_random_model
 from wristworld_ros.training.stage2.data import Stage2Clips, Stage2Sampling, sample_clip
-from wristworld_ros.training.stage2.train import ClipTrainer, Stage2Training, image_losses, noise_levels, predict_apart
+from wristworld_ros.training.stage2.train import (
+    ClipTrainer,
+    Stage2Training,
+    image_losses,
+    noise_levels,
+    predict_independent,
+    uses_history,
+)
+from wristworld_ros.training.trainer import Step
 
 
 @pytest.fixture
@@ -25,12 +35,12 @@ def clips(tmp_path):
 
 
 def test_batches_have_the_views_that_all_their_clips_have(clips):
-    batch = next(iter(Stage2Clips(clips, Stage2Sampling(batch=8, frames=4, chunks=(2,)), seed=0)))
+    batch = Stage2Clips(clips, Stage2Sampling(batch=8, frames=4, chunks=(2,)), seed=0)[0]
     assert batch['wrist'].shape == (8, 3, 4, 32, 32) and batch['wrist'].abs().max() <= 1
     assert batch['anchors'].shape == (8, 1, 4, 3, 32, 32) and batch['chunk'] == 2
 
 
-def test_a_mirrored_clip_is_mirrored_in_all_its_pictures(clips):
+def test_a_mirrored_clip_is_mirrored_in_all_its_images(clips):
     plain, mirrored = (sample_clip(clips[1], 2, 4, np.random.default_rng(0), mirror=share) for share in (0.0, 1.0))
     for name, width in (('condition', 2), ('depth', 2), ('wrist', 2), ('anchors', 3)):
         assert np.array_equal(np.flip(mirrored[name], width), plain[name]), name
@@ -43,8 +53,8 @@ def test_a_mirrored_clip_is_mirrored_in_all_its_pictures(clips):
 def test_every_part_in_use_gets_a_gradient(clips, left_out, chunk, progress):
     run = Stage2Training(model=tiny_random_model().config.generator, **left_out)
     gen = WristGenerator.from_config(run.model).train()
-    batch = next(iter(Stage2Clips(clips, Stage2Sampling(batch=2, frames=4, chunks=(chunk,)), seed=0)))
-    terms = ClipTrainer(run, 'cpu')(gen, batch, progress)
+    batch = Stage2Clips(clips, Stage2Sampling(batch=2, frames=4, chunks=(chunk,)), seed=0)[0]
+    terms = ClipTrainer(run, 'cpu')(gen, batch, Step(0, progress))
     terms['total'].backward()
     assert torch.isfinite(terms['total'])
     assert gen.decoder.last.weight.grad.abs().max() > 0
@@ -52,7 +62,7 @@ def test_every_part_in_use_gets_a_gradient(clips, left_out, chunk, progress):
 
 
 @torch.no_grad()
-def test_chunks_apart_are_the_causal_pass_without_history():
+def test_independent_chunks_are_the_causal_pass_without_history():
     gen = WristGenerator.from_config(tiny_random_model().config.generator)
     noisy, condition = torch.randn(2, 192, 4, 4, 4), torch.randn(2, 320, 4, 4, 4)
     contexts, sigma = chunk_contexts(gen, torch.randn(2, 2, 4, 16), [2, 2]), torch.rand(2, 2)
@@ -60,16 +70,40 @@ def test_chunks_apart_are_the_causal_pass_without_history():
     whole = block_causal_predict(
         gen, noisy, torch.randn_like(noisy), condition, 1000 * sigma, contexts, 2, visible=none
     )
-    assert torch.allclose(predict_apart(gen, noisy, condition, sigma, contexts), whole, atol=1e-5)
+    assert torch.allclose(predict_independent(gen, noisy, condition, sigma, contexts), whole, atol=1e-5)
 
 
-def test_history_is_seen_late_and_as_often_as_asked():
-    trainer = ClipTrainer(Stage2Training(history=0.6, history_from=0.5), 'cpu')
-    assert not any(trainer._with_history(0.4) for _ in range(10))
-    assert sum(trainer._with_history(0.9) for _ in range(100)) == 60
+def test_history_is_used_late_and_as_often_as_asked():
+    run = Stage2Training(history=0.6, history_from=0.5)
+    assert not any(uses_history(run, Step(number, 0.4)) for number in range(10))
+    assert sum(uses_history(run, Step(number, 0.9)) for number in range(100)) == 60
 
 
-def test_equal_pictures_cost_next_to_nothing():
+@pytest.mark.parametrize('number', [0, 1])  # without history, and with it
+def test_noise_is_made_where_the_latents_are(clips, number, monkeypatch):
+    """On the meta device any operation of a CPU and a device tensor is refused."""
+    run = Stage2Training(model=tiny_random_model().config.generator, history=0.5, history_from=0.0)
+    batch = Stage2Clips(clips, Stage2Sampling(batch=2, frames=4, chunks=(2,)), seed=0)[0]
+    step = Step(number, 1.0)
+    assert uses_history(run, step) == bool(number)
+    gen = WristGenerator.from_config(run.model).to('meta').train()
+    monkeypatch.setattr(torch, 'autocast', lambda *args, **kwargs: nullcontext())  # it does not know this device
+    assert ClipTrainer(run, 'meta')(gen, batch, step)['total'].device.type == 'meta'
+
+
+def test_views_that_the_generator_does_not_take_are_left_out(clips):
+    sampling = Stage2Sampling(batch=2, frames=4, chunks=(2,))
+    assert Stage2Clips(clips[1:], sampling, 0)[0]['anchors'].shape[1] == 2
+    assert Stage2Clips(clips[1:], sampling, 0, max_views=1)[0]['anchors'].shape[1] == 1
+
+
+def test_the_same_number_gives_the_same_batch_and_another_process_another(clips):
+    sampling = Stage2Sampling(batch=2, frames=4, chunks=(2,))
+    one, same, other = (Stage2Clips(clips, sampling, 0, process)[5]['wrist'] for process in (0, 0, 1))
+    assert torch.equal(one, same) and not torch.equal(one, other)
+
+
+def test_equal_images_cost_next_to_nothing():
     video = torch.rand(1, 3, 2, 32, 32) * 2 - 1
     terms = image_losses(video, video.clone(), Stage2Training())
     assert float(terms['structure']) == pytest.approx(0, abs=1e-5)

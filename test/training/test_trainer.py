@@ -10,17 +10,20 @@ import pytest
 import torch
 from torch import nn
 
-from wristworld_ros.training.trainer import FilterMuon, TrainerConfig, make_optimisers, train
+from wristworld_ros.errors import UserError
+from wristworld_ros.training.trainer import FilterMuon, TrainerConfig, make_optimizers, train
 
 
-def batches(seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    while True:
-        x = torch.randn(16, 4, generator=generator)
-        yield x, x @ torch.tensor([[1.0], [2.0], [-1.0], [0.5]])
+class Batches(torch.utils.data.Dataset):
+    def __init__(self, seed=0):
+        self.seed = seed
+
+    def __getitem__(self, number):
+        x = torch.randn(16, 4, generator=torch.Generator().manual_seed(1000 * self.seed + number))
+        return x, x @ torch.tensor([[1.0], [2.0], [-1.0], [0.5]])
 
 
-def losses(module, batch, progress):
+def losses(module, batch, step):
     x, y = batch
     return {'total': (module(x) - y).square().mean()}
 
@@ -28,8 +31,10 @@ def losses(module, batch, progress):
 def test_it_learns_and_writes_what_it_did(tmp_path):
     torch.manual_seed(0)
     steps = TrainerConfig(steps=300, learning_rate=0.05, warm_up=10, checkpoint_every=100, bf16=False)
-    average = train(nn.Linear(4, 1), batches(), losses, steps, tmp_path, lambda m: {'val_bias': float(m.bias)})
-    assert float(losses(average, next(batches(1)), 1)['total']) < 1e-2
+    average = train(
+        nn.Linear(4, 1), Batches(), losses, steps, tmp_path, validate=lambda m: {'val_bias': float(m.bias)}
+    )
+    assert float(losses(average, Batches(1)[0], None)['total']) < 1e-2
     log = [json.loads(line) for line in (tmp_path / 'log.jsonl').read_text().splitlines()]
     assert [r['step'] for r in log] == list(range(20, 301, 20))
     assert [r['step'] for r in log if 'val_bias' in r] == [100, 200, 300]
@@ -37,23 +42,75 @@ def test_it_learns_and_writes_what_it_did(tmp_path):
 
 def test_a_stopped_run_goes_on_at_its_checkpoint(tmp_path):
     short = TrainerConfig(steps=40, learning_rate=0.01, checkpoint_every=20, bf16=False)
-    train(nn.Linear(4, 1), batches(), losses, short, tmp_path)
+    train(nn.Linear(4, 1), Batches(), losses, short, tmp_path)
     state = torch.load(tmp_path / 'last.pt', weights_only=True)
     assert state['step'] == 40
     longer = TrainerConfig(steps=60, learning_rate=0.01, checkpoint_every=20, bf16=False)
-    train(nn.Linear(4, 1), batches(), losses, longer, tmp_path)
+    train(nn.Linear(4, 1), Batches(), losses, longer, tmp_path)
     assert torch.load(tmp_path / 'last.pt', weights_only=True)['step'] == 60
     assert json.loads((tmp_path / 'log.jsonl').read_text().splitlines()[-1])['step'] == 60
 
 
-def test_a_gradient_that_is_not_finite_is_left_out(tmp_path):
-    def poisoned(module, batch, progress):
-        bad = next(calls) == 3
-        return {'total': losses(module, batch, progress)['total'] * (float('nan') if bad else 1.0)}
+class Interrupted(Exception):
+    pass
 
-    calls = iter(range(1000))
-    average = train(nn.Linear(4, 1), batches(), poisoned, TrainerConfig(steps=20, bf16=False), tmp_path)
+
+@pytest.mark.parametrize('workers', [0, 2])
+def test_a_run_with_an_interruption_equals_one_without_to_the_bit(tmp_path, workers):
+    """Random numbers in the losses, momentum in the optimizers, a skipped batch, and a batch order to come back to."""
+
+    def noisy(module, batch, step):
+        x, y = batch
+        if step.number == 7:
+            x = x * float('nan')
+        return {'total': (module(x) * torch.rand(16, 1) - y).square().mean()}
+
+    def interrupted(module, batch, step):
+        if step.number == 31 and not (tmp_path / 'stopped').exists():
+            (tmp_path / 'stopped').touch()
+            raise Interrupted
+        return noisy(module, batch, step)
+
+    def module():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(4, 64), nn.Dropout(0.2), nn.Linear(64, 64), nn.Linear(64, 1))
+
+    config = TrainerConfig(steps=50, checkpoint_every=20, bf16=False)
+    whole = train(module(), Batches(), noisy, config, tmp_path / 'whole', seed=3, workers=workers)
+    with pytest.raises(Interrupted):
+        train(module(), Batches(), interrupted, config, tmp_path / 'parts', seed=3, workers=workers)
+    torch.rand(5)  # whatever the process has done before it continues
+    parts = train(module(), Batches(), interrupted, config, tmp_path / 'parts', seed=3, workers=workers)
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), parts.parameters(), strict=True))
+    one, two = (torch.load(tmp_path / name / 'last.pt', weights_only=True) for name in ('whole', 'parts'))
+    assert all(torch.equal(one['module'][name], two['module'][name]) for name in one['module'])
+    assert (one['batches'], one['skipped']) == (two['batches'], two['skipped']) == (51, 1)
+    logs = [[json.loads(line) for line in (tmp_path / name / 'log.jsonl').read_text().splitlines()] for name in ('whole', 'parts')]
+    assert [(r['step'], r['total']) for r in logs[0]] == [(r['step'], r['total']) for r in logs[1]]
+
+
+def test_a_gradient_that_is_not_finite_is_skipped_and_counted(tmp_path):
+    def poisoned(module, batch, step):
+        return {'total': losses(module, batch, step)['total'] * (float('nan') if step.number == 3 else 1.0)}
+
+    average = train(nn.Linear(4, 1), Batches(), poisoned, TrainerConfig(steps=20, bf16=False), tmp_path)
     assert torch.isfinite(average.weight).all()
+    assert json.loads((tmp_path / 'log.jsonl').read_text().splitlines()[-1])['skipped'] == 1
+
+
+def test_a_run_that_diverged_ends_with_what_to_do(tmp_path):
+    def diverged(module, batch, step):
+        return {'total': losses(module, batch, step)['total'] * (float('nan') if step.number >= 5 else 1.0)}
+
+    config = TrainerConfig(steps=20, max_skipped=3, bf16=False)
+    with pytest.raises(UserError, match=r'4 gradients in a row were NaN or infinite after step 5.*lower --learning-rate'):
+        train(nn.Linear(4, 1), Batches(), diverged, config, tmp_path)
+
+
+def test_a_torch_without_muon_is_told(monkeypatch):
+    monkeypatch.delattr(torch.optim, 'Muon')
+    with pytest.raises(UserError, match=r'torch 2\.9 or newer'):
+        make_optimizers(nn.Linear(64, 64), TrainerConfig())
 
 
 @pytest.mark.parametrize('memory', [torch.contiguous_format, torch.channels_last])
@@ -61,7 +118,7 @@ def test_filters_are_updated_as_orthogonal_matrices_in_their_own_memory(memory):
     torch.manual_seed(0)
     conv = nn.Conv2d(32, 64, 3).to(memory_format=memory)
     before, place = conv.weight.detach().clone(), conv.weight.data_ptr()
-    adam, muon = make_optimisers(conv, TrainerConfig(learning_rate=1e-3, weight_decay=0.0))
+    adam, muon = make_optimizers(conv, TrainerConfig(learning_rate=1e-3, weight_decay=0.0))
     assert isinstance(muon, FilterMuon) and [p.shape for g in adam.param_groups for p in g['params']] == [(64,)]
     conv(torch.randn(2, 32, 8, 8).to(memory_format=memory)).square().sum().backward()
     muon.step()
@@ -98,3 +155,28 @@ def test_two_processes_share_one_mean_gradient_and_the_first_ones_clock(tmp_path
     (one, clock), (two, other) = (torch.load(tmp_path / f'{i}.pt', weights_only=True) for i in range(2))
     assert torch.equal(one, two) and torch.allclose(one, torch.full((1, 3), 1.5))
     assert clock == other == 10.0
+
+
+FAILING = """
+from wristworld_ros.errors import UserError
+from wristworld_ros.training.parallel import rank, run_parallel
+
+def fail():
+    raise UserError('something is wrong', 'fix it')
+
+if __name__ == '__main__':
+    try:
+        run_parallel(2, 1, fail)
+    except UserError as error:
+        print(error, end='')
+"""
+
+
+def test_a_user_error_of_one_process_reaches_the_caller(tmp_path):
+    script = tmp_path / 'script.py'
+    script.write_text(FAILING)
+    repository = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, script], check=True, env=os.environ | {'PYTHONPATH': str(repository)}, capture_output=True, text=True
+    )
+    assert done.stdout == 'something is wrong; fix it.'

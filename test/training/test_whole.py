@@ -1,18 +1,21 @@
 """From episodes to a model directory that streams: both trainings, packaged, for a few steps."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from wristworld_ros.data.formats.native import CameraTrack, write_episode
-from wristworld_ros.data.packed import pack_episodes, packed_episodes
+from wristworld_ros.data.packed import pack_episodes
+from wristworld_ros.errors import UserError
 from wristworld_ros.pipeline import VirtualWrist, load_model, tiny_random_model
 from wristworld_ros.settings import StreamSettings
 from wristworld_ros.training.package import package_model
 from wristworld_ros.training.stage1 import train as stage1
-from wristworld_ros.training.stage1.data import Stage1Sampling
+from wristworld_ros.training.stage1.data import Stage1Batches, Stage1Sampling
 from wristworld_ros.training.stage2 import train as stage2
 from wristworld_ros.training.stage2.data import Stage2Sampling
 from wristworld_ros.training.trainer import TrainerConfig
@@ -32,41 +35,101 @@ def camera(name, role, hw, position, rng, frames=6):
     )  # fmt: skip
 
 
-@pytest.fixture
-def episodes(tmp_path):
+ANCHORS = {'front': (1.5, 0.1, 0.5), 'side': (1.5, -0.3, 0.6), 'other': (1.4, 0.4, 0.7)}
+
+
+def record(folder, anchors, count=2):
+    """Episodes with the first so many anchors."""
     rng = np.random.default_rng(0)
-    for i in range(2):
-        cameras = [
-            camera('front', 'anchor', (96, 128), np.array([1.5, 0.1, 0.5]), rng),
-            camera('side', 'anchor', (96, 128), np.array([1.5, -0.3, 0.6]), rng),
-            camera('wrist', 'wrist', (128, 128), np.array([0.6, 0.0, 0.3]), rng),
-        ]
+    for i in range(count):
+        cameras = [camera(n, 'anchor', (96, 128), np.array(p), rng) for n, p in list(ANCHORS.items())[:anchors]]
         write_episode(
-            tmp_path / 'episodes' / f'{i:06d}', task='none', seed=i, fps=10, success=True,
-            stamps_ns=np.arange(6) * 10**8, cameras=cameras,
+            folder / f'{i:06d}', task='none', seed=i, fps=10, success=True, stamps_ns=np.arange(6) * 10**8,
+            cameras=[*cameras, camera('wrist', 'wrist', (128, 128), np.array([0.6, 0.0, 0.3]), rng)],
         )  # fmt: skip
-    return tmp_path / 'episodes'
+    return folder
+
+
+def train_stage1(episodes, out, few=FEW):
+    packed = pack_episodes(episodes, out / 'frames', stage1.PACKED_SIZE, stage1.WRIST_SIZE, workers=1)
+    run = stage1.Stage1Training(config=few, sampling=Stage1Sampling(batch=1), workers=0)
+    run = replace(run, model={**run.model, 'embed_dim': 32, 'depth': 4, 'dpt_layers': [0, 1, 2, 3]})
+    stage1.train_stage1(packed, packed[:1], out, run)
+    return out
+
+
+def train_stage2(episodes, stage1_run, out):
+    tiny = tiny_random_model().config.generator
+    run = stage2.Stage2Training(
+        model=tiny, config=FEW, sampling=Stage2Sampling(batch=2, frames=4, chunks=(2,)), workers=0
+    )
+    maps = stage2.prepare_for(run, episodes, stage1_run / 'conditions', stage1_run, None, workers=1)
+    stage2.train_stage2(maps, maps[:1], out, run)
+    return maps
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings('ignore')
-def test_training_packaging_and_streaming_fit_together(episodes, tmp_path):
-    packed = tmp_path / 'packed'
-    pack_episodes(episodes, packed, stage1.PACKED_SIZE, stage1.WRIST_SIZE, workers=1)
-    views = {1: 0.5, 2: 0.5}
-    run1 = stage1.Stage1Training(optimisation=FEW, sampling=Stage1Sampling(batch=1, views=views), workers=0)
-    run1 = replace(run1, model={**run1.model, 'embed_dim': 32, 'depth': 4, 'dpt_layers': [0, 1, 2, 3]})
-    stage1.train_stage1(packed, packed_episodes(packed)[:1], tmp_path / 's1', run1)
-    tiny = tiny_random_model().config.generator
-    run2 = stage2.Stage2Training(
-        model=tiny, optimisation=FEW, sampling=Stage2Sampling(batch=1, frames=4, chunks=(2,)), workers=0
-    )
-    maps = stage2.prepare_for(run2, episodes, tmp_path / 's1' / 'conditions', tmp_path / 's1', None, workers=1)
-    stage2.train_stage2(maps, maps[:1], tmp_path / 's2', run2)
-    hashes = package_model(tmp_path / 's1', tmp_path / 's2', tmp_path / 'model', 'made_here')
+@pytest.mark.parametrize('anchors', [1, 2, 3])
+def test_training_packaging_and_streaming_fit_together(tmp_path, anchors):
+    episodes = record(tmp_path / 'episodes', anchors)
+    first = train_stage1(episodes, tmp_path / 's1')
+    maps = train_stage2(episodes, first, tmp_path / 's2')
+    with np.load(maps[0]) as f:
+        assert len(f['anchors']) == anchors
+    hashes = package_model(first, tmp_path / 's2', tmp_path / 'model', 'made_here')
     assert set(hashes) == {'stage1.safetensors', 'generator.safetensors'}
     assert json.loads((tmp_path / 'model' / 'config.json').read_text())['name'] == 'made_here'
     assert (tmp_path / 'model' / 'mean_wrist.png').exists()
     stream = VirtualWrist(load_model(str(tmp_path / 'model'), 'cpu'), StreamSettings())
-    (frame,) = stream.push(AnchorSet(0, ('front', 'side'), np.zeros((2, 240, 320, 3), np.uint8)))
+    names = tuple(list(ANCHORS)[:anchors])
+    (frame,) = stream.push(AnchorSet(0, names, np.zeros((anchors, 240, 320, 3), np.uint8)))
     assert frame.image.shape == (128, 128, 3)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings('ignore')
+def test_condition_maps_of_another_stage_1_or_another_recording_are_not_taken(tmp_path):
+    episodes = record(tmp_path / 'episodes', 1)
+    first = train_stage1(episodes, tmp_path / 's1')
+    run = stage2.Stage2Training(model=tiny_random_model().config.generator)
+
+    def maps():
+        return stage2.prepare_for(run, episodes, first / 'conditions', first, None, workers=1)
+
+    before = maps()
+    times = [p.stat().st_mtime_ns for p in before]
+    assert maps() == before and [p.stat().st_mtime_ns for p in before] == times
+    weights = torch.load(first / 'model.pt', weights_only=True)
+    torch.save({k: v * 1.5 if v.is_floating_point() else v for k, v in weights.items()}, first / 'model.pt')
+    after = maps()
+    assert not set(before) & set(after), 'other weights, other maps'
+    shutil.rmtree(episodes)
+    record(episodes, 2)
+    assert not set(after) & set(maps()), 'the same names, another recording'
+
+
+def test_frames_of_another_recording_or_size_are_packed_again(tmp_path):
+    episodes = record(tmp_path / 'episodes', 1)
+
+    def packed(size=(64, 48)):
+        return [e.path for e in pack_episodes(episodes, tmp_path / 'frames', size, (32, 32), workers=1)]
+
+    before = packed()
+    assert packed() == before
+    assert not set(before) & set(packed((32, 24)))
+    shutil.rmtree(episodes)
+    record(episodes, 2)
+    assert not set(before) & set(packed())
+
+
+def test_stage_1_takes_the_views_that_there_are(tmp_path):
+    sizes = {'size': (64, 48), 'wrist_size': (32, 32), 'workers': 1}
+    one = pack_episodes(record(tmp_path / 'one', 1), tmp_path / 'frames1', **sizes)
+    three = pack_episodes(record(tmp_path / 'three', 3), tmp_path / 'frames3', **sizes)
+    assert Stage1Batches(one, Stage1Sampling(), 0).view_counts == [1]
+    mixed = Stage1Batches(one + three, Stage1Sampling(batch=2, views={1: 0.4, 2: 0.3, 3: 0.3}), 0)
+    assert {mixed[i]['rgb'].shape[1] for i in range(30)} == {1, 2, 3}
+    assert torch.equal(mixed[4]['rgb'], mixed[4]['rgb'])
+    with pytest.raises(UserError, match='None of 2 episodes has 1 or more views'):
+        Stage1Batches(one, Stage1Sampling(azimuth=0.001), 0)

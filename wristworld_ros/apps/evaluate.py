@@ -6,14 +6,19 @@ import argparse
 import time
 from pathlib import Path
 
+from wristworld_ros.errors import UserError
 from wristworld_ros.evaluation.settings import EvaluationSettings
 from wristworld_ros.options import add_options, from_options
 from wristworld_ros.settings import StreamSettings
 
+_STREAM = (
+    'model', 'device', 'precision', 'decoder', 'threads', 'chunk', 'history', 'reanchor', 'near', 'wrist_fov', 'seed',
+)  # fmt: skip
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the command; those of the stream come from `StreamSettings`."""
-    parser.add_argument('episodes', type=Path, help='Folder of held-out episodes (`wristworld simulate` makes them).')
+    parser.add_argument('episodes', type=Path, help='Folder of held-out episodes (`wristworld simulate` records them).')
     parser.add_argument(
         '--out', type=Path, help='Folder for table.{txt,md,csv,json} and episodes/. Default: runs/evaluation-<time>.'
     )
@@ -23,40 +28,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     add_options(parser.add_argument_group('what is evaluated'), EvaluationSettings)
     stream = parser.add_argument_group('the stream')
-    add_options(
-        stream,
-        StreamSettings,
-        only=(
-            'model',
-            'device',
-            'precision',
-            'decoder',
-            'threads',
-            'chunk',
-            'history',
-            'reanchor',
-            'near',
-            'wrist_fov',
-            'seed',
-        ),
-    )
+    add_options(stream, StreamSettings, only=_STREAM)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Evaluate, print the table, and leave it in the folder."""
+    """Evaluate, print the table, and write it into the folder."""
     from wristworld_ros.evaluation.evaluate import evaluate
+    from wristworld_ros.pipeline import load_model
 
     ablations = {}
     for given in args.ablation:
         name, equals, model = given.partition('=')
         if not (name and equals and model):
-            raise ValueError(f'--ablation got {given!r}; it takes NAME=MODEL.')
+            raise UserError(f'--ablation is {given!r}', 'give NAME=MODEL, as in "no SPC=runs/no_spc"')
         ablations[name] = model
     folder = args.out or Path('runs') / f'evaluation-{time.strftime("%Y%m%d-%H%M%S")}'
-    table = evaluate(
-        args.model, args.episodes, from_options(StreamSettings, args), from_options(EvaluationSettings, args),
-        ablations, folder,
-    )  # fmt: skip
+    settings = from_options(StreamSettings, args)
+    model = load_model(settings.model, settings.device, settings.precision, settings.decoder)
+    model.configure_process(settings.threads)
+    table = evaluate(model, args.episodes, settings, from_options(EvaluationSettings, args), ablations, folder)
     table.write(folder)
     print(f'\n{table.text()}\n\n{folder}')
     return 0

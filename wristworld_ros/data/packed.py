@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from wristworld_ros.data.cache import cache_key
 from wristworld_ros.data.formats.native import list_episodes, read_episode
 from wristworld_ros.errors import UserError
 from wristworld_ros.geometry import resize_intrinsics
@@ -131,17 +132,21 @@ def pack_episode(source: Path, target: Path, size: tuple[int, int], wrist_size: 
 def pack_episodes(
     source: Path, target: Path, size: tuple[int, int], wrist_size: tuple[int, int], workers: int = 2
 ) -> list[PackedEpisode]:
-    """Pack every episode below `source` that is not packed yet; returns all of them in order of name."""
+    """Pack every episode below `source` that is not packed yet; returns all of them in order of name.
+
+    What is there counts as packed only if it was made from the same files and at the same sizes (`cache_key`).
+    """
     target = Path(target)
     target.mkdir(parents=True, exist_ok=True)
     sources = [Path(s) for s in list_episodes(source)]
-    todo = [s for s in sources if not (target / s.name).exists()]
+    targets = [target / f'{s.name}-{cache_key(s, size=size, wrist_size=wrist_size)}' for s in sources]
+    todo = [(s, t) for s, t in zip(sources, targets, strict=True) if not t.exists()]
     if todo:
         with ProcessPoolExecutor(workers) as pool:
-            jobs = [pool.submit(pack_episode, s, target / s.name, size, wrist_size) for s in todo]
+            jobs = [pool.submit(pack_episode, s, t, size, wrist_size) for s, t in todo]
             for job in tqdm(as_completed(jobs), total=len(jobs), desc='packing episodes', unit='episode'):
                 job.result()
-    return [PackedEpisode(target / s.name) for s in sources]
+    return [PackedEpisode(t) for t in targets]
 
 
 def packed_episodes(folder: Path) -> list[PackedEpisode]:

@@ -16,7 +16,15 @@ MEAN_WRIST = 'mean_wrist.png'
 
 
 def mean_wrist(path: Path, hw: tuple[int, int]) -> np.ndarray | None:
-    """The training set's mean wrist image, uint8 [h, w, 3] RGB, from a PNG or a model directory that has one; else None."""
+    """The mean wrist image of a training set.
+
+    Args:
+        path: A PNG, or a model directory that may hold one.
+        hw: Height and width to resize to, pixels.
+
+    Returns:
+        uint8 [h, w, 3] RGB, or None where there is no readable image.
+    """
     path = Path(path)
     path = path / MEAN_WRIST if path.is_dir() else path
     image = cv2.imread(str(path)) if path.is_file() else None
@@ -26,29 +34,34 @@ def mean_wrist(path: Path, hw: tuple[int, int]) -> np.ndarray | None:
 
 
 def anchor_copy(anchor: np.ndarray, hw: tuple[int, int]) -> np.ndarray:
-    """The largest centred part of an anchor image [H, W, 3] with the wrist's aspect, at the wrist's size."""
+    """The largest centred part of an anchor image [H, W, 3] with the wrist's aspect ratio, at the wrist's size."""
     height, width = anchor.shape[:2]
     cut_h, cut_w = min(height, round(width * hw[0] / hw[1])), min(width, round(height * hw[1] / hw[0]))
     top, left = (height - cut_h) // 2, (width - cut_w) // 2
     return cv2.resize(anchor[top : top + cut_h, left : left + cut_w], hw[::-1], interpolation=cv2.INTER_AREA)
 
 
-def inpaint(image: np.ndarray, hit: np.ndarray | None = None, method: str = 'push_pull') -> np.ndarray:
+def inpaint(image: np.ndarray, depth: np.ndarray, method: str = 'push_pull') -> np.ndarray:
     """Fill the holes of a condition map.
 
-    image: uint8 [h, w, 3]. hit: bool [h, w], where a point was drawn; None takes every pixel that is not black.
-    method: `push_pull` (an image pyramid; the better of the two on simulated episodes, and what the tables use) or
-    `telea` (OpenCV's). An image without any hit stays black.
+    Args:
+        image: uint8 [h, w, 3]. Black is a color like any other.
+        depth: float [h, w], metres, of the point that each pixel shows; 0 is a hole.
+        method: `push_pull` (an image pyramid; the better one on simulated episodes, and what the tables use) or `telea`
+            (OpenCV's).
+
+    Returns:
+        uint8 [h, w, 3]; an image that is one hole is returned as it is.
     """
-    mask = np.asarray((image > 0).any(-1) if hit is None else hit)
-    if mask.all() or not mask.any():
+    hit = np.asarray(depth) > 0
+    if hit.all() or not hit.any():
         return image
     if method == 'telea':
-        return cv2.inpaint(np.ascontiguousarray(image), (~mask).astype(np.uint8), 3, cv2.INPAINT_TELEA)
+        return cv2.inpaint(np.ascontiguousarray(image), (~hit).astype(np.uint8), 3, cv2.INPAINT_TELEA)
     if method != 'push_pull':
         raise ValueError(f'inpaint got the method {method!r}; it takes push_pull or telea.')
     planes = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float()
-    filled = fill_holes(planes, torch.from_numpy(mask)[None, None].float())
+    filled = fill_holes(planes, torch.from_numpy(hit)[None, None].float())
     return filled[0].permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8).numpy()
 
 
@@ -60,21 +73,29 @@ def true_warp(
     wrist: Camera,
     cloud: CloudSettings,
 ) -> np.ndarray:
-    """The anchors' true cloud seen by the true wrist camera, holes filled, by the same splat as the model's own.
+    """The anchors' true cloud rendered for the true wrist camera, holes filled, by the same splat as the model's own.
 
-    images: uint8 [V, H, W, 3]. depth: float32 [V, H, W], metres, 0 unknown. K: [V, 3, 3]. T_anchor_world: [V, 4, 4].
-    wrist: the true camera, in the same world. Returns uint8 [h, w, 3].
+    Args:
+        images: uint8 [V, H, W, 3].
+        depth: float32 [V, H, W], metres, 0 unknown.
+        K: [V, 3, 3], pixels.
+        T_anchor_world: [V, 4, 4], metres.
+        wrist: The true camera, in the same world.
+        cloud: How point maps become a cloud.
+
+    Returns:
+        uint8 [h, w, 3].
     """
     points = true_points(depth, K, T_anchor_world)
     T_wrist_first = wrist.T_camera_world @ np.linalg.inv(T_anchor_world[0])
     camera = Camera(K=wrist.K, T_camera_world=T_wrist_first, width=wrist.width, height=wrist.height)
     dense, colors = dense_cloud(torch.from_numpy(points), torch.from_numpy(np.ascontiguousarray(images)), cloud)
     condition = render_camera(dense, colors, camera, cloud)
-    return inpaint(condition.image.numpy(), (condition.depth > 0).numpy())
+    return inpaint(condition.image.numpy(), condition.depth.numpy())
 
 
 def true_points(depth: np.ndarray, K: np.ndarray, T_anchor_world: np.ndarray) -> np.ndarray:
-    """Point maps float32 [V, H, W, 3] in the first anchor's frame, NaN where depth is unknown."""
+    """Point maps float32 [V, H, W, 3] in the first anchor's frame, metres, NaN where depth is unknown."""
     maps = []
     for d, k, T in zip(depth, K, T_anchor_world, strict=True):
         rows, columns = np.mgrid[: d.shape[0], : d.shape[1]].astype(np.float64)

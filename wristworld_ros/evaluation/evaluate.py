@@ -1,11 +1,11 @@
-"""Held-out episodes through the whole machine, from RGB alone, beside baselines on the same frames."""
+"""Held-out episodes through the whole system, from RGB alone, beside baselines on the same frames."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +13,14 @@ from tqdm import tqdm
 
 from wristworld_ros.data.formats.native import Episode, list_episodes, read_episode
 from wristworld_ros.data.ground_truth import GroundTruth, read_ground_truth
+from wristworld_ros.errors import UserError
 from wristworld_ros.evaluation import baselines, metrics
 from wristworld_ros.evaluation.settings import EvaluationSettings
 from wristworld_ros.evaluation.table import EvaluationTable
-from wristworld_ros.models.config import find_model
+from wristworld_ros.models.config import ModelError
 from wristworld_ros.pipeline import VirtualWrist, load_model
 from wristworld_ros.pipeline.model import WristModel
+from wristworld_ros.pipeline.model_directory import find_model
 from wristworld_ros.pipeline.reconstruct import Observation
 from wristworld_ros.settings import StreamSettings, check
 from wristworld_ros.types import AnchorSet
@@ -29,37 +31,20 @@ OWN_WARP, TRUE_WARP = 'warp of own geometry + inpainting', 'warp of TRUE geometr
 
 @dataclass(frozen=True)
 class _Row:
+    """One generated row of the table."""
+
     name: str
     model: WristModel
     stream: StreamSettings
 
 
-class _Remembering(WristModel):
-    """A model that does stage 1 and the condition map of an anchor set once, however many rows share them."""
+@dataclass
+class _EpisodeRows:
+    """What one episode gives: videos of each row (one per seed), uint8 [T, h, w, 3], and its geometric measures."""
 
-    def __init__(self, model: WristModel):
-        self.config, self.device, self.stage1, self.generator = (
-            model.config,
-            model.device,
-            model.stage1,
-            model.generator,
-        )
-        self._model = model
-        self._known: dict[tuple, Observation] = {}
-
-    def stream(self, settings: StreamSettings):
-        return self._model.stream(settings)
-
-    def reconstruction_step(self, *args, **kwargs):
-        reconstruction_step = self._model.reconstruction_step(*args, **kwargs)
-
-        def look(anchors: AnchorSet) -> Observation:
-            key = (id(anchors.images), *args, *kwargs.values())
-            if key not in self._known:
-                self._known[key] = reconstruction_step(anchors)
-            return self._known[key]
-
-        return look
+    truth: np.ndarray
+    videos: dict[str, list[np.ndarray]] = field(default_factory=dict)
+    geometry: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 def evaluate(
@@ -73,14 +58,22 @@ def evaluate(
 ) -> EvaluationTable:
     """Evaluate a model on whole episodes.
 
-    model: loaded, or the name or directory of one. episodes: opened ones, their directories, or the folder of them all.
-    settings: of the stream; its `steps` gives way to `evaluation.row_steps`. ablations: row name -> another model, run
-    with the first of the steps. folder: where each episode's measures go as JSON while the evaluation runs.
-    Every row is measured on the same frames: those that all generated rows produced. Raises ValueError, one sentence,
-    when there are no episodes, or none of an episode's frames came out of every row.
+    Every row is measured on the same frames: those that all generated rows produced.
+
+    Args:
+        model: Loaded, or the name or directory of one.
+        episodes: Opened ones, their directories, or the folder that holds them all.
+        settings: Of the stream; `evaluation.row_steps` replaces its `steps`.
+        evaluation: What is evaluated.
+        ablations: Row name -> another model, run with the first of the steps.
+        folder: Where each episode's measures are written as JSON while the evaluation runs.
+        progress: Show a progress bar.
+
+    Raises:
+        UserError: There are no episodes, or some episode has no frame that every row produced.
     """
     settings, evaluation = settings or StreamSettings(), evaluation or EvaluationSettings()
-    check(evaluation)  # type: ignore[arg-type]
+    check(evaluation)
     opened = _open(episodes, evaluation.limit)
     rows = _rows(model, settings, evaluation, ablations or {})
     main = rows[0].model
@@ -92,47 +85,50 @@ def evaluate(
     frames = 0
     for episode in tqdm(opened, desc='evaluating', unit='episode', disable=not progress):
         truth = read_ground_truth(episode, main.config.wrist_hw, evaluation.anchors, evaluation.frames)
-        videos, figures, truth_video = _run_episode(rows, truth, mean, main, evaluation.seeds)
-        frames += len(truth_video)
+        found = _run_episode(rows, truth, mean, evaluation.seeds)
+        frames += len(found.truth)
         records = {}
-        for name, seeds in videos.items():
-            record = _measure(seeds, truth_video, perceptual, name == TRUTH) | figures.get(name, {})
-            records[name] = record
-            table.add(name, record)
+        for name, videos in found.videos.items():
+            measures = _truth_record(found.truth) if name == TRUTH else _record(videos, found.truth, perceptual)
+            records[name] = measures | found.geometry.get(name, {})
+            table.add(name, records[name])
             if video_distance:
-                kept.setdefault(name, []).append(seeds[0])
+                kept.setdefault(name, []).append(videos[0])
         if folder:
-            _write_episode(Path(folder), episode, len(truth_video), records)
+            _write_episode(Path(folder), episode, len(found.truth), records)
     if video_distance:
-        for name, found in kept.items():
+        for name, videos in kept.items():
             if name != TRUTH:
-                table.whole[name] = {'fvd': video_distance(found, kept[TRUTH])}
+                table.whole[name] = {'fvd': video_distance(videos, kept[TRUTH])}
     table.head.update(_head(main, settings, evaluation, len(opened), frames, mean is not None))
     coverage, confidence = (table.mean(rows[0].name, key) for key in ('coverage', 'confidence'))
     table.head['trust'] = f'{coverage:.0%} of the wrist view covered, confidence {confidence:.2f}, on average'
     return table
 
 
-def _open(episodes, limit: int) -> list[Episode]:
+def _open(episodes: Sequence[Episode | Path] | Path | str, limit: int | None) -> list[Episode]:
+    where = 'the list given'
     if isinstance(episodes, str | Path):
-        where, episodes = episodes, list_episodes(episodes)
-    else:
-        where = 'the list given'
+        where, episodes = str(episodes), list_episodes(episodes)
     if not episodes:
-        raise ValueError(f'There are no episodes in {where}; make some with `wristworld simulate`.')
-    chosen = episodes[:limit] if limit else episodes
-    return [e if isinstance(e, Episode) else read_episode(e) for e in chosen]
+        raise UserError(f'There are no episodes in {where}', 'record some with `wristworld simulate`')
+    return [e if isinstance(e, Episode) else read_episode(e) for e in episodes[:limit]]
 
 
-def _rows(model, settings: StreamSettings, evaluation: EvaluationSettings, ablations: dict) -> list[_Row]:
-    def loaded(m):
+def _rows(
+    model: WristModel | str,
+    settings: StreamSettings,
+    evaluation: EvaluationSettings,
+    ablations: dict[str, WristModel | str],
+) -> list[_Row]:
+    def loaded(m: WristModel | str) -> WristModel:
         return load_model(m, settings.device, settings.precision, settings.decoder) if isinstance(m, str) else m
 
     try:
         steps = [int(s) for s in evaluation.row_steps.split(',')]
     except ValueError:
-        raise ValueError(
-            f'Setting row_steps is {evaluation.row_steps!r}; it takes whole numbers, as in 1,2,4.'
+        raise UserError(
+            f'Setting row_steps is {evaluation.row_steps!r}', 'give whole numbers and commas, as in 1,2,4'
         ) from None
     main = loaded(model)
     rows = [_Row(f'generated, {n} step{"s" * (n > 1)}', main, replace(settings, steps=n)) for n in steps]
@@ -140,100 +136,130 @@ def _rows(model, settings: StreamSettings, evaluation: EvaluationSettings, ablat
     rows += [_Row(name, loaded(other), first) for name, other in ablations.items()]
     for row in rows:
         if row.model.config.wrist_hw != main.config.wrist_hw:
-            raise ValueError(
-                f'The model of row {row.name!r} makes {row.model.config.wrist_hw} wrist images, the first one '
-                f'{main.config.wrist_hw}; compare models of one size.'
+            raise UserError(
+                f'The model of row {row.name!r} generates wrist images of {row.model.config.wrist_hw} (height, width) '
+                f'and the first model of {main.config.wrist_hw}',
+                'compare models of one size',
             )
     return rows
 
 
-def _mean_image(name: str, given: str, model: WristModel) -> np.ndarray | None:
+def _mean_image(name: str, given: str | None, model: WristModel) -> np.ndarray | None:
     if given:
         image = baselines.mean_wrist(Path(given), model.config.wrist_hw)
         if image is None:
-            raise FileNotFoundError(f'{given} is no readable picture; give the mean wrist image of the training set.')
+            raise UserError(f'{given} cannot be read as an image', 'give the mean wrist image of the training set')
         return image
     try:
         return baselines.mean_wrist(find_model(name), model.config.wrist_hw)
-    except ValueError:
+    except ModelError:  # a model that was loaded from elsewhere has no directory to search
         return None
 
 
-def _run_episode(rows: list[_Row], truth: GroundTruth, mean: np.ndarray | None, main: WristModel, seeds: int):
-    """Videos of every row (a list of seeds each), geometry figures of the generated ones, and the true video."""
+def _run_episode(rows: list[_Row], truth: GroundTruth, mean: np.ndarray | None, seeds: int) -> _EpisodeRows:
+    """All rows on one episode, cut to the frames that every generated row produced."""
     sets = [truth.anchor_set(i) for i in range(len(truth))]
-    models = {id(row.model): _Remembering(row.model) for row in rows}
-    runs = {row.name: [_stream(row, models[id(row.model)], truth, sets, s) for s in range(seeds)] for row in rows}
-    common = sorted(set.intersection(*(set(run['images']) for found in runs.values() for run in found)))
-    if not common:
-        raise ValueError(
-            f'No frame of this episode of {len(truth)} came out of every row; is the chunk longer than it?'
+    # Stage 1 and the condition map depend neither on steps nor on the seed: once per model serves all its rows.
+    observations: dict[int, list[Observation]] = {}
+    for row in rows:
+        if id(row.model) not in observations:
+            observations[id(row.model)] = _reconstruct(row, sets)
+    runs = {row.name: [_generate(row, observations[id(row.model)], seed) for seed in range(seeds)] for row in rows}
+    frames = sorted(set.intersection(*(set(images) for found in runs.values() for images in found)))
+    if not frames:
+        raise UserError(
+            f'No frame of an episode of {len(truth)} frames came out of every row',
+            'give a smaller --chunk, or longer episodes',
         )
-    videos = {TRUTH: [truth.wrist[common]]}
-    for name, found in runs.items():
-        videos[name] = [np.stack([run['images'][i] for i in common]) for run in found]
+    found = _EpisodeRows(truth.wrist[frames])
+    found.videos[TRUTH] = [found.truth]
+    for row in rows:
+        found.videos[row.name] = [np.stack([images[i] for i in frames]) for images in runs[row.name]]
+        found.geometry[row.name] = _geometry(observations[id(row.model)], truth, frames)
+    main = rows[0]
     if mean is not None:
-        videos[MEAN] = [np.repeat(mean[None], len(common), 0)]
+        found.videos[MEAN] = [np.repeat(mean[None], len(frames), 0)]
     hw = truth.wrist.shape[1:3]
-    videos[COPY] = [np.stack([baselines.anchor_copy(truth.images[0, i], hw) for i in common])]
-    first = runs[rows[0].name][0]
-    videos[OWN_WARP] = [np.stack([baselines.inpaint(first['conditions'][i]) for i in common])]
+    found.videos[COPY] = [np.stack([baselines.anchor_copy(truth.images[0, i], hw) for i in frames])]
+    found.videos[OWN_WARP] = [np.stack([_own_warp(observations[id(main.model)][i]) for i in frames])]
+    found.geometry[OWN_WARP] = found.geometry[main.name]
     if truth.depth is not None:
-        videos[TRUE_WARP] = [np.stack([_true_warp(truth, i, rows[0], main) for i in common])]
-    figures = {name: _geometry(found[0], truth, common) for name, found in runs.items()}
-    figures[OWN_WARP] = figures[rows[0].name]
-    return videos, figures, truth.wrist[common]
+        found.videos[TRUE_WARP] = [np.stack([_true_warp(truth, i, main) for i in frames])]
+    return found
 
 
-def _stream(row: _Row, model: _Remembering, truth: GroundTruth, sets: list[AnchorSet], seed: int) -> dict[str, dict]:
-    """One pass over an episode: images, condition maps, cameras and cloud errors by frame number."""
-    wrist = VirtualWrist(model, replace(row.stream, seed=row.stream.seed + seed))
-    number = {int(stamp): i for i, stamp in enumerate(truth.stamps_ns)}
-    run: dict[str, dict] = {'images': {}, 'conditions': {}, 'cameras': {}, 'cloud': {}, 'trust': {}}
-    for anchors in sets:
-        for frame in wrist.push(anchors):
-            at = number[frame.stamp_ns]
-            run['images'][at], run['conditions'][at] = frame.image, frame.condition
-            run['trust'][at] = (frame.coverage, frame.confidence)
-            poses = np.stack([c.T_camera_world for c in frame.reconstruction.anchors])
-            run['cameras'][at] = (poses, frame.camera.T_camera_world)
-            if truth.depth is not None and truth.wrist_depth is not None and not seed:
-                run['cloud'][at] = metrics.own_cloud_errors(
-                    frame.reconstruction.points.cpu().numpy(), frame.camera.K, frame.camera.T_camera_world,
-                    truth.depth[:, at], truth.K[:, at], truth.T_anchor_world[:, at],
-                    truth.wrist_depth[at], truth.wrist_K[at], truth.T_wrist_world[at],
-                )  # fmt: skip
-    return run
+def _reconstruct(row: _Row, sets: list[AnchorSet]) -> list[Observation]:
+    wrist = VirtualWrist(row.model, row.stream)
+    return [wrist.reconstruct(anchor_set) for anchor_set in sets]
 
 
-def _geometry(run: dict[str, dict], truth: GroundTruth, frames: list[int]) -> dict[str, float]:
-    anchors, wrists = (np.stack([run['cameras'][i][part] for i in frames]) for part in (0, 1))
-    true_anchors = np.swapaxes(truth.T_anchor_world, 0, 1)[frames]
-    degrees, metres = metrics.wrist_pose_errors(anchors, wrists, true_anchors, truth.T_wrist_world[frames])
-    figures = {'rotation_deg': float(degrees.mean()), 'position_m': float(metres.mean())}
-    coverage, confidence = np.mean([run['trust'][i] for i in frames], axis=0)
-    figures |= {'coverage': float(coverage), 'confidence': float(confidence)}
-    cloud = np.concatenate([run['cloud'][i] for i in frames if i in run['cloud']] or [np.zeros(0)])
-    if len(cloud):
-        figures |= {'cloud_median_px': float(np.median(cloud)), 'cloud_mean_px': float(cloud.mean())}
-    return figures
+def _generate(row: _Row, observations: list[Observation], seed: int) -> dict[int, np.ndarray]:
+    """Wrist images of one new stream by frame number."""
+    wrist = VirtualWrist(row.model, replace(row.stream, seed=row.stream.seed + seed))
+    frames = [frame for observation in observations for frame in wrist.generate(observation)]
+    number = {observation.anchors.stamp_ns: i for i, observation in enumerate(observations)}
+    return {number[frame.stamp_ns]: frame.image for frame in frames}
 
 
-def _true_warp(truth: GroundTruth, frame: int, row: _Row, main: WristModel) -> np.ndarray:
+def _own_warp(observation: Observation) -> np.ndarray:
+    condition = observation.condition
+    return baselines.inpaint(condition.image.cpu().numpy(), condition.depth.cpu().numpy())
+
+
+def _true_warp(truth: GroundTruth, frame: int, row: _Row) -> np.ndarray:
     assert truth.depth is not None
-    cloud = replace(main.config.cloud, near=row.stream.near or main.config.cloud.near)
+    cloud = row.model.config.cloud
+    if row.stream.near is not None:
+        cloud = replace(cloud, near=row.stream.near)
     return baselines.true_warp(
         truth.images[:, frame], truth.depth[:, frame], truth.K[:, frame], truth.T_anchor_world[:, frame],
         truth.wrist_camera(frame), cloud,
     )  # fmt: skip
 
 
-def _measure(seeds: list[np.ndarray], truth: np.ndarray, perceptual, is_truth: bool) -> dict[str, float]:
-    """Measures of one row on one episode, averaged over seeds."""
-    if is_truth:
-        return {'sharpness': 1.0, 'change': metrics.frame_change(truth)}
+def _geometry(observations: list[Observation], truth: GroundTruth, frames: list[int]) -> dict[str, float]:
+    """Pose, scale, trust and cloud measures of one model on one episode."""
+    seen = [observations[i] for i in frames]
+    pose = metrics.wrist_pose_errors(
+        np.stack([[c.T_camera_world for c in o.reconstruction.anchors] for o in seen]),
+        np.stack([o.reconstruction.wrist.T_camera_world for o in seen]),
+        np.swapaxes(truth.T_anchor_world, 0, 1)[frames],
+        truth.T_wrist_world[frames],
+    )
+    record = {
+        'rotation_deg': float(pose.rotation_deg.mean()),
+        'position_m': float(pose.position_m.mean()),
+        'aligned_rotation_deg': float(pose.aligned_rotation_deg.mean()),
+        'aligned_position_m': float(pose.aligned_position_m.mean()),
+        'scale_percent': 100 * abs(pose.scale_error),
+        'coverage': float(np.mean([o.coverage for o in seen])),
+        'confidence': float(np.mean([o.confidence for o in seen])),
+    }
+    if truth.depth is not None and truth.wrist_depth is not None:
+        errors = np.concatenate([_cloud_errors(observations[i], truth, i) for i in frames])
+        if len(errors):
+            record |= {'cloud_median_px': float(np.median(errors)), 'cloud_mean_px': float(errors.mean())}
+    return record
+
+
+def _cloud_errors(observation: Observation, truth: GroundTruth, frame: int) -> np.ndarray:
+    assert truth.depth is not None and truth.wrist_depth is not None
+    reconstruction = observation.reconstruction
+    return metrics.own_cloud_errors(
+        reconstruction.points.cpu().numpy(), reconstruction.wrist.K, reconstruction.wrist.T_camera_world,
+        truth.depth[:, frame], truth.K[:, frame], truth.T_anchor_world[:, frame],
+        truth.wrist_depth[frame], truth.wrist_K[frame], truth.T_wrist_world[frame],
+    )  # fmt: skip
+
+
+def _truth_record(truth: np.ndarray) -> dict[str, float]:
+    return {'sharpness': 1.0, 'change': metrics.frame_change(truth)}
+
+
+def _record(videos: list[np.ndarray], truth: np.ndarray, perceptual: Callable | None) -> dict[str, float]:
+    """Image measures of one row on one episode, averaged over seeds."""
     records = []
-    for video in seeds:
+    for video in videos:
         record = {
             'psnr': float(metrics.psnr(video, truth).mean()),
             'ssim': float(metrics.ssim(video, truth).mean()),
@@ -246,19 +272,23 @@ def _measure(seeds: list[np.ndarray], truth: np.ndarray, perceptual, is_truth: b
     return {key: float(np.mean([r[key] for r in records])) for key in records[0]}
 
 
-def _write_episode(folder: Path, episode: Episode, frames: int, records: dict) -> None:
+def _write_episode(folder: Path, episode: Episode, frames: int, records: dict[str, dict[str, float]]) -> None:
     path = folder / 'episodes' / f'{episode.path.name}.json'
     path.parent.mkdir(parents=True, exist_ok=True)
     clean = {n: {k: None if math.isnan(v) else v for k, v in r.items()} for n, r in records.items()}
     path.write_text(json.dumps({'episode': episode.path.name, 'frames': frames, 'rows': clean}, indent=1) + '\n')
 
 
-def _head(model, settings, evaluation, episodes: int, frames: int, has_mean: bool) -> dict[str, str]:
+def _head(
+    model: WristModel, settings: StreamSettings, evaluation: EvaluationSettings, episodes: int, frames: int,
+    has_mean: bool,
+) -> dict[str, str]:  # fmt: skip
     height, width = model.config.wrist_hw
+    near = 'of the model' if settings.near is None else f'{settings.near} m'
     head = {
         'model': f'{model.config.name}, wrist {width}x{height}, on {model.device.type}',
         'data': f'{episodes} episodes, {frames} frames, {evaluation.anchors or "all"} anchors, RGB alone',
-        'stream': f'chunk {settings.chunk}, history {settings.history}, near {settings.near or "of the model"}, {evaluation.seeds} seed(s)',
+        'stream': f'chunk {settings.chunk}, history {settings.history}, near plane {near}, {evaluation.seeds} seed(s)',
         'numbers': 'mean ± standard deviation over episodes; holes filled by push-pull',
     }
     if not has_mean:

@@ -1,14 +1,16 @@
-"""What a wrist video and a wrist pose are measured by. Numpy in, numbers out."""
+"""Metrics of wrist videos, wrist poses and clouds. Numpy in, numbers out."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from wristworld_ros.geometry import align_cameras, pose_error, project, unproject_depth
+from wristworld_ros.errors import UserError, require_package
+from wristworld_ros.geometry import align_cameras, camera_centre, pose_error, project, unproject_depth
 
 _BATCH = 64
 
@@ -26,13 +28,12 @@ def ssim(images: np.ndarray, truth: np.ndarray) -> np.ndarray:
     By scikit-image, over the pixels whose window lies inside the image, as originally published. torchmetrics gives the
     same there (a test compares them) and takes ten times as long.
     images, truth: uint8 [N, H, W, 3], at least 11 pixels a side. Returns [N].
-    Raises ModuleNotFoundError, with the install command, where scikit-image is missing.
+    Raises MissingPackageError, with the install command, where scikit-image is missing.
     """
     _same(images, truth)
-    try:
-        from skimage.metrics import structural_similarity
-    except ModuleNotFoundError:
-        raise ModuleNotFoundError("SSIM needs scikit-image: pip install 'wristworld-ros[train]'.") from None
+    require_package('skimage', 'train', 'SSIM')
+    from skimage.metrics import structural_similarity
+
     options = {
         'channel_axis': -1,
         'data_range': 255,
@@ -64,12 +65,17 @@ def frame_change(images: np.ndarray) -> float:
 
 
 def seam_ratio(images: np.ndarray, joins: Sequence[int]) -> float:
-    """How much more a video changes at its joins than elsewhere: 1 is no seam, 1.2 at most is wanted.
+    """How much more a video changes at its joins than elsewhere: 1 means that no seam shows, and up to 1.2 is acceptable.
 
-    Mean absolute change from frame j - 1 to j over the joins j, by that over all other frames. A ratio well below 1
-    speaks of a blur or a halt at the joins, which is no better.
-    images: uint8 [N, H, W, 3]. joins: frame numbers, 1 to N - 1 (`generation.windows.joins`). Returns NaN where there is
-    no join or nothing else. Raises ValueError, one sentence, for a frame number that is none.
+    Mean absolute change from frame j - 1 to j over the joins j, divided by that over all other frames. A ratio well
+    below 1 means a blur or a standstill at the joins, which is just as bad.
+
+    Args:
+        images: uint8 [N, H, W, 3].
+        joins: Frame numbers, 1 to N - 1, as `models.wan.windows.seam_frames` gives them.
+
+    Returns:
+        The ratio; NaN where there is no join, or nothing but joins.
     """
     joins = sorted(set(joins))
     if joins and not (joins[0] >= 1 and joins[-1] < len(images)):
@@ -82,20 +88,53 @@ def seam_ratio(images: np.ndarray, joins: Sequence[int]) -> float:
     return float(change[at].mean() / max(change[~at].mean(), 1e-6))
 
 
+@dataclass(frozen=True)
+class WristPoseErrors:
+    """How far the wrist camera of each of T frames is off, float64 [T] each, and the scale of the whole episode.
+
+    rotation_deg, position_m: in the first anchor's frame and in the model's own scale, as TF publishes it.
+    aligned_rotation_deg, aligned_position_m: after one similarity that fits the anchors alone, never the wrist.
+    scale_error: own length / true length - 1, by the distances between the anchors; NaN for a single anchor.
+    """
+
+    rotation_deg: np.ndarray
+    position_m: np.ndarray
+    aligned_rotation_deg: np.ndarray
+    aligned_position_m: np.ndarray
+    scale_error: float
+
+
 def wrist_pose_errors(
     own_anchors: np.ndarray, own_wrists: np.ndarray, true_anchors: np.ndarray, true_wrists: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Wrist pose error of each frame after one similarity alignment of the whole episode.
+) -> WristPoseErrors:
+    """Wrist pose errors of an episode.
 
-    All are camera-from-world: anchors [T, V, 4, 4], wrists [T, 4, 4]; the own world is one frame's first anchor, the
-    true world any. The alignment fits the cameras of all frames together (`geometry.align_cameras`).
-    Returns degrees [T] and metres [T].
+    The wrist has no part in any alignment, which would hide its own error: one fitted to it as well turns a wrong scale
+    into an error of zero.
+
+    Args:
+        own_anchors: Camera-from-world [T, V, 4, 4] of the model's anchors; any world, another one in each frame if need be.
+        own_wrists: Camera-from-world [T, 4, 4] of the model's wrist camera, in the same worlds.
+        true_anchors: The true anchors, camera-from-world [T, V, 4, 4], metres.
+        true_wrists: The true wrist camera, [T, 4, 4].
     """
-    own = torch.from_numpy(np.concatenate([own_anchors.reshape(-1, 4, 4), own_wrists]))
-    true = torch.from_numpy(np.concatenate([true_anchors.reshape(-1, 4, 4), true_wrists]))
-    fit = align_cameras(own, true)
-    degrees, metres = pose_error(fit.cameras(torch.from_numpy(own_wrists)), torch.from_numpy(true_wrists))
-    return degrees.numpy(), metres.numpy()
+    own_anchors, own_wrists = _in_first_anchor(own_anchors, own_wrists)
+    true_anchors, true_wrists = _in_first_anchor(true_anchors, true_wrists)
+    fit = align_cameras(own_anchors.reshape(-1, 4, 4), true_anchors.reshape(-1, 4, 4))
+    degrees, metres = pose_error(own_wrists, true_wrists)
+    aligned_degrees, aligned_metres = pose_error(fit.cameras(own_wrists), true_wrists)
+    own_length, true_length = (camera_centre(T).norm(dim=-1).sum() for T in (own_anchors, true_anchors))
+    scale_error = float(own_length / true_length - 1) if true_length > 1e-6 else float('nan')
+    return WristPoseErrors(
+        degrees.numpy(), metres.numpy(), aligned_degrees.numpy(), aligned_metres.numpy(), scale_error
+    )
+
+
+def _in_first_anchor(anchors: np.ndarray, wrists: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """Camera-from-world poses [T, V, 4, 4] and [T, 4, 4] as camera-from-first-anchor, float64."""
+    anchors, wrists = (torch.from_numpy(np.asarray(T, np.float64)) for T in (anchors, wrists))
+    T_world_first = torch.linalg.inv(anchors[:, 0])
+    return anchors @ T_world_first[:, None], wrists @ T_world_first
 
 
 def own_cloud_errors(
@@ -111,16 +150,27 @@ def own_cloud_errors(
     stride: int = 8,
     tolerance: float = 0.015,
 ) -> np.ndarray:
-    """Where the own wrist camera puts the own points that the true wrist camera sees on a grid of pixels.
+    """How far the model's points, projected by its own wrist camera, are from where the true wrist camera sees them.
 
-    A grid of the true wrist's pixels is unprojected by the true depth and looked up in each anchor; where the anchor
-    truly sees that point (depths agree within `tolerance`, metres), the own point of that anchor pixel is projected by
-    the own wrist camera. Its distance from the grid pixel is the error: what a condition map is off by, in wrist pixels.
+    A grid of the true wrist's pixels is unprojected by the true depth and projected into each anchor; where the anchor
+    truly sees that point (depths agree within `tolerance`, metres), the model's point of that anchor pixel is projected
+    by the model's wrist camera. Its distance from the grid pixel is the error of the condition map, in wrist pixels.
 
-    own_points: float [V, h, w, 3], own world, at any resolution. own_K [3, 3], own_T_wrist_world [4, 4].
-    anchor_depth: float [V, H, W], metres, 0 unknown; anchor_K [V, 3, 3]; T_anchor_world [V, 4, 4].
-    wrist_depth: float [H', W'], metres; wrist_K [3, 3]; T_wrist_world [4, 4]. own_K and wrist_K are for one image size.
-    Returns float [M], pixels, at most the wrist image's diagonal (points behind the camera count as that).
+    Args:
+        own_points: float [V, h, w, 3], the model's world, at any resolution.
+        own_K: [3, 3], pixels of an image of the size of `wrist_depth`.
+        own_T_wrist_world: [4, 4].
+        anchor_depth: float [V, H, W], metres, 0 unknown.
+        anchor_K: [V, 3, 3], pixels.
+        T_anchor_world: [V, 4, 4].
+        wrist_depth: float [H', W'], metres, 0 unknown.
+        wrist_K: [3, 3], pixels.
+        T_wrist_world: [4, 4].
+        stride: Pixels between the points of the grid.
+        tolerance: Metres.
+
+    Returns:
+        float [M], pixels, at most the wrist image's diagonal, which is what points behind the camera count as.
     """
     height, width = wrist_depth.shape
     diagonal = float(np.hypot(height, width))
@@ -148,9 +198,16 @@ def own_cloud_errors(
 
 
 def lpips_from(path: Path) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    """LPIPS from a local TorchScript file: a module that takes two float [N, 3, H, W] in -1..1 and returns [N] (or [N, 1, 1, 1]).
+    """LPIPS from a local TorchScript file.
 
-    Returns a function of uint8 [N, H, W, 3] twice to [N]. Raises FileNotFoundError, one sentence, when it is missing.
+    Args:
+        path: A module that takes two float [N, 3, H, W] in -1..1 and returns [N] (or [N, 1, 1, 1]).
+
+    Returns:
+        A function of two uint8 [N, H, W, 3] to [N].
+
+    Raises:
+        UserError: The file is missing, or not TorchScript.
     """
     module = _scripted(path, 'LPIPS')
 
@@ -166,9 +223,17 @@ def lpips_from(path: Path) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
 
 
 def fvd_from(path: Path, frames: int = 16) -> Callable[[list[np.ndarray], list[np.ndarray]], float]:
-    """Frechet video distance from a local TorchScript I3D (`i3d_torchscript.pt`, 400 features a clip).
+    """Fréchet video distance from a local TorchScript I3D.
 
-    Returns a function of two lists of videos, uint8 [T, H, W, 3], cut into clips of `frames`. Raises FileNotFoundError.
+    Args:
+        path: `i3d_torchscript.pt`, 400 features a clip.
+        frames: Length of the clips that videos are cut into.
+
+    Returns:
+        A function of two lists of videos, uint8 [T, H, W, 3] each, to the distance.
+
+    Raises:
+        UserError: The file is missing, or not TorchScript.
     """
     module = _scripted(path, 'FVD')
 
@@ -176,7 +241,10 @@ def fvd_from(path: Path, frames: int = 16) -> Callable[[list[np.ndarray], list[n
     def features(videos: list[np.ndarray]) -> np.ndarray:
         clips = [v[i : i + frames] for v in videos for i in range(0, len(v) - frames + 1, frames)]
         if len(clips) < 2:
-            raise ValueError(f'FVD needs two clips of {frames} frames or more; evaluate more episodes.')
+            raise UserError(
+                f'FVD needs two clips of {frames} frames or more, and the episodes give {len(clips)}',
+                'evaluate more or longer episodes',
+            )
         rows = []
         for clip in clips:
             video = torch.from_numpy(np.ascontiguousarray(clip)).permute(3, 0, 1, 2)[None].float()
@@ -187,7 +255,7 @@ def fvd_from(path: Path, frames: int = 16) -> Callable[[list[np.ndarray], list[n
 
 
 def frechet_distance(one: np.ndarray, two: np.ndarray) -> float:
-    """Frechet distance of two sets of features [N, D] taken as Gaussians (Heusel et al. 2017)."""
+    """Fréchet distance of two sets of features [N, D] taken as Gaussians (Heusel et al. 2017)."""
     mean = ((one.mean(0) - two.mean(0)) ** 2).sum()
     cov_one, cov_two = np.atleast_2d(np.cov(one, rowvar=False)), np.atleast_2d(np.cov(two, rowvar=False))
     # trace of the root of a product of two positive matrices: the roots of its (real, not negative) eigenvalues.
@@ -198,14 +266,15 @@ def frechet_distance(one: np.ndarray, two: np.ndarray) -> float:
 def _scripted(path: Path, name: str):
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(
-            f'{name} needs its weights as a local TorchScript file, and {path} is missing; docs/evaluation.md says how to make one.'
+        raise UserError(
+            f'{name} needs its weights as a local TorchScript file, and {path} is missing',
+            'make one as docs/evaluation.md says',
         )
     try:
         return torch.jit.load(str(path), map_location='cpu').eval()
     except RuntimeError:
-        raise ValueError(
-            f'{path} is no TorchScript file, which {name} needs; docs/evaluation.md says how to make one.'
+        raise UserError(
+            f'{name} needs a TorchScript file, and {path} is not one', 'make one as docs/evaluation.md says'
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""What an evaluation runs on."""
+"""What `wristworld evaluate` asks for; apart from `evaluate.py`, so that the command line starts without torch."""
 
 from __future__ import annotations
 
@@ -12,12 +12,16 @@ class EvaluationSettings:
     """What is evaluated, beyond the stream's own settings."""
 
     row_steps: str = setting('1,2,4', 'Sampling steps, a row of the table for each.')
-    anchors: int = setting(2, 'Anchor cameras that the model sees; 0 takes all an episode has.', low=0, high=16)
-    limit: int = setting(0, 'Episodes at most; 0 takes all.', low=0, high=10**9)
-    frames: int = setting(0, 'Frames an episode at most; 0 takes all.', low=0, high=10**9)
-    seeds: int = setting(1, 'Seeds of the sampling noise that generated rows are averaged over.', low=1, high=100)
-    mean_image: str = setting(
-        '', 'PNG of the mean wrist image of the training set; empty takes mean_wrist.png of the model.'
+    anchors: int | None = setting(
+        2, 'Anchor cameras that the model sees; all takes all an episode has.', low=1, high=16, none='all'
     )
-    lpips: str = setting('', 'Local TorchScript file for LPIPS; empty leaves LPIPS out.')
-    fvd: str = setting('', 'Local TorchScript file of the I3D network for FVD; empty leaves FVD out.')
+    limit: int | None = setting(None, 'Episodes at most.', low=1, high=10**9, none='all')
+    frames: int | None = setting(None, 'Frames of an episode at most.', low=1, high=10**9, none='all')
+    seeds: int = setting(1, 'Seeds of the sampling noise that generated rows are averaged over.', low=1, high=100)
+    mean_image: str | None = setting(
+        None, "PNG of the mean wrist image of the training set; auto takes the model's mean_wrist.png.", none='auto'
+    )
+    lpips: str | None = setting(None, 'Local TorchScript file for LPIPS; none leaves LPIPS out.', none='none')
+    fvd: str | None = setting(
+        None, 'Local TorchScript file of the I3D network for FVD; none leaves FVD out.', none='none'
+    )

@@ -1,4 +1,4 @@
-"""The table an evaluation ends in, and the ways it is written down."""
+"""The one table of the package: `EvaluationTable` of an evaluation, and `aligned` and `markdown` for any rows of text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Column:
-    """One measure. key: in the records. title: with its unit. digits: after the point. better: up, down, one or none."""
+    """One measure.
+
+    key: its name in the records. title: with its unit. digits: after the decimal point. better: which way is better, up,
+    down, one (close to 1) or none.
+    """
 
     key: str
     title: str
@@ -29,6 +33,9 @@ COLUMNS = (
     Column('change', 'change', 1),
     Column('rotation_deg', 'wrist deg', 2, 'down'),
     Column('position_m', 'wrist m', 3, 'down'),
+    Column('aligned_rotation_deg', 'aligned deg', 2, 'down'),
+    Column('aligned_position_m', 'aligned m', 3, 'down'),
+    Column('scale_percent', 'scale %', 1, 'down'),
     Column('cloud_median_px', 'cloud px (median)', 1, 'down'),
     Column('cloud_mean_px', 'cloud px (mean)', 1, 'down'),
     Column('lpips', 'LPIPS', 3, 'down'),
@@ -37,16 +44,18 @@ COLUMNS = (
 LEGEND = (
     'sharpness: gradients relative to the true image, 1 is as sharp as the truth; '
     'change: from frame to frame, grey levels; '
-    'wrist deg, m: wrist pose after one similarity alignment an episode; '
-    'cloud px: own points seen by the own wrist camera against where they truly lie, wrist pixels.'
+    "wrist deg, m: wrist pose in the first anchor's frame, as TF has it; "
+    'aligned deg, m: after one similarity an episode that fits the anchors alone; '
+    "scale %: error of the distances between the anchors; "
+    "cloud px: the model's points in its own wrist camera against where they truly are, wrist pixels."
 )
 
 
 @dataclass
 class EvaluationTable:
-    """Every row on the same frames, an entry an episode.
+    """Measures of every row on the same frames.
 
-    head: what was evaluated, as text pairs. rows: row name -> one record of measures an episode (missing or NaN where
+    head: what was evaluated, as text pairs. rows: row name -> one record of measures per episode (missing or NaN where
     a measure has no meaning). whole: row name -> measures of all episodes together (FVD).
     """
 
@@ -59,7 +68,7 @@ class EvaluationTable:
         self.rows.setdefault(row, []).append({k: float(v) for k, v in record.items()})
 
     def values(self, row: str, key: str) -> np.ndarray:
-        """One measure of a row, an entry an episode that has it."""
+        """One measure of a row, float64 [episodes that have it]."""
         values = np.array([record.get(key, math.nan) for record in self.rows[row]])
         return values[np.isfinite(values)]
 
@@ -80,7 +89,7 @@ class EvaluationTable:
         return [c for c in COLUMNS if any(math.isfinite(self.mean(row, c.key)) for row in self.rows)]
 
     def cells(self) -> tuple[list[str], list[list[str]]]:
-        """Header and rows as text: mean +- deviation, and - where a row has no such measure."""
+        """Header and rows as text: mean ± deviation, and - where a row has no such measure."""
         columns = self.columns()
         lines = [[row, *(self._cell(row, c) for c in columns)] for row in self.rows]
         return ['row', *(c.title for c in columns)], lines
@@ -100,12 +109,12 @@ class EvaluationTable:
         return f'{head}\n\n{aligned(*self.cells())}\n\n{LEGEND}'
 
     def markdown(self) -> str:
-        """The same as markdown."""
+        """The same as Markdown."""
         head = '; '.join(f'{key}: {value}' for key, value in self.head.items())
         return f'{markdown(*self.cells())}\n\n{head}.\n\n{LEGEND}\n'
 
     def record(self) -> dict:
-        """Everything, ready for JSON; what is not a number becomes null."""
+        """Everything, ready for JSON; NaN becomes null."""
         columns = [c.key for c in self.columns()]
         summary = {
             row: {key: {'mean': self.mean(row, key), 'deviation': self.deviation(row, key)} for key in columns}
@@ -114,7 +123,7 @@ class EvaluationTable:
         return _finite({'head': self.head, 'summary': summary, 'episodes': self.rows})
 
     def write(self, folder: Path) -> Path:
-        """Write table.{txt,md,csv,json} below `folder`, which is made when missing; returns it."""
+        """Write table.{txt,md,csv,json} below `folder`, which is created if necessary, and return it."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / 'table.txt').write_text(self.text() + '\n')
@@ -131,7 +140,7 @@ class EvaluationTable:
 
 
 def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Text columns under their headers: the first to the left, the others to the right."""
+    """A table of plain text: the first column to the left, the others to the right."""
     widths = [max(len(line[i]) for line in (header, *rows)) for i in range(len(header))]
 
     def line(cells):
@@ -141,7 +150,7 @@ def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A markdown table."""
+    """A Markdown table: the first column to the left, the others to the right."""
     rule = ['---', *('--:' for _ in header[1:])]
     return '\n'.join('| ' + ' | '.join(cells) + ' |' for cells in (header, rule, *rows))
 

@@ -10,12 +10,21 @@ from wristworld_ros.geometry import resize_intrinsics
 
 
 def zoom_and_roll(rgb, depth, K, T_camera_world, zoom: float, roll: float, size: tuple[int, int]):
-    """Zoom by a factor, turn the camera about its optical axis by `roll` radians, resize to `size` (width, height).
+    """Zoom by a factor, rotate the camera about its optical axis, resize.
 
     Both are a homography of the image that leaves z-depth as it is, so nothing is approximated but the resampling.
-    rgb uint8 [H, W, 3]; depth [H, W]; K [3, 3]; T_camera_world [4, 4]. Returns the four of the new camera: its
-    intrinsics are K of the resized image with the focal lengths times `zoom`; pixels from outside the old image are
-    black with depth 0.
+
+    Args:
+        rgb: uint8 [H, W, 3].
+        depth: [H, W], any unit, 0 unknown.
+        K: [3, 3], pixels.
+        T_camera_world: [4, 4].
+        zoom: Factor of the focal lengths.
+        roll: Radians.
+        size: Width and height of the result, pixels.
+
+    Returns:
+        The first four of the new camera; pixels from outside the old image are black with depth 0.
     """
     R = np.eye(4)
     R[:2, :2] = [[np.cos(roll), -np.sin(roll)], [np.sin(roll), np.cos(roll)]]

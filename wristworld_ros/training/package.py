@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
-import cv2
-import numpy as np
 import torch
 
+from wristworld_ros.errors import UserError
+from wristworld_ros.evaluation.baselines import MEAN_WRIST
 from wristworld_ros.models.config import ModelConfig
 from wristworld_ros.models.wan import WristGenerator
 from wristworld_ros.pipeline.model import WristModel
@@ -16,18 +17,26 @@ from wristworld_ros.pipeline.model_directory import save_model
 from wristworld_ros.training.stage1.train import finished_stage1
 from wristworld_ros.training.stage2.train import ANCHOR_WIDTH, CLOUD, WRIST_HW
 
-MEAN_WRIST = 'mean_wrist.png'
-
 
 def package_model(stage1: Path, stage2: Path, folder: Path, name: str) -> dict[str, str]:
-    """Write a model directory from `train_stage1`'s and `train_stage2`'s folders; returns the hashes of its weights.
+    """Write a model directory from the folders of `train_stage1` and `train_stage2`.
 
     Beside the weights it holds the mean wrist image of the training set, a baseline of the evaluation.
+
+    Returns:
+        File name of each weight file -> its sha256.
+
+    Raises:
+        UserError: One of the runs is not finished.
     """
     config1, first = finished_stage1(stage1)
+    if not all((stage2 / file).is_file() for file in ('run.json', 'model.pt', MEAN_WRIST)):
+        raise UserError(
+            f'{stage2} has no run.json, model.pt and {MEAN_WRIST}', 'give the folder of a finished `wristworld train stage2`'
+        )
     run2 = json.loads((stage2 / 'run.json').read_text())
     second = WristGenerator.from_config(run2['model'])
-    second.load_state_dict(torch.load(stage2 / 'model.pt', weights_only=True))
+    second.load_state_dict(torch.load(stage2 / 'model.pt', weights_only=True, map_location='cpu'))
     config = ModelConfig(
         name=name,
         stage1=config1,
@@ -40,17 +49,5 @@ def package_model(stage1: Path, stage2: Path, folder: Path, name: str) -> dict[s
         use_anchor_tokens=run2['anchor_tokens'],
     )
     hashes = save_model(WristModel(config, first, second, 'cpu'), folder)
-    mean = mean_wrist_image(sorted((stage1 / 'conditions').glob('[!.]*.npz')))
-    cv2.imwrite(str(folder / MEAN_WRIST), mean[..., ::-1])
+    shutil.copyfile(stage2 / MEAN_WRIST, folder / MEAN_WRIST)
     return hashes
-
-
-def mean_wrist_image(conditions: list[Path]) -> np.ndarray:
-    """Mean over all wrist images of prepared episodes, uint8 [h, w, 3]."""
-    total, count = 0.0, 0
-    for path in conditions:
-        with np.load(path) as f:
-            total, count = total + f['wrist'].astype(np.float64).sum(0), count + len(f['wrist'])
-    if not count:
-        raise ValueError('There are no prepared episodes to average; train stage 2 first.')
-    return (total / count).round().astype(np.uint8)

@@ -7,6 +7,7 @@ operations, and threads wait for each other at the end of each.
 from __future__ import annotations
 
 import os
+import pickle
 import tempfile
 import threading
 import time
@@ -19,7 +20,8 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
 
-from wristworld_ros.runtime.allocator import keep_freed_memory
+from wristworld_ros.errors import UserError
+from wristworld_ros.runtime.process import keep_freed_memory
 
 
 def rank() -> int:
@@ -27,10 +29,16 @@ def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def run_parallel(processes: int, threads: int, function: Callable, *args) -> None:
-    """Call `function(*args)` in that many processes of so many threads (0: torch's choice), or right here for one.
+def run_parallel(processes: int, threads: int | None, function: Callable, *args) -> None:
+    """Call `function(*args)` in several processes, or right here for one. Sets threads and malloc of the processes.
 
-    The function and its arguments must be picklable. A process that fails ends all of them, with its error.
+    Args:
+        processes: How many.
+        threads: CPU threads of each; None for one where there are several processes, otherwise torch's own choice.
+        function: Must be picklable, as its arguments.
+
+    Raises:
+        UserError: One of them raised it; a process that fails ends all of them.
     """
     if processes <= 1:
         keep_freed_memory()
@@ -39,25 +47,33 @@ def run_parallel(processes: int, threads: int, function: Callable, *args) -> Non
         function(*args)
         return
     with tempfile.TemporaryDirectory() as folder:
-        store = Path(folder) / 'store'
-        mp.spawn(_start, (processes, threads or 1, store, function, args), nprocs=processes)
+        try:
+            mp.spawn(_start, (processes, threads or 1, Path(folder), function, args), nprocs=processes)
+        except mp.ProcessRaisedException:
+            for path in sorted(Path(folder).glob('*.error')):
+                raise pickle.loads(path.read_bytes()) from None
+            raise
 
 
-def _start(index: int, processes: int, threads: int, store: Path, function: Callable, args: tuple) -> None:
+def _start(index: int, processes: int, threads: int, folder: Path, function: Callable, args: tuple) -> None:
     torch.set_num_threads(threads)
     keep_freed_memory()
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     dist.init_process_group(
-        'gloo', init_method=f'file://{store}', rank=index, world_size=processes, timeout=timedelta(hours=2)
+        'gloo', init_method=f'file://{folder / "store"}', rank=index, world_size=processes, timeout=timedelta(hours=2)
     )
     try:
         function(*args)
+    except UserError as error:
+        # What spawn hands over is the text of a traceback.
+        (folder / f'{index}.error').write_bytes(pickle.dumps(error))
+        raise
     finally:
         dist.destroy_process_group()
 
 
 def _end_with(parent: int) -> None:
-    """Leave when the starting process is gone, however it went; it would otherwise train on unseen."""
+    """End this process when the one that started it is gone; it would otherwise train on unnoticed."""
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)

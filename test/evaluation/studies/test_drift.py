@@ -7,7 +7,7 @@ import pytest
 
 from wristworld_ros.data.formats.native import CameraTrack, write_episode
 from wristworld_ros.evaluation.studies import drift
-from wristworld_ros.evaluation.studies.drift_tables import Drift, tables
+from wristworld_ros.evaluation.studies.drift import Drift, tables
 from wristworld_ros.pipeline import tiny_random_model
 from wristworld_ros.settings import StreamSettings
 
@@ -35,8 +35,8 @@ def episode(tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def watched(model, episode):
-    return drift.watch(model, episode, StreamSettings())
+def run(model, episode):
+    return drift.reconstruct_episode(model, episode, StreamSettings())
 
 
 @pytest.mark.parametrize(('frames', 'order'), [(4, [0, 1, 2, 3, 2, 1]), (2, [0, 1]), (1, [0])])
@@ -48,29 +48,29 @@ def test_bins_are_whole_round_trips():
     assert [drift.bin_frames(40, wanted) for wanted in (10, 100, 200)] == [78, 78, 234]
 
 
-def test_the_pieces_of_a_long_stream_are_one_stream(model, watched):
+def test_the_pieces_of_a_long_stream_are_one_stream(model, run):
     settings = StreamSettings(history=2)
-    pieces = list(drift.videos(model, watched, settings, 12, 3))
+    pieces = list(drift.videos(model, run, settings, 12, 3))
     assert [p.shape for p in pieces] == [(12, 32, 32, 3)] * 3
     order = drift.round_trip(FRAMES)
-    whole = np.stack(list(drift.play(model, iter([watched.views[i] for i in order * 3]), settings)))
+    whole = np.stack(list(drift.play(model, iter([run.observations[i] for i in order * 3]), settings)))
     assert np.array_equal(np.concatenate(pieces), whole)
-    assert np.array_equal(drift.truth_of(watched, 13), watched.truth.wrist[[*order, 0]])
+    assert np.array_equal(drift.truth_of(run, 13), run.truth.wrist[[*order, 0]])
 
 
 @pytest.mark.parametrize('chunk', [1, 2])
-def test_a_stream_that_re_anchors_differs_from_the_named_frame_on(model, watched, chunk):
+def test_a_stream_that_re_anchors_differs_from_the_named_frame_on(model, run, chunk):
     settings = StreamSettings(chunk=chunk)
-    (never,) = drift.videos(model, watched, settings, 12, 1)
-    (anchored,) = drift.videos(model, watched, replace(settings, reanchor=3), 12, 1)
-    frames = drift.anchored_frames(model, settings, 3, 12)
+    (never,) = drift.videos(model, run, settings, 12, 1)
+    (reanchored,) = drift.videos(model, run, replace(settings, reanchor=3), 12, 1)
+    frames = drift.reanchored_frames(model, settings, 3, 12)
     assert list(frames) == list(range(3 * chunk, 12, 3 * chunk))
-    assert int((never != anchored).any((1, 2, 3)).argmax()) == frames[0]
+    assert int((never != reanchored).any((1, 2, 3)).argmax()) == frames[0]
 
 
-def test_recovery_compares_the_same_frames_of_two_streams(model, watched):
-    assert not drift.recovery(model, watched, StreamSettings(history=0), 6).any(), 'no history, nothing to recover from'
-    behind = drift.recovery(model, watched, StreamSettings(history=1), 6)
+def test_recovery_compares_the_same_frames_of_two_streams(model, run):
+    assert not drift.recovery(model, run, StreamSettings(history=0), 6).any(), 'no history, nothing to recover from'
+    behind = drift.recovery(model, run, StreamSettings(history=1), 6)
     assert behind.shape == (6,) and behind[0] != 0
 
 
@@ -79,16 +79,16 @@ def found(steps, psnr, recovery):
     return Drift(steps, 500, bins, bins[0], bins[0], np.ones(3), np.array(recovery))
 
 
-def test_fall_slope_and_recovery_of_a_known_course():
+def test_loss_slope_and_recovery_of_a_known_course():
     one = found(1, [20.0, 19.5, 19.0], [-2.0, -0.1, -0.4, 0.2])
-    assert (one.fall, one.recovered) == (-1.0, 3) and one.slope == pytest.approx(-1.0)
+    assert (one.loss, one.recovered) == (-1.0, 3) and one.slope == pytest.approx(-1.0)
     assert found(1, [20.0, 20.0], [0.0, 0.3]).recovered == 0 and found(1, [20.0], [5.0, 0.0]).recovered == 1
     assert np.isnan(found(1, [20.0], [0.0, -1.0]).recovered) and np.isnan(found(1, [20.0], [0.0]).slope)
 
 
 def test_tables_have_a_row_or_columns_for_each_number_of_steps():
     runs = [found(n, [20.0, 19.0 + n], [-1.0, -0.2]) for n in (2, 1)]
-    time, course, seams, recovered = tables(runs, every=7)
+    time, course, seams, recovered = (table.splitlines() for table in tables(runs, every=7))
     assert '1 step |' in time[0] and time[2].startswith('| 0 to 499 | 20.00 |') and len(time) == 5
     assert course[2].startswith('| 1 | +0.000 ± 0.000 | +0.000') and course[3].startswith('| 2 | +1.000')
     assert 'every 7 chunks' in seams[0] and len(seams) == len(recovered) == 4
@@ -100,4 +100,4 @@ def test_the_command_prints_all_tables(episode, monkeypatch, capsys):
     drift.main(
         [str(episode.parent), '--steps', '1', '--frames', '20', '--bin', '12', '--after', '4', '--processes', '0']
     )
-    assert capsys.readouterr().out.count('\n| --: |') == 4
+    assert capsys.readouterr().out.count('\n| --- | --: |') == 4

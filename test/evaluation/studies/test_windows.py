@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from wristworld_ros.data.formats.native import CameraTrack, write_episode
-from wristworld_ros.evaluation.studies.windows import seam_table, see, solver_table
+from wristworld_ros.evaluation.studies.windows import encode_episode, seam_table, solver_table
 from wristworld_ros.pipeline import tiny_random_model
 from wristworld_ros.settings import WindowSettings
 
@@ -28,10 +28,10 @@ def episode(tmp_path_factory):
 
 def test_both_tables_have_a_row_for_each_number_of_steps(episode):
     model, settings = tiny_random_model(), WindowSettings(window=4, overlap=2)
-    seen = see(model, episode, FRAMES, settings)
-    assert [len(clip) for clip in seen.clips] == [4, 4, 1]
-    solvers = solver_table(model, [seen], [1, 3], settings, frames=5, reference=3)
+    encoded = encode_episode(model, episode, FRAMES, settings)
+    assert [len(clip) for clip in encoded.clips] == [4, 4, 1]
+    solvers = solver_table(model, [encoded], [1, 3], settings, frames=5, reference=3).splitlines()
     # Three Euler steps are the reference itself: no error, 100 dB.
     assert [row.split(' | ')[0] for row in solvers[2:]] == ['| 1', '| 3'] and '100.00' in solvers[3]
-    seams = seam_table(model, [seen], [2], settings)
+    seams = seam_table(model, [encoded], [2], settings).splitlines()
     assert 'overlapping windows' in seams[2] and 'independent clips' in seams[3] and 'nan' not in ''.join(seams)

@@ -1,26 +1,25 @@
-"""Batches for stage 1: images of anchors that stand elsewhere in every frame, with the geometry they should yield."""
+"""Batches for stage 1: images of anchors whose positions differ in every frame, with their true geometry."""
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.data import IterableDataset
+from torch.utils.data import Dataset
 
-from wristworld_ros.data.packed import PackedEpisode, packed_episodes
+from wristworld_ros.data.packed import PackedEpisode
+from wristworld_ros.errors import UserError
 from wristworld_ros.training.augmentation import color_table, recolor, zoom_and_roll
 
 
 @dataclass(frozen=True)
 class Stage1Sampling:
-    """How views are drawn.
+    """How views are sampled.
 
-    size: (width, height) of the images. azimuth: views that stand farther round the workspace than this from the
-    robot's front are left out, degrees. views: how often a batch has that many anchors. zoom, roll (radians), color:
-    see `augmentation`.
+    size: (width, height) of the images. azimuth: views farther round the workspace than this from the robot's front are
+    left out, degrees. views: anchors -> share of batches that have so many; counts that no episode has are left out.
+    zoom, roll (radians), color: see `augmentation`.
     """
 
     batch: int = 16
@@ -32,7 +31,45 @@ class Stage1Sampling:
     color: float = 1.0
 
 
-def _view(episode: PackedEpisode, view: int, t: int, rng, sampling: Stage1Sampling):
+Sample = dict[str, np.ndarray]
+
+
+def usable_views(episode: PackedEpisode, sampling: Stage1Sampling) -> np.ndarray:
+    """Which views are in front of the robot, bool [V, T]."""
+    return np.abs(episode.azimuth) <= sampling.azimuth
+
+
+def sample_views(
+    episode: PackedEpisode, views: int, rng: np.random.Generator, sampling: Stage1Sampling
+) -> Sample | None:
+    """One sample: `views` anchors at one time, in random order; poses are relative to the first of them.
+
+    Returns:
+        None where there are not so many usable views at that time; otherwise rgb uint8 [V, H, W, 3], depth uint16
+        [V, H, W] (millimetres), K [V, 3, 3], T_camera_anchor [V, 4, 4], T_anchor_base [4, 4], wrist_K [3, 3],
+        T_wrist_anchor [4, 4], wrist_depth uint16 [h, w].
+    """
+    t = int(rng.integers(episode.length))
+    usable = np.flatnonzero(usable_views(episode, sampling)[:, t])
+    if len(usable) < views:
+        return None
+    chosen = rng.choice(usable, views, replace=False)
+    found = [_augmented_view(episode, v, t, rng, sampling) for v in chosen]
+    rgb, depth, K, T = (np.stack(x) for x in zip(*found, strict=True))
+    T_base_anchor = np.linalg.inv(T[0])
+    return {
+        'rgb': rgb,
+        'depth': depth,
+        'K': K,
+        'T_camera_anchor': T @ T_base_anchor,
+        'T_anchor_base': T[0],
+        'wrist_K': episode.cameras['wrist_K'][t],
+        'T_wrist_anchor': episode.cameras['wrist_T_camera_world'][t] @ T_base_anchor,
+        'wrist_depth': np.asarray(episode.wrist_depth[t]),
+    }
+
+
+def _augmented_view(episode: PackedEpisode, view: int, t: int, rng: np.random.Generator, sampling: Stage1Sampling):
     cameras = episode.cameras
     zoom = np.exp(rng.uniform(*np.log(sampling.zoom)))
     rgb, depth, K, T = zoom_and_roll(
@@ -47,34 +84,7 @@ def _view(episode: PackedEpisode, view: int, t: int, rng, sampling: Stage1Sampli
     return recolor(rgb, color_table(rng, sampling.color)), depth, K, T
 
 
-def draw(episode: PackedEpisode, views: int, rng: np.random.Generator, sampling: Stage1Sampling):
-    """One sample: `views` anchors at one time, in random order; poses are relative to the first of them.
-
-    None where so many usable views do not exist; otherwise a dict of
-
-    rgb uint8 [V, H, W, 3]; depth uint16 [V, H, W] millimetres; K [V, 3, 3]; T_camera_anchor [V, 4, 4];
-    T_anchor_base [4, 4]; wrist_K [3, 3]; T_wrist_anchor [4, 4]; wrist_depth uint16 [h, w].
-    """
-    t = int(rng.integers(episode.length))
-    usable = np.flatnonzero(np.abs(episode.azimuth[:, t]) <= sampling.azimuth)
-    if len(usable) < views:
-        return None
-    chosen = rng.choice(usable, views, replace=False)
-    rgb, depth, K, T = (np.stack(x) for x in zip(*(_view(episode, v, t, rng, sampling) for v in chosen), strict=True))
-    T_base_anchor = np.linalg.inv(T[0])
-    return {
-        'rgb': rgb,
-        'depth': depth,
-        'K': K,
-        'T_camera_anchor': T @ T_base_anchor,
-        'T_anchor_base': T[0],
-        'wrist_K': episode.cameras['wrist_K'][t],
-        'T_wrist_anchor': episode.cameras['wrist_T_camera_world'][t] @ T_base_anchor,
-        'wrist_depth': np.asarray(episode.wrist_depth[t]),
-    }
-
-
-def collate(samples: list[dict[str, np.ndarray]]) -> dict[str, torch.Tensor]:
+def collate(samples: list[Sample]) -> dict[str, torch.Tensor]:
     """Stack samples; images become float32 [B, V, 3, H, W] in [0, 1], depths float32 metres, matrices float32."""
     batch = {k: np.stack([s[k] for s in samples]) for k in samples[0]}
     out = {k: torch.from_numpy(v.astype(np.float32)) for k, v in batch.items() if k not in ('rgb',)}
@@ -84,33 +94,54 @@ def collate(samples: list[dict[str, np.ndarray]]) -> dict[str, torch.Tensor]:
     return out
 
 
-def sample_batch(episodes: list[PackedEpisode], views: int, size: int, rng, sampling: Stage1Sampling) -> list[dict]:
-    """`size` samples of `views` anchors from episodes at random; ValueError where hardly any has so many."""
-    samples = []
-    for _ in range(50 * size):
-        sample = draw(episodes[int(rng.integers(len(episodes)))], views, rng, sampling)
-        if sample is not None:
-            samples.append(sample)
-            if len(samples) == size:
-                return samples
-    raise ValueError(f'Hardly any episode has {views} anchors within {sampling.azimuth} degrees of the front.')
+class Stage1Batches(Dataset):
+    """Collated batches by number, without end; all samples of a batch have the same number of views.
 
+    Args:
+        episodes: Packed ones, of any numbers of views.
+        sampling: How samples are taken from them.
+        seed: The same seed, process and number give the same batch.
+        process: Rank of the training process.
 
-class Stage1Batches(IterableDataset):
-    """An endless stream of collated batches; all samples of a batch have the same number of views.
-
-    The folder is looked through again every `rescan` batches, so training may start while episodes are still rendered.
+    Raises:
+        UserError: No episode has a usable view.
     """
 
-    def __init__(self, folder: Path, sampling: Stage1Sampling, seed: int, rescan: int = 200):
-        self.folder, self.sampling, self.seed, self.rescan = folder, sampling, seed, rescan
+    def __init__(self, episodes: list[PackedEpisode], sampling: Stage1Sampling, seed: int, process: int = 0):
+        self.sampling, self.seed, self.process = sampling, seed, process
+        most = [int(usable_views(e, sampling).sum(0).max()) for e in episodes]
+        self._episodes = {n: [e for e, m in zip(episodes, most, strict=True) if m >= n] for n in sampling.views}
+        self._counts = [n for n in sampling.views if self._episodes[n]]
+        if not self._counts:
+            raise UserError(
+                f'None of {len(episodes)} episodes has {min(sampling.views)} or more views within {sampling.azimuth:g} '
+                "degrees of the robot's front",
+                'give other episodes, or a larger Stage1Sampling.azimuth',
+            )
+        shares = np.array([sampling.views[n] for n in self._counts])
+        self._shares = shares / shares.sum()
 
-    def __iter__(self):
-        worker = torch.utils.data.get_worker_info()
-        rng = np.random.default_rng((self.seed, worker.id if worker else 0))
-        numbers, shares = zip(*self.sampling.views.items(), strict=True)
-        for count in itertools.count():
-            if count % self.rescan == 0:
-                episodes = packed_episodes(self.folder)
-            views = int(rng.choice(numbers, p=shares))
-            yield collate(sample_batch(episodes, views, self.sampling.batch, rng, self.sampling))
+    @property
+    def view_counts(self) -> list[int]:
+        """Numbers of views that batches have."""
+        return list(self._counts)
+
+    def __getitem__(self, number: int) -> dict[str, torch.Tensor]:
+        rng = np.random.default_rng((self.seed, self.process, number))
+        views = int(rng.choice(self._counts, p=self._shares))
+        return self.batch(views, self.sampling.batch, rng)
+
+    def batch(self, views: int, size: int, rng: np.random.Generator) -> dict[str, torch.Tensor]:
+        """A collated batch of a given size and number of views, which must be one of `view_counts`."""
+        return collate([self._sample(views, rng) for _ in range(size)])
+
+    def _sample(self, views: int, rng: np.random.Generator) -> Sample:
+        episodes = self._episodes[views]
+        for _ in range(1000):
+            sample = sample_views(episodes[int(rng.integers(len(episodes)))], views, rng, self.sampling)
+            if sample is not None:
+                return sample
+        raise UserError(
+            f'Hardly any frame has {views} views within {self.sampling.azimuth:g} degrees of the front',
+            'give other episodes, or a larger Stage1Sampling.azimuth',
+        )

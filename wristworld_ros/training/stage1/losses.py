@@ -1,4 +1,4 @@
-"""What stage 1 is trained on: the simulator's geometry stands in for VGGT's pretraining, the wrist pose learns by SPC."""
+"""Losses of stage 1: the simulator's geometry stands in for VGGT's pretraining, the wrist pose learns by SPC."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from wristworld_ros.models.vggt.losses import round_weights
 from wristworld_ros.models.vggt.model import own_points
 from wristworld_ros.models.vggt.scene_coordinates import patch_centers
 
-_GRID = 32  # SPC queries a side on the wrist image, as published (paper section 2.3)
+_GRID = 32  # SPC queries a side on the wrist image, as published (arXiv 2510.07313)
 
 
 @dataclass(frozen=True)
 class Stage1Weights:
     """Weights of the terms. `spc` 0 is the paper's "w/o SPC": the direct pose terms alone.
 
-    reach: metres from the wrist camera within which geometry counts in full; farther away it counts less and less, down
-    to a tenth, because the wrist will never see it.
+    radius: metres from the wrist camera within which geometry counts in full; farther away it counts less and less, down
+    to a tenth, because the wrist camera will never see it.
     """
 
     depth: float = 4.0
     points: float = 2.0
-    reach: float = 0.6
+    radius: float = 0.6
     confidence: float = 0.3
     rotation: float = 0.7
     translation: float = 1.2
@@ -63,20 +63,31 @@ def depth_loss(depth: Tensor, confidence: Tensor, truth: Tensor, weight: Tensor,
     return weighted_mean(error, weight), weighted_mean(certain, (weight > 0).float())
 
 
-def importance(truth: Tensor, valid: Tensor, T_wrist_anchor: Tensor, reach: float) -> Tensor:
-    """How much each anchor pixel matters to the wrist, [B, V, H, W]: 1 near its camera, a tenth far away, 0 if invalid.
+def importance(truth: Tensor, valid: Tensor, T_wrist_anchor: Tensor, radius: float) -> Tensor:
+    """How much each anchor pixel matters to the wrist camera: 1 near it, a tenth far away, 0 where invalid.
 
-    truth: points in the first anchor's frame [B, V, H, W, 3]. T_wrist_anchor: [B, 4, 4].
+    Args:
+        truth: Points in the first anchor's frame, [B, V, H, W, 3], metres.
+        valid: Bool [B, V, H, W].
+        T_wrist_anchor: [B, 4, 4].
+        radius: Metres; see `Stage1Weights`.
+
+    Returns:
+        [B, V, H, W].
     """
     distance = transform_points(T_wrist_anchor[:, None, None], truth).norm(dim=-1)
-    return valid * (0.1 + 0.9 * torch.exp(-(distance / reach).square()))
+    return valid * (0.1 + 0.9 * torch.exp(-(distance / radius).square()))
 
 
 def pose_terms(pose_enc: Tensor, T: Tensor, fov: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean L1 of rotation matrix entries, translation (metres) and log field of view, the rounds weighted 0.6^(left).
+    """Mean L1 of rotation matrix entries, translation (metres) and log field of view; later rounds weigh more.
 
-    pose_enc [R, B, S, 9]; T [B, S, 4, 4] camera-from-anchor; fov [B, S, 2]. The rotation is compared as a matrix
-    because a quaternion and its negative are the same rotation.
+    The rotation is compared as a matrix because a quaternion and its negative are the same rotation.
+
+    Args:
+        pose_enc: [R, B, S, 9] of R refinement rounds.
+        T: Camera-from-anchor [B, S, 4, 4].
+        fov: [B, S, 2], radians.
     """
     weights = round_weights(len(pose_enc), device=pose_enc.device)
     weights = weights / weights.sum()
@@ -89,10 +100,12 @@ def pose_terms(pose_enc: Tensor, T: Tensor, fov: Tensor) -> tuple[Tensor, Tensor
 
 
 def true_matches(batch: dict[str, Tensor], tolerance: float = 0.03) -> tuple[Tensor, Tensor, Tensor]:
-    """Where a 32x32 grid of wrist pixels is seen in each anchor, from the simulator's depth.
+    """Where a 32x32 grid of wrist pixels is visible in each anchor, from the simulator's depth.
 
-    Returns wrist uv [B, N, 2], anchor uv [B, V, N, 2] and seen [B, V, N]. They play the part of VGGT's tracks
-    (paper section 2.3) while there is no pretrained tracker at this size.
+    They take the place of VGGT's tracks (arXiv 2510.07313), for there is no pretrained tracker at this size.
+
+    Returns:
+        wrist uv [B, N, 2], anchor uv [B, V, N, 2] and visible [B, V, N].
     """
     wrist_hw, (H, W) = batch['wrist_depth'].shape[-2:], batch['depth'].shape[-2:]
     row = torch.linspace(1, wrist_hw[0] - 2, _GRID).round().long()
@@ -111,10 +124,17 @@ def true_matches(batch: dict[str, Tensor], tolerance: float = 0.03) -> tuple[Ten
 
 
 def reprojection_errors(points: Tensor, anchor_uv: Tensor, pose_enc: Tensor, wrist_K: Tensor, wrist_uv: Tensor):
-    """Own points, taken at the anchor pixels and seen by the predicted wrist camera, against where they belong.
+    """The model's points at the anchor pixels, projected by the predicted wrist camera, against where they belong.
 
-    points [B, V, H, W, 3]; anchor_uv [B, V, N, 2]; pose_enc [B, 9]; wrist_K [B, 3, 3]; wrist_uv [B, N, 2].
-    Returns pixels [B, V, N, 2] and depth z [B, V, N].
+    Args:
+        points: [B, V, H, W, 3], first anchor's frame.
+        anchor_uv: [B, V, N, 2].
+        pose_enc: [B, 9].
+        wrist_K: [B, 3, 3].
+        wrist_uv: [B, N, 2].
+
+    Returns:
+        Errors [B, V, N, 2], pixels, and depth z [B, V, N], metres.
     """
     B, V, H, W, _ = points.shape
     grid = 2 * anchor_uv / anchor_uv.new_tensor([W - 1, H - 1]) - 1
@@ -133,8 +153,8 @@ def reprojection_errors(points: Tensor, anchor_uv: Tensor, pose_enc: Tensor, wri
 def spc_term(points, pose_enc, batch, softness: float = 4.0) -> tuple[Tensor, Tensor]:
     """SPC on true matches with a logarithm over the pixel error, and the median pixel error for the log.
 
-    The published square (paper section 2.3) is for fine-tuning a pretrained model; from scratch its outliers drown the
-    rest, so errors enter as log(1 + e / softness). Points behind the camera pay their depth, as published.
+    The published square is for fine-tuning a pretrained model; from scratch its outliers outweigh the rest, so errors
+    enter as log(1 + e / softness). Points behind the camera are penalized by their depth, as published.
     """
     wrist_uv, anchor_uv, seen = true_matches(batch)
     error, z = reprojection_errors(points, anchor_uv, pose_enc, batch['wrist_K'], wrist_uv)
@@ -146,10 +166,13 @@ def spc_term(points, pose_enc, batch, softness: float = 4.0) -> tuple[Tensor, Te
 
 
 def token_targets(batch: dict[str, Tensor], truth: Tensor, valid: Tensor, patch: int) -> tuple[Tensor, Tensor]:
-    """For the pixel in the middle of every patch: where it lies in the wrist's and in the robot base's frame.
+    """Scene coordinates of the pixel in the middle of every patch, in the wrist's and in the robot base's frame.
 
-    Returns [B, V, P, 6] metres and a mask [B, V, P]. A dense target teaches the tokens what the wrist head must read
-    from them; the head alone hardly leaves its prior in an hour.
+    A dense target teaches the tokens what the wrist head must read from them; the head alone hardly leaves its prior in
+    an hour.
+
+    Returns:
+        [B, V, P, 6], metres, and a mask [B, V, P].
     """
     world, mask = patch_centers(truth, patch), patch_centers(valid, patch)
     T_base_anchor = invert_rigid(batch['T_anchor_base'])[:, None]
@@ -159,13 +182,17 @@ def token_targets(batch: dict[str, Tensor], truth: Tensor, valid: Tensor, patch:
 
 
 def stage1_losses(out, batch: dict[str, Tensor], weights: Stage1Weights, patch: int) -> dict[str, Tensor]:
-    """Every weighted term by name, "total", and the figures worth logging (detached).
+    """Every weighted term by name, "total", and measures for the log (detached).
 
-    out: a `ReconstructionOutput` with camera, wrist, depth and places.
+    Args:
+        out: A `ReconstructionOutput` with camera, wrist, depth and scene coordinates.
+        batch: As `data.collate` gives it.
+        weights: Of the terms.
+        patch: Pixels of a patch.
     """
     truth = world_points(batch)
     valid = (batch['depth'] > 0.05) & (batch['depth'] < 8)
-    weight = importance(truth, valid, batch['T_wrist_anchor'], weights.reach)
+    weight = importance(truth, valid, batch['T_wrist_anchor'], weights.radius)
     depth, confidence = depth_loss(out.depth[..., 0], out.depth_conf, batch['depth'], weight, weights.confidence)
     H, W = batch['depth'].shape[-2:]
     points = own_points(out, (H, W))

@@ -5,8 +5,8 @@ Stage 2 must learn to repair what stage 1 really gets wrong, so its condition ma
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -14,70 +14,118 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from wristworld_ros.data.cache import cache_key
 from wristworld_ros.data.formats.native import list_episodes, read_episode
+from wristworld_ros.errors import UserError
 from wristworld_ros.geometry.cloud import CloudSettings, wrist_condition
 from wristworld_ros.geometry.images import resize_images
-from wristworld_ros.pipeline.reconstructor import Reconstructor
+from wristworld_ros.pipeline.reconstruct import Reconstructor
+from wristworld_ros.runtime.files import file_sha256, write_atomically
 from wristworld_ros.training.stage1.train import finished_stage1
 from wristworld_ros.types import AnchorSet
 
-_state: dict = {}  # a worker process's own reconstructor
 
+@dataclass(frozen=True)
+class ConditionSettings:
+    """How condition maps are made.
 
-def _start_worker(stage1: Path, width: int, wrist_hw: tuple[int, int], cloud: CloudSettings) -> None:
-    torch.set_num_threads(1)
-    _state['reconstruct'] = Reconstructor(finished_stage1(stage1)[1], width, wrist_hw)
-    _state['cloud'] = cloud
+    anchor_width: pixels that stage 1 runs at. wrist_hw: size of the wrist image. cloud: how points become a condition
+    map. token_size: pixels a side of the anchor images that the generator takes. single_share: share of episodes of which
+    only one anchor is used.
+    """
 
-
-def _views_of(index: int, anchors: int, single_share: float) -> list[int]:
-    """Which anchors an episode's condition maps are made from: all in random order, or now and then just one."""
-    rng = np.random.default_rng((11, index))
-    order = [int(v) for v in rng.permutation(anchors)]
-    return order[:1] if rng.random() < single_share else order
-
-
-@torch.inference_mode()
-def _prepare(source: Path, target: Path, views: list[int], token_size: int) -> None:
-    episode = read_episode(source)
-    anchors = [c for c in episode.cameras if c.role == 'anchor']
-    wrist = next(c for c in episode.cameras if c.role == 'wrist')
-    rgb = np.stack([episode.rgb(anchors[v].name) for v in views], axis=1)  # [T, V, H, W, 3]
-    images, depths = [], []
-    for stamp, frame in zip(episode.stamps_ns, rgb, strict=True):
-        names = tuple(anchors[v].name for v in views)
-        reconstruction = _state['reconstruct'](AnchorSet(int(stamp), names, frame))
-        condition = wrist_condition(reconstruction, torch.from_numpy(frame), _state['cloud'])
-        images.append(condition.image.numpy())
-        depths.append(condition.depth.numpy().astype(np.float16))
-    temporary = target.with_name(f'.{target.name}.{os.getpid()}.npz')
-    np.savez(
-        temporary,
-        condition=np.stack(images),
-        depth=np.stack(depths),
-        anchors=np.stack([resize_images(frame, (token_size, token_size)) for frame in rgb], axis=1),
-        wrist=episode.rgb(wrist.name),
-    )
-    temporary.rename(target)
+    anchor_width: int
+    wrist_hw: tuple[int, int]
+    cloud: CloudSettings
+    token_size: int
+    single_share: float = 0.15
 
 
 def prepare_conditions(
-    episodes: Path, folder: Path, stage1: Path, width: int, wrist_hw: tuple[int, int], cloud: CloudSettings,
-    token_size: int, limit: int | None = None, single_share: float = 0.15, workers: int = 3,
-) -> list[Path]:  # fmt: skip
-    """Write one .npz an episode and return their paths in order of name; those that are there are kept.
+    episodes: Path, folder: Path, stage1: Path, settings: ConditionSettings, limit: int | None = None, workers: int = 3
+) -> list[Path]:
+    """Write one .npz per episode; those that are there already are kept.
 
-    stage1: folder of `train_stage1` (config.json, model.pt). Keys: condition uint8 [T, h, w, 3], depth float16
-    [T, h, w] metres, anchors uint8 [V, T, s, s, 3], wrist uint8 [T, h, w, 3].
+    A file is there already if it was made from the same recording by the same weights with the same settings: its name
+    holds a key of all three.
+
+    Args:
+        episodes: Folder of episodes, of any numbers of anchors.
+        folder: Where the files go.
+        stage1: Folder of `train_stage1` (config.json, model.pt).
+        settings: How they are made.
+        limit: Only the first so many episodes; None for all.
+        workers: Processes.
+
+    Returns:
+        Their paths, in the order of the episodes' names. Keys: condition uint8 [T, h, w, 3], depth float16 [T, h, w] in
+        metres, anchors uint8 [V, T, s, s, 3], wrist uint8 [T, h, w, 3].
+
+    Raises:
+        UserError: Stage 1 is not finished, or an episode has no anchor or no wrist camera, or anchors of several sizes.
     """
+    finished_stage1(stage1)
+    weights = file_sha256(stage1 / 'model.pt') + file_sha256(stage1 / 'config.json')
     folder.mkdir(parents=True, exist_ok=True)
-    sources = [Path(s) for s in list_episodes(episodes)][:limit]
-    targets = [folder / f'{s.name}.npz' for s in sources]
-    todo = [(i, s, t) for i, (s, t) in enumerate(zip(sources, targets, strict=True)) if not t.exists()]
+    jobs = []
+    for index, source in enumerate(list_episodes(episodes)[:limit]):
+        views = _sample_views(index, _anchor_names(source), settings.single_share)
+        key = cache_key(source, stage1=weights, settings=settings, views=views)
+        jobs.append((Path(source), folder / f'{Path(source).name}-{key}.npz', views))
+    todo = [job for job in jobs if not job[1].exists()]
     if todo:
-        initargs = (stage1, width, wrist_hw, cloud)
-        with ProcessPoolExecutor(workers, get_context('spawn'), _start_worker, initargs) as pool:
-            jobs = [pool.submit(_prepare, s, t, _views_of(i, 2, single_share), token_size) for i, s, t in todo]
-            for job in tqdm(as_completed(jobs), total=len(jobs), desc='condition maps', unit='episode'):
-                job.result()
-    return targets
+        with ProcessPoolExecutor(workers, get_context('spawn'), _start_worker, (stage1, settings)) as pool:
+            running = [pool.submit(_prepare, *job) for job in todo]
+            for done in tqdm(as_completed(running), total=len(running), desc='condition maps', unit='episode'):
+                done.result()
+    return [target for _, target, _ in jobs]
+
+
+def _anchor_names(source: Path) -> tuple[str, ...]:
+    episode = read_episode(source)
+    names = episode.names('anchor')
+    if not names or not episode.names('wrist'):
+        raise UserError(
+            f'Episode {source} has {len(names)} anchor and {len(episode.names("wrist"))} wrist cameras',
+            'leave it out: training takes one anchor or more and the wrist',
+        )
+    if len({(episode.camera(name).width, episode.camera(name).height) for name in names}) > 1:
+        raise UserError(f'The anchors of {source} differ in size', 'record them at one size')
+    return names
+
+
+def _sample_views(index: int, names: tuple[str, ...], single_share: float) -> list[str]:
+    """The anchors that an episode's condition maps are made from: all in random order, or sometimes just one."""
+    rng = np.random.default_rng((11, index))
+    order = [names[v] for v in rng.permutation(len(names))]
+    return order[:1] if rng.random() < single_share else order
+
+
+_worker: dict = {}  # a worker process's reconstructor and settings
+
+
+def _start_worker(stage1: Path, settings: ConditionSettings) -> None:
+    torch.set_num_threads(1)
+    _worker['reconstruct'] = Reconstructor(finished_stage1(stage1)[1], settings.anchor_width, settings.wrist_hw)
+    _worker['settings'] = settings
+
+
+@torch.inference_mode()
+def _prepare(source: Path, target: Path, views: list[str]) -> None:
+    episode, settings = read_episode(source), _worker['settings']
+    rgb = np.stack([episode.rgb(name) for name in views], axis=1)  # [T, V, H, W, 3]
+    images, depths = [], []
+    for stamp, frame in zip(episode.stamps_ns, rgb, strict=True):
+        reconstruction = _worker['reconstruct'](AnchorSet(int(stamp), tuple(views), frame))
+        condition = wrist_condition(reconstruction, torch.from_numpy(frame), settings.cloud)
+        images.append(condition.image.numpy())
+        depths.append(condition.depth.numpy().astype(np.float16))
+    tokens = [resize_images(frame, (settings.token_size,) * 2) for frame in rgb]
+    with write_atomically(target) as part:
+        np.savez(
+            part,
+            condition=np.stack(images),
+            depth=np.stack(depths),
+            anchors=np.stack(tokens, axis=1),
+            wrist=episode.rgb(episode.names('wrist')[0]),
+        )

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.data import IterableDataset
+from torch.utils.data import Dataset
 
+from wristworld_ros.errors import UserError
 from wristworld_ros.training.augmentation import color_table, recolor
 
 
 @dataclass(frozen=True)
 class Stage2Sampling:
-    """batch: clips. frames: a clip's length. chunks: lengths that are drawn, each dividing `frames`. color: strength of
-    recolouring. mirror: share of clips of which all pictures are turned left to right; hand and scenes have no handedness.
+    """How clips are sampled.
+
+    batch: clips. frames: a clip's length. chunks: lengths that are chosen from, each dividing `frames`. color: strength
+    of recoloring. mirror: share of clips whose images are all mirrored left to right; hand and scenes have no handedness.
     """
 
     batch: int = 3
@@ -28,13 +32,28 @@ class Stage2Sampling:
 def sample_clip(
     path: Path, views: int, frames: int, rng: np.random.Generator, color: float = 0.0, mirror: float = 0.0
 ) -> dict[str, np.ndarray]:
-    """A random run of frames out of one prepared episode, all its pictures recoloured and perhaps mirrored alike.
+    """A random run of frames out of one prepared episode, all its images recolored and perhaps mirrored alike.
 
-    condition uint8 [T, h, w, 3]; depth float16 [T, h, w]; wrist uint8 [T, h, w, 3]; anchors uint8 [views, T, s, s, 3].
+    Args:
+        path: A file of `prepare_conditions`.
+        views: How many of its anchors, the first ones.
+        frames: Length of the clip.
+        rng: Source of all choices.
+        color: Strength of recoloring.
+        mirror: Probability of mirroring.
+
+    Returns:
+        condition uint8 [T, h, w, 3]; depth float16 [T, h, w]; wrist uint8 [T, h, w, 3]; anchors uint8
+        [views, T, s, s, 3].
+
+    Raises:
+        UserError: The episode is shorter than a clip.
     """
     with np.load(path) as f:
         if len(f['wrist']) < frames:
-            raise ValueError(f'{path} has {len(f["wrist"])} frames; training clips take {frames}: leave it out.')
+            raise UserError(
+                f'{path} has {len(f["wrist"])} frames, and training clips take {frames}', 'leave its episode out'
+            )
         start = int(rng.integers(len(f['wrist']) - frames + 1))
         part = slice(start, start + frames)
         clip = {name: f[name][part] for name in ('condition', 'depth', 'wrist')}
@@ -49,22 +68,30 @@ def sample_clip(
     return clip
 
 
-class Stage2Clips(IterableDataset):
-    """An endless stream of batches of clips, with the chunk length that the batch is trained at under 'chunk'."""
+class Stage2Clips(Dataset):
+    """Batches of clips by number, without end; the chunk length that a batch is trained at is under 'chunk'.
 
-    def __init__(self, paths: list[Path], sampling: Stage2Sampling, seed: int):
-        self.paths, self.sampling, self.seed = paths, sampling, seed
-        self._views = {p: _view_count(p) for p in paths}
+    Args:
+        paths: Files of `prepare_conditions`, of any numbers of views; a batch has as many as all its clips have.
+        sampling: How clips are sampled.
+        seed: The same seed, process and number give the same batch.
+        process: Rank of the training process.
+        max_views: Views that the generator takes; further ones are left out. None takes all.
+    """
 
-    def __iter__(self):
-        worker = torch.utils.data.get_worker_info()
-        rng = np.random.default_rng((self.seed, worker.id if worker else 0))
+    def __init__(
+        self, paths: list[Path], sampling: Stage2Sampling, seed: int, process: int = 0, max_views: int | None = None
+    ):
+        self.paths, self.sampling, self.seed, self.process = paths, sampling, seed, process
+        self._views = {p: min(_view_count(p), max_views or sys.maxsize) for p in paths}
+
+    def __getitem__(self, number: int) -> dict[str, torch.Tensor | int]:
+        rng = np.random.default_rng((self.seed, self.process, number))
         s = self.sampling
-        while True:
-            picks = [self.paths[i] for i in rng.integers(len(self.paths), size=s.batch)]
-            views = min(self._views[p] for p in picks)
-            clips = [sample_clip(p, views, s.frames, rng, s.color, s.mirror) for p in picks]
-            yield collate_clips(clips) | {'chunk': int(rng.choice(s.chunks))}
+        picks = [self.paths[i] for i in rng.integers(len(self.paths), size=s.batch)]
+        views = min(self._views[p] for p in picks)
+        clips = [sample_clip(p, views, s.frames, rng, s.color, s.mirror) for p in picks]
+        return collate_clips(clips) | {'chunk': int(rng.choice(s.chunks))}
 
 
 def collate_clips(clips: list[dict[str, np.ndarray]]) -> dict[str, torch.Tensor]:

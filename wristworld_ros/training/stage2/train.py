@@ -6,21 +6,23 @@ import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import DataLoader
 
+from wristworld_ros.errors import UserError
+from wristworld_ros.evaluation.baselines import MEAN_WRIST
 from wristworld_ros.geometry.cloud import CloudSettings
 from wristworld_ros.models.wan import SIM_TINY, WristGenerator, block_causal_predict, chunk_contexts
 from wristworld_ros.models.wan.autoencoders import shuffle, unshuffle
 from wristworld_ros.models.wan.condition_planes import condition_planes
 from wristworld_ros.models.wan.sampling import add_noise, shared_noise
 from wristworld_ros.training.parallel import rank
-from wristworld_ros.training.stage2.conditions import prepare_conditions
+from wristworld_ros.training.stage2.conditions import ConditionSettings, prepare_conditions
 from wristworld_ros.training.stage2.data import Stage2Clips, Stage2Sampling, collate_clips, sample_clip
-from wristworld_ros.training.trainer import TrainerConfig, train
+from wristworld_ros.training.trainer import Step, TrainerConfig, train
 
 ANCHOR_WIDTH = 128
 WRIST_HW = (128, 128)
@@ -32,15 +34,15 @@ class Stage2Training:
     """One training run of stage 2.
 
     last_level: share of chunks trained at the last noise level, where few-step sampling starts. history: share of
-    batches that see their history, once the run's share `history_from` is over: the pictures that it is made of must be
-    worth seeing, and without it a step takes half the time. noise_share: variance that all frames' noise has in common. condition,
-    anchor_tokens: false for the paper's ablations. start: another run's last.pt to take the weights from. structure, gradient: weights of 1 - SSIM and of the image gradient's
-    L1 beside the L1 of the sample.
+    batches that attend to their history, after the share `history_from` of the run: only then is the model's output worth
+    attending to, and without history a step takes half the time. noise_share: variance that all frames' noise has in
+    common. structure, gradient: weights of 1 - SSIM and of the image gradient's L1 beside the L1 of the sample.
+    condition, anchor_tokens: false for the paper's ablations. start: another run's last.pt to take the weights from.
     """
 
     model: dict = field(default_factory=lambda: dict(SIM_TINY))
     sampling: Stage2Sampling = field(default_factory=Stage2Sampling)
-    optimisation: TrainerConfig = field(default_factory=lambda: TrainerConfig(minutes=35, average=0.99))
+    config: TrainerConfig = field(default_factory=lambda: TrainerConfig(minutes=35, average=0.99))
     last_level: float = 0.5
     history: float = 0.6
     history_from: float = 0.5
@@ -54,10 +56,10 @@ class Stage2Training:
     start: Path | None = None
 
 
-def noise_levels(batch: int, chunks: int, last_level: float) -> Tensor:
+def noise_levels(batch: int, chunks: int, last_level: float, device: torch.device | str = 'cpu') -> Tensor:
     """sigma of each chunk, [batch, chunks]: 1 for a share of them, uniform for the rest (0.02 keeps it off zero)."""
-    sigma = 0.02 + 0.98 * torch.rand(batch, chunks)
-    return torch.where(torch.rand(batch, chunks) < last_level, torch.ones_like(sigma), sigma)
+    sigma = 0.02 + 0.98 * torch.rand(batch, chunks, device=device)
+    return torch.where(torch.rand(batch, chunks, device=device) < last_level, torch.ones_like(sigma), sigma)
 
 
 def structure_loss(a: Tensor, b: Tensor) -> Tensor:
@@ -74,7 +76,7 @@ def structure_loss(a: Tensor, b: Tensor) -> Tensor:
 
 
 def image_losses(image: Tensor, truth: Tensor, run: Stage2Training) -> dict[str, Tensor]:
-    """Terms between videos [B, 3, T, H, W] in [-1, 1]; "mse" is there to be read, not descended."""
+    """Terms between videos [B, 3, T, H, W] in [-1, 1]; "total" is minimized, "mse" is for the log."""
     image, truth = image.transpose(1, 2).flatten(0, 1), truth.transpose(1, 2).flatten(0, 1)
     difference = image - truth
     l1 = (difference.square() + 1e-4).sqrt().mean()
@@ -91,14 +93,14 @@ def image_losses(image: Tensor, truth: Tensor, run: Stage2Training) -> dict[str,
 
 
 class ClipTrainer:
-    """Losses of one batch of clips: every chunk is denoised with the model's own earlier pictures as its history.
+    """Losses of one batch of clips: every chunk is denoised with the model's own earlier output as its history.
 
-    Training on *true* history would let it copy the last frame, which no stream ever has; its own one-step pictures are
+    Training on *true* history would let it copy the last frame, which no stream ever has; its own one-step output is
     what a stream will have.
     """
 
     def __init__(self, run: Stage2Training, device: str):
-        self.run, self.device, self._calls = run, device, 0
+        self.run, self.device = run, device
 
     def inputs(self, gen: WristGenerator, batch: dict) -> tuple[Tensor, Tensor | None, Tensor]:
         """Clean latents, condition latents (None for the ablation) and contexts of a batch."""
@@ -113,45 +115,54 @@ class ClipTrainer:
         contexts = chunk_contexts(gen, features, frames)
         return clean, condition, contexts.expand(len(clean), -1, -1, -1)
 
-    def __call__(self, gen: WristGenerator, batch: dict, progress: float) -> dict[str, Tensor]:
+    def __call__(self, gen: WristGenerator, batch: dict, step: Step) -> dict[str, Tensor]:
         clean, condition, contexts = self.inputs(gen, batch)
         chunk, chunks = batch['chunk'], contexts.shape[1]
-        sigma = noise_levels(len(clean), chunks, self.run.last_level)
-        noise, base = shared_noise(clean.shape, self.run.noise_share)
+        share, device = self.run.noise_share, clean.device
+        sigma = noise_levels(len(clean), chunks, self.run.last_level, device)
+        noise, base = shared_noise(clean.shape, share, device=device)
         noisy = add_noise(clean, noise, sigma.repeat_interleave(chunk, 1))
-        if self._with_history(progress):
+        if uses_history(self.run, step):
             with torch.no_grad():
-                noise, _ = shared_noise(clean.shape, self.run.noise_share, base)
-                first = predict_apart(gen, noise, condition, torch.ones_like(sigma), contexts)
+                noise, _ = shared_noise(clean.shape, share, base, device=device)
+                first = predict_independent(gen, noise, condition, torch.ones_like(sigma), contexts)
             predicted = block_causal_predict(gen, noisy, first.float(), condition, 1000 * sigma, contexts, chunk)
         else:
-            predicted = predict_apart(gen, noisy, condition, sigma, contexts)
+            predicted = predict_independent(gen, noisy, condition, sigma, contexts)
         factor = self.run.model['autoencoder']['factor']
         with torch.autocast(self.device, enabled=False):
             return image_losses(shuffle(predicted.float(), factor), batch['wrist'].to(self.device), self.run)
 
-    def _with_history(self, progress: float) -> bool:
-        """Every so many calls; counted, not drawn, so that all processes take the long steps together."""
-        if progress < self.run.history_from:
-            return False
-        self._calls += 1
-        return int(self._calls * self.run.history) > int((self._calls - 1) * self.run.history)
+
+def uses_history(run: Stage2Training, step: Step) -> bool:
+    """Whether a step attends to history: every so many, by number, so that all processes take the long steps together."""
+    if step.progress < run.history_from:
+        return False
+    return int((step.number + 1) * run.history) > int(step.number * run.history)
 
 
-def predict_apart(
+def predict_independent(
     gen: WristGenerator, noisy: Tensor, condition: Tensor | None, sigma: Tensor, contexts: Tensor
 ) -> Tensor:
     """Predictions of a clip's chunks, each as the first of a stream: `block_causal_predict` without any history.
 
-    noisy, condition: [B, C, T, h, w]. sigma: [B, G] of the G chunks. contexts: [B, G, S, text_dim].
+    Args:
+        gen: The generator.
+        noisy: [B, C, T, h, w].
+        condition: [B, C', T, h, w], or None.
+        sigma: [B, G] of the G chunks.
+        contexts: [B, G, S, text_dim].
+
+    Returns:
+        [B, C, T, h, w].
     """
     chunks = sigma.shape[1]
 
-    def apart(x: Tensor) -> Tensor:
+    def split(x: Tensor) -> Tensor:
         return x.unflatten(2, (chunks, -1)).transpose(1, 2).flatten(0, 1)
 
-    condition = None if condition is None else apart(condition)
-    predicted = gen.predict(apart(noisy), condition, 1000 * sigma.flatten(), contexts.flatten(0, 1))
+    condition = None if condition is None else split(condition)
+    predicted = gen.predict(split(noisy), condition, 1000 * sigma.flatten(), contexts.flatten(0, 1))
     return predicted.unflatten(0, (-1, chunks)).transpose(1, 2).flatten(2, 3)
 
 
@@ -159,56 +170,72 @@ def prepare_for(
     run: Stage2Training, episodes: Path, folder: Path, stage1: Path, limit: int | None, workers: int
 ) -> list[Path]:
     """The condition maps that a run trains on, made where they are missing; see `prepare_conditions`."""
-    size = run.model['anchor_encoder']['image_size']
-    return prepare_conditions(episodes, folder, stage1, ANCHOR_WIDTH, WRIST_HW, CLOUD, size, limit, workers=workers)
+    settings = ConditionSettings(ANCHOR_WIDTH, WRIST_HW, CLOUD, run.model['anchor_encoder']['image_size'])
+    return prepare_conditions(episodes, folder, stage1, settings, limit, workers)
 
 
 def train_stage2(
     conditions: list[Path], held_out: list[Path], folder: Path, run: Stage2Training, device: str = 'cpu'
 ) -> WristGenerator:
-    """Train the generator; leaves `folder/config.json` and `folder/model.pt` with the averaged weights.
+    """Train the generator; leaves `folder/config.json`, `folder/model.pt` with the averaged weights, and the mean wrist
+    image of the training set, a baseline of the evaluation.
 
-    conditions, held_out: files of `prepare_conditions`.
+    Args:
+        conditions: Files of `prepare_conditions` to train on.
+        held_out: Such files to validate on; may be empty.
+        folder: Of the run, which continues where it was stopped.
+        run: What is trained, and how.
+        device: cpu or cuda.
+
+    Raises:
+        UserError: There are no files, or training diverged.
     """
-    torch.manual_seed(run.seed)
+    if not conditions:
+        raise UserError('There are no episodes to train on', 'record some with `wristworld simulate`')
+    torch.manual_seed(run.seed)  # equal weights in each process
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / 'config.json').write_text(json.dumps(run.model, indent=2))
     (folder / 'run.json').write_text(json.dumps(asdict(run), indent=2, default=str))
+    if rank() == 0:
+        cv2.imwrite(str(folder / MEAN_WRIST), mean_wrist_image(conditions)[..., ::-1])
     gen = WristGenerator.from_config(run.model).to(device)
-    torch.manual_seed(run.seed + rank())  # equal weights, other noise in each process
     losses = ClipTrainer(run, device)
-    loader = DataLoader(
-        Stage2Clips(conditions, run.sampling, run.seed + rank()), batch_size=None, num_workers=run.workers,
-        prefetch_factor=4 if run.workers else None,
-    )  # fmt: skip
     fixed = _held_out_batches(held_out, run.sampling)
 
     @torch.no_grad()
-    def validate(module):
+    def validate(module: WristGenerator) -> dict[str, float]:
         module.eval()
-        state = torch.get_rng_state()
         torch.manual_seed(0)
-        figures: dict[str, list[float]] = {}
-        for batch in fixed:
-            for name, value in one_step_figures(module, losses, batch).items():
-                figures.setdefault(f'val_{name}', []).append(value)
-        torch.set_rng_state(state)
-        return {k: float(np.mean(v)) for k, v in figures.items()}
+        found = [one_step_figures(module, losses, batch) for batch in fixed]
+        return {f'val_{name}': float(np.mean([figures[name] for figures in found])) for name in found[0]}
 
-    average = train(gen, loader, losses, run.optimisation, folder, validate if fixed else None, run.start)
+    clips = Stage2Clips(conditions, run.sampling, run.seed, rank(), gen.settings.max_views)
+    average = train(
+        gen, clips, losses, run.config, folder, seed=run.seed, workers=run.workers,
+        validate=validate if fixed else None, start=run.start,
+    )  # fmt: skip
     if rank() == 0:
         torch.save(average.state_dict(), folder / 'model.pt')
     return average
 
 
+def mean_wrist_image(conditions: list[Path]) -> np.ndarray:
+    """Mean over all wrist images of prepared episodes, uint8 [h, w, 3]."""
+    total, count = 0.0, 0
+    for path in conditions:
+        with np.load(path) as f:
+            total, count = total + f['wrist'].astype(np.float64).sum(0), count + len(f['wrist'])
+    return (total / count).round().astype(np.uint8)
+
+
 @torch.no_grad()
 def one_step_figures(gen: WristGenerator, trainer: ClipTrainer, batch: dict) -> dict[str, float]:
-    """PSNR of one-step pictures without history, and of the filled warp that they started from, dB."""
+    """PSNR of one-step images without history, and of the filled warp that they started from, dB."""
     clean, condition, contexts = trainer.inputs(gen, batch)
-    ones = torch.ones(len(clean), contexts.shape[1])
-    noise, _ = shared_noise(clean.shape, trainer.run.noise_share)
-    guess = predict_apart(gen, noise, condition, ones, contexts)
+    ones = torch.ones(len(clean), contexts.shape[1], device=clean.device)
+    noise, _ = shared_noise(clean.shape, trainer.run.noise_share, device=clean.device)
+    guess = predict_independent(gen, noise, condition, ones, contexts)
 
     def psnr(latents):
         mse = ((latents.float().clamp(-1, 1) - clean) / 2).square().mean((1, 2, 3, 4))
