@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -13,6 +14,8 @@ from pathlib import Path
 from wristworld_ros.errors import UserError
 
 _PIECE = 1 << 24
+# What a disk refuses; any other OSError inside `new_directory` comes from what the caller reads, and names its own file.
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
 
 
 def file_sha256(path: Path, on_bytes: Callable[[int], object] = lambda count: None) -> str:
@@ -57,13 +60,16 @@ def new_directory(target: Path, replace: bool = False, marker: str = 'config.jso
         marker: A file that every directory of this kind has; one without it is not replaced.
 
     Raises:
-        UserError: The target exists and may not be replaced, or another run is writing it.
+        UserError: The target exists and may not be replaced, another run is writing it, or the disk refuses (full, read
+            only, no permission).
     """
     target = Path(target).expanduser().absolute()
     making, older = target.with_name(f'.{target.name}.making'), target.with_name(f'.{target.name}.replaced')
-    target.parent.mkdir(parents=True, exist_ok=True)
-    making.mkdir(exist_ok=True)
-    lock = os.open(making, os.O_RDONLY)
+    try:
+        making.mkdir(parents=True, exist_ok=True)
+        lock = os.open(making, os.O_RDONLY)
+    except OSError as error:
+        raise write_error(target, error) from error
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -80,8 +86,10 @@ def new_directory(target: Path, replace: bool = False, marker: str = 'config.jso
                 target.rename(older)
             making.rename(target)
             shutil.rmtree(older, ignore_errors=True)
-        except BaseException:
+        except BaseException as error:
             shutil.rmtree(making, ignore_errors=True)
+            if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+                raise write_error(target, error) from error
             raise
     finally:
         os.close(lock)

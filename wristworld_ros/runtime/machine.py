@@ -6,8 +6,6 @@ import os
 import platform
 from pathlib import Path
 
-import torch
-
 
 def describe(threads: int | None = None) -> dict[str, str]:
     """The machine as text pairs: processor, cores, memory, accelerator, versions.
@@ -15,6 +13,8 @@ def describe(threads: int | None = None) -> dict[str, str]:
     Args:
         threads: CPU threads that torch was told to use; None leaves them out.
     """
+    import torch  # Not at the top: the CLI's help and the doctor's first checks need no torch.
+
     accelerator = torch.cuda.get_device_name(0) if torch.cuda.is_available() else 'none'
     return {
         'processor': f'{_processor()}, {cores()} cores',
@@ -64,6 +64,8 @@ def free_ram(meminfo: Path = Path('/proc/meminfo'), group: Path = Path('/sys/fs/
 
 def free_gpu() -> int:
     """Bytes of the GPU that this process may still take, with what torch holds and does not use."""
+    import torch
+
     free, _ = torch.cuda.mem_get_info()
     return free + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
 
