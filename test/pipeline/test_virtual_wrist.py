@@ -2,6 +2,7 @@
 
 import gc
 import resource
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -127,12 +128,13 @@ def test_work_and_memory_per_frame_are_the_same_after_thousands_of_frames(model)
     stream = VirtualWrist(model, StreamSettings(chunk=4, history=2))
     sets = [anchor_set(i, views=1, hw=(14, 56)) for i in range(16)]
     work, memory = {}, {}
-    for i in range(4_000):
+    for i in range(2_500):
         s = sets[i % 16]
-        with Operations() as operations:
+        measured = i in (500, 501, 502, 503, 2_496, 2_497, 2_498, 2_499)
+        with Operations() if measured else nullcontext() as operations:  # to count costs more than to compute
             stream.push(AnchorSet(i * STEP, s.names, s.images))
-        if i in (500, 501, 502, 503, 3_996, 3_997, 3_998, 3_999):
+        if measured:
             gc.collect()
             work[i], memory[i] = operations.count, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert list(work.values())[:4] == list(work.values())[4:]
-    assert memory[3_999] - memory[500] < 40_000  # kB
+    assert memory[2_499] - memory[500] < 20_000  # kB
