@@ -1,7 +1,7 @@
 """`wristworld`: one command with a subcommand for each thing the package does.
 
-Each subcommand is a module with `add_arguments(parser)` and `run(args) -> int | None`, imported only when it is called,
-so that help comes at once and nothing loads torch or ROS that does not need it.
+Each subcommand is a module in `apps/` with `add_arguments(parser)` and `run(args) -> int | None`, imported only when it is
+called. Until `run` is called none of them imports torch or ROS, so that help is immediate.
 """
 
 from __future__ import annotations
@@ -10,31 +10,38 @@ import argparse
 import importlib
 import os
 import sys
+import traceback
 from collections.abc import Sequence
+
+from wristworld_ros.errors import UserError
 
 # name -> (module, one line of help)
 COMMANDS = {
     'demo': ('wristworld_ros.apps.demo.command', 'run the virtual wrist live over ROS 2 topics and write a report'),
     'run': ('wristworld_ros.apps.run', 'run the virtual_wrist node'),
     'simulate': ('wristworld_ros.apps.simulate', 'record episodes of a simulated Franka arm'),
-    'convert': ('wristworld_ros.apps.convert.command', "make a model directory of the published release's weights"),
-    'train': ('wristworld_ros.apps.train', 'train stage 1, stage 2 or both'),
-    'generate': ('wristworld_ros.apps.generate.command', 'make the wrist video of an episode or of anchor videos'),
-    'evaluate': ('wristworld_ros.apps.evaluate', 'measure a model on held-out episodes, beside baselines'),
-    'report': ('wristworld_ros.apps.demo.report_command', 'make the page of an earlier demo anew'),
-    'doctor': (
-        'wristworld_ros.apps.doctor.command',
-        'look at this machine and its topics: what is amiss and how to mend it',
-    ),
+    'convert': ('wristworld_ros.apps.convert.command', 'make a model directory from the published weights'),
+    'train': ('wristworld_ros.apps.train', 'train stage 1, stage 2 or a tiny decoder'),
+    'generate': ('wristworld_ros.apps.generate.command', 'generate the wrist video of an episode or of anchor videos'),
+    'evaluate': ('wristworld_ros.apps.evaluate', 'evaluate a model on held-out episodes, next to baselines'),
+    'report': ('wristworld_ros.apps.report', 'render the report of an earlier demo again'),
+    'doctor': ('wristworld_ros.apps.doctor.command', 'check this machine and its topics, and say how to fix what is wrong'),
     'bench': ('wristworld_ros.apps.bench.command', 'measure rate, latency and memory on this machine'),
 }
 USER_ERROR, INTERRUPTED = 2, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a subcommand; returns the exit status: 0, 2 for what the user can mend, 130 for Ctrl-C.
+    """Run a subcommand.
 
-    Such an error is one sentence on stderr; with WRISTWORLD_TRACEBACK set its traceback follows.
+    A `UserError` is printed as one sentence, after its traceback where WRISTWORLD_TRACEBACK is set. Every other exception
+    is a bug, and propagates with its traceback.
+
+    Args:
+        argv: Arguments without the program's name; None takes those of the process.
+
+    Returns:
+        The exit status: 0, 2 for a UserError, 130 for Ctrl-C, or what the subcommand returns.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = _parser()
@@ -50,9 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return module.run(command_parser.parse_args(argv[1:])) or 0
     except KeyboardInterrupt:
         return _fail(name, 'stopped.', INTERRUPTED)
-    except (ValueError, OSError, ModuleNotFoundError) as error:
+    except UserError as error:
         if os.environ.get('WRISTWORLD_TRACEBACK'):
-            raise
+            traceback.print_exc()
         return _fail(name, str(error), USER_ERROR)
 
 
@@ -62,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog='wristworld',
         description='A live virtual wrist camera for robot arms that have none.',
-        epilog='`wristworld COMMAND --help` tells the options of a command.',
+        epilog='`wristworld COMMAND --help` shows the options of a command.',
     )
     parser.add_argument('--version', action='version', version=f'wristworld_ros {__version__}')
     commands = parser.add_subparsers(dest='command', metavar='COMMAND', title='commands')

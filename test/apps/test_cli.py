@@ -4,22 +4,52 @@ import sys
 import pytest
 
 from wristworld_ros import cli
+from wristworld_ros.errors import UserError
 
 
 def run(*arguments):
     return subprocess.run([sys.executable, '-m', 'wristworld_ros.cli', *arguments], capture_output=True, text=True)
 
 
+def loaded_after(code, modules):
+    """Which of some modules a program has loaded at its end."""
+    code += f'\nprint(sorted({modules!r} & set(sys.modules)))'
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()[-1], done.stdout
+
+
 def test_help_names_every_command_and_loads_neither_torch_nor_ros():
     code = (
         'import sys; from wristworld_ros import cli\n'
         'try: cli.main(["--help"])\n'
-        'except SystemExit: pass\n'
-        'print(sorted({"torch", "rclpy", "numpy"} & set(sys.modules)))'
+        'except SystemExit: pass'
+    )  # fmt: skip
+    loaded, printed = loaded_after(code, {'torch', 'rclpy', 'numpy'})
+    assert loaded == '[]'
+    assert all(name in printed for name in cli.COMMANDS)
+
+
+def test_the_version_loads_neither_torch_nor_ros():
+    code = (
+        'import sys; from wristworld_ros import cli\n'
+        'try: cli.main(["--version"])\n'
+        'except SystemExit: pass'
+    )  # fmt: skip
+    loaded, printed = loaded_after(code, {'torch', 'rclpy', 'numpy'})
+    assert loaded == '[]' and printed.startswith('wristworld_ros ')
+
+
+@pytest.mark.parametrize('name', cli.COMMANDS)
+def test_help_of_a_command_loads_neither_torch_nor_ros(name):
+    code = (
+        'import sys; from wristworld_ros import cli\n'
+        f'try: cli.main([{name!r}, "--help"])\n'
+        'except SystemExit as end: assert end.code == 0'
     )
-    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
-    assert done.stdout.splitlines()[-1] == '[]'
-    assert all(name in done.stdout for name in cli.COMMANDS)
+    loaded, printed = loaded_after(code, {'torch', 'rclpy'})
+    assert loaded == '[]'
+    assert f'wristworld {name}' in printed
 
 
 def test_an_unknown_command_is_refused_with_status_2():
@@ -34,12 +64,16 @@ def test_an_unknown_command_is_refused_with_status_2():
     ['demo', '--chunk', '99'],
     ['report', 'no/such/recording'],
     ['bench', '--only', 'stream', '--model', 'no/such/model'],
+    ['bench', '--history', '-1'],
+    ['doctor', '--anchors', 'left', 'left'],
+    ['doctor', '--remap', 'somewhere'],
+    ['doctor', '--rate', '-1'],
     ['evaluate', '.', '--ablation', 'nothing'],
     ['generate', 'no/such/episode'],
     ['generate', __file__],
     ['generate', '.', '--steps', '-1'],
 ])  # fmt: skip
-def test_what_the_user_can_mend_is_one_sentence_and_status_2(arguments, capsys, tmp_path, monkeypatch):
+def test_what_the_user_can_fix_is_one_sentence_and_status_2(arguments, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert cli.main(arguments) == 2
     error = capsys.readouterr().err
@@ -48,19 +82,30 @@ def test_what_the_user_can_mend_is_one_sentence_and_status_2(arguments, capsys, 
     assert not (tmp_path / 'reports').exists()
 
 
-@pytest.mark.parametrize('name', [n for n in cli.COMMANDS if n != 'train'])
-def test_every_command_has_help(name, capsys):
-    with pytest.raises(SystemExit) as stop:
-        cli.main([name, '--help'])
-    assert stop.value.code == 0
-    assert f'wristworld {name}' in capsys.readouterr().out
-
-
-def test_ctrl_c_ends_with_status_130(monkeypatch, capsys):
+def raising(error, monkeypatch):
     from wristworld_ros.apps import evaluate as command
 
-    def interrupted(args):
-        raise KeyboardInterrupt
+    def run(args):
+        raise error
 
-    monkeypatch.setattr(command, 'run', interrupted)
+    monkeypatch.setattr(command, 'run', run)
+
+
+def test_the_traceback_of_a_users_error_is_shown_on_request_before_its_sentence(monkeypatch, capsys):
+    raising(UserError('It is wrong', 'fix it'), monkeypatch)
+    monkeypatch.setenv('WRISTWORLD_TRACEBACK', '1')
+    assert cli.main(['evaluate', 'x']) == 2
+    error = capsys.readouterr().err
+    assert error.startswith('Traceback') and error.endswith('wristworld evaluate: It is wrong; fix it.\n')
+
+
+@pytest.mark.parametrize('bug', [ValueError('bad'), OSError('no'), ModuleNotFoundError('gone'), KeyError('key')])
+def test_a_bug_keeps_its_traceback(monkeypatch, bug):
+    raising(bug, monkeypatch)
+    with pytest.raises(type(bug)):
+        cli.main(['evaluate', 'x'])
+
+
+def test_ctrl_c_ends_with_status_130(monkeypatch):
+    raising(KeyboardInterrupt(), monkeypatch)
     assert cli.main(['evaluate', 'x']) == 130

@@ -2,16 +2,16 @@ import json
 
 import pytest
 
-from wristworld_ros.apps.bench import condition, report
-from wristworld_ros.apps.bench.stream import run_stream
-from wristworld_ros.apps.bench.topics import run_topics
+from wristworld_ros.apps.bench import report
+from wristworld_ros.apps.bench.reference_renderer import compare_renderers
+from wristworld_ros.apps.bench.streams import run_stream, run_topics
 from wristworld_ros.pipeline import save_model, tiny_random_model
 from wristworld_ros.runtime import machine
 from wristworld_ros.settings import StreamSettings
 
 
-def test_the_condition_map_equals_the_painters_and_is_faster():
-    figures = condition.compare(repeats=2)
+def test_the_condition_map_equals_that_of_the_reference_renderer_and_is_faster():
+    figures = compare_renderers(repeats=2)
     assert figures['points'] == 304_584
     assert figures['pixels_that_differ'] == 0
     assert figures['ratio'] > 5  # 50 on a machine that does nothing else
@@ -25,7 +25,7 @@ def test_the_stream_is_timed_by_chunk_and_parts():
     assert per_frame == pytest.approx(1e3 / figures['frames_per_second'], rel=0.5)
 
 
-def test_the_whole_way_over_topics_is_measured(tmp_path):
+def test_the_nodes_are_measured_end_to_end_over_topics(tmp_path):
     save_model(tiny_random_model(), tmp_path)
     figures = run_topics(StreamSettings(model=str(tmp_path), threads=1), rate=10, seconds=3, progress=False)
     assert figures['frames_per_second'] > 2
@@ -34,7 +34,7 @@ def test_the_whole_way_over_topics_is_measured(tmp_path):
 
 
 def test_text_markdown_and_json_say_the_same(tmp_path):
-    row = {name: 1.0 for name, _, _ in report.STREAM} | {'anchors': 2, 'chunk': 4, 'steps': 1}
+    row = {name: 1.0 for name, _, _ in report.STREAM_COLUMNS} | {'anchors': 2, 'chunk': 4, 'steps': 1}
     results = {'machine': machine.describe(), 'model': 'm', 'steps': 1, 'stream': [row]}
     text = report.write(results, tmp_path)
     assert 'cores' in text and 'frames/s' in text

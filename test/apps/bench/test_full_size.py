@@ -3,11 +3,11 @@ import pytest
 import torch
 
 from wristworld_ros.apps.bench import full_size
+from wristworld_ros.apps.bench.inputs import Shapes, moving_pattern
 from wristworld_ros.apps.bench.parts import parts_of
-from wristworld_ros.apps.bench.shapes import Shapes
-from wristworld_ros.apps.bench.stream import pictures
-from wristworld_ros.pipeline import ModelError, VirtualWrist
-from wristworld_ros.pipeline import check_memory as room
+from wristworld_ros.models.config import ModelError
+from wristworld_ros.pipeline import VirtualWrist, memory_check
+from wristworld_ros.pipeline.generate import ChunkGenerator
 from wristworld_ros.settings import StreamSettings
 from wristworld_ros.types import AnchorSet
 
@@ -44,7 +44,7 @@ def test_the_published_model_has_its_published_size():
 
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
-def test_random_weights_are_made_in_their_precision_and_stream_finite_pictures(dtype):
+def test_random_weights_are_made_in_their_precision_and_stream_finite_images(dtype):
     model = small(dtype)
     assert model.stage1.aggregator.camera_token.dtype == dtype
     assert model.stage1.wrist_head.token_query.dtype == torch.float32
@@ -53,9 +53,9 @@ def test_random_weights_are_made_in_their_precision_and_stream_finite_pictures(d
     wrist = VirtualWrist(model, StreamSettings(chunk=1, steps=2, history=1, min_coverage=0.0, min_confidence=0.0))
     frames = []
     for i in range(5):
-        frames += wrist.push(AnchorSet(i, ('a', 'b'), pictures(i, 2, 28, 42)))
+        frames += wrist.push(AnchorSet(i, ('a', 'b'), moving_pattern(i, 2, 28, 42)))
     assert len(frames) == 5
-    assert all(frame.finite and frame.image.shape == (32, 32, 3) for frame in frames)
+    assert all(frame.valid and frame.image.shape == (32, 32, 3) for frame in frames)
     assert np.std(frames[-1].image) > 1
 
 
@@ -64,28 +64,28 @@ def test_the_same_networks_serve_another_size_with_and_without_guidance():
     other = full_size.resized(model, (16, 48))
     assert other.config.wrist_hw == (16, 48) and model.config.wrist_hw == (32, 32)
     assert other.generator is model.generator
-    assert model.stream(StreamSettings(guidance=0.0)).negative is not None
-    assert other.stream(StreamSettings()).negative is None
+    assert ChunkGenerator(model, StreamSettings(guidance=None)).negative is not None
+    assert ChunkGenerator(other, StreamSettings()).negative is None
 
 
-def test_the_light_decoder_is_measured_beside_the_full_one():
+def test_the_tiny_decoder_is_measured_next_to_the_full_one():
     model = small(torch.float32)
-    light = full_size.with_tiny_decoder(model)
-    assert light.autoencoder is model.tiny_autoencoder and model.autoencoder is not light.autoencoder
+    tiny = full_size.with_tiny_decoder(model)
+    assert tiny.autoencoder is model.tiny_autoencoder and model.autoencoder is not tiny.autoencoder
     shapes = Shapes((28, 42), (32, 32), views=(1,), history=1)
     rows = {part.name: part for part in parts_of(model, shapes)}
     with torch.inference_mode():
         assert (
-            rows['light decoder, a chunk'].run().shape == rows['VAE decode, a chunk'].run().shape == (1, 3, 4, 32, 32)
+            rows['tiny decoder, a chunk'].run().shape == rows['VAE decode, a chunk'].run().shape == (1, 3, 4, 32, 32)
         )
 
 
-def test_a_random_model_that_is_not_there_is_told_in_one_sentence():
-    with pytest.raises(ModelError, match=r"no random model 'random:big'; there is random:wristworld_1_3b\."):
+def test_a_random_model_that_does_not_exist_is_answered_with_those_that_do():
+    with pytest.raises(ModelError, match=r"no random model 'random:big'; use random:wristworld_1_3b\."):
         full_size.random_model('random:big', 'cpu', torch.float32)
 
 
-def test_a_random_model_without_room_is_told_before_it_is_made(monkeypatch):
-    monkeypatch.setattr(room, 'free_ram', lambda: 2**30)
+def test_a_random_model_that_does_not_fit_is_refused_before_it_is_made(monkeypatch):
+    monkeypatch.setattr(memory_check, 'free_ram', lambda: 2**30)
     with pytest.raises(ModelError, match=r'random:wristworld_1_3b needs about .* of RAM .* and 1\.0 GiB are free'):
         full_size.random_model('random:wristworld_1_3b', 'cpu', torch.bfloat16)

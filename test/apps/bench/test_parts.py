@@ -4,11 +4,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from wristworld_ros.apps.bench import command, parts_report, targets
-from wristworld_ros.apps.bench import published_pipeline as published_pipeline
-from wristworld_ros.apps.bench.cases import run_case
+from wristworld_ros.apps.bench import cases, command, published_pipeline, report
+from wristworld_ros.apps.bench.cases import compare_targets, run_case
+from wristworld_ros.apps.bench.inputs import Shapes, anchor_set, anchor_size
 from wristworld_ros.apps.bench.parts import children_that_run, parts_of
-from wristworld_ros.apps.bench.shapes import Shapes, anchor_set, anchor_size
+from wristworld_ros.errors import UserError
 from wristworld_ros.evaluation.table import aligned, markdown
 from wristworld_ros.pipeline import tiny_random_model
 from wristworld_ros.settings import StreamSettings
@@ -21,7 +21,7 @@ def case():
     return run_case(tiny_random_model(), StreamSettings(), SHAPES, frames=3, seconds=0.02, progress=False)
 
 
-def test_every_part_has_its_time_its_floor_and_their_ratio(case):
+def test_every_part_has_its_time_its_roofline_and_their_ratio(case):
     rows = {row['part']: row for row in case['parts']}
     assert list(rows)[:3] == ['stage 1, 1 view', 'stage 1, 2 views', 'condition map']
     assert list(rows)[3:] == [
@@ -33,33 +33,33 @@ def test_every_part_has_its_time_its_floor_and_their_ratio(case):
     for row in rows.values():
         assert row['ms'] > 0 and row['roofline_ms'] > 0 and row['bytes'] > 0
         assert row['ratio'] == pytest.approx(row['ms'] / row['roofline_ms'])
-    ratio = rows['stage 1, 2 views']['operations'] / rows['stage 1, 1 view']['operations']
+    ratio = rows['stage 1, 2 views']['flops'] / rows['stage 1, 1 view']['flops']
     assert 1.5 < ratio < 2.5
 
 
-def test_the_stream_and_the_releases_way_are_measured_in_the_same_run(case):
+def test_the_stream_and_the_published_pipeline_are_measured_in_the_same_run(case):
     assert case['stream'][0]['frames'] == 3 and case['stream'][0]['steps'] == 2
-    release = case['release']
-    assert (release['frames'], release['steps']) == (16, 50)  # this model has no more rows of time embedding
-    total = sum(row['ms'] for row in release['phases'])
-    assert release['frames_per_second'] == pytest.approx(16e3 / total)
+    published = case['published']
+    assert (published['frames'], published['steps']) == (16, 50)  # this model has no more rows of time embedding
+    total = sum(row['ms'] for row in published['phases'])
+    assert published['frames_per_second'] == pytest.approx(16e3 / total)
     rate = case['stream'][0]['overlapped_per_second']
-    assert rate > 0 and release['speed_up'] == pytest.approx(rate / release['frames_per_second'])
+    assert rate > 0 and published['speed_up'] == pytest.approx(rate / published['frames_per_second'])
 
 
 def test_what_would_take_too_long_is_measured_once_and_says_so():
     model = tiny_random_model()
     for seconds, words in ((0.0, '1 of 50 steps, times 50'), (1e6, 'all 50 steps')):
         rows = {row['phase']: row for row in published_pipeline.measure(model, SHAPES, seconds)}
-        row = rows['transformer, two passes a step']
+        row = rows['transformer, two passes per step']
         assert row['measured'] == words
         if not seconds:
             assert row['ms'] == pytest.approx(50 * row['unit_ms'])
 
 
-def test_a_wrist_size_that_the_model_cannot_make_is_told_in_one_sentence():
+def test_a_wrist_size_that_the_model_cannot_generate_is_refused():
     shapes = replace(SHAPES, wrist_hw=(40, 32))
-    with pytest.raises(ValueError, match=r'40x32 does not divide into cells of 16 pixels; give multiples of 16\.'):
+    with pytest.raises(UserError, match=r'40x32 does not divide into cells of 16 pixels; give multiples of 16\.'):
         run_case(tiny_random_model(), StreamSettings(), shapes, frames=1, seconds=0.0, progress=False)
 
 
@@ -83,16 +83,17 @@ def test_all_of_a_models_weights_are_in_one_part_or_another():
     model = tiny_random_model()
     counted = {id(p) for part in parts_of(model, SHAPES) for module in part.modules for p in module.parameters()}
     every = {id(p): name for net in (model.stage1, model.generator) for name, p in net.named_parameters()}
-    beside = {'text_context', 'temporal_embed.weight', 'view_embed.weight'}  # rows of tables
-    assert {name for key, name in every.items() if key not in counted} == beside
+    table_rows = {'text_context', 'temporal_embed.weight', 'view_embed.weight'}
+    assert {name for key, name in every.items() if key not in counted} == table_rows
 
 
 def test_the_report_shows_every_part_and_what_was_not_measured(case):
-    rows = targets.compare([case])
+    rows = compare_targets([case])
+    results = {'machine': {}, 'model': 'm', 'parts': [case], 'targets': rows}
     for table in (aligned, markdown):
-        text = '\n'.join(parts_report.sections([case], rows, table))
-        assert 'transformer, a step' in text and "painter's loop" in text and 'times as fast' in text
-        assert text.count(targets.NOT_MEASURED) == len(targets.TARGETS)
+        text = '\n'.join(report.sections(results, table))
+        assert 'transformer, a step' in text and 'point by point' in text and 'times as fast' in text
+        assert text.count(cases.NOT_MEASURED) == len(cases.TARGETS)
 
 
 def test_targets_hold_only_for_the_full_size_on_a_gpu(case):
@@ -101,12 +102,12 @@ def test_targets_hold_only_for_the_full_size_on_a_gpu(case):
         'parts': [{'part': 'stage 1, 2 views', 'ms': 39.0}, {'part': 'condition map', 'ms': 2.0}],
         'stream': [{'frames_per_second': 30.0, 'overlapped_per_second': 60.0, 'latency_p95_ms': 300.0}], 'peak_mib': 10_000,
     }  # fmt: skip
-    met = {row['name']: row['met'] for row in targets.compare([full])}
+    met = {row['name']: row['met'] for row in compare_targets([full])}
     assert met['stage 1, two 518x294 views, wrist pose and points'] is True
     assert met['condition map of two 518x294 views'] is False
     assert met['wrist frames, 4 steps, 256x256'] is True and met['wrist frames, 4 steps, 480x832'] is None
     assert met['peak memory'] is True
-    assert all(row['met'] is None for row in targets.compare([full | {'device': 'cpu'}]))
+    assert all(row['met'] is None for row in compare_targets([full | {'device': 'cpu'}]))
 
 
 def test_sizes_are_read_as_height_x_width():
@@ -125,4 +126,4 @@ def test_a_random_model_cannot_go_over_topics(capsys):
     from wristworld_ros import cli
 
     assert cli.main(['bench', '--model', 'random:wristworld_1_3b', '--only', 'topics']) == cli.USER_ERROR
-    assert 'cannot go over topics' in capsys.readouterr().err
+    assert 'cannot be measured over topics' in capsys.readouterr().err

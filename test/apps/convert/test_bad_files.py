@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from wristworld_ros import cli
-from wristworld_ros.pipeline import ModelError
+from wristworld_ros.errors import UserError
+from wristworld_ros.models.config import ModelError
 
 STAGE1, VIDEO = 'VGGT/checkpoint.pt', 'VideoModel/video_dit_lora.safetensors'
 VAE = 'BaseModel/Wan2.1_VAE.pth'
@@ -107,12 +108,12 @@ def test_code_in_a_checkpoint_does_not_run(own_release, tmp_path, convert):
     assert (path.parent / 'ran').exists(), 'the trap itself works'
 
 
-def test_a_number_of_heads_that_shapes_do_not_tell_is_asked_for(release, tmp_path, convert):
+def test_a_number_of_heads_that_shapes_do_not_say_is_asked_for(release, tmp_path, convert):
     for section in ('generator', 'anchor_encoder'):
         told = json.loads((release / 'sizes.json').read_text())
         del told[section]['num_heads']
         (tmp_path / 'sizes.json').write_text(json.dumps(told))
-        with pytest.raises(ModelError, match=f'say num_heads under {section}'):
+        with pytest.raises(ModelError, match=f'state num_heads under {section}'):
             convert(release, tmp_path / 'out', sizes=str(tmp_path / 'sizes.json'))
 
 
@@ -124,7 +125,7 @@ def test_files_of_two_models_do_not_go_together(own_release, tmp_path, numbers, 
 
 def test_a_number_that_is_not_finite_is_named(own_release, tmp_path, convert):
     edit(own_release / VIDEO, lambda t: t['denoising_model.blocks.0.modulation'].fill_(1e30))
-    with pytest.raises(ValueError, match=r'blocks\.0\.modulation is not finite as torch\.float16'):
+    with pytest.raises(UserError, match=r'blocks\.0\.modulation is not finite as torch\.float16'):
         convert(own_release, tmp_path / 'out', dtype='float16')
     assert not (tmp_path / 'out').exists()
 

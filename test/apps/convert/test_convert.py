@@ -12,8 +12,10 @@ from safetensors.torch import load_file, save_file
 
 from wristworld_ros import cli
 from wristworld_ros.apps.convert.convert import convert_release
+from wristworld_ros.models.config import ModelError
 from wristworld_ros.models.wan.checkpoints import text_encoder_from_release
-from wristworld_ros.pipeline import ModelError, VirtualWrist, load_model, load_stage1, load_stage2, save_model
+from wristworld_ros.pipeline import VirtualWrist, load_model, save_model
+from wristworld_ros.pipeline.model_directory import load_stage1, load_stage2
 from wristworld_ros.settings import StreamSettings
 from wristworld_ros.types import AnchorSet
 
@@ -105,7 +107,7 @@ def test_prompts_are_embedded_by_the_releases_tokenizer_and_encoder(model, numbe
 
 
 def test_a_loaded_model_can_be_saved_and_loaded_again(model, tmp_path):
-    save_model(model, tmp_path / 'again', half=False)
+    save_model(model, tmp_path / 'again', dtype=torch.float32)
     again = load_model(str(tmp_path / 'again'), 'cpu')
     for part in ('stage1', 'generator', 'autoencoder'):
         before, after = getattr(model, part).state_dict(), getattr(again, part).state_dict()
@@ -116,9 +118,9 @@ def test_a_loaded_model_can_be_saved_and_loaded_again(model, tmp_path):
 
 
 @pytest.mark.parametrize(('chunk', 'counts'), [(1, [1, 4, 4]), (2, [5, 8]), (3, [9, 12])])
-def test_the_stream_gives_one_frame_for_every_anchor_set(looking, chunk, counts):
+def test_the_stream_gives_one_frame_for_every_anchor_set(reconstructing, chunk, counts):
     """Wan's autoencoder: 1 + 4 (c - 1) frames of the first chunk of c latent frames, 4 c of every other."""
-    wrist, total, came = VirtualWrist(looking, StreamSettings(chunk=chunk)), sum(counts), []
+    wrist, total, came = VirtualWrist(reconstructing, StreamSettings(chunk=chunk)), sum(counts), []
     frames = []
     for i in range(total):
         ready = wrist.push(anchor_set(i))
@@ -130,17 +132,17 @@ def test_the_stream_gives_one_frame_for_every_anchor_set(looking, chunk, counts)
     assert frames[-1].image.std() > 0 and not np.array_equal(frames[0].image, frames[-1].image)
 
 
-def test_a_stamp_that_goes_back_starts_with_a_single_frame_again(looking):
-    wrist = VirtualWrist(looking, StreamSettings())
+def test_a_stamp_that_goes_back_starts_with_a_single_frame_again(reconstructing):
+    wrist = VirtualWrist(reconstructing, StreamSettings())
     assert len(push_all(wrist, 7, start=10)) == 5
     (again,) = wrist.push(anchor_set(3))
-    (fresh,) = VirtualWrist(looking, StreamSettings()).push(anchor_set(3))
-    assert np.array_equal(again.image, fresh.image)
+    (new,) = VirtualWrist(reconstructing, StreamSettings()).push(anchor_set(3))
+    assert np.array_equal(again.image, new.image)
 
 
-def test_two_streams_of_a_model_do_not_meet_in_its_autoencoder(looking):
-    alone = push_all(VirtualWrist(looking, StreamSettings()), 5)
-    one, other = VirtualWrist(looking, StreamSettings()), VirtualWrist(looking, StreamSettings(seed=1))
+def test_two_streams_of_a_model_do_not_share_state_in_its_autoencoder(reconstructing):
+    alone = push_all(VirtualWrist(reconstructing, StreamSettings()), 5)
+    one, other = VirtualWrist(reconstructing, StreamSettings()), VirtualWrist(reconstructing, StreamSettings(seed=1))
     together = []
     for i in range(5):
         together += one.push(anchor_set(i))
@@ -150,16 +152,16 @@ def test_two_streams_of_a_model_do_not_meet_in_its_autoencoder(looking):
 
 @pytest.mark.parametrize(
     ('part', 'guidance', 'steers'),
-    [('text_context', 1.0, True), ('negative_text_context', 0.0, True), ('negative_text_context', 1.0, False)],
+    [('text_context', 1.0, True), ('negative_text_context', None, True), ('negative_text_context', 1.0, False)],
 )
-def test_the_prompt_steers_the_stream_and_the_negative_one_does_under_guidance(looking, part, guidance, steers):
+def test_the_prompt_steers_the_stream_and_the_negative_one_does_under_guidance(reconstructing, part, guidance, steers):
     settings = StreamSettings(guidance=guidance)
-    (before,) = VirtualWrist(looking, settings).push(anchor_set(0))
-    tensor = getattr(looking.generator, part)
+    (before,) = VirtualWrist(reconstructing, settings).push(anchor_set(0))
+    tensor = getattr(reconstructing.generator, part)
     kept = tensor.clone()
     try:
         tensor.add_(torch.randn(tensor.shape, generator=torch.Generator().manual_seed(0)))
-        (after,) = VirtualWrist(looking, settings).push(anchor_set(0))
+        (after,) = VirtualWrist(reconstructing, settings).push(anchor_set(0))
     finally:
         tensor.copy_(kept)
     assert np.array_equal(before.image, after.image) != steers

@@ -5,14 +5,13 @@ import json
 import pytest
 import torch
 
-from wristworld_ros.apps.convert import convert as module
-from wristworld_ros.apps.convert import sizes
+from wristworld_ros.apps.convert import stages as module
 from wristworld_ros.apps.convert.settings import ConvertSettings
-from wristworld_ros.apps.convert.sources import PARTS
+from wristworld_ros.apps.convert.sources import PARTS, read_overrides
+from wristworld_ros.models.config import ModelError
 from wristworld_ros.models.vggt import VGGT_1B, ReconstructionConfig, ReconstructionModel
 from wristworld_ros.models.wan import WRISTWORLD_1_3B, WristGenerator
 from wristworld_ros.models.wan.checkpoints import CLIP_VIT_H, UMT5_XXL, WAN_VAE
-from wristworld_ros.pipeline import ModelError
 
 
 def on_meta(keys):
@@ -44,7 +43,7 @@ def full_size(keys, tmp_path, monkeypatch):
 
 def test_stage1_at_full_size_is_vggt_1b_with_a_wrist_head_of_367_million_parameters(full_size):
     _, paths = full_size
-    stage = module._stage1(paths['stage1'], ConvertSettings(), {})
+    stage = module.convert_stage1(paths['stage1'], ConvertSettings(), {})
     assert ReconstructionConfig.from_dict(stage.config) == ReconstructionConfig.from_dict(VGGT_1B)
     tensors = stage.files['stage1.safetensors']
     wrist = {name: t for name, t in tensors.items() if name.startswith('wrist_head.')}
@@ -55,7 +54,7 @@ def test_stage1_at_full_size_is_vggt_1b_with_a_wrist_head_of_367_million_paramet
 
 def test_stage2_at_full_size_is_wan_with_32_channels_its_autoencoder_and_the_vit_h_tower(full_size):
     files, paths = full_size
-    stage = module._stage2(paths, [], ConvertSettings(), {}, progress=False)
+    stage = module.convert_stage2(paths, [], ConvertSettings(), {}, progress=False)
     config = stage.config
     assert {name: config[name] for name in WRISTWORLD_1_3B} == WRISTWORLD_1_3B
     assert config['in_channels'] == 32 and config['anchor_encoder']['resize'] == 'bicubic'
@@ -78,16 +77,16 @@ def test_plain_wan_at_full_size_gets_a_second_set_of_input_channels(full_size, m
     read = module.read_tensors
     monkeypatch.setattr(module, 'read_tensors', lambda path: plain if path == paths['video'] else read(path))
     without_clip = {part: path for part, path in paths.items() if part != 'clip'}
-    stage = module._stage2(without_clip, [], ConvertSettings(), {}, progress=False)
+    stage = module.convert_stage2(without_clip, [], ConvertSettings(), {}, progress=False)
     assert {name: stage.config[name] for name in WRISTWORLD_1_3B} == WRISTWORLD_1_3B
     assert len(stage.untrained) == 2 and not stage.use_anchor_tokens
 
 
 @pytest.mark.parametrize(
     ('text', 'said'),
-    [('{', 'no JSON'), ('[]', 'must hold objects'), ('{"vae": {}}', 'must hold objects'), ('{"generator": {"head": 1}}', 'no setting head')],
+    [('{', 'not JSON'), ('[]', 'something else'), ('{"vae": {}}', 'something else'), ('{"generator": {"head": 1}}', 'no setting head')],
 )  # fmt: skip
 def test_a_file_of_sizes_that_says_something_else_is_refused(tmp_path, text, said):
     (tmp_path / 'sizes.json').write_text(text)
     with pytest.raises(ModelError, match=said):
-        sizes.read_overrides(str(tmp_path / 'sizes.json'))
+        read_overrides(str(tmp_path / 'sizes.json'))

@@ -5,7 +5,8 @@ import os
 import pytest
 
 from wristworld_ros.apps.convert import convert as module
-from wristworld_ros.pipeline import ModelError, load_stage1
+from wristworld_ros.errors import UserError
+from wristworld_ros.pipeline.model_directory import load_stage1
 
 STAGE1 = 'VGGT/checkpoint.pt'
 
@@ -13,7 +14,7 @@ STAGE1 = 'VGGT/checkpoint.pt'
 def test_an_existing_target_is_kept_unless_forced_and_then_wholly_replaced(release, tmp_path, convert):
     out = convert(release, tmp_path / 'out', parts='stage1')
     before = {p.name: p.read_bytes() for p in out.iterdir()}
-    with pytest.raises(ModelError, match='--force'):
+    with pytest.raises(UserError, match='--force'):
         convert(release, out)
     assert before == {p.name: p.read_bytes() for p in out.iterdir()}
     (out / 'left over').write_text('of the old model')
@@ -28,14 +29,14 @@ def test_force_replaces_no_directory_that_is_not_a_model(release, tmp_path, conv
     precious = tmp_path / 'home' / 'thesis.txt'
     precious.parent.mkdir()
     precious.write_text('everything')
-    with pytest.raises(ModelError, match='no model directory'):
+    with pytest.raises(UserError, match='--force does not replace it'):
         convert(release, precious.parent, force=True)
     assert precious.read_text() == 'everything'
 
 
 def test_a_target_that_holds_the_sources_is_refused(own_release, convert):
     (own_release / 'config.json').write_text('{}')
-    with pytest.raises(ModelError, match='would replace'):
+    with pytest.raises(UserError, match='would replace'):
         convert(own_release, own_release, force=True)
     assert (own_release / STAGE1).exists()
 
@@ -55,7 +56,7 @@ def test_an_end_in_the_middle_leaves_the_target_as_it_was(release, tmp_path, mon
         return real(path, *args)
 
     monkeypatch.setattr(module, 'write_tensors', dies)
-    with pytest.raises(type(error)):
+    with pytest.raises((type(error), UserError)):
         convert(release, out, force=force)
     assert os.listdir(tmp_path) == (['out'] if force else [])
     if force:
@@ -87,7 +88,7 @@ def test_what_a_killed_run_left_is_cleared_by_the_next(release, tmp_path, conver
 def test_a_run_killed_while_it_swaps_directories_gives_the_old_model_back(release, tmp_path, convert):
     out = convert(release, tmp_path / 'out', parts='stage1')
     out.rename(tmp_path / '.out.replaced')
-    with pytest.raises(ModelError, match='there already'):
+    with pytest.raises(UserError, match='exists already'):
         convert(release, out, parts='stage1')
     load_stage1(str(out))
 
@@ -97,7 +98,7 @@ def test_two_runs_do_not_write_one_target(release, tmp_path, monkeypatch, conver
 
     def second(*args):
         monkeypatch.setattr(module, 'write_tensors', real)
-        with pytest.raises(ModelError, match='another conversion'):
+        with pytest.raises(UserError, match='another run'):
             convert(release, tmp_path / 'out', parts='stage1')
         return real(*args)
 

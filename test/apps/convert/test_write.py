@@ -6,8 +6,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from wristworld_ros.apps.convert.convert import stored_bytes, write_tensors
 from wristworld_ros.apps.convert.sources import read_tensors
-from wristworld_ros.apps.convert.write import stored_bytes, write_tensors
 
 
 def tensors():
@@ -27,7 +27,7 @@ def tensors():
 
 def test_the_library_reads_what_is_written_and_it_is_byte_for_byte_the_librarys(tmp_path):
     counted = []
-    digest = write_tensors(tmp_path / 'own', tensors(), count=counted.append)
+    digest = write_tensors(tmp_path / 'own', tensors(), on_bytes=counted.append)
     read = load_file(tmp_path / 'own')
     assert read.keys() == tensors().keys()
     assert all(torch.equal(read[name], t) and read[name].dtype == t.dtype for name, t in tensors().items())
@@ -62,5 +62,5 @@ def test_copying_a_file_holds_one_tensor_at_a_time(tmp_path, kind):
         nonlocal most
         most = max(most, own_memory())
 
-    write_tensors(tmp_path / 'copy', read_tensors(source), count=watch)
+    write_tensors(tmp_path / 'copy', read_tensors(source), on_bytes=watch)
     assert most - before < 64, 'MiB; the file has 192'

@@ -12,29 +12,30 @@ HEAD = {
 }  # fmt: skip
 
 
-def picture(seed, height, width):
+def coarse_image(seed, height, width):
     coarse = np.random.default_rng(seed).integers(40, 220, (height // 8, width // 8, 3), dtype=np.uint8)
     return coarse.repeat(8, 0).repeat(8, 1)
 
 
-def write_recording(folder, truth=True, head=HEAD, invalid=(5, 6), anchors=('left', 'right')):
+def write_recording(folder, truth=True, head=HEAD, invalid=(5, 6), anchors=('left', 'right'), statuses=('LOW_COVERAGE',)):
     writer = RecordingWriter(folder, head, anchors)
     writer.start()
     for i in range(FRAMES):
         stamp = BASE + i * 100_000_000
         for v, name in enumerate(anchors):
-            writer.picture(f'anchor_{name}', stamp, picture(10 * v + i, 48, 64))
-        true = picture(i, 32, 32)
+            writer.image(f'anchor_{name}', stamp, coarse_image(10 * v + i, 48, 64))
+        true = coarse_image(i, 32, 32)
         condition = np.roll(true, 6, 1)
         condition[:6] = 0
-        writer.picture(CONDITION, stamp, condition)
-        writer.picture(WRIST, stamp, np.clip(true.astype(int) + 6, 0, 255).astype(np.uint8))
+        writer.image(CONDITION, stamp, condition)
+        writer.image(WRIST, stamp, np.clip(true.astype(int) + 6, 0, 255).astype(np.uint8))
         if truth:
-            writer.picture(TRUE_WRIST, stamp + 1000, true)
-        fit = i not in invalid
+            writer.image(TRUE_WRIST, stamp + 1000, true)
+        valid = i not in invalid
         writer.line('views', {
             'stamp_ns': stamp, 'received_ns': stamp + 10**8, 'coverage': 0.8, 'confidence': 0.5, 'latency': 0.05,
-            'age': 0.1 + 0.01 * i, 'fit': fit, 'reason': '' if fit else f'Only {i}% are covered; more is wanted.',
+            'age': 0.1 + 0.01 * i, 'valid': valid, 'status': 'VALID' if valid else statuses[i % len(statuses)],
+            'reason': '' if valid else f'Only {i}% are covered; more is wanted.',
         })  # fmt: skip
         writer.line(
             'status',

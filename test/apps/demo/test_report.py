@@ -1,3 +1,4 @@
+import csv
 import importlib.util
 import json
 import re
@@ -9,8 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
-from wristworld_ros.apps.demo.quality import GENERATED, OWN_WARP, measure
-from wristworld_ros.apps.demo.report import render_report, summarise, trust
+from wristworld_ros.apps.demo.measures import GENERATED, OWN_WARP, measure_quality, summarise
+from wristworld_ros.apps.demo.report import render_report, trust
 from wristworld_ros.data.recording import Recording
 
 spec = importlib.util.spec_from_file_location('demo_conftest', Path(__file__).with_name('conftest.py'))
@@ -74,18 +75,20 @@ def test_the_table_holds_generated_and_baselines_on_the_same_frames(report):
     assert table['head']['frames'].startswith('12,')
 
 
-def test_every_frame_stands_in_the_csv_with_its_psnr(report):
-    lines = (report.parent / 'frames.csv').read_text().splitlines()
-    assert len(lines) == 13
-    assert all(float(line.split(',')[7]) > 30 for line in lines[1:])
+def test_every_frame_is_in_the_csv_with_its_status_and_psnr(report):
+    with open(report.parent / 'frames.csv', newline='') as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 12
+    assert all(float(row['psnr_db']) > 30 for row in rows)
+    assert [row['status'] for row in rows if row['valid'] == '0'] == 2 * ['LOW_COVERAGE']
 
 
 def test_without_a_true_wrist_there_are_no_quality_rows_and_a_warning(tmp_path):
     head = made.HEAD | {'source': 'videos'}
     page = render_report(made.write_recording(tmp_path / 'r', truth=False, head=head), tmp_path / 'out', progress=False)
     text = re.sub(r'\s+', ' ', page.read_text())
-    assert 'do not rely on these pictures' in text
-    assert 'has only ever seen a simulated Franka arm' in text
+    assert 'do not rely on these images' in text
+    assert 'was trained on a simulated Franka arm only' in text
     assert not (page.parent / 'quality.svg').exists() and 'PSNR' not in text
     assert json.loads((page.parent / 'report.json').read_text())['quality'] is None
 
@@ -97,17 +100,26 @@ def test_any_number_of_anchors_is_laid_out(tmp_path, count):
     assert cv2.imread(str(page.parent / 'poster.png')).shape[1] > 300 * count
 
 
-def test_unfit_frames_are_counted_by_kind_of_reason(recorded):
-    live = summarise(Recording(recorded))
-    assert live.invalid == 2
-    assert list(live.reasons.values()) == [2]
-    assert live.counters['sets_used'] == 11
-    assert live.rate == pytest.approx(10)
+def test_invalid_frames_are_counted_by_their_status_with_an_example_of_each(tmp_path):
+    statuses = ('STALE', 'LOW_COVERAGE', 'STALE')
+    folder = made.write_recording(tmp_path / 'r', invalid=(3, 4, 5, 6), statuses=statuses)
+    figures = summarise(Recording(folder))
+    assert figures.invalid == 4
+    assert figures.invalid_statuses == {'STALE': 3, 'LOW_COVERAGE': 1}
+    assert figures.examples == {'STALE': 'Only 5% are covered; more is wanted.', 'LOW_COVERAGE': 'Only 4% are covered; more is wanted.'}
+    text = ' '.join(trust(Recording(folder), None, figures)['text'])
+    assert '4 of 12 frames were invalid, most often for stale (3 frames), e.g. "Only 5% are covered' in text
 
 
-def test_pictures_that_lose_against_a_baseline_are_called_poor(recorded):
+def test_the_run_is_summarised_with_its_rate_and_the_nodes_counters(recorded):
+    figures = summarise(Recording(recorded))
+    assert figures.counters['sets_used'] == 11
+    assert figures.rate == pytest.approx(10)
+
+
+def test_images_that_lose_against_a_baseline_are_called_poor(recorded):
     recording = Recording(recorded)
-    quality = measure(recording)
+    quality = measure_quality(recording)
     assert trust(recording, quality, summarise(recording))['level'] != 'poor'
     quality.table.rows[OWN_WARP][0]['psnr'] = quality.table.rows[GENERATED][0]['psnr'] + 1
     assert trust(recording, quality, summarise(recording))['level'] == 'poor'
@@ -115,6 +127,6 @@ def test_pictures_that_lose_against_a_baseline_are_called_poor(recorded):
 
 def test_a_blur_is_called_poor_whatever_its_psnr(recorded):
     recording = Recording(recorded)
-    quality = measure(recording)
+    quality = measure_quality(recording)
     quality.table.rows[GENERATED][0]['sharpness'] = 0.05
     assert trust(recording, quality, summarise(recording))['level'] == 'poor'

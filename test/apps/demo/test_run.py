@@ -1,13 +1,16 @@
 """The demonstration from start to end, over real DDS, on a tiny model with random weights."""
 
 import json
+from pathlib import Path
 
+import numpy as np
 import pytest
 
-from wristworld_ros.apps.bench.topics import write_pattern_video
-from wristworld_ros.apps.demo.run import camera_settings, node_settings, run_demo
-from wristworld_ros.apps.demo.settings import DemoSettings
-from wristworld_ros.apps.processes import DemoError
+from wristworld_ros.apps.bench.streams import write_pattern_video
+from wristworld_ros.apps.demo.run import run_demo
+from wristworld_ros.apps.demo.settings import DemoSettings, camera_settings, node_settings
+from wristworld_ros.data.video import write_video
+from wristworld_ros.errors import UserError
 from wristworld_ros.pipeline import save_model, tiny_random_model
 from wristworld_ros.settings import StreamSettings
 
@@ -44,24 +47,17 @@ def test_the_demo_on_videos_ends_in_a_whole_report(tmp_path, videos, capsys):
     assert 'ROS_DOMAIN_ID' in capsys.readouterr().out
 
 
-def test_videos_that_are_missing_or_none_are_told_before_anything_starts(tmp_path, videos):
-    with pytest.raises(DemoError, match='There is no video'):
+def test_files_that_are_missing_or_not_videos_are_reported_before_anything_starts(tmp_path, videos):
+    with pytest.raises(UserError, match=r'none\.mp4'):
         camera_settings(DemoSettings(), [tmp_path / 'none.mp4'], None)
-    with pytest.raises(DemoError, match='is no video that can be decoded'):
-        camera_settings(DemoSettings(), [__import__('pathlib').Path(__file__)], None)
-    with pytest.raises(DemoError, match='without anchor videos'):
+    with pytest.raises(UserError, match=r'test_run\.py'):
+        camera_settings(DemoSettings(), [Path(__file__)], None)
+    with pytest.raises(UserError, match='without anchor videos'):
         camera_settings(DemoSettings(), [], videos[0])
 
 
 def test_big_videos_are_played_small_at_their_own_aspect(tmp_path):
-    import av
-    import numpy as np
-
-    with av.open(str(tmp_path / 'wide.mp4'), 'w') as file:
-        stream = file.add_stream('libx264', rate=10)
-        stream.width, stream.height, stream.pix_fmt = 640, 360, 'yuv420p'
-        frame = av.VideoFrame.from_ndarray(np.zeros((360, 640, 3), np.uint8), format='rgb24')
-        file.mux(stream.encode(frame) + stream.encode())
+    write_video(tmp_path / 'wide.mp4', iter([np.zeros((360, 640, 3), np.uint8)] * 3), 10)
     settings = camera_settings(DemoSettings(), [tmp_path / 'wide.mp4'], None)
     assert (settings.width, settings.height) == (320, 180)
 

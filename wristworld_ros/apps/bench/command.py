@@ -6,16 +6,17 @@ import argparse
 import time
 from pathlib import Path
 
+from wristworld_ros.errors import UserError
 from wristworld_ros.options import add_options, from_options
-from wristworld_ros.settings import StreamSettings
+from wristworld_ros.settings import StreamSettings, check
 
 SECTIONS = ('condition', 'parts', 'stream', 'topics')
-# A model of random weights lives in this process alone, and a stream of all combinations of it would take hours.
-OF_A_RANDOM_MODEL = ('condition', 'parts')
+# A model with random weights exists in this process only, and streams of all combinations would take hours.
+RANDOM_MODEL_SECTIONS = ('condition', 'parts')
 DTYPES = ('bfloat16', 'float32')
 HELP = (
-    "condition: the condition map against the painter's loop. parts: each part of the model with its floor, the stream, and "
-    'the published way of working beside it. stream: rates and latency by anchors and chunk. topics: the same over ROS 2.'
+    'condition: the condition map against a renderer that goes point by point. parts: each part of the model with its roofline, '
+    'the stream, and the published pipeline. stream: rates and latency by anchors and chunk. topics: the same over ROS 2.'
 )
 
 
@@ -25,15 +26,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--only',
         nargs='+',
         choices=SECTIONS,
-        help=f'What to measure. {HELP} Default: all; of a random model {" ".join(OF_A_RANDOM_MODEL)}.',
+        help=f'What to measure. {HELP} Default: all; for a random model {" ".join(RANDOM_MODEL_SECTIONS)}.',
     )
     parser.add_argument(
-        '--anchors', nargs='+', type=int, default=[1, 2, 3], metavar='N', help='Numbers of anchors. Default: 1 2 3.'
+        '--anchors', nargs='+', type=int, default=[1, 2, 3], metavar='N', help='Numbers of anchor cameras. Default: 1 2 3.'
     )
     parser.add_argument(
         '--chunks', nargs='+', type=int, default=[1, 2, 4], metavar='N', help='Chunk lengths. Default: 1 2 4.'
     )
-    parser.add_argument('--frames', type=int, default=60, metavar='N', help='Frames a case without ROS. Default: 60.')
+    parser.add_argument('--frames', type=int, default=60, metavar='N', help='Frames per case without ROS. Default: 60.')
     parser.add_argument(
         '--rates', nargs='+', type=float, default=[10.0, 15.0], metavar='HZ', help='Camera rates. Default: 10 15.'
     )
@@ -42,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=0.5,
         metavar='X',
-        help='Minutes a rate over topics; 10 for a soak test. Default: 0.5.',
+        help='Minutes per rate over topics; 10 for a soak test. Default: 0.5.',
     )
     parser.add_argument(
         '--videos', nargs=2, type=Path, metavar='VIDEO', help='Played over the topics. Default: a moving pattern.'
@@ -54,29 +55,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs='+',
         type=read_size,
         metavar='HxW',
-        help="Wrist sizes. Default: the model's own; of a random model 480x832 256x256 on a GPU, 64x64 on a CPU.",
+        help="Wrist sizes. Default: the model's own; for a random model 480x832 256x256 on a GPU, 64x64 on a CPU.",
     )
     parts.add_argument(
         '--anchor-size',
         type=read_size,
         metavar='HxW',
         help='Size of anchor images; a random model runs stage 1 at that width. Default: 294x518 for models of the published '
-        'width, else 240x320; of a random model on a CPU 126x224.',
+        'width, else 240x320; for a random model on a CPU 126x224.',
     )
     parts.add_argument(
         '--dtype', choices=DTYPES, default=DTYPES[0], help='Precision of a random model. Default: bfloat16.'
     )
     parts.add_argument(
-        '--release-seconds',
+        '--published-seconds',
         type=float,
         default=10.0,
         metavar='X',
-        help="What takes longer in the release's way is measured once and multiplied. Default: 10.",
+        help='Phases of the published pipeline that take longer are measured once and multiplied. Default: 10.',
     )
     stream = parser.add_argument_group(
         'the stream',
-        'The model may also be random:wristworld_1_3b: the published size with random weights, which take the same time. It '
-        'needs 9 GB of memory, and is measured with 4 steps unless told otherwise.',
+        'The model may also be random:wristworld_1_3b: the published size with random weights, which takes the same time and 9 GB '
+        'of memory; it is measured with 4 steps unless --steps is given.',
     )
     add_options(
         stream,
@@ -93,56 +94,58 @@ def read_size(text: str) -> tuple[int, int]:
     except ValueError:
         height = width = 0
     if min(height, width) < 1:
-        raise argparse.ArgumentTypeError(f'{text!r} is no size; write height x width in pixels, as 480x832.')
+        raise argparse.ArgumentTypeError(f'{text!r} is not a size; write height x width in pixels, as in 480x832.')
     return height, width
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure, print and write."""
+    """Measure, print and write bench.{txt,md,json}."""
+    import torch
     from tqdm import tqdm
 
-    from wristworld_ros.apps.bench import report, targets
+    from wristworld_ros.apps.bench import cases, report
     from wristworld_ros.apps.bench.full_size import is_random
-    from wristworld_ros.apps.bench.shapes import Shapes, anchor_size
-    from wristworld_ros.pipeline.check_memory import check_memory
+    from wristworld_ros.apps.bench.inputs import Shapes, anchor_size
+    from wristworld_ros.pipeline.memory_check import check_memory
     from wristworld_ros.runtime import machine
 
     random = is_random(args.model)
     if args.steps is None:
-        args.steps = targets.STEPS if random else StreamSettings.steps
-    only = args.only or (OF_A_RANDOM_MODEL if random else SECTIONS)
+        args.steps = cases.TARGET_STEPS if random else StreamSettings.steps
+    only = args.only or (RANDOM_MODEL_SECTIONS if random else SECTIONS)
     if random and 'topics' in only:
-        raise ValueError(
-            'A random model cannot go over topics, for the node loads models from directories; leave topics out.'
+        raise UserError(
+            'A random model cannot be measured over topics, since the node loads models from directories',
+            'leave topics out of --only',
         )
     settings = from_options(StreamSettings, args)
+    check(settings)
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
     results: dict = {'machine': machine.describe(settings.threads), 'model': settings.model, 'steps': settings.steps}
     print('\n'.join(f'{key}: {value}' for key, value in results['machine'].items()), flush=True)
     if {'parts', 'stream', 'topics'} & set(only):
         if not random:
             check_memory(settings, max(args.anchors))
-        model, sizes = _model(args, settings)  # so that a missing model is told at once
+        model, sizes = _model(args, settings)  # so that a missing model is reported at once
     if 'condition' in only:
-        from wristworld_ros.apps.bench.condition import compare
+        from wristworld_ros.apps.bench.reference_renderer import compare_renderers
 
-        results['condition'] = compare()
+        results['condition'] = compare_renderers()
     if 'stream' in only:
-        from wristworld_ros.apps.bench.stream import run_stream
+        from wristworld_ros.apps.bench.streams import run_stream
 
-        cases = [(views, chunk) for views in args.anchors for chunk in args.chunks]
-        bar = tqdm(cases, desc='stream', unit='case')
+        bar = tqdm([(views, chunk) for views in args.anchors for chunk in args.chunks], desc='stream', unit='case')
         results['stream'] = [run_stream(model, settings, views, chunk, args.frames) for views, chunk in bar]
     if 'topics' in only:
-        from wristworld_ros.apps.bench.topics import run_topics
+        from wristworld_ros.apps.bench.streams import run_topics
 
         results['topics'] = [run_topics(settings, rate, args.minutes * 60, args.videos) for rate in args.rates]
-    if 'parts' in only:  # last, for the release's way leaves its memory behind
-        from wristworld_ros.apps.bench.cases import run_case
-
+    if 'parts' in only:  # last, since the published pipeline leaves its memory behind
         anchor_hw = args.anchor_size or anchor_size(model)
         shapes = [Shapes(anchor_hw, hw, steps=settings.steps, history=settings.history) for hw in sizes]
-        results['parts'] = [run_case(model, settings, s, args.frames, args.release_seconds) for s in shapes]
-        results['targets'] = targets.compare(results['parts'])
+        results['parts'] = [cases.run_case(model, settings, s, args.frames, args.published_seconds) for s in shapes]
+        results['targets'] = cases.compare_targets(results['parts'])
     folder = args.out or Path('runs') / f'bench-{time.strftime("%Y%m%d-%H%M%S")}'
     print(f'\n{report.write(results, folder)}\n\n{folder}')
     return 0
@@ -153,14 +156,14 @@ def _model(args: argparse.Namespace, settings: StreamSettings):
     import torch
 
     from wristworld_ros.apps.bench.full_size import is_random, random_model
-    from wristworld_ros.pipeline import load_model
-    from wristworld_ros.pipeline.model_directory import choose_device
+    from wristworld_ros.pipeline.model_directory import choose_device, load_model
 
     if not is_random(settings.model):
         model = load_model(settings.model, settings.device, settings.precision, settings.decoder)
         return model, args.wrist_size or [model.config.wrist_hw]
     device = choose_device(settings.device)
+    on_gpu = device.startswith('cuda')
     if args.anchor_size is None:
-        args.anchor_size = (294, 518) if device == 'cuda' else (126, 224)
-    sizes = args.wrist_size or ([(480, 832), (256, 256)] if device == 'cuda' else [(64, 64)])
+        args.anchor_size = (294, 518) if on_gpu else (126, 224)
+    sizes = args.wrist_size or ([(480, 832), (256, 256)] if on_gpu else [(64, 64)])
     return random_model(settings.model, device, getattr(torch, args.dtype), args.anchor_size[1], sizes[0]), sizes

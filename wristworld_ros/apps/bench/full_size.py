@@ -1,4 +1,4 @@
-"""The published model at full size with random weights: the same time and memory as the real one, without a download."""
+"""The published model at full size with random weights: the time and memory of the real one, without a download."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from typing import Any
 import torch
 from torch import nn
 
+from wristworld_ros.apps.convert.convert import CLOUD
 from wristworld_ros.geometry.cloud import CloudSettings
-from wristworld_ros.models.param_dtype import cast_params
-from wristworld_ros.models.vggt import ReconstructionModel
-from wristworld_ros.models.vggt.presets import VGGT_1B
+from wristworld_ros.models.config import ModelConfig, ModelError
+from wristworld_ros.models.state_dict import cast_params
+from wristworld_ros.models.vggt import VGGT_1B, ReconstructionModel
 from wristworld_ros.models.wan import WRISTWORLD_1_3B, WristGenerator
 from wristworld_ros.models.wan.autoencoders import Autoencoder, WanAutoencoder, autoencoder_from_config
 from wristworld_ros.models.wan.checkpoints import CLIP_VIT_H, WAN_VAE
 from wristworld_ros.models.wan.tiny_decoder import TinyAutoencoder, tiny_decoder_for
-from wristworld_ros.pipeline import ModelConfig, ModelError, WristModel
-from wristworld_ros.pipeline.check_memory import check_estimate
-from wristworld_ros.runtime.memory_estimate import need
+from wristworld_ros.pipeline.memory_check import check_estimate
+from wristworld_ros.pipeline.model import WristModel
+from wristworld_ros.runtime.memory_estimate import estimate_memory
 from wristworld_ros.settings import StreamSettings
 
 PREFIX = 'random:'
@@ -34,8 +35,6 @@ SIZES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         },
     )
 }
-# Paper sheet 2.4.
-CLOUD = CloudSettings(upsample=1, edge=0.0, radius=2, near=0.01, render_size=(294, 518))
 _BLOCK = 2**20 - 3  # a prime, so that no two rows of a matrix are the same
 
 
@@ -47,15 +46,22 @@ def is_random(name: str) -> bool:
 def random_model(
     name: str, device: str, dtype: torch.dtype, anchor_width: int = 518, wrist_hw: tuple[int, int] = (480, 832)
 ) -> WristModel:
-    """A model of published size, its weights made where they stay and in the precision they stay in.
+    """A model of published size, its weights created on their device and in their precision.
 
-    name: `random:wristworld_1_3b`. dtype: of aggregator, transformer, vision tower and autoencoder; the heads of stage 1
-    are float32 as published, and so is what the transformer's library keeps so. anchor_width, wrist_hw: pixels.
-    Raises ModelError, one sentence, for another name and, before anything is made, where memory cannot suffice.
+    Args:
+        name: `random:wristworld_1_3b`.
+        device: As in 'cpu' or 'cuda'.
+        dtype: Of aggregator, transformer, vision tower and autoencoder; the heads of stage 1 are float32 as published, and
+            so is what the transformer's library keeps in float32.
+        anchor_width: Pixels.
+        wrist_hw: Pixels.
+
+    Raises:
+        ModelError: There is no such random model, or (before anything is created) the free memory cannot suffice.
     """
     size = name.removeprefix(PREFIX)
     if not is_random(name) or size not in SIZES:
-        raise ModelError(f'There is no random model {name!r}; there is {", ".join(PREFIX + known for known in SIZES)}.')
+        raise ModelError(f'There is no random model {name!r}', f'use {", ".join(PREFIX + known for known in SIZES)}')
     return build(size, *SIZES[size], CLOUD, device, dtype, anchor_width, wrist_hw)
 
 
@@ -64,26 +70,26 @@ def build(
     dtype: torch.dtype, anchor_width: int, wrist_hw: tuple[int, int],
 ) -> WristModel:  # fmt: skip
     """`random_model` of any configuration."""
-    with torch.device('meta'):  # nothing is made before its precision is known
+    with torch.device('meta'):  # no memory is taken before precisions are known
         stage1 = ReconstructionModel.from_config(stage1_config)
         generator = WristGenerator.from_config(generator_config)
         autoencoder = autoencoder_from_config(generator.settings.autoencoder)
-    rules = {stage1: stage1.allows_low_precision, generator: generator.allows_low_precision, autoencoder: lambda name: True}
-    for network, rule in rules.items():
-        cast_params(network, dtype, rule)
+    networks = stage1, generator, autoencoder
+    for network in networks:
+        cast_params(network, lambda parameter, network=network: network.param_dtype(parameter, dtype))
     config = ModelConfig(
         name=f'{PREFIX}{name}', stage1=stage1_config, generator=generator.settings.to_config(),
         anchor_width=anchor_width, wrist_hw=tuple(wrist_hw), cloud=cloud, licence='none: random weights',
     )  # fmt: skip
-    check_estimate(config.name, need(config, StreamSettings(), 2, half=dtype.itemsize), device)
-    for network in (stage1, generator, autoencoder):
+    check_estimate(config.name, estimate_memory(config, StreamSettings(), 2, param_bytes=dtype.itemsize), device)
+    for network in networks:
         network.requires_grad_(False).to_empty(device=device)
         _fill(network)
-    _look_at_the_cloud(stage1)
+    _face_the_points(stage1)
     model = WristModel(config, stage1, generator, device, autoencoder)
     if isinstance(autoencoder, WanAutoencoder):
-        light = tiny_decoder_for(autoencoder).to(device, dtype)
-        model.tiny_autoencoder = TinyAutoencoder(autoencoder, light).eval().requires_grad_(False)
+        tiny = tiny_decoder_for(autoencoder).to(device, dtype)
+        model.tiny_autoencoder = TinyAutoencoder(autoencoder, tiny).eval().requires_grad_(False)
     return model
 
 
@@ -93,7 +99,7 @@ def resized(model: WristModel, wrist_hw: tuple[int, int]) -> WristModel:
 
 
 def with_tiny_decoder(model: WristModel) -> WristModel:
-    """The same networks with the light decoder in place of the full one, which stays."""
+    """The same networks with the tiny decoder in place of the full one, whose weights stay."""
     assert model.tiny_autoencoder is not None
     return _like(model, model.tiny_autoencoder, model.config.wrist_hw)
 
@@ -107,7 +113,7 @@ def _like(model: WristModel, autoencoder: Autoencoder, wrist_hw: tuple[int, int]
 
 @torch.no_grad()
 def _fill(network: nn.Module, seed: int = 0) -> None:
-    """Random weights that keep numbers finite through any depth: norms 1, biases 0, matrices by their inputs."""
+    """Random weights that keep activations finite at any depth: norms 1, biases 0, matrices scaled by their inputs."""
     block = torch.randn(_BLOCK, generator=torch.Generator().manual_seed(seed))
     for name, parameter in network.named_parameters():
         if name.endswith('bias'):
@@ -129,11 +135,11 @@ def _fill_buffer(network: nn.Module, name: str, buffer: torch.Tensor, block: tor
     elif last.endswith('text_context'):
         _repeat(buffer, 0.02 * block)
     else:
-        raise ModelError(f'{name} of {type(network).__name__} is a buffer without a rule for random models; add one.')
+        raise ValueError(f'{name} of {type(network).__name__} is a buffer without a rule for random models.')
 
 
 def _repeat(target: torch.Tensor, block: torch.Tensor) -> None:
-    """Fill a tensor with a block over and over: as fast as memory, where drawing billions of numbers takes minutes."""
+    """Fill a tensor with repetitions of a block: as fast as memory, where sampling billions of numbers takes minutes."""
     flat = target.view(-1)
     block = block[: len(flat)].to(flat)
     for start in range(0, len(flat), len(block)):
@@ -142,8 +148,8 @@ def _repeat(target: torch.Tensor, block: torch.Tensor) -> None:
 
 
 @torch.no_grad()
-def _look_at_the_cloud(stage1: ReconstructionModel) -> None:
-    """The identity rotation, fields of view of one radian, and the wrist camera a metre before points that are spread."""
+def _face_the_points(stage1: ReconstructionModel) -> None:
+    """The identity rotation, fields of view of one radian, and the wrist camera a metre in front of scattered points."""
     for head in (stage1.camera_head, stage1.wrist_head):
         head.pose_branch.fc2.weight.mul_(0.01)
         head.pose_branch.fc2.bias[6:] = 0.25

@@ -1,236 +1,114 @@
-"""The whole conversion: find, check, embed the prompts, write."""
+"""The conversion from start to end: find and check the published files, then write a model directory with its card."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import nn
 from tqdm import tqdm
 
-from wristworld_ros.apps.convert import sizes
-from wristworld_ros.apps.convert.card import Source, Written, card
-from wristworld_ros.apps.convert.prompts import TOKENIZER_FILES, prompt_embeddings
 from wristworld_ros.apps.convert.settings import ConvertSettings
-from wristworld_ros.apps.convert.sources import find_part, need_part, read_tensors
-from wristworld_ros.apps.convert.write import file_sha256, new_directory, stored_bytes, write_tensors
+from wristworld_ros.apps.convert.sources import find_part, read_overrides, require_part
+from wristworld_ros.apps.convert.stages import Source, Stage, convert_stage1, convert_stage2
+from wristworld_ros.errors import UserError
 from wristworld_ros.geometry.cloud import CloudSettings
-from wristworld_ros.models.config import AUTOENCODER, GENERATOR, STAGE1
-from wristworld_ros.models.state_dict import check_fit, named_tensors
-from wristworld_ros.models.vggt import ReconstructionModel
-from wristworld_ros.models.wan import GeneratorSettings, WristGenerator
-from wristworld_ros.models.wan.autoencoders import autoencoder_from_config
-from wristworld_ros.models.wan.checkpoints import CLIP_VIT_H, clip_tensors, vae_tensors
-from wristworld_ros.pipeline import ModelConfig, ModelError
+from wristworld_ros.models.config import ModelConfig
+from wristworld_ros.runtime.files import file_sha256, new_directory
 from wristworld_ros.settings import check
 
-# Paper sheet 2.4: the published system's cloud and the size it paints at.
+# The published system's condition map (arXiv 2510.07313): every point once, rendered at the size of stage 1's images.
 CLOUD = CloudSettings(upsample=1, edge=0.0, radius=2, near=0.01, render_size=(294, 518))
-VGGT_LICENCE = 'VGGT-1B: non-commercial (VGGT-1B-Commercial: its own, accepted with its download)'
-WRISTWORLD_LICENCE = 'none stated by WristWorld'
-WAN_LICENCE = 'Apache-2.0 (Wan2.1)'
-FRESH_SCALE = 0.02
+# safetensors' names of dtypes that checkpoints use.
+_DTYPES = {
+    torch.float64: 'F64', torch.float32: 'F32', torch.float16: 'F16', torch.bfloat16: 'BF16', torch.int64: 'I64',
+    torch.int32: 'I32', torch.int16: 'I16', torch.int8: 'I8', torch.uint8: 'U8', torch.bool: 'BOOL',
+}  # fmt: skip
+_PIECE = 1 << 24  # bytes written at once
 
 
-@dataclass
-class Stage:
-    """What a stage gives to the model directory. files: name -> tensors. untrained: parts without trained weights."""
+@dataclass(frozen=True)
+class Written:
+    """A weight file of the model directory. size: bytes."""
 
-    config: dict[str, Any] = field(default_factory=dict)
-    files: dict[str, dict[str, torch.Tensor]] = field(default_factory=dict)
-    sources: list[Source] = field(default_factory=list)
-    untrained: list[str] = field(default_factory=list)
-    use_anchor_tokens: bool = True
+    name: str
+    size: int
+    sha256: str
 
 
 def convert_release(folders: Sequence[Path], settings: ConvertSettings, progress: bool = True) -> Path:
     """Write a model directory from the published files; returns its path.
 
-    folders: where the files lie, in the layout of WristWorld's release, of VGGT-1B's or of Wan2.1's. Everything is
-    checked before anything is written, and the directory appears at the end, whole, or not at all.
-    Raises ValueError (ModelError for files), one sentence: file, key, shape found, shape wanted, what to do.
+    Everything is checked before anything is written, and the directory appears at the end, complete, or not at all.
+
+    Args:
+        folders: Where the files are, in the layout of WristWorld's repository, of VGGT-1B's or of Wan2.1's.
+        settings: What is converted, and how.
+        progress: Whether bars are shown.
+
+    Raises:
+        UserError: A file is missing or wrong (file, key, shape found, shape wanted), or the directory cannot be written.
     """
-    check(settings)  # type: ignore[arg-type]
+    check(settings)
     folders = [Path(folder).expanduser() for folder in folders]
     for folder in folders:
         if not folder.is_dir():
-            raise ModelError(f"{folder} is no folder; give the one that the release's files were downloaded to.")
+            raise UserError(f'{folder} is not a folder', 'give the one that the published files were downloaded to')
     if settings.wrist_width % 16 or settings.wrist_height % 16:
-        raise ValueError(
-            f'The wrist image is {settings.wrist_width}x{settings.wrist_height}; both must be multiples of 16.'
+        raise UserError(
+            f'The wrist image is {settings.wrist_width}x{settings.wrist_height} (width x height)',
+            'give multiples of 16 for both',
         )
-    overrides = sizes.read_overrides(settings.sizes)
+    overrides = read_overrides(settings.sizes)
     paths = _paths(folders, settings)
     out = Path(settings.out).expanduser().absolute()
     for path in paths.values():
         if path.absolute().is_relative_to(out):
-            raise ModelError(f'{path} lies in {out}, which the conversion would replace; give another --out.')
+            raise UserError(f'{path} is in {out}, which the conversion would replace', 'choose another --out')
     with new_directory(out, settings.force) as making:
-        first = _stage1(paths['stage1'], settings, overrides) if 'stage1' in paths else Stage()
-        second = _stage2(paths, folders, settings, overrides, progress) if 'video' in paths else Stage()
+        first = convert_stage1(paths['stage1'], settings, overrides) if 'stage1' in paths else Stage()
+        second = convert_stage2(paths, folders, settings, overrides, progress) if 'video' in paths else Stage()
         _write(making, out.name, first, second, settings, progress)
     return out
 
 
 def _paths(folders: Sequence[Path], settings: ConvertSettings) -> dict[str, Path]:
-    """Every file that the wanted parts need, or ModelError for the first that is missing."""
+    """Part -> file, of all that the wanted stages need; ModelError for the first that is missing."""
     wanted = []
     if settings.parts != 'stage2':
         wanted.append('stage1')
     if settings.parts != 'stage1':
         wanted += ['video', 'vae', 'text_encoder', 'tokenizer']
-    paths = {part: need_part(part, folders, getattr(settings, part)) for part in wanted}
+    paths = {part: require_part(part, folders, getattr(settings, part)) for part in wanted}
     if 'video' in paths and (clip := find_part('clip', folders, settings.clip)):
         paths['clip'] = clip
     return paths
 
 
-def _stage1(path: Path, settings: ConvertSettings, overrides: Mapping[str, Any]) -> Stage:
-    weights = read_tensors(path)
-    config = sizes.stage1_config(weights, str(path), overrides.get('stage1', {}))
-    if settings.heads:
-        if lacking := sorted(set(settings.heads) - set(config['heads'])):
-            raise ModelError(f'{path} has no head {", ".join(lacking)}; it has {", ".join(config["heads"])}.')
-        config['heads'] = list(settings.heads)
-    dropped = tuple(prefix for head, prefix in sizes.STAGE1_PREFIXES.items() if head not in config['heads'])
-    tensors = {name: value for name, value in weights.items() if not name.startswith(dropped)}
-    with torch.device('meta'):
-        model = ReconstructionModel.from_config(config)
-    check_fit(named_tensors(model), tensors, str(path))
-    trained = 'wrist' in config['heads']
-    licence = f'{WRISTWORLD_LICENCE}; made from {VGGT_LICENCE}' if trained else VGGT_LICENCE
-    return Stage(
-        config=config,
-        files={STAGE1: tensors},
-        sources=[Source(path, 'stage 1', licence)],
-        untrained=[] if trained else ['the wrist head'],
-    )
+def _write(folder: Path, name: str, first: Stage, second: Stage, settings: ConvertSettings, progress: bool) -> None:
+    """Write weights, `config.json` and the card into an empty folder.
 
-
-def _stage2(
-    paths: Mapping[str, Path],
-    folders: Sequence[Path],
-    settings: ConvertSettings,
-    overrides: Mapping[str, Any],
-    progress: bool,
-) -> Stage:
-    video, untrained = read_tensors(paths['video']), []
-    clip = read_tensors(paths['clip']) if 'clip' in paths else None
-    anchor_encoder = clip and sizes.clip_config(clip, str(paths['clip']), overrides.get('anchor_encoder', {}))
-    plain = 'patch_embedding.weight' in video and 'denoising_model.patch_embedding.weight' not in video
-    if plain:
-        clip_dim = anchor_encoder['dim'] if anchor_encoder else CLIP_VIT_H['dim']
-        video = _from_plain_wan(video, clip_dim, str(paths['video']), overrides.get('generator', {}))
-        untrained = ['the condition input of the video transformer', 'the projection of the anchor tokens']
-    elif clip is None:
-        need_part('clip', folders)  # it is missing, and this says so
-    config = sizes.generator_config(video, str(paths['video']), overrides.get('generator', {}))
-    vae = read_tensors(paths['vae'])
-    autoencoder = sizes.vae_config(vae, str(paths['vae']), overrides.get('autoencoder', {}))
-    config |= {'anchor_encoder': anchor_encoder, 'autoencoder': autoencoder, 'text': 'stored'}
-    config = GeneratorSettings.from_config(config).to_config()
-    _check_together(config, paths)
-
-    tensors = dict(video)
-    if clip is not None:
-        tower = clip_tensors(clip, anchor_encoder, str(paths['clip']))
-        tensors |= {f'anchor_encoder.{name}': value for name, value in tower.items()}
-    with torch.device('meta'):
-        wanted = WristGenerator.from_config(config).release_tensors()
-        wanted_vae = named_tensors(autoencoder_from_config(autoencoder))
-    text_names = ('text_context', 'negative_text_context')
-    check_fit({k: v for k, v in wanted.items() if k not in text_names}, tensors, str(paths['video']))
-    vae = vae_tensors(vae, autoencoder, str(paths['vae']))
-    check_fit(wanted_vae, vae, str(paths['vae']))
-
-    text = read_tensors(paths['text_encoder'])
-    embeddings = prompt_embeddings(
-        [settings.prompt, settings.negative_prompt],
-        paths['tokenizer'],
-        text,
-        sizes.text_config(text, str(paths['text_encoder']), overrides.get('text_encoder', {})),
-        config['context_length'],
-        str(paths['text_encoder']),
-        progress,
-    )
-    for name, embedding in zip(text_names, embeddings, strict=True):
-        if embedding.shape != wanted[name].shape:
-            raise ModelError(
-                f'{paths["text_encoder"]}: key token_embedding.weight makes embeddings of {embedding.shape[1]} channels, '
-                f'wanted {wanted[name].shape[1]} (text_embedding.0.weight of {paths["video"]}); give files of one model.'
-            )
-        tensors[name] = embedding
-    made_by = WAN_LICENCE if plain else f'{WRISTWORLD_LICENCE}; made from {WAN_LICENCE}'
-    sources = [Source(paths['video'], 'video transformer', made_by)]
-    sources += [Source(paths['vae'], 'video autoencoder', WAN_LICENCE)]
-    sources += [Source(paths['clip'], 'vision tower', WAN_LICENCE)] if clip is not None else []
-    sources += [Source(paths['text_encoder'], 'text encoder (its embeddings of the prompts)', WAN_LICENCE)]
-    tokenizer = (paths['tokenizer'] / name for name in TOKENIZER_FILES)
-    sources += [Source(file, 'tokenizer', WAN_LICENCE) for file in tokenizer if file.is_file()]
-    return Stage(config, {GENERATOR: tensors, AUTOENCODER: vae}, sources, untrained, use_anchor_tokens=clip is not None)
-
-
-def _check_together(config: Mapping[str, Any], paths: Mapping[str, Path]) -> None:
-    """What one file's shapes promise another's."""
-    wrong, video = None, paths['video']
-    if config['anchor_encoder'] and config['anchor_encoder']['dim'] != config['clip_dim']:
-        wrong = (
-            'clip',
-            'visual.cls_embedding',
-            config['anchor_encoder']['dim'],
-            config['clip_dim'],
-            'ext_proj.0.weight',
-        )
-    if config['autoencoder']['z_dim'] != config['latent_channels']:
-        wrong = (
-            'vae', 'decoder.conv1.weight', config['autoencoder']['z_dim'], config['latent_channels'], 'head.head.weight',
-        )  # fmt: skip
-    if wrong:
-        part, key, found, needed, by = wrong
-        raise ModelError(
-            f'{paths[part]}: key {key} has {found} channels, wanted {needed} ({by} of {video}); give files of one model.'
-        )
-
-
-def _from_plain_wan(
-    weights: Mapping[str, torch.Tensor], clip_dim: int, source: str, overrides: Mapping[str, Any]
-) -> dict[str, torch.Tensor]:
-    """Wan's own transformer as the start of a wrist camera: a second set of input channels that says nothing yet (zeros),
-    and a fresh projection of anchor tokens."""
-    wan = {f'denoising_model.{name}': value for name, value in weights.items()}
-    key = 'denoising_model.patch_embedding.weight'
-    if wan[key].ndim != 5:
-        raise ModelError(f'{source}: key patch_embedding.weight has shape {list(wan[key].shape)}, wanted 5 dimensions.')
-    wan[key] = torch.cat([wan[key], torch.zeros_like(wan[key])], dim=1)
-    text_key = 'denoising_model.text_embedding.0.weight'
-    if text_key not in wan:
-        raise ModelError(f'{source}: key text_embedding.0.weight is missing; download the file again.')
-    text_dim, like = wan[text_key].shape[-1], wan[key]
-    published = {'clip_hidden': 2048, 'max_frames': 200, 'max_views': 2} | dict(overrides)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        hidden = published['clip_hidden']
-        parts = {'0': nn.Linear(clip_dim, hidden), '3': nn.Linear(hidden, text_dim)}
-        fresh = {f'ext_proj.{i}.{kind}': getattr(p, kind) for i, p in parts.items() for kind in ('weight', 'bias')}
-        fresh['temporal_embed.weight'] = FRESH_SCALE * torch.randn(published['max_frames'], clip_dim)
-        fresh['view_embed.weight'] = FRESH_SCALE * torch.randn(published['max_views'], clip_dim)
-    return wan | {name: value.detach().to(like.dtype) for name, value in fresh.items()}
-
-
-def _write(making: Path, name: str, first: Stage, second: Stage, settings: ConvertSettings, progress: bool) -> None:
+    Args:
+        folder: Where.
+        name: Of the model, unless the settings name it.
+        first: Stage 1; empty where it is not converted.
+        second: Stage 2, likewise.
+        settings: Precision and sizes.
+        progress: Whether a bar is shown.
+    """
     dtype = None if settings.dtype == 'keep' else getattr(torch, settings.dtype)
     files, sources = first.files | second.files, first.sources + second.sources
     needed = sum(stored_bytes(tensors, dtype) for tensors in files.values())
-    if (free := shutil.disk_usage(making).free) < needed:
-        raise ModelError(
-            f'{making.parent} has {free / 1e9:.1f} GB free, and the model takes {needed / 1e9:.1f} GB; make room, or give '
-            'another --out or a smaller --dtype.'
+    if (free := shutil.disk_usage(folder).free) < needed:
+        raise UserError(
+            f'{folder.parent} has {free / 1e9:.1f} GB free, and the model takes {needed / 1e9:.1f} GB',
+            'free disk space, or give another --out or a smaller --dtype',
         )
-    untrained = tuple(first.untrained + second.untrained)
     config = ModelConfig(
         name=settings.name or name,
         stage1=first.config,
@@ -242,17 +120,108 @@ def _write(making: Path, name: str, first: Stage, second: Stage, settings: Conve
         precision='bfloat16',
         use_anchor_tokens=second.use_anchor_tokens,
         licence='; '.join(dict.fromkeys(words for source in sources for words in source.licence.split('; '))),
-        untrained=untrained,
+        untrained=tuple(first.untrained + second.untrained),
     )
     total = needed + sum(source.path.stat().st_size for source in sources)
     with tqdm(total=total, unit='B', unit_scale=True, disable=not progress) as bar:
         written = []
         for file, tensors in files.items():
             bar.set_description(f'write {file}')
-            digest = write_tensors(making / file, tensors, dtype, bar.update)
-            written.append(Written(file, (making / file).stat().st_size, digest))
+            digest = write_tensors(folder / file, tensors, dtype, bar.update)
+            written.append(Written(file, (folder / file).stat().st_size, digest))
         for source in sources:
             bar.set_description(f'hash {source.path.name}')
             source.sha256 = file_sha256(source.path, bar.update)
-    config.write(making / 'config.json')
-    (making / 'README.md').write_text(card(config, sources, written, settings))
+    config.write(folder / 'config.json')
+    (folder / 'README.md').write_text(_card(config, sources, written, settings))
+
+
+def _card(config: ModelConfig, sources: list[Source], written: list[Written], settings: ConvertSettings) -> str:
+    """The model card as Markdown: what the model is made of, under which licences."""
+    lines = [f'# {config.name}', '', 'Converted by `wristworld convert`; the weights are those of the files below.', '']
+    lines += ['## Sources', '', '| file | part | licence | sha256 |', '| --- | --- | --- | --- |']
+    lines += [f'| `{s.path.parent.name}/{s.path.name}` | {s.part} | {s.licence} | `{s.sha256}` |' for s in sources]
+    lines += ['', 'What is made from a file is under its licence: read it before you use or redistribute the model.', '']
+    lines += ['## Files', '', '| file | size | sha256 |', '| --- | --- | --- |']
+    lines += [f'| `{w.name}` | {w.size / 1e6:.1f} MB | `{w.sha256}` |' for w in written]
+    lines += [
+        '',
+        f'Floating weights on disk: {"as in the source" if settings.dtype == "keep" else settings.dtype}.',
+        '',
+    ]
+    if config.stage1:
+        lines += [f'- Stage 1: heads {", ".join(config.stage1["heads"])}; anchor images {config.anchor_width} wide.']
+    if config.generator:
+        height, width = config.wrist_hw
+        lines += [
+            f'- Stage 2: wrist images {width}x{height}; prompt "{settings.prompt}", guidance '
+            f'{config.generator["cfg_scale"]} against "{settings.negative_prompt}" (embeddings stored, no text encoder).'
+        ]
+    if config.untrained:
+        lines += ['', f'**Not a wrist camera yet**: these parts are not trained: {", ".join(config.untrained)}.']
+    if not (config.stage1 and config.generator):
+        lines += ['', f'**One stage only** (stage {1 if config.stage1 else 2}): a wrist camera needs both.']
+    return '\n'.join(lines) + '\n'
+
+
+def stored_dtype(tensor: torch.Tensor, dtype: torch.dtype | None) -> torch.dtype:
+    """The dtype of a tensor on disk: its own, or the wanted one where it is floating."""
+    return dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
+
+
+def stored_bytes(tensors: Mapping[str, torch.Tensor], dtype: torch.dtype | None = None) -> int:
+    """Bytes that tensors take on disk."""
+    return sum(t.numel() * stored_dtype(t, dtype).itemsize for t in tensors.values())
+
+
+def write_tensors(
+    path: Path,
+    tensors: Mapping[str, torch.Tensor],
+    dtype: torch.dtype | None = None,
+    on_bytes: Callable[[int], object] = lambda count: None,
+) -> str:
+    """Write a safetensors file; memory holds one tensor at a time (the library's own writer holds them all).
+
+    Args:
+        path: Of a new file.
+        tensors: Name -> tensor on the CPU, possibly mapped from a file.
+        dtype: Of floating tensors on disk; None leaves each as it is.
+        on_bytes: Told the number of bytes as they are written.
+
+    Returns:
+        The file's sha256.
+
+    Raises:
+        UserError: A tensor is not finite in its dtype on disk, or of a dtype that the format does not have.
+    """
+    header, ordered, end = {'__metadata__': {'format': 'pt'}}, [], 0
+    # The format requires aligned tensors without gaps: widest first.
+    for name in sorted(tensors, key=lambda n: (-stored_dtype(tensors[n], dtype).itemsize, n)):
+        tensor, kind = tensors[name], stored_dtype(tensors[name], dtype)
+        if kind not in _DTYPES:
+            raise UserError(f'{path.name}: {name} is {tensor.dtype}, which cannot be stored', 'choose another --dtype')
+        start, end = end, end + tensor.numel() * kind.itemsize
+        header[name] = {'dtype': _DTYPES[kind], 'shape': list(tensor.shape), 'data_offsets': [start, end]}
+        ordered.append((name, tensor, kind))
+    text = json.dumps(header, separators=(',', ':')).encode()
+    text += b' ' * (-len(text) % 8)
+    digest = hashlib.sha256()
+    with path.open('xb') as file:
+        for part in (len(text).to_bytes(8, 'little'), text):
+            file.write(part)
+            digest.update(part)
+        for name, tensor, kind in ordered:
+            tensor = tensor.detach().to(kind)
+            if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+                raise UserError(
+                    f'{path.name}: {name} is not finite as {kind}', 'choose another --dtype, or download its file again'
+                )
+            data = memoryview(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+            for at in range(0, len(data), _PIECE):
+                piece = data[at : at + _PIECE]
+                file.write(piece)
+                digest.update(piece)
+                on_bytes(len(piece))
+        file.flush()
+        os.fsync(file.fileno())
+    return digest.hexdigest()

@@ -14,9 +14,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the command; those of the stream come from `StreamSettings`."""
     parser.add_argument(
         '--anchors', nargs='+', type=Path, metavar='VIDEO',
-        help='Videos of one scene, one an anchor camera, that run side by side. Default: the simulated Franka arm.',
+        help='Synchronised videos of one scene, one per anchor camera. Default: the simulated Franka arm.',
     )  # fmt: skip
-    parser.add_argument('--wrist', type=Path, metavar='VIDEO', help='Video of the real wrist camera, to compare with.')
+    parser.add_argument('--wrist', type=Path, metavar='VIDEO', help='Video of the real wrist camera, for comparison.')
     parser.add_argument(
         '--out', type=Path, default=Path('reports'), help='Where the report folder is made. Default: reports.'
     )
@@ -28,8 +28,6 @@ def run(args: argparse.Namespace) -> int:
     """Run it; the last line printed is the report's folder."""
     from wristworld_ros.apps.demo.run import run_demo
 
-    folder = run_demo(
-        from_options(DemoSettings, args), from_options(StreamSettings, args), args.anchors, args.wrist, args.out
-    )
-    print(folder)
+    demo, stream = from_options(DemoSettings, args), from_options(StreamSettings, args)
+    print(run_demo(demo, stream, args.anchors or [], args.wrist, args.out))
     return 0

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from wristworld_ros.apps.demo.quality import COPY, GENERATED, MEAN, OWN_WARP, Quality
+from wristworld_ros.apps.demo.measures import COPY, GENERATED, MEAN, OWN_WARP, Quality
 
 INK, MUTED, GRID = '#1c2430', '#6b7686', '#e4e8ee'
 BLUE, ORANGE, GREEN, RED = '#2563eb', '#e07b18', '#15966b', '#d0342c'
@@ -22,9 +22,9 @@ STYLE: dict[Any, Any] = {
 
 
 def quality_plot(quality: Quality, path: Path) -> Path:
-    """PSNR and SSIM against the true wrist over time: generated beside the baselines."""
+    """PSNR and SSIM against the true wrist over time: generated frames and the baselines."""
 
-    def draw(figure):
+    def fill(figure):
         axes = figure.subplots(2, 1, sharex=True)
         for axis, series, label in ((axes[0], quality.psnr, 'PSNR, dB'), (axes[1], quality.ssim, 'SSIM')):
             for name in reversed(list(series)):
@@ -40,20 +40,20 @@ def quality_plot(quality: Quality, path: Path) -> Path:
             )
         axes[1].set_xlabel('seconds')
 
-    return _save(draw, path, height=4.6)
+    return _save(fill, path, height=4.6)
 
 
 def latency_plot(seconds: np.ndarray, age_s: np.ndarray, model_s: np.ndarray, path: Path) -> Path:
     """Age of each wrist frame when it was published, with running p50 and p95, and how ages are spread."""
 
-    def draw(figure):
+    def fill(figure):
         axes = figure.subplots(1, 2, width_ratios=[5, 1], sharey=True)
         ages, model = age_s * 1e3, model_s * 1e3
         p50, p95 = np.percentile(ages, [50, 95])
-        axes[0].scatter(seconds, ages, s=12, color=BLUE, alpha=0.4, lw=0, label='a frame')
-        axes[0].plot(seconds, _running(ages, 50), color=BLUE, lw=1.8, label=f'p50 ({p50:.0f} ms in all)')
-        axes[0].plot(seconds, _running(ages, 95), color=ORANGE, lw=1.8, label=f'p95 ({p95:.0f} ms in all)')
-        axes[0].plot(seconds, _running(model, 50), color=MUTED, lw=1.2, ls=(0, (3, 2)), label='of it in the model, p50')
+        axes[0].scatter(seconds, ages, s=12, color=BLUE, alpha=0.4, lw=0, label='one frame')
+        axes[0].plot(seconds, _running(ages, 50), color=BLUE, lw=1.8, label=f'p50 ({p50:.0f} ms overall)')
+        axes[0].plot(seconds, _running(ages, 95), color=ORANGE, lw=1.8, label=f'p95 ({p95:.0f} ms overall)')
+        axes[0].plot(seconds, _running(model, 50), color=MUTED, lw=1.2, ls=(0, (3, 2)), label='of which in the model, p50')
         axes[0].set_ylabel('stamp to publishing, ms')
         axes[0].set_xlabel('seconds')
         axes[0].set_ylim(0, max(np.percentile(ages, 99.5) * 1.25, 1))
@@ -63,22 +63,22 @@ def latency_plot(seconds: np.ndarray, age_s: np.ndarray, model_s: np.ndarray, pa
         axes[1].axhline(p95, color=ORANGE, lw=1.4)
         axes[1].set_xlabel('frames')
 
-    return _save(draw, path, height=2.9)
+    return _save(fill, path, height=2.9)
 
 
-def trust_plot(seconds: np.ndarray, coverage: np.ndarray, confidence: np.ndarray, fit: np.ndarray, path: Path) -> Path:
-    """Coverage and confidence over time; times at which the node called its frame unfit are shaded."""
+def trust_plot(seconds: np.ndarray, coverage: np.ndarray, confidence: np.ndarray, valid: np.ndarray, path: Path) -> Path:
+    """Coverage and confidence over time; invalid frames are shaded."""
 
-    def draw(figure):
+    def fill(figure):
         axis = figure.subplots()
         axis.plot(seconds, coverage * 100, color=GREEN, lw=1.8, label=f'coverage ({coverage.mean():.0%})')
         axis.plot(seconds, confidence * 100, color=BLUE, lw=1.8, label=f'confidence ({confidence.mean():.0%})')
         step = float(np.median(np.diff(seconds))) if len(seconds) > 1 else 0.1
         shown = False
-        for start, end in _spans(fit < 0.5):
+        for start, end in _spans(valid < 0.5):
             axis.axvspan(
                 seconds[start] - step / 2, seconds[end - 1] + step / 2, color=RED, alpha=0.13, lw=0,
-                label=None if shown else f'not fit ({np.mean(fit < 0.5):.0%} of frames)',
+                label=None if shown else f'invalid ({np.mean(valid < 0.5):.0%} of frames)',
             )  # fmt: skip
             shown = True
         axis.set_ylim(0, 102)
@@ -86,7 +86,7 @@ def trust_plot(seconds: np.ndarray, coverage: np.ndarray, confidence: np.ndarray
         axis.set_xlabel('seconds')
         axis.legend(ncol=4, loc='lower left', bbox_to_anchor=(-0.01, 1.0), fontsize=8.5)
 
-    return _save(draw, path, height=2.6)
+    return _save(fill, path, height=2.6)
 
 
 def _running(values: np.ndarray, percentile: float, width: int = 31) -> np.ndarray:
@@ -101,7 +101,7 @@ def _spans(mask: np.ndarray) -> list[tuple[int, int]]:
     return list(zip(edges[::2].tolist(), edges[1::2].tolist()))
 
 
-def _save(draw, path: Path, height: float) -> Path:
+def _save(fill, path: Path, height: float) -> Path:
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -109,6 +109,6 @@ def _save(draw, path: Path, height: float) -> Path:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(10.4, height), layout='constrained')
         FigureCanvasSVG(figure)
-        draw(figure)
+        fill(figure)
         figure.savefig(path, format='svg', metadata={'Date': None})
     return path

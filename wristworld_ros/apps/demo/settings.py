@@ -1,13 +1,17 @@
-"""What the demonstration runs on, and for how long."""
+"""What the demonstration plays, for how long, and the settings of its nodes that follow from it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
 
-from wristworld_ros.settings import setting
+from wristworld_ros.errors import UserError
+from wristworld_ros.settings import CameraSettings, NodeSettings, StreamSettings, check, setting
 
 # Far from the seeds that training sets are made with.
 DEMO_SEED = 900_000
+PLAYED_WIDTH = 320  # pixels; wider videos are played at this width
 
 
 @dataclass(frozen=True)
@@ -15,7 +19,50 @@ class DemoSettings:
     """What the demonstration runs on, and for how long."""
 
     seconds: float = setting(60.0, 'How long is recorded, seconds.', low=1.0, high=86400.0)
-    rate: float = setting(10.0, 'Frames a second of the cameras; 0 takes that of the first video.', low=0.0, high=120.0)
+    rate: float | None = setting(
+        10.0,
+        'Frames per second of the cameras; auto uses the rate of the first video (10 for the simulator).',
+        low=0.1,
+        high=120.0,
+        none='auto',
+    )
     demo_seed: int = setting(DEMO_SEED, 'With the simulator: which episodes are played.', low=0, high=2**31 - 1)
     view: bool = setting(False, 'Show it live in the browser (rerun).')
     patience: float = setting(240.0, 'How long the first wrist frame may take, seconds.', low=1.0, high=3600.0)
+
+
+def camera_settings(demo: DemoSettings, videos: Sequence[Path], wrist_video: Path | None) -> CameraSettings:
+    """What the camera node plays.
+
+    Args:
+        demo: Rate and seed.
+        videos: One file per anchor camera; empty plays the simulator.
+        wrist_video: Recording of a real wrist camera, or None.
+
+    Raises:
+        UserError: A video is missing or cannot be decoded, or there is only a wrist video.
+    """
+    if not videos:
+        if wrist_video:
+            raise UserError('A wrist video was given without anchor videos', 'name the anchor videos with --anchors')
+        rate = 10.0 if demo.rate is None else demo.rate
+        return CameraSettings(source='simulator', anchors=['left', 'right'], rate=rate, seed=demo.demo_seed)
+    from wristworld_ros.data.video import VideoReader
+
+    readers = [VideoReader(Path(path)) for path in [*videos, *([wrist_video] if wrist_video else [])]]
+    width, height = readers[0].width, readers[0].height
+    if width > PLAYED_WIDTH:
+        width, height = PLAYED_WIDTH, max(2, round(PLAYED_WIDTH * height / width / 2) * 2)
+    names = ['left', 'right'] if len(videos) == 2 else [f'view{i + 1}' for i in range(len(videos))]
+    return CameraSettings(
+        source='videos', videos=[str(v) for v in videos], wrist_video=str(wrist_video) if wrist_video else None,
+        anchors=names, rate=demo.rate, width=width, height=height,
+    )  # fmt: skip
+
+
+def node_settings(stream: StreamSettings, cameras: CameraSettings) -> NodeSettings:
+    """The node subscribes to these cameras, starts by itself, and publishes invalid frames to the recorder too."""
+    given = {f.name: getattr(stream, f.name) for f in fields(StreamSettings)}
+    settings = NodeSettings(**given, anchors=list(cameras.anchors), publish_invalid=True, autostart=True)
+    check(settings)
+    return settings

@@ -1,33 +1,34 @@
-"""Side by side: anchors, condition map, generated wrist, true wrist. A video, its poster and a contact sheet."""
+"""Anchors, condition map, generated wrist and true wrist side by side: a video, its poster and a contact sheet."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from fractions import Fraction
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import av
 import cv2
 import numpy as np
 
 from wristworld_ros.data.recording import CONDITION, TRUE_WRIST, WRIST, Recording
+from wristworld_ros.data.video import write_video
+from wristworld_ros.geometry.images import resize_images
 
-TILE = 272  # height of a picture, pixels
+TILE = 272  # height of an image, pixels
 GAP, LABELS, FOOT = 12, 34, 40
-PAPER, INK, MUTED, ACCENT, ALARM = (15, 20, 28), (235, 239, 245), (138, 150, 168), (88, 150, 255), (240, 92, 80)
+PAPER, MISSING, INK, MUTED = (15, 20, 28), (32, 39, 50), (235, 239, 245), (138, 150, 168)
+ACCENT, ALARM = (88, 150, 255), (240, 92, 80)
 TITLES = {CONDITION: 'condition map', WRIST: 'generated wrist', TRUE_WRIST: 'true wrist'}
 SLOP_S = 0.06
 
 
 class Layout:
-    """Where each stream's picture goes; the same for every frame of a recording."""
+    """Where each stream's image goes; the same for every frame of a recording."""
 
     def __init__(self, recording: Recording):
         self.recording = recording
         streams = [*(f'anchor_{a}' for a in recording.anchors), CONDITION, WRIST]
         streams += [TRUE_WRIST] if recording.has_truth else []
-        self.boxes: dict[str, tuple[int, int, int]] = {}
+        self.boxes: dict[str, tuple[int, int, int]] = {}  # stream -> x, y, width
         x = GAP
         for stream in streams:
             stamps = recording.stamps(stream)
@@ -36,7 +37,7 @@ class Layout:
             width = round(TILE * aspect)
             self.boxes[stream] = (x, LABELS, width)
             x += width + GAP
-        self.width, self.height = x + x % 2, LABELS + TILE + FOOT
+        self.width, self.height = x + x % 2, LABELS + TILE + FOOT  # even, as H.264 wants it
         self.background = self._background()
 
     def _background(self) -> np.ndarray:
@@ -44,23 +45,28 @@ class Layout:
         for stream, (x, _, width) in self.boxes.items():
             title = TITLES.get(stream, stream.replace('_', ' '))
             labels.append((x + width / 2, LABELS / 2, title, ACCENT if stream == WRIST else INK, 15, 'mm'))
-        canvas = np.full((self.height, self.width, 3), PAPER, np.uint8)
-        return _write(canvas, labels, bold=True)
+        blank = np.full((self.height, self.width, 3), PAPER, np.uint8)
+        return _write_texts(blank, labels, bold=True)
 
     def frame(self, view: dict, seconds: float, psnr: float | None) -> np.ndarray:
-        """One frame, uint8 [height, width, 3]: the pictures of a wrist frame's stamp and what is known of it."""
-        canvas = self.background.copy()
+        """One frame, uint8 [height, width, 3]: the images of a wrist frame's stamp, and its figures below them.
+
+        Args:
+            view: A record of `Recording.views`.
+            seconds: Its time since the first one.
+            psnr: Against the true wrist camera, dB, or None.
+        """
+        composed = self.background.copy()
         for stream, (x, y, width) in self.boxes.items():
             slop = 1e-6 if stream == WRIST else SLOP_S
-            picture = self.recording.nearest(stream, view['stamp_ns'], slop)
-            if picture is None:
-                canvas[y : y + TILE, x : x + width] = (32, 39, 50)
-                continue
-            how = cv2.INTER_AREA if picture.shape[0] > TILE else cv2.INTER_CUBIC
-            canvas[y : y + TILE, x : x + width] = cv2.resize(picture, (width, TILE), interpolation=how)
+            image = self.recording.nearest(stream, view['stamp_ns'], slop)
+            if image is None:
+                composed[y : y + TILE, x : x + width] = MISSING
+            else:
+                composed[y : y + TILE, x : x + width] = resize_images(image[None], (TILE, width))[0]
         x, y, width = self.boxes[WRIST]
-        color = ACCENT if view['fit'] else ALARM
-        cv2.rectangle(canvas, (x - 2, y - 2), (x + width + 1, y + TILE + 1), color, 3)
+        color = ACCENT if view['valid'] else ALARM
+        cv2.rectangle(composed, (x - 2, y - 2), (x + width + 1, y + TILE + 1), color, 3)
         facts = [
             f'{view["age"] * 1e3:.0f} ms after the stamp',
             f'coverage {view["coverage"]:.0%}',
@@ -68,68 +74,68 @@ class Layout:
         ]
         facts += [f'PSNR {psnr:.1f} dB'] if psnr is not None else []
         foot = self.height - FOOT / 2
-        left = f'{seconds:5.1f} s' if view['fit'] else f'{seconds:5.1f} s    not fit: {view["reason"]}'
-        texts = [(GAP, foot, left, MUTED if view['fit'] else ALARM, 14, 'lm')]
+        left = f'{seconds:5.1f} s' if view['valid'] else f'{seconds:5.1f} s    invalid: {view["reason"]}'
+        texts = [(GAP, foot, left, MUTED if view['valid'] else ALARM, 14, 'lm')]
         texts.append((self.width - GAP, foot, '   ·   '.join(facts), MUTED, 14, 'rm'))
-        return _write(canvas, texts, top=self.height - FOOT)
+        return _write_texts(composed, texts, top=self.height - FOOT)
 
 
-def write_video(
-    recording: Recording, layout: Layout, path: Path, psnr: dict[int, float], tick: Callable[[], None] = lambda: None
-) -> Path:
-    """H.264 (yuv420p) at a constant rate near that of the wrist frames; a late frame is held. psnr: by stamp.
+def write_side_by_side(
+    recording: Recording,
+    layout: Layout,
+    path: Path,
+    psnr: dict[int, float],
+    on_frame: Callable[[], object] = lambda: None,
+) -> None:
+    """Write the video at a constant rate near that of the wrist frames; a frame is shown until the next one comes.
 
-    tick is called once for every frame written; `video_frames` says how many there will be.
+    Args:
+        recording: Of the demo.
+        layout: Where its images go.
+        path: Of an MP4 file (H.264, yuv420p).
+        psnr: PSNR by stamp, dB, of the frames that have one.
+        on_frame: Called for every frame written; `video_frames` says how many there will be.
     """
     rate, times = _clock(recording)
-    stamps, chosen = recording.seconds(), -1
-    picture = layout.background
-    with av.open(str(path), 'w', options={'movflags': '+faststart'}) as file:
-        stream = file.add_stream(
-            'libx264', rate=Fraction(rate), options={'crf': '20', 'preset': 'veryfast', 'threads': '2'}
-        )
-        stream.width, stream.height, stream.pix_fmt = layout.width, layout.height, 'yuv420p'
+
+    def frames() -> Iterator[np.ndarray]:
+        seconds, shown = recording.seconds(), -1
+        image = layout.background
         for time in times:
-            newest = int(np.searchsorted(stamps, time + 1e-6, side='right')) - 1
-            if newest != chosen:
-                view, chosen = recording.views[newest], newest
-                picture = layout.frame(view, stamps[newest], psnr.get(view['stamp_ns']))
-            for packet in stream.encode(av.VideoFrame.from_ndarray(picture, format='rgb24')):
-                file.mux(packet)
-            tick()
-        for packet in stream.encode():
-            file.mux(packet)
-    return path
+            newest = int(np.searchsorted(seconds, time + 1e-6, side='right')) - 1
+            if newest != shown:
+                image, shown = _frame(recording, layout, newest, psnr), newest
+            yield image
+            on_frame()
+
+    write_video(path, frames(), rate, crf=20)
 
 
 def video_frames(recording: Recording) -> int:
-    """Frames that `write_video` writes."""
+    """Frames that `write_side_by_side` writes."""
     return len(_clock(recording)[1])
 
 
-def contact_sheet(recording: Recording, layout: Layout, path: Path, psnr: dict[int, float], rows: int = 5) -> Path:
-    """PNG of frames spread evenly over the recording, under one row of labels."""
+def write_contact_sheet(recording: Recording, layout: Layout, path: Path, psnr: dict[int, float], rows: int = 5) -> None:
+    """Write a PNG of frames spread evenly over the recording, under one row of labels."""
     chosen = np.linspace(0, len(recording.views) - 1, min(rows, len(recording.views)) + 2).round().astype(int)[1:-1]
-    seconds = recording.seconds()
     strips = [layout.background[:LABELS]]
-    for index in chosen if len(chosen) else [0]:
-        view = recording.views[index]
-        strips.append(layout.frame(view, seconds[index], psnr.get(view['stamp_ns']))[LABELS - 4 :])
+    strips += [_frame(recording, layout, int(index), psnr)[LABELS - 4 :] for index in chosen]
     cv2.imwrite(str(path), np.concatenate(strips)[..., ::-1])
-    return path
 
 
-def poster(recording: Recording, layout: Layout, path: Path, psnr: dict[int, float]) -> Path:
-    """PNG of one frame, of the middle of the recording."""
-    index = len(recording.views) // 2
+def write_poster(recording: Recording, layout: Layout, path: Path, psnr: dict[int, float]) -> None:
+    """Write a PNG of one frame, from the middle of the recording."""
+    cv2.imwrite(str(path), _frame(recording, layout, len(recording.views) // 2, psnr)[..., ::-1])
+
+
+def _frame(recording: Recording, layout: Layout, index: int, psnr: dict[int, float]) -> np.ndarray:
     view = recording.views[index]
-    frame = layout.frame(view, recording.seconds()[index], psnr.get(view['stamp_ns']))
-    cv2.imwrite(str(path), frame[..., ::-1])
-    return path
+    return layout.frame(view, float(recording.seconds()[index]), psnr.get(view['stamp_ns']))
 
 
 def _clock(recording: Recording) -> tuple[int, np.ndarray]:
-    """Frames a second, and the times of the video's frames."""
+    """Frames per second of the video, and the times of its frames in seconds."""
     seconds = recording.seconds()
     gap = float(np.median(np.diff(seconds))) if len(seconds) > 1 else 0.1
     rate = int(np.clip(round(1 / max(gap, 1e-3)), 5, 30))
@@ -138,7 +144,7 @@ def _clock(recording: Recording) -> tuple[int, np.ndarray]:
 
 @functools.cache
 def _font(size: int, bold: bool):
-    """DejaVu Sans, which matplotlib brings."""
+    """DejaVu Sans, which comes with matplotlib."""
     from matplotlib import get_data_path
     from PIL import ImageFont
 
@@ -146,13 +152,13 @@ def _font(size: int, bold: bool):
     return ImageFont.truetype(str(Path(get_data_path()) / 'fonts/ttf' / name), size)
 
 
-def _write(canvas: np.ndarray, texts: list[tuple], top: int = 0, bold: bool = False) -> np.ndarray:
-    """Draw (x, y, text, colour, size, anchor) onto the rows from `top` on."""
+def _write_texts(image: np.ndarray, texts: list[tuple], top: int = 0, bold: bool = False) -> np.ndarray:
+    """Write (x, y, text, colour, size, anchor) onto the rows of an image from `top` on, in place; returns it."""
     from PIL import Image, ImageDraw
 
-    strip = Image.fromarray(canvas[top:])
-    draw = ImageDraw.Draw(strip)
+    strip = Image.fromarray(image[top:])
+    pen = ImageDraw.Draw(strip)
     for x, y, text, color, size, anchor in texts:
-        draw.text((x, y - top), text, fill=color, font=_font(size, bold), anchor=anchor)
-    canvas[top:] = np.asarray(strip)
-    return canvas
+        pen.text((x, y - top), text, fill=color, font=_font(size, bold), anchor=anchor)
+    image[top:] = np.asarray(strip)
+    return image

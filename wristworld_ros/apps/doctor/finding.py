@@ -1,18 +1,20 @@
-"""One finding, and what all of them together mean."""
+"""One finding, and the exit status of all of them together."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from wristworld_ros.errors import UserError
+
 OK, WARNING, ERROR = STATES = ('ok', 'warning', 'error')  # in the order of their exit statuses
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found, and, unless all is well, what to do about it: two halves of one sentence, without the full stop.
+    """What was found and, unless it is ok, what to do about it: two halves of one sentence, without the full stop.
 
-    state: ok, warning (it works, less well than it could) or error (it does not work).
+    state: ok, warning (it works, but less well than it could) or error (it does not work).
     """
 
     state: str
@@ -21,10 +23,10 @@ class Finding:
 
     def __post_init__(self):
         if self.state not in STATES:
-            raise ValueError(f'A line has the state {self.state!r}; it takes one of {", ".join(STATES)}.')
+            raise ValueError(f'A finding has the state {self.state!r}; it takes one of {", ".join(STATES)}.')
         if (self.state == OK) != (self.fix == ''):
             raise ValueError(
-                f'The line "{self.what}" is {self.state} and its fix {self.fix!r}; all but ok lines have one.'
+                f'The finding "{self.what}" is {self.state} and its fix {self.fix!r}; all but ok findings have one.'
             )
 
     def __str__(self) -> str:
@@ -33,12 +35,12 @@ class Finding:
 
 
 def ok(what: str) -> Finding:
-    """All is well."""
+    """Nothing to do."""
     return Finding(OK, what)
 
 
 def warning(what: str, fix: str) -> Finding:
-    """It works, less well than it could."""
+    """It works, but less well than it could."""
     return Finding(WARNING, what, fix)
 
 
@@ -47,12 +49,11 @@ def error(what: str, fix: str) -> Finding:
     return Finding(ERROR, what, fix)
 
 
-def from_error(raised: Exception) -> Finding:
-    """The line of an exception of ours, whose sentence already is 'what; what to do.'"""
-    what, _, fix = str(raised).rstrip('.').rpartition('; ')
-    return error(what, fix) if what else error(fix, 'mend that and run this again')
+def from_error(raised: UserError) -> Finding:
+    """The finding of an error that the package would raise."""
+    return error(raised.what, raised.fix)
 
 
-def exit_status(lines: Iterable[Finding]) -> int:
-    """0 when all is well, 1 with warnings only, 2 with an error."""
-    return max((STATES.index(line.state) for line in lines), default=0)
+def exit_status(findings: Iterable[Finding]) -> int:
+    """0 when all are ok, 1 with warnings only, 2 with an error."""
+    return max((STATES.index(finding.state) for finding in findings), default=0)

@@ -1,27 +1,41 @@
-"""The ROS distribution, its middleware and its network settings. Finds rclpy without importing it."""
+"""Checks of ROS: distribution, middleware, messages and network, and whether big images get through.
+
+Big images need Fast DDS's shared memory on one machine, and the kernel's socket buffers over a network. rclpy is found
+without being imported.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
+import xml.etree.ElementTree as ET
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata, util
 from pathlib import Path
 
 from wristworld_ros.apps.doctor.finding import Finding, error, ok, warning
+from wristworld_ros.runtime.machine import format_bytes
 
-OLD = ('foxy', 'galactic', 'humble', 'iron')
+TOO_OLD = ('foxy', 'galactic', 'humble', 'iron')
 WHEELS = {'7.1': 'jazzy', '9.1': 'kilted'}  # rclpy's versions by distribution
 DEFAULT_RMW = 'rmw_fastrtps_cpp'
 NO_ROS = "source /opt/ros/<distribution>/setup.bash with the Python it is built for, or pip install 'ros-rclpy[fastrtps]==9.1.*'"
 
+VARIABLES = ('FASTDDS_DEFAULT_PROFILES_FILE', 'FASTRTPS_DEFAULT_PROFILES_FILE')  # since Kilted, and until Jazzy
+PROFILE = 'config/fastdds_shared_memory.xml'
+SEGMENT = 512 * 2**10  # Fast DDS's own, bytes
+IMAGES = 4  # that a segment should hold: two that are kept, one being written, one being read
+
 
 @dataclass(frozen=True)
 class Ros:
-    """What of ROS this process can reach. rclpy: the folder it would be imported from, '' where there is none. wheel: the
-    version of the pip package it comes from, '' for an installed ROS. messages: this package's own are built. rmws: the
-    middleware that is installed. env: the process environment."""
+    """What of ROS this process can use.
+
+    rclpy: the folder it would be imported from, '' where there is none. wheel: the version of the pip package it comes
+    from, '' for an installed ROS. messages: whether this package's own are built. rmws: the middleware that is installed.
+    env: the process environment.
+    """
 
     rclpy: str
     wheel: str
@@ -31,14 +45,14 @@ class Ros:
 
     @property
     def distribution(self) -> str:
-        """Of the rclpy that would be imported; '' where neither its version nor the environment tells."""
+        """Of the rclpy that would be imported; '' where neither its version nor the environment says."""
         if self.wheel:
             return WHEELS.get('.'.join(self.wheel.split('.')[:2]), '')
         return self.env.get('ROS_DISTRO', '')
 
     @property
     def rmw(self) -> str:
-        """The middleware that nodes of this environment would take."""
+        """The middleware that nodes of this environment would use."""
         return self.env.get('RMW_IMPLEMENTATION') or DEFAULT_RMW
 
     @property
@@ -47,7 +61,7 @@ class Ros:
         return self.env.get('ROS_AUTOMATIC_DISCOVERY_RANGE') == 'LOCALHOST' or self.env.get('ROS_LOCALHOST_ONLY') == '1'
 
 
-def ros_lines(ros: Ros) -> list[Finding]:
+def ros_findings(ros: Ros) -> list[Finding]:
     """Distribution, middleware, messages, network."""
     if not ros.rclpy:
         sourced = ros.env.get('ROS_DISTRO')
@@ -57,15 +71,15 @@ def ros_lines(ros: Ros) -> list[Finding]:
             else 'ROS 2 is not installed'
         )
         return [error(f'{what}, so there are no nodes and no topics', NO_ROS)]
-    lines = [_distribution(ros), _middleware(ros)]
+    findings = [_distribution(ros), _middleware(ros)]
     if not ros.messages:
-        lines.append(
+        findings.append(
             error(
                 'The messages of wristworld_ros are not built',
                 'colcon build and source install/setup.bash, or pip install .',
             )
         )
-    return [*lines, *_network(ros.env)]
+    return [*findings, *_network(ros.env)]
 
 
 def _distribution(ros: Ros) -> Finding:
@@ -76,8 +90,8 @@ def _distribution(ros: Ros) -> Finding:
             f'{what}, while ROS {sourced} is sourced; the two do not mix',
             'use a shell without the sourced one, or a Python environment without the ros-* wheels',
         )
-    if ros.distribution in OLD:
-        return warning(f'{what}, older than what this package is made for', 'use Jazzy or newer')
+    if ros.distribution in TOO_OLD:
+        return warning(f'{what}, older than what this package supports', 'use Jazzy or newer')
     return ok(what)
 
 
@@ -89,7 +103,7 @@ def _middleware(ros: Ros) -> Finding:
             f'{what} is not installed; there are: {", ".join(ros.rmws)}',
             f'install it (apt: ros-<distribution>-{ros.rmw.replace("_", "-")}) or unset RMW_IMPLEMENTATION',
         )
-    return ok(f'{what}; all nodes should take the same')
+    return ok(f'{what}; all nodes should use the same')
 
 
 def _network(env: Mapping[str, str]) -> list[Finding]:
@@ -104,15 +118,85 @@ def _network(env: Mapping[str, str]) -> list[Finding]:
     if 101 < int(text) < 215:
         return [
             warning(
-                f'{what}: its ports are among those that Linux hands out by itself',
-                'take a ROS_DOMAIN_ID from 0 to 101',
+                f'{what}: its ports are among the ephemeral ports of Linux',
+                'use a ROS_DOMAIN_ID from 0 to 101',
             )
         ]
     return [ok(what)]
 
 
+def transport_findings(rmw: str, profile: str, rmem_max: int, image: int, cameras: int, local: bool) -> list[Finding]:
+    """Whether images of this size get through.
+
+    Args:
+        rmw: The middleware.
+        profile: Fast DDS's profile file, '' for none.
+        rmem_max: The kernel's limit on socket buffers, bytes; 0 where it is not known.
+        image: Bytes of the largest anchor image.
+        cameras: How many there are.
+        local: Whether discovery stays on this machine.
+    """
+    fast = rmw.startswith('rmw_fastrtps')
+    findings = [profile_finding(profile, image)] if fast else []
+    if rmw.startswith('rmw_zenoh') or (fast and local):
+        return findings
+    if not rmem_max:
+        return [*findings, ok('The kernel does not report its limit on socket buffers (net.core.rmem_max)')]
+    burst = cameras * image
+    what = f"The kernel's socket buffers may hold {format_bytes(rmem_max)} (net.core.rmem_max), a set of {cameras} images {format_bytes(burst)}"
+    if rmem_max < burst:
+        where = 'from other machines' if fast else 'over sockets, which this middleware uses for all of them,'
+        size = max(2 ** (2 * burst - 1).bit_length(), 8 * 2**20)
+        return [
+            *findings,
+            warning(
+                f'{what}: images {where} may be lost',
+                f'sudo sysctl -w net.core.rmem_max={size} (and in /etc/sysctl.d to keep it), or use transport compressed',
+            ),
+        ]
+    return [*findings, ok(what)]
+
+
+def profile_finding(profile: str, image: int) -> Finding:
+    """Of Fast DDS's profile; cameras need one too, since images are kept in the sender's memory."""
+    use = f'set {VARIABLES[0]} (until Jazzy {VARIABLES[1]}) to {PROFILE} of this package, for cameras too'
+    if not profile:
+        return warning(f'Fast DDS has no profile; its default of {format_bytes(SEGMENT)} of shared memory drops big images', use)
+    try:
+        segments, builtin = read_profile(Path(profile))
+    except (OSError, ET.ParseError) as e:
+        return error(f"Fast DDS's profile {profile} cannot be read ({e})", use)
+    if builtin:
+        segments = [*segments, SEGMENT]
+    if not segments:
+        return warning(f"Fast DDS's profile {profile} has no shared memory", use)
+    what = f"Fast DDS's profile {profile}: {format_bytes(max(segments))} of shared memory, images of {format_bytes(image)}"
+    if max(segments) < IMAGES * image:
+        return warning(f'{what}: room for fewer than {IMAGES}, so that some are lost', use)
+    return ok(f'{what}; the cameras should use it too')
+
+
+def read_profile(path: Path) -> tuple[list[int], bool]:
+    """Sizes of the shared-memory segments in a profile, bytes, and whether Fast DDS's own transports are used as well."""
+    root = ET.parse(path).getroot()
+    segments = []
+    for transport in root.findall('.//{*}transport_descriptor'):
+        if (transport.findtext('{*}type') or '').strip() == 'SHM':
+            segments.append(int(transport.findtext('{*}segment_size') or SEGMENT))
+    builtin = (root.findtext('.//{*}useBuiltinTransports') or 'true').strip() != 'false'
+    return segments, builtin
+
+
+def read_rmem_max(path: Path = Path('/proc/sys/net/core/rmem_max')) -> int:
+    """The kernel's limit on socket buffers, bytes; 0 where the system does not say."""
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return 0
+
+
 def read_ros() -> Ros:
-    """What this process can reach."""
+    """What this process can use."""
     try:
         spec = util.find_spec('rclpy')
     except ImportError:

@@ -1,8 +1,10 @@
-"""The weights of a model directory: there, whole, of this model, and under which licence. Nothing is loaded."""
+"""Checks of a model directory's weights: complete, of this model, hashed as its card says, under which licence.
+
+Only the headers of the files are read, and their bytes hashed; no weight is loaded.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import re
@@ -10,12 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wristworld_ros.apps.doctor.finding import Finding, error, from_error, ok, warning
-from wristworld_ros.runtime.units import gib
+from wristworld_ros.errors import UserError
+from wristworld_ros.runtime.files import file_sha256
+from wristworld_ros.runtime.machine import format_bytes
+
+COPY_AGAIN = 'copy it again from where the model came'
 
 
 @dataclass(frozen=True)
 class Stored:
-    """One tensor as the header of a safetensors file tells of it."""
+    """One tensor as the header of a safetensors file describes it."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -32,30 +38,24 @@ class CardRow:
 def read_header(path: Path) -> dict[str, Stored]:
     """Names, types and shapes in a safetensors file, from its header alone.
 
-    Raises ValueError, one sentence, for a file that is none or is cut off.
+    Raises:
+        UserError: It is not a safetensors file, or is truncated.
     """
-    again = 'copy it again from where the model came'
     with path.open('rb') as file:
         length = int.from_bytes(file.read(8), 'little')
         size = path.stat().st_size
         if not 2 <= length <= size - 8:
-            raise ValueError(f'{path} is no safetensors file or is cut off ({size} bytes); {again}.')
+            raise UserError(f'{path} is not a safetensors file, or is truncated ({size} bytes)', COPY_AGAIN)
         try:
             header = json.loads(file.read(length))
             header.pop('__metadata__', None)
             end = 8 + length + max((entry['data_offsets'][1] for entry in header.values()), default=0)
             tensors = {k: Stored(entry['dtype'], tuple(entry['shape'])) for k, entry in header.items()}
         except (ValueError, TypeError, KeyError, AttributeError) as e:
-            raise ValueError(f'{path} has no safetensors header ({type(e).__name__}); {again}.') from None
+            raise UserError(f'{path} has no valid safetensors header ({type(e).__name__})', COPY_AGAIN) from None
     if end != size:
-        raise ValueError(f'{path} is {size} bytes long where its header tells of {end}; {again}.')
+        raise UserError(f'{path} is {size} bytes long, and its header describes {end}', COPY_AGAIN)
     return tensors
-
-
-def sha256(path: Path) -> str:
-    """Of a file, in hexadecimal."""
-    with path.open('rb') as file:
-        return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
 def card_rows(text: str) -> dict[str, CardRow]:
@@ -75,54 +75,76 @@ def card_rows(text: str) -> dict[str, CardRow]:
     return rows
 
 
-def file_line(path: Path, stored: dict[str, Stored], hashed: str, row: CardRow, licence: str) -> Finding:
-    """One weight file that fits: its size, parameters, hash and licence. licence: what `config.json` says."""
+def _file_finding(path: Path, stored: dict[str, Stored], hashed: str, row: CardRow, config_licence: str) -> Finding:
+    """A weight file of this model: its parameters, size, hash and licence.
+
+    Args:
+        path: Of the file.
+        stored: Its tensors.
+        hashed: Its sha256.
+        row: What the model card says of it.
+        config_licence: What `config.json` says.
+    """
     types = ', '.join(sorted({s.dtype for s in stored.values()}))
     count = sum(math.prod(s.shape) for s in stored.values())
-    said = row.licence or licence
-    what = f'{path.name}: {count / 1e6:.1f} M parameters ({types}, {gib(path.stat().st_size)}), sha256 {hashed}'
+    licence = row.licence or config_licence
+    what = f'{path.name}: {count / 1e6:.1f} M parameters ({types}, {format_bytes(path.stat().st_size)}), sha256 {hashed}'
     if row.sha256 and row.sha256 != hashed:
         return warning(
-            f'{what}, while the card beside it says {row.sha256}',
-            'copy the file again from where the model came, or write its new hash into the card if it was trained anew',
+            f'{what}, while the model card says {row.sha256}',
+            f'{COPY_AGAIN}, or write the new hash into the card if the model was trained again',
         )
-    if not said or said.lower() in ('none', 'none stated', 'unknown'):
-        return warning(f'{what}, no licence stated', 'ask its authors before you use it for more than a private trial')
-    return ok(f'{what} ({"as its card says" if row.sha256 else "no card to compare with"}), licence {said}')
+    if not licence or licence.lower() in ('none', 'none stated', 'unknown'):
+        return warning(f'{what}, no licence stated', 'ask its authors before using it for more than a private trial')
+    return ok(f'{what} ({"as its card says" if row.sha256 else "no card to compare with"}), licence {licence}')
 
 
-def weight_lines(name_or_path: str) -> tuple[list[Finding], dict[Path, dict[str, Stored]]]:
-    """The lines of a model (a shipped one's name, or a directory), and the headers of its files that could be read."""
-    from wristworld_ros.models.config import ModelConfig, find_model
+def weight_findings(name_or_path: str) -> tuple[list[Finding], dict[Path, dict[str, Stored]]]:
+    """Check the weights of a model.
+
+    Args:
+        name_or_path: A shipped model's name, or a model directory.
+
+    Returns:
+        The findings, and the headers of the files that could be read.
+
+    Raises:
+        ImportError: The networks cannot be imported.
+    """
+    from wristworld_ros.models.config import ModelConfig
+    from wristworld_ros.pipeline.model_directory import find_model
 
     try:
         folder = find_model(name_or_path)
         config = ModelConfig.read(folder / 'config.json')
-        wanted = _wanted(config)
-    except ValueError as e:
+        wanted = _wanted_tensors(config)
+    except UserError as e:
         return [from_error(e)], {}
+    except (ValueError, TypeError, KeyError) as e:
+        return [error(f'{folder / "config.json"} does not describe a model ({type(e).__name__}: {e})', COPY_AGAIN)], {}
     card = folder / 'README.md'
     rows = card_rows(card.read_text(errors='replace')) if card.is_file() else {}
-    lines, headers = [ok(f'Model {config.name} in {folder}')], {}
+    findings, headers = [ok(f'Model {config.name} in {folder}')], {}
     for name, tensors in wanted.items():
         path = folder / name
         if not path.is_file():
-            lines.append(
-                error(f'{path} is missing', 'copy it there from where the model came, or choose another model')
-            )
+            findings.append(error(f'{path} is missing', 'copy it there from where the model came, or choose another model'))
             continue
         try:
             headers[path] = read_header(path)
-            _check_fit(tensors, headers[path], str(path))
-        except (ValueError, OSError) as e:
-            lines.append(from_error(e))
-            continue
-        lines.append(file_line(path, headers[path], sha256(path), rows.get(name, CardRow()), config.licence))
-    return lines, headers
+            _check_shapes(tensors, headers[path], str(path))
+            hashed = file_sha256(path)
+        except UserError as e:
+            findings.append(from_error(e))
+        except OSError as e:
+            findings.append(error(f'{path} cannot be read ({e.strerror or e})', COPY_AGAIN))
+        else:
+            findings.append(_file_finding(path, headers[path], hashed, rows.get(name, CardRow()), config.licence))
+    return findings, headers
 
 
-def _wanted(config) -> dict:
-    """Tensors of each weight file as the networks of this configuration want them, without memory behind them."""
+def _wanted_tensors(config) -> dict:
+    """The tensors of each weight file that the networks of a `ModelConfig` want, on the meta device (no memory)."""
     import torch
 
     from wristworld_ros.models.config import TINY_DECODER
@@ -142,10 +164,10 @@ def _wanted(config) -> dict:
         return files
 
 
-def _check_fit(wanted: dict, stored: dict[str, Stored], source: str) -> None:
-    """What loading would check: names and shapes. Tensors on the meta device have nothing but a shape to copy."""
+def _check_shapes(wanted: dict, stored: dict[str, Stored], source: str) -> None:
+    """What loading would check: names and shapes. UserError names the first key that differs."""
     import torch
 
-    from wristworld_ros.models.state_dict import load_strict
+    from wristworld_ros.models.state_dict import check_shapes
 
-    load_strict(wanted, {k: torch.empty(s.shape, device='meta') for k, s in stored.items()}, source)
+    check_shapes(wanted, {k: torch.empty(s.shape, device='meta') for k, s in stored.items()}, source)

@@ -3,98 +3,109 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
-from wristworld_ros.apps.generate.settings import GenerateSettings
-from wristworld_ros.data.anchor_sources import Recording, open_recording
+from wristworld_ros.data.anchor_sources import AnchorRecording
 from wristworld_ros.data.video import write_video
-from wristworld_ros.pipeline import WristModel, load_model
-from wristworld_ros.pipeline.check_memory import check_memory
-from wristworld_ros.pipeline.generator_inputs import NotFiniteError
-from wristworld_ros.pipeline.offline import EncodedVideo, draw, watch, window_sizes, windows_for
-from wristworld_ros.settings import StreamSettings, WindowSettings, check
+from wristworld_ros.errors import UserError
+from wristworld_ros.pipeline.generate import NotFiniteError
+from wristworld_ros.pipeline.model import WristModel
+from wristworld_ros.pipeline.offline import EncodedVideo, encode_video, generate_video, plan_for, window_sizes
+from wristworld_ros.runtime.files import write_atomically
+from wristworld_ros.settings import WindowSettings
+from wristworld_ros.types import FrameStatus
+
+CONVENTIONS = (
+    'T_wrist_anchor takes coordinates of the first anchor camera to the wrist camera, T_wrist_world those of the world of the '
+    "episode (robot base); OpenCV axes, metres in the model's scale; K in pixels, a pixel's centre is its index."
+)
+
+
+def output_paths(folder: Path, name: str, force: bool) -> tuple[Path, Path]:
+    """Paths of the video and of the poses; UserError where one exists and may not be replaced."""
+    paths = Path(folder) / f'{name}.mp4', Path(folder) / f'{name}.json'
+    for path in paths:
+        if path.exists() and not force:
+            raise UserError(f'{path} exists already', 'give another --out or --name, or replace it with --force')
+    return paths
 
 
 def generate(
-    paths: Sequence[Path],
-    folder: Path,
-    model: WristModel | None = None,
-    stream: StreamSettings | None = None,
-    windows: WindowSettings | None = None,
-    settings: GenerateSettings | None = None,
+    model: WristModel,
+    recording: AnchorRecording,
+    video_path: Path,
+    poses_path: Path,
+    windows: WindowSettings,
+    seed: int = 0,
+    near: float | None = None,
+    wrist_fov: float | None = None,
     progress: bool = True,
-) -> tuple[Path, Path]:
-    """Make the wrist video of a recording; returns the video's path and that of its poses.
+) -> None:
+    """Write the wrist video of a recording, and its poses as JSON.
 
-    paths: one episode directory, or one video for each anchor camera. folder: where NAME.mp4 and NAME.json go; the
-    episode's own directory is as good as any. model: None for that of the stream's settings, of which `model`, `device`,
-    `threads`, `near`, `wrist_fov` and `seed` count here.
-    Raises ValueError or OSError, one sentence, for what the user can mend.
+    Args:
+        model: The model.
+        recording: What its anchors saw.
+        video_path: Of an MP4 file; its folder is made when missing.
+        poses_path: Of a JSON file.
+        windows: How the video is sampled.
+        seed: Of the noise; the same seed and recording give the same files.
+        near: Near plane of the wrist camera, metres; None for the model's own.
+        wrist_fov: Its vertical field of view, degrees; None for the predicted one.
+        progress: Whether bars are shown.
+
+    Raises:
+        UserError: The model cannot follow the settings, the recording cannot be read, or stage 2 produced no image.
     """
-    stream, windows, settings = stream or StreamSettings(), windows or WindowSettings(), settings or GenerateSettings()
-    for record in (stream, windows, settings):
-        check(record)  # type: ignore[arg-type]
-    video_path, poses_path = (Path(folder) / f'{settings.name}.{ending}' for ending in ('mp4', 'json'))
-    for path in (video_path, poses_path):
-        if path.exists() and not settings.force:
-            raise FileExistsError(f'{path} exists already; give another --out or --name, or --force.')
-    recording = open_recording(paths, settings.anchors, settings.frames)
-    if stream.threads:
-        torch.set_num_threads(stream.threads)
-    if model is None:
-        check_memory(replace(stream, history=0), len(recording.names))  # a window takes more than one chunk alone
-        model = load_model(stream.model, stream.device, stream.precision, stream.decoder)
-    window_sizes(model, windows, len(recording.names))  # what cannot be is told before the work, not after
+    window_sizes(model, windows, len(recording.names))  # so that impossible windows are reported before the work
+    with tqdm(total=recording.frames, desc='reconstruct', unit='frame', disable=not progress) as bar:
+        encoded = encode_video(model, recording.anchor_sets(), near, wrist_fov, on_frame=bar.update)
+    plan = plan_for(model, encoded, windows)
+    steps = model.generator.settings.sampling_steps if windows.steps is None else windows.steps
+    with tqdm(total=len(plan) * steps, desc='generate', unit='window', disable=not progress) as bar:
+        images = generate_video(model, encoded, windows, seed, plan, on_window=bar.update)
+        try:
+            write_video(video_path, _with_progress(images, len(encoded), progress), recording.fps)
+        except NotFiniteError as error:
+            raise UserError(
+                f'Stage 2 of {model.config.name} produced NaN or infinity, so there is no video',
+                'check the weights with `wristworld doctor`, or use --precision float32',
+            ) from error
+    poses = {
+        'model': model.config.name,
+        'anchors': list(recording.names),
+        'fps': recording.fps,
+        'width': model.config.wrist_hw[1],
+        'height': model.config.wrist_hw[0],
+        'seed': seed,
+        'windows': asdict(windows),
+        'conventions': CONVENTIONS,
+        'frames': _poses(recording, encoded),
+    }
+    with write_atomically(poses_path) as part:
+        part.write_text(json.dumps(poses, indent=1) + '\n')
 
-    total = recording.frames or None
-    with tqdm(total=total, desc='reconstruct', unit='frame', disable=not progress) as bar:
-        seen = watch(model, recording.anchor_sets(), stream.near, stream.wrist_fov, lambda: bar.update())
-    plan = windows_for(model, seen, windows)
-    steps = windows.steps or model.generator.settings.sampling_steps
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    with tqdm(total=len(plan) * steps, desc='generate', unit='window', disable=not progress) as bar, _mendable():
-        pictures = draw(model, seen, windows, stream.seed, plan, lambda: bar.update())
-        write_video(video_path, _counted(pictures, len(seen), progress), recording.fps)
-    poses = _poses(model, recording, seen, stream, windows)
-    _write_json(poses_path, poses)
-    return video_path, poses_path
 
-
-def _counted(pictures: Iterator[np.ndarray], frames: int, progress: bool) -> Iterator[np.ndarray]:
-    """The first picture comes when all is sampled, so the bar of decoding starts there."""
+def _with_progress(images: Iterator[np.ndarray], frames: int, progress: bool) -> Iterator[np.ndarray]:
+    """The first image comes when everything is sampled, so the bar of decoding starts there."""
     bar = None
-    for picture in pictures:
+    for image in images:
         bar = bar or tqdm(total=frames, desc='decode', unit='frame', disable=not progress)
         bar.update()
-        yield picture
+        yield image
     if bar is not None:
         bar.close()
 
 
-@contextmanager
-def _mendable():
-    """What the command line can say in one sentence."""
-    try:
-        yield
-    except NotFiniteError as error:
-        raise ValueError(str(error)) from error
-
-
-def _poses(
-    model: WristModel, recording: Recording, seen: EncodedVideo, stream: StreamSettings, windows: WindowSettings
-) -> dict:
-    """The wrist camera of every frame, and what made it."""
-    height, width = model.config.wrist_hw
-    frames = []
-    for i, frame in enumerate(seen.frames):
+def _poses(recording: AnchorRecording, encoded: EncodedVideo) -> list[dict]:
+    """The wrist camera of every frame."""
+    entries = []
+    for i, frame in enumerate(encoded.frames):
         entry = {
             'stamp_ns': frame.stamp_ns,
             'K': frame.camera.K.tolist(),
@@ -104,24 +115,7 @@ def _poses(
         }
         if recording.T_anchor_world is not None:
             entry['T_wrist_world'] = (frame.camera.T_camera_world @ recording.T_anchor_world[i]).tolist()
-        if frame.broken:
-            entry['broken'] = frame.broken
-        frames.append(entry)
-    return {
-        'model': model.config.name,
-        'anchors': list(recording.names),
-        'fps': recording.fps,
-        'width': width,
-        'height': height,
-        'seed': stream.seed,
-        'windows': {k: getattr(windows, k) for k in windows.__dataclass_fields__},
-        'conventions': 'T_wrist_anchor takes the first anchor camera to the wrist camera, T_wrist_world the world of the '
-        "episode (robot base); OpenCV axes, metres in the model's scale; K in pixels, a pixel's centre is its index.",
-        'frames': frames,
-    }
-
-
-def _write_json(path: Path, content: dict) -> None:
-    part = path.with_name(f'.{path.name}.part')
-    part.write_text(json.dumps(content, indent=1) + '\n')
-    os.replace(part, path)
+        if frame.verdict.status is not FrameStatus.VALID:
+            entry |= {'status': frame.verdict.status.name, 'reason': frame.verdict.reason}
+        entries.append(entry)
+    return entries

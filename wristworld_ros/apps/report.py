@@ -1,4 +1,4 @@
-"""`wristworld report`: the page of an earlier demo made anew from its recording."""
+"""`wristworld report`: the report of an earlier demo, rendered again from its recording."""
 
 from __future__ import annotations
 
@@ -17,13 +17,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Render; the last line printed is the report's folder."""
+    from wristworld_ros.apps.demo.measures import mean_wrist_of
     from wristworld_ros.apps.demo.report import render_report
-    from wristworld_ros.evaluation.baselines import MEAN_WRIST, mean_wrist
 
-    shipped = Path(__file__).parents[2] / 'pretrained' / args.model
-    model = shipped if shipped.is_dir() else Path(args.model)
-    image = mean_wrist(model, (128, 128)) if (model / MEAN_WRIST).is_file() else None
     folder = args.out or args.recording.parent
-    render_report(args.recording, folder, image)
+    render_report(args.recording, folder, mean_wrist_of(args.model))
     print(folder)
     return 0

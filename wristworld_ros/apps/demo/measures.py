@@ -1,0 +1,148 @@
+"""What a recording says: how the run went, and how good the wrist frames are where the true wrist camera was recorded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from wristworld_ros.data.recording import CONDITION, TRUE_WRIST, WRIST, Recording
+from wristworld_ros.evaluation import baselines, metrics
+from wristworld_ros.evaluation.table import EvaluationTable
+from wristworld_ros.geometry.images import resize_images
+from wristworld_ros.models.config import ModelConfig
+from wristworld_ros.pipeline.model_directory import find_model
+
+GENERATED, OWN_WARP = 'generated', 'warp of own geometry + inpainting'
+COPY, MEAN = 'copy of an anchor', 'mean wrist image'
+
+
+@dataclass(frozen=True)
+class RunFigures:
+    """How a run went. Rates per second, latencies in seconds, memory in MiB.
+
+    invalid_statuses: name of a `FrameStatus` -> invalid frames that had it. examples: the same names -> the sentence of one
+    of those frames. counters: the node's own, over the time of the recording.
+    """
+
+    seconds: float
+    frames: int
+    rate: float
+    invalid: int
+    invalid_statuses: dict[str, int]
+    examples: dict[str, str]
+    age_p50: float
+    age_p95: float
+    model_p50: float
+    coverage: float
+    confidence: float
+    memory_start: float
+    memory_end: float
+    counters: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Wrist frames against the true wrist camera.
+
+    stamps_ns: int64 [N]. seconds: float64 [N], since the first wrist frame. psnr, ssim: row -> float64 [N]. table: one
+    record per row.
+    """
+
+    stamps_ns: np.ndarray
+    seconds: np.ndarray
+    psnr: dict[str, np.ndarray]
+    ssim: dict[str, np.ndarray]
+    table: EvaluationTable
+
+    def psnr_by_stamp(self) -> dict[int, float]:
+        """PSNR of the generated frames, dB, by stamp in nanoseconds."""
+        return dict(zip(self.stamps_ns.tolist(), self.psnr[GENERATED].tolist(), strict=True))
+
+
+def summarise(recording: Recording) -> RunFigures:
+    """The run in numbers, from the wrist frames and the node's own counters."""
+    seconds, ages = recording.seconds(), recording.series('age')
+    span = float(seconds[-1]) if len(seconds) > 1 else 0.0
+    reasons: dict[str, list[str]] = {}
+    for view in recording.views:
+        if not view['valid']:
+            reasons.setdefault(view['status'], []).append(view['reason'])
+    first, last = (recording.status[i] if recording.status else {} for i in (0, -1))
+    names = [
+        k for k, v in last.items() if isinstance(v, int) and not isinstance(v, bool) and k not in ('stamp', 'memory')
+    ]
+    return RunFigures(
+        seconds=span, frames=len(seconds), rate=(len(seconds) - 1) / span if span else 0.0,
+        invalid=sum(len(found) for found in reasons.values()),
+        invalid_statuses={status: len(found) for status, found in reasons.items()},
+        examples={status: found[len(found) // 2] for status, found in reasons.items()},
+        age_p50=float(np.percentile(ages, 50)), age_p95=float(np.percentile(ages, 95)),
+        model_p50=float(np.percentile(recording.series('latency'), 50)),
+        coverage=float(recording.series('coverage').mean()), confidence=float(recording.series('confidence').mean()),
+        memory_start=first.get('memory', 0) / 2**20, memory_end=last.get('memory', 0) / 2**20,
+        counters={name: last[name] - first.get(name, 0) for name in names},
+    )  # fmt: skip
+
+
+def measure_quality(recording: Recording, mean_wrist: np.ndarray | None = None) -> Quality | None:
+    """Quality of every wrist frame that has a true one within the slop.
+
+    Args:
+        recording: Of the demo.
+        mean_wrist: The training set's mean wrist image, uint8 [h, w, 3] of any size; None leaves its row out.
+
+    Returns:
+        None where no true wrist camera was recorded.
+    """
+    if not recording.has_truth:
+        return None
+    videos: dict[str, list[np.ndarray]] = {GENERATED: [], OWN_WARP: [], COPY: []}
+    truth, stamps = [], []
+    streams = (WRIST, TRUE_WRIST, CONDITION, f'anchor_{recording.anchors[0]}')
+    for view in recording.views:
+        stamp = view['stamp_ns']
+        images = [image for stream in streams if (image := recording.nearest(stream, stamp)) is not None]
+        if len(images) < len(streams):
+            continue
+        generated, true, condition, anchor = images
+        hw = generated.shape[:2]
+        truth.append(_resized(true, hw))
+        videos[GENERATED].append(generated)
+        hit = (condition > 0).any(-1).astype(np.float32)  # a recording has no depth; its holes are black
+        videos[OWN_WARP].append(_resized(baselines.inpaint(condition, hit), hw))
+        videos[COPY].append(baselines.anchor_copy(anchor, hw))
+        stamps.append(stamp)
+    if not truth:
+        return None
+    true_video = np.stack(truth)
+    stacked = {name: np.stack(frames) for name, frames in videos.items()}
+    if mean_wrist is not None:
+        stacked[MEAN] = np.repeat(_resized(mean_wrist, true_video.shape[1:3])[None], len(true_video), 0)
+    table = EvaluationTable(
+        head={'frames': f'{len(true_video)}, valid or not, against the true wrist camera of the same stamp'}
+    )
+    psnr, ssim = {}, {}
+    for name, video in stacked.items():
+        psnr[name], ssim[name] = metrics.psnr(video, true_video), metrics.ssim(video, true_video)
+        record = {'psnr': psnr[name].mean(), 'ssim': ssim[name].mean()}
+        table.add(
+            name, record | {'sharpness': metrics.sharpness(video, true_video), 'change': metrics.frame_change(video)}
+        )
+    table.add('true wrist', {'sharpness': 1.0, 'change': metrics.frame_change(true_video)})
+    stamps_ns = np.array(stamps, np.int64)
+    return Quality(stamps_ns, (stamps_ns - recording.views[0]['stamp_ns']) * 1e-9, psnr, ssim, table)
+
+
+def mean_wrist_of(model: str) -> np.ndarray | None:
+    """The mean wrist image of a model's training set, uint8 [h, w, 3] at the model's size; None where it has none.
+
+    Args:
+        model: Name of a model that ships with the package, or a model directory.
+    """
+    folder = find_model(model)
+    return baselines.mean_wrist(folder, ModelConfig.read(folder / 'config.json').wrist_hw)
+
+
+def _resized(image: np.ndarray, hw: tuple[int, int]) -> np.ndarray:
+    return resize_images(image[None], hw)[0]
