@@ -104,7 +104,7 @@ def test_a_set_whose_images_turn_out_to_be_unusable_is_not_used_and_the_next_one
 
 
 def test_every_set_is_used_replaced_or_waiting_through_resets_and_the_end(gated):
-    stream, worker, delivered, _ = gated
+    stream, worker, _, _ = gated
     worker.submit(anchors(0))
     assert stream.started.acquire(timeout=5)
     worker.submit(anchors(1))
