@@ -110,7 +110,7 @@ class ImageInputs:
                 self._node.get_logger().warning(f'The calibration of {anchor.topic} is not used: {fault}')
         self._update_silent(active)
         problem = flickering(self._anchors) if active else None
-        if active and problem is None and time.monotonic() - self._last_set > NO_SETS_S:
+        if active and problem is None and (self.silent or time.monotonic() - self._last_set > NO_SETS_S):
             problem = input_problem(self._anchors, self.silent, self._sync, self.settings)
         self.problem = problem.sentence if problem else ''
         logged_elsewhere = problem is None or problem.kind in ('silent', 'dropped')

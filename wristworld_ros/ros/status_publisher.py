@@ -109,7 +109,7 @@ def assess(status: VirtualWristStatus, before: VirtualWristStatus | None, given_
     if failures := new('model_errors'):
         return error, status.reason or f'The model failed on {failures} anchor sets since the last report.'
     if status.silent_anchors:
-        return error, f'No images from: {", ".join(status.silent_anchors)}.'
+        return error, status.reason or f'No images from: {", ".join(status.silent_anchors)}.'
     if bad := new(*BAD_IMAGES):
         return warning, status.reason or f'{bad} unusable anchor images were dropped since the last report.'
     if lost := new('publish_errors'):
