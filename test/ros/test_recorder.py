@@ -30,12 +30,12 @@ def test_a_view_is_recorded_with_the_name_of_its_status_and_whether_it_is_valid(
 
 def test_a_status_is_recorded_whole():
     message = VirtualWristStatus(
-        stamp=STAMP, state=VirtualWristStatus.ACTIVE, silent_anchors=['left'], frames_invalid=3
+        stamp=STAMP, state=VirtualWristStatus.ACTIVE, silent_anchors=['left'], frames_invalid=3, anchor_lags=[0.0, 0.5]
     )
     record = json.loads(json.dumps(status_record(message)))
     assert set(record) == set(VirtualWristStatus.get_fields_and_field_types())
     assert record['stamp'] == 12_000_000_034 and record['state'] == 3
-    assert record['silent_anchors'] == ['left'] and record['frames_invalid'] == 3
+    assert record['silent_anchors'] == ['left'] and record['anchor_lags'] == [0.0, 0.5] and record['frames_invalid'] == 3
 
 
 def test_images_that_cannot_be_used_are_counted_and_logged_by_stream_and_kind(tmp_path, capfd):

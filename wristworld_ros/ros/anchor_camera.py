@@ -96,12 +96,14 @@ class AnchorCamera:
     @property
     def calibration_fault(self) -> str:
         """Why the calibration cannot be used, one sentence; '' where it can, or where there is none."""
-        if self.calibration is not None:
-            height, width = self.image_hw or (self.calibration.height or 1, self.calibration.width or 1)
-            try:
-                to_intrinsics(self.calibration, width, height)
-            except CalibrationError as error:
-                return str(error)
+        info = self.calibration
+        if info is None or not (self.image_hw or (info.width and info.height)):
+            return ''
+        height, width = self.image_hw or (info.height, info.width)
+        try:
+            to_intrinsics(info, width, height)
+        except CalibrationError as error:
+            return str(error)
         return ''
 
     def note_stamp(self, stamp_ns: int) -> None:

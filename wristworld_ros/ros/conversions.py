@@ -206,7 +206,7 @@ def _check_intrinsics(K: np.ndarray, width: int, height: int) -> None:
     if not np.isfinite(K).all():
         raise CalibrationError('k has numbers that are not finite', fix)
     fx, fy, (cx, cy) = K[0, 0], K[1, 1], K[:2, 2]
-    if not np.array_equal(K[2], [0, 0, 1]) or K[1, 0] != 0 or abs(K[0, 1]) > 0.1 * fx:
+    if not np.array_equal(K[2], [0, 0, 1]) or K[1, 0] != 0 or abs(K[0, 1]) > 0.1 * abs(fx):
         raise CalibrationError('k is not [fx 0 cx, 0 fy cy, 0 0 1]', fix)
     if not (fx > 0 and fy > 0 and 0.5 < fx / fy < 2 and 0.05 * width < fx < 50 * width):
         raise CalibrationError(f'k has focal lengths {fx:g} and {fy:g} for images of {width}x{height}', fix)

@@ -8,6 +8,7 @@ are described in `data/recording.py`; the demo and the benchmark record with it.
 from __future__ import annotations
 
 import argparse
+import array
 import json
 import sys
 import time
@@ -65,7 +66,7 @@ class RecorderNode(Node):
         self._last: dict[str, Any] = {}
         self._images = options.images
         self._metrics, self._limits = Metrics(), ImageLimits()
-        self._subscriptions: list[ImageSubscription] = []
+        self._streams: list[ImageSubscription] = []
         self.create_subscription(WristView, 'wrist/view', self._on_view, QoSProfile(depth=10))
         self.create_subscription(VirtualWristStatus, 'virtual_wrist/status', self._on_status, QoSProfile(depth=10))
         if options.images:
@@ -73,7 +74,7 @@ class RecorderNode(Node):
             topics |= {CONDITION: 'wrist/condition/image_raw', TRUE_WRIST: 'true_wrist/image_raw'}
             for stream, topic in topics.items():
                 on_image = ImageStream(self, stream).on_image
-                self._subscriptions.append(ImageSubscription(self, Image, topic, on_image, depth=QUEUE))
+                self._streams.append(ImageSubscription(self, Image, topic, on_image, depth=QUEUE))
         self.create_timer(1.0, self._print)
 
     def take_image(self, stream: str, msg: Image) -> None:
@@ -105,7 +106,7 @@ class RecorderNode(Node):
         self._writer.line('status', status_record(msg))
 
     def _print(self) -> None:
-        for subscription in self._subscriptions:
+        for subscription in self._streams:
             subscription.refresh()
         since = time.monotonic() - RATE_WINDOW_S
         rate = sum(t > since for t in self._recent) / RATE_WINDOW_S
@@ -145,7 +146,7 @@ def view_record(msg: WristView, received_ns: int) -> dict[str, Any]:
 def status_record(msg: VirtualWristStatus) -> dict[str, Any]:
     """A line of status.jsonl: every field by its name, the stamp in nanoseconds."""
     record = {name: getattr(msg, name) for name in msg.get_fields_and_field_types()}
-    record |= {name: list(value) for name, value in record.items() if isinstance(value, list | tuple)}
+    record |= {name: list(value) for name, value in record.items() if isinstance(value, list | tuple | array.array)}
     return record | {'stamp': to_ns(msg.stamp)}
 
 

@@ -129,14 +129,14 @@ class AnchorListener:
         topic, last = self._images.topic, self._last
         publishers = tuple(self._publisher(info) for info in self._node.get_publishers_info_by_topic(topic))
         if last is None:
-            return Anchor(self._name, topic, self._wanted, publishers, self._calibration(1, 1))
+            return Anchor(self._name, topic, self._wanted, publishers, self._calibration(0, 0))
         try:
             (height, width), bad, fix = to_rgb(last, self._limits).shape[:2], '', ''
         except ImageError as error:
             height, width, bad, fix = getattr(last, 'height', 0), getattr(last, 'width', 0), error.what, error.fix
         age = float(np.median(self.ages))
         return Anchor(
-            self._name, topic, self._wanted, publishers, self._calibration(width or 1, height or 1), images=len(self.stamps),
+            self._name, topic, self._wanted, publishers, self._calibration(width, height), images=len(self.stamps),
             sent=images_sent(self.stamps, self._info_stamps), stamps=len(set(self.stamps)), sizes=tuple(sorted(self._sizes)),
             rate=rate(self._arrived, seconds), width=width, height=height,
             encoding=last.format if isinstance(last, CompressedImage) else last.encoding, size=len(last.data), age=age,
@@ -150,13 +150,14 @@ class AnchorListener:
         return Publisher(name, info.topic_type, info.qos_profile.reliability.name.lower().replace('_', ' '))
 
     def _calibration(self, width: int, height: int) -> Calibration:
-        """Of images of that size."""
+        """Of images of that size; 0 where none came."""
         topic, info = self._infos.topic, self._info
         if info is None:
             return Calibration(topic)
         bad = ''
         try:
-            to_intrinsics(info, width, height)
+            if width or info.width:
+                to_intrinsics(info, width or info.width, height or info.height)
         except CalibrationError as error:
             bad = error.what
         return Calibration(topic, True, bool(info.k[0] != 0), bool(any(info.d)), info.width, info.height, bad)
