@@ -140,6 +140,35 @@ class NodeSettings(StreamSettings):
     slop: float = setting(
         0.05, 'Anchor images whose stamps differ by at most this belong together, seconds.', low=0.0, high=5.0
     )
+    sync_window: float = setting(
+        1.0,
+        'How long an anchor image waits for its partners: until the newest stamp of its own camera is that much newer, seconds. It bounds how far the clocks or delays of cameras may differ.',
+        low=0.01,
+        high=60.0,
+    )
+    max_queue_bytes: int = setting(
+        2**28,
+        'Most memory of all anchor images that wait for partners, bytes; the oldest are dropped, and the newest of each camera always stays.',
+        low=2**20,
+        high=2**36,
+    )
+    max_image_pixels: int = setting(
+        2**24, 'Anchor images with more pixels are dropped before they are decoded.', low=1, high=2**28
+    )
+    max_aspect: float = setting(
+        4.0,
+        'Anchor images whose longer side is more than that many times the shorter one are dropped before they are decoded: the work of stage 1 grows with it.',
+        low=1.0,
+        high=16.0,
+    )
+    input_reliability: str = setting(
+        'auto',
+        'Quality of service of the subscriptions to anchor images; auto: reliable where every publisher of the topic offers it, which loses fewer large images, otherwise best effort.',
+        choices=('auto', 'reliable', 'best_effort'),
+    )
+    input_depth: int = setting(
+        5, 'Anchor images that the middleware queues for each subscription, for moments when the node is busy.', low=1, high=1000
+    )
     freshness: float = setting(
         0.5,
         'A wrist frame older than this when it is ready is invalid, and cameras silent for longer are reported, seconds.',
