@@ -78,8 +78,8 @@ def evaluate(
     rows = _rows(model, settings, evaluation, ablations or {})
     main = rows[0].model
     mean = _mean_image(model if isinstance(model, str) else settings.model, evaluation.mean_image, main)
-    perceptual = metrics.lpips_from(Path(evaluation.lpips)) if evaluation.lpips else None
-    video_distance = metrics.fvd_from(Path(evaluation.fvd)) if evaluation.fvd else None
+    perceptual = metrics.lpips_from(evaluation.lpips) if evaluation.lpips else None
+    video_distance = metrics.fvd_from(evaluation.fvd) if evaluation.fvd else None
     table = EvaluationTable(head={})
     kept: dict[str, list[np.ndarray]] = {}
     frames = 0

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wristworld_ros.models.state_dict import load_into, named_tensors
+from wristworld_ros.models.state_dict import load_strict, named_tensors
 
 CLASSES = 400
 SIDE = 224  # pixels that videos are resized to
@@ -138,10 +138,8 @@ class I3d(nn.Module):
         Raises:
             UserError: A tensor is missing, unknown or of another shape.
         """
-        targets = named_tensors(self)
         targets, known = (
-            {name: t for name, t in tensors.items() if not name.endswith('num_batches_tracked')}
-            for tensors in (targets, weights)
+            {name: tensor for name, tensor in tensors.items() if not name.endswith('num_batches_tracked')}
+            for tensors in (named_tensors(self), weights)
         )
-        counters = {n: t for n, t in named_tensors(self).items() if n.endswith('num_batches_tracked')}
-        load_into(self, targets | counters, known | counters, source)
+        load_strict(targets, known, source)

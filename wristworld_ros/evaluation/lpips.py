@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from wristworld_ros.models.state_dict import load_into, named_tensors
+from wristworld_ros.models.state_dict import load_strict, named_tensors
 
 # Mean and deviation of ImageNet's colours, 0 to 1, which AlexNet was trained with.
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -42,11 +42,9 @@ class Lpips(nn.Module):
         self.register_buffer('deviation', torch.tensor(_DEVIATION).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor, others: Tensor) -> Tensor:
-        """Distances [N] of images float [N, 3, H, W] and others of the same shape, both 0 to 1; sides of 63 or more."""
-        distance = torch.zeros(len(images), device=images.device)
-        for weight, one, two in zip(self.linear, self._layers(images), self._layers(others), strict=True):
-            distance = distance + ((one - two).square() * weight).sum(1).mean((1, 2))
-        return distance
+        """Distances [N] of images float [N, 3, H, W] and others of the same shape, both 0 to 1; sides of 31 or more."""
+        layers = zip(self.linear, self._layers(images), self._layers(others), strict=True)
+        return torch.stack([((one - two).square() * w).sum(1).mean((1, 2)) for w, one, two in layers]).sum(0)
 
     def _layers(self, images: Tensor) -> list[Tensor]:
         x, layers = (images - self.mean) / self.deviation, []
@@ -67,7 +65,7 @@ class Lpips(nn.Module):
             UserError: A tensor is missing, unknown or of another shape.
         """
         known = {_own_name(name): tensor for name, tensor in weights.items() if not name.startswith(_IGNORED)}
-        load_into(self, named_tensors(self, _published_name), known, source)
+        load_strict(named_tensors(self, _published_name), known, source)
 
 
 def _published_name(name: str) -> str:
