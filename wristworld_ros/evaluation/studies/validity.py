@@ -117,6 +117,11 @@ def main() -> None:
             if i % (2 * args.every) == 0:
                 study.add(VIDEOS, np.stack(images))
     print(study.table([float(t) for t in args.thresholds.split(',')]))
+    found, dB = np.array(agreements), np.array(errors)
+    for threshold in (float(t) for t in args.thresholds.split(',')):
+        refused = found < threshold
+        means = [f'{dB[part].mean():.1f} dB' if part.any() else '-' for part in (refused, ~refused)]
+        print(f'Condition maps of good sets at {threshold:.3g}: refused {means[0]}, accepted {means[1]}')
     ranks = [np.argsort(np.argsort(x)) for x in (errors, agreements)]
     print(f'\nRank correlation of agreement and PSNR of the condition map, good sets: {np.corrcoef(*ranks)[0, 1]:.2f}')
     seconds = {key: np.median([s[key] for s in study.seconds]) for key in ('stage1', 'condition')}
