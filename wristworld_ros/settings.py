@@ -124,6 +124,11 @@ class StreamSettings:
         live=True,
         none='auto',
     )
+    check_anchors: bool = setting(
+        True,
+        'Whether frames are invalid whose anchor images are black or of one colour, the same for two anchors, or frozen; false for tests of the wiring with made-up images.',
+        live=True,
+    )
     frozen_after: float | None = setting(
         2.0,
         "Frames are invalid while an anchor's image has been the same to the bit for that long and another anchor's changes, seconds between stamps.",

@@ -213,7 +213,7 @@ def test_weights_that_are_missing_doubled_or_of_another_network_are_named(tmp_pa
         metrics.lpips_from(str(tmp_path / 'alexnet.pth'))
     with pytest.raises(UserError, match='give every weight once'):
         metrics.lpips_from(f'{tmp_path}/alex.pth,{tmp_path}/alex.pth')
-    with pytest.raises(UserError, match='Conv3d_1a_7x7.conv3d.weight is missing'):
+    with pytest.raises(UserError, match=r'Conv3d_1a_7x7\.conv3d\.weight is missing'):
         metrics.fvd_from(str(tmp_path / 'alex.pth'))
     other = alexnet() | {'features.0.weight': torch.zeros(96, 3, 11, 11)}
     torch.save(other | linear(), tmp_path / 'other.pth')

@@ -163,6 +163,17 @@ def test_a_black_a_doubled_and_a_frozen_anchor_make_frames_invalid_that_still_sh
     assert all(f.image.any() and 'camera' in f.reason for f in frames if not f.valid)
 
 
+def test_made_up_images_are_valid_where_the_anchors_are_not_checked(model):
+    black = anchor_set(0)
+    black.images[:] = 0
+    stream = VirtualWrist(model, lenient(check_anchors=False))
+    assert stream.push(black)[0].valid
+    stream.settings = lenient()
+    assert stream.push(anchor_set(1))[0].valid
+    black = AnchorSet(2 * STEP, black.names, black.images)
+    assert stream.push(black)[0].verdict.status is FrameStatus.UNIFORM_ANCHOR
+
+
 def test_anchors_that_disagree_are_invalid_and_the_reason_has_the_figure(model):
     (frame,) = VirtualWrist(model, lenient(min_agreement=1.0)).push(anchor_set(0))
     assert frame.verdict.status is FrameStatus.ANCHORS_DISAGREE and 0 < frame.agreement < 1

@@ -76,7 +76,9 @@ class VirtualWrist:
         self._shape, self._last_stamp = shape, anchors.stamp_ns
         if starts_stream:
             self._anchor_checks.reset()
-        anchor_verdict = self._anchor_checks.judge(anchors, self.settings.frozen_after, self.settings.still_after)
+        anchor_verdict = Verdict()
+        if self.settings.check_anchors:
+            anchor_verdict = self._anchor_checks.judge(anchors, self.settings.frozen_after, self.settings.still_after)
         try:
             with torch.cuda.stream(self._reconstruct_queue), self.scheduler.reconstructing():
                 if self._reconstruction is None:
