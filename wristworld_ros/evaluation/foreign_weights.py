@@ -42,7 +42,7 @@ def _read(path: Path, purpose: str) -> dict[str, torch.Tensor]:
     try:
         info = path.stat()
         if not stat.S_ISREG(info.st_mode):
-            raise UserError(f'{path} is not a file', f'give the weights of {purpose}; {_HELP}')
+            raise UserError(f'{path} is not a file', f'give the weights of {purpose} ({_HELP})')
         with path.open('rb') as file:
             start = file.read(8)
     except OSError as error:
@@ -51,11 +51,11 @@ def _read(path: Path, purpose: str) -> dict[str, torch.Tensor]:
         raise UserError(f'{path} has {info.st_size} bytes, more than any weights of {purpose}', _HELP)
     if start.startswith(b'PK') and _is_program(path):
         raise UserError(
-            f'{path} is TorchScript, a program that can do anything when it is loaded', f'give weights alone; {_HELP}'
+            f'{path} is TorchScript, a program that can do anything when it is loaded', f'give weights alone ({_HELP})'
         )
     raw = _read_safetensors(path) if _is_safetensors(start, info.st_size) else _read_torch(path, purpose)
     if not isinstance(raw, Mapping) or not all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in raw.items()):
-        raise UserError(f'{path} holds more than tensors by name', f'give the state dict alone; {_HELP}')
+        raise UserError(f'{path} holds more than tensors by name', f'give the state dict alone ({_HELP})')
     return dict(raw)
 
 
@@ -87,7 +87,7 @@ def _read_torch(path: Path, purpose: str):
     except Exception:  # the reader raises nearly anything for damaged or hostile files, and at length
         raise UserError(
             f'{path} is neither safetensors nor a torch file that holds tensors alone, and nothing of it was run',
-            f'give the weights of {purpose}; {_HELP}',
+            f'give the weights of {purpose} ({_HELP})',
         ) from None
 
 

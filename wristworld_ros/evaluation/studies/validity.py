@@ -57,7 +57,7 @@ def auc(good: np.ndarray, bad: np.ndarray) -> float:
     return float(((good[:, None] > bad).mean() + (good[:, None] >= bad).mean()) / 2)
 
 
-class _Study:
+class Study:
     """Collects the agreement of every set by kind, and how right the good ones' condition maps are."""
 
     def __init__(self, model: str):
@@ -99,7 +99,7 @@ def main() -> None:
     parser.add_argument('--thresholds', default='0.86,0.87,0.88,0.89,0.9')
     parser.add_argument('--videos', type=Path, nargs='*', default=[], help='Pairs of real anchor videos, one after another.')
     args = parser.parse_args()
-    study, rng = _Study(args.model), np.random.default_rng(0)
+    study, rng = Study(args.model), np.random.default_rng(0)
     hw = study.model.config.wrist_hw
     paths = [path for folder in args.episodes for path in list_episodes(folder)]
     errors, agreements = [], []
