@@ -28,6 +28,9 @@ class Lpips(nn.Module):
     weighted per channel, averaged over the image and summed over the layers.
     """
 
+    mean: Tensor
+    deviation: Tensor
+
     def __init__(self):
         super().__init__()
         self.features = nn.Sequential(

@@ -120,12 +120,12 @@ def wrist_pose_errors(
         true_anchors: The true anchors, camera-from-world [T, V, 4, 4], metres.
         true_wrists: The true wrist camera, [T, 4, 4].
     """
-    own_anchors, own_wrists = _in_first_anchor(own_anchors, own_wrists)
-    true_anchors, true_wrists = _in_first_anchor(true_anchors, true_wrists)
-    fit = align_cameras(own_anchors.reshape(-1, 4, 4), true_anchors.reshape(-1, 4, 4))
-    degrees, metres = pose_error(own_wrists, true_wrists)
-    aligned_degrees, aligned_metres = pose_error(fit.cameras(own_wrists), true_wrists)
-    own_length, true_length = (camera_centre(T).norm(dim=-1).sum() for T in (own_anchors, true_anchors))
+    anchors, wrists = _in_first_anchor(own_anchors, own_wrists)
+    anchors_truth, wrists_truth = _in_first_anchor(true_anchors, true_wrists)
+    fit = align_cameras(anchors.reshape(-1, 4, 4), anchors_truth.reshape(-1, 4, 4))
+    degrees, metres = pose_error(wrists, wrists_truth)
+    aligned_degrees, aligned_metres = pose_error(fit.cameras(wrists), wrists_truth)
+    own_length, true_length = (camera_centre(T).norm(dim=-1).sum() for T in (anchors, anchors_truth))
     scale_error = float(own_length / true_length - 1) if true_length > 1e-6 else float('nan')
     return WristPoseErrors(
         degrees.numpy(), metres.numpy(), aligned_degrees.numpy(), aligned_metres.numpy(), scale_error
@@ -134,9 +134,9 @@ def wrist_pose_errors(
 
 def _in_first_anchor(anchors: np.ndarray, wrists: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
     """Camera-from-world poses [T, V, 4, 4] and [T, 4, 4] as camera-from-first-anchor, float64."""
-    anchors, wrists = (torch.from_numpy(np.asarray(T, np.float64)) for T in (anchors, wrists))
-    T_world_first = torch.linalg.inv(anchors[:, 0])
-    return anchors @ T_world_first[:, None], wrists @ T_world_first
+    T_anchor, T_wrist = (torch.from_numpy(np.asarray(T, np.float64)) for T in (anchors, wrists))
+    T_world_first = torch.linalg.inv(T_anchor[:, 0])
+    return T_anchor @ T_world_first[:, None], T_wrist @ T_world_first
 
 
 def own_cloud_errors(
@@ -250,8 +250,8 @@ def fvd_from(paths: str, frames: int = 16) -> Callable[[list[np.ndarray], list[n
                 f'FVD needs two clips of {frames} frames or more, and the episodes give {len(clips)}',
                 'evaluate more or longer episodes',
             )
-        videos = (_planes(clip).transpose(0, 1)[None] / 127.5 - 1 for clip in clips)
-        return np.concatenate([network(video).double().numpy() for video in videos])
+        inputs = (_planes(clip).transpose(0, 1)[None] / 127.5 - 1 for clip in clips)
+        return np.concatenate([network(video).double().numpy() for video in inputs])
 
     return lambda videos, truth: frechet_distance(features(videos), features(truth))
 

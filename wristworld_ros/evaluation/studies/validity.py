@@ -92,7 +92,7 @@ def _comparable(values: list[float]) -> np.ndarray:
 
 def main() -> None:
     """Print the table and how the agreement goes with the condition map's own error."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog='python -m wristworld_ros.evaluation.studies.validity', description=__doc__)
     parser.add_argument('episodes', type=Path, nargs='+', help='Folders of simulated episodes with two anchors.')
     parser.add_argument('--model', default='sim_tiny')
     parser.add_argument('--every', type=int, default=4, help='Take every n-th frame of an episode.')
@@ -113,17 +113,18 @@ def main() -> None:
                     errors.append(psnr(observation.condition.image.numpy()[None], truth.wrist[frame : frame + 1])[0])
                     agreements.append(observation.agreement)
     for pair in zip(args.videos[::2], args.videos[1::2], strict=True):
-        for i, (_, images) in enumerate(SynchronizedVideos(pair)):
+        for i, (_, moment) in enumerate(SynchronizedVideos(pair)):
             if i % (2 * args.every) == 0:
-                study.add(VIDEOS, np.stack(images))
+                study.add(VIDEOS, np.stack(moment))
     print(study.table([float(t) for t in args.thresholds.split(',')]))
     found, dB = np.array(agreements), np.array(errors)
     for threshold in (float(t) for t in args.thresholds.split(',')):
         refused = found < threshold
         means = [f'{dB[part].mean():.1f} dB' if part.any() else '-' for part in (refused, ~refused)]
         print(f'Condition maps of good sets at {threshold:.3g}: refused {means[0]}, accepted {means[1]}')
-    ranks = [np.argsort(np.argsort(x)) for x in (errors, agreements)]
-    print(f'\nRank correlation of agreement and PSNR of the condition map, good sets: {np.corrcoef(*ranks)[0, 1]:.2f}')
+    ranks = np.stack([np.argsort(np.argsort(x)) for x in (errors, agreements)])
+    correlation = np.asarray(np.corrcoef(ranks))[0, 1]
+    print(f'\nRank correlation of agreement and PSNR of the condition map, good sets: {correlation:.2f}')
     seconds = {key: np.median([s[key] for s in study.seconds]) for key in ('stage1', 'condition')}
     print('Median time: ' + ', '.join(f'{key} {1000 * value:.1f} ms' for key, value in seconds.items()))
 
