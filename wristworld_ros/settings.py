@@ -116,6 +116,35 @@ class StreamSettings:
     min_confidence: float = setting(
         0.1, 'Frames with less confidence are invalid, 0 to 1.', low=0.0, high=1.0, live=True
     )
+    min_agreement: float | None = setting(
+        None,
+        "Frames are invalid whose anchors agree less in the colours of what their own clouds show of the wrist view, 0 to 1; auto uses the model's own threshold, chosen on validation data (none for a model without), and 0.01 accepts every frame. One anchor has nothing to agree with.",
+        low=0.01,
+        high=1.0,
+        live=True,
+        none='auto',
+    )
+    check_anchors: bool = setting(
+        True,
+        'Whether frames are invalid whose anchor images are black or of one colour, the same for two anchors, or frozen; false for tests of the wiring with made-up images.',
+        live=True,
+    )
+    frozen_after: float | None = setting(
+        2.0,
+        "Frames are invalid while an anchor's image has been the same to the bit for that long and another anchor's changes, seconds between stamps.",
+        low=0.01,
+        high=3600.0,
+        live=True,
+        none='never',
+    )
+    still_after: float | None = setting(
+        30.0,
+        'Frames are invalid while the images of all anchors (or of the only one) have been the same to the bit for that long, seconds between stamps: no real camera sends that, but a simulator whose scene rests does; choose never there.',
+        low=0.01,
+        high=86400.0,
+        live=True,
+        none='never',
+    )
     seed: int = setting(
         0, 'Seed of the sampling noise; the same seed and input give the same video.', low=0, high=2**31 - 1
     )

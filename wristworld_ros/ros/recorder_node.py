@@ -11,7 +11,8 @@ import argparse
 import json
 import sys
 import time
-from array from collections import deque
+from array import array
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
