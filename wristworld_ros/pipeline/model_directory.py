@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from wristworld_ros.errors import UserError
+from wristworld_ros.input_files import check_file, convert
 from wristworld_ros.models.config import (
     AUTOENCODER,
     GENERATOR,
@@ -25,7 +27,7 @@ from wristworld_ros.models.state_dict import empty_weights, load_into, named_ten
 from wristworld_ros.models.vggt import ReconstructionModel
 from wristworld_ros.models.wan import WristGenerator
 from wristworld_ros.models.wan.autoencoders import Autoencoder, WanAutoencoder, autoencoder_from_config
-from wristworld_ros.models.wan.tiny_decoder import TinyAutoencoder, tiny_decoder_for
+from wristworld_ros.models.wan.tiny_decoder import TinyAutoencoder, TinyDecoderSizes, tiny_decoder_for
 from wristworld_ros.pipeline.model import WristModel
 from wristworld_ros.runtime.files import file_sha256
 
@@ -122,7 +124,7 @@ def load_stage1(
     config = _read_config(folder)
     if not config.stage1:
         raise ModelError(f'{folder} holds no stage 1', 'convert or train one')
-    with empty_weights():
+    with _building(folder), empty_weights():
         stage1 = ReconstructionModel.from_config(config.stage1)
     _fill(stage1, named_tensors(stage1), folder / STAGE1, lambda name: stage1.param_dtype(name, dtype), device)
     return config, stage1.eval()
@@ -145,7 +147,7 @@ def load_stage2(
     config = _read_config(folder)
     if not config.generator:
         raise ModelError(f'{folder} holds no stage 2', 'convert or train one')
-    with empty_weights():
+    with _building(folder), empty_weights():
         generator = WristGenerator.from_config(config.generator)
         autoencoder = autoencoder_from_config(generator.settings.autoencoder)
     release = generator.release_tensors()
@@ -162,7 +164,8 @@ def load_autoencoder(name_or_path: str) -> tuple[ModelConfig, Autoencoder]:
     config = _read_config(folder)
     if not config.generator:
         raise ModelError(f'{folder} holds no stage 2 and so no autoencoder', 'convert or train one')
-    autoencoder = autoencoder_from_config(config.generator['autoencoder'])
+    with _building(folder):
+        autoencoder = autoencoder_from_config(config.generator.get('autoencoder'))
     if tensors := named_tensors(autoencoder):
         _fill(autoencoder, tensors, folder / AUTOENCODER, lambda name: torch.float32, 'cpu')
     return config, autoencoder.eval()
@@ -194,9 +197,10 @@ def load_tiny_decoder(
             f'make it with `wristworld train tiny-decoder EPISODES --model {folder}`, or set decoder to full',
         )
     try:
-        decoder = tiny_decoder_for(autoencoder, **config.tiny_decoder)
-    except (TypeError, ValueError) as e:
-        raise ModelError(f'{folder / "config.json"} does not describe a tiny decoder ({e})', 'train it again') from None
+        sizes = convert(config.tiny_decoder, TinyDecoderSizes, f'{folder / "config.json"}, tiny_decoder', 'train it again')
+    except UserError as e:
+        raise ModelError(e.what, e.fix) from None
+    decoder = tiny_decoder_for(autoencoder, sizes.width, sizes.blocks)
     _fill(decoder, named_tensors(decoder), folder / TINY_DECODER, lambda name: dtype, device)
     return TinyAutoencoder(autoencoder, decoder.eval())
 
@@ -253,6 +257,21 @@ def stored_tensors(tensors: Mapping[str, torch.Tensor], dtype: torch.dtype, path
     return stored
 
 
+@contextmanager
+def _building(folder: Path) -> Iterator[None]:
+    """What a configuration asks for may be well typed and still no network: sizes that do not divide each other, ..."""
+    where = folder / 'config.json'
+    try:
+        yield
+    except UserError as e:
+        raise ModelError(f'{where}: {e.what}', e.fix) from None
+    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as e:
+        reason = (str(e) or type(e).__name__).splitlines()[0].rstrip('.')
+        raise ModelError(
+            f'{where} does not describe networks that can be built ({reason})', 'restore it from where the model came'
+        ) from None
+
+
 def _read_config(folder: Path) -> ModelConfig:
     return ModelConfig.read(folder / 'config.json')
 
@@ -275,10 +294,13 @@ def _fill(
 
 def _read_weights(path: Path) -> Tensors:
     """The tensors of a file, mapped. ModelError when it is missing or cannot be read."""
-    if not path.exists():
-        raise ModelError(f'{path} is missing', 'copy it there from where the model came, or choose another model')
     try:
+        check_file(path, 'copy it there from where the model came, or choose another model')
         return load_file(path)
+    except UserError as e:
+        raise ModelError(e.what, e.fix) from None
+    except OSError as e:
+        raise ModelError(f'{path} cannot be read ({e.strerror or e})', 'make it readable') from None
     except SafetensorError as e:
         raise ModelError(
             f'{path} cannot be read as safetensors ({e}) and may be truncated', 'copy it again from where the model came'
