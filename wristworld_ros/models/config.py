@@ -29,7 +29,7 @@ class ModelConfig:
     Attributes:
         name: What the model is called.
         stage1: Configuration of stage 1 (`vggt.ReconstructionConfig`); empty where the directory has none.
-        generator: Configuration of stage 2 (`wan.GeneratorSettings`); empty where the directory has none.
+        generator: Configuration of stage 2 (`wan.GeneratorConfig`); empty where the directory has none.
         anchor_width: Width that stage 1 runs at, pixels.
         wrist_hw: Height and width of the wrist image, pixels.
         cloud: How points become condition maps.

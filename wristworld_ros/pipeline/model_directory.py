@@ -85,6 +85,8 @@ def load_model(
     Raises:
         ModelError: Something is missing or does not fit.
     """
+    if decoder not in ('full', 'tiny'):
+        raise ModelError(f'decoder is {decoder!r}', 'set it to full or tiny')
     device = choose_device(device)
     folder = find_model(name_or_path)
     config = _read_config(folder)
