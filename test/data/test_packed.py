@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from wristworld_ros.data.formats.native import CameraTrack, read_episode, write_episode
-from wristworld_ros.data.packed import pack_episode, pack_episodes, packed_episodes
+from wristworld_ros.data.packed import pack_episode, pack_episodes
 from wristworld_ros.errors import UserError
 
 FRAMES = 3
@@ -38,11 +38,11 @@ def test_views_are_anchors_first_resized_with_their_intrinsics_and_depth_is_not_
 
 def test_what_is_packed_already_is_left_alone_and_a_failure_leaves_nothing(episodes, tmp_path):
     target = tmp_path / 'packed'
-    pack_episodes(episodes, target, (32, 24), (32, 24), workers=1)
-    before = (target / 'a' / 'rgb.npy').stat().st_mtime_ns
-    assert pack_episode(episodes / 'a', target / 'a', (32, 24), (32, 24)) == target / 'a'
-    assert (target / 'a' / 'rgb.npy').stat().st_mtime_ns == before
+    first = pack_episodes(episodes, target, (32, 24), (32, 24), workers=1)[0].path
+    before = (first / 'rgb.npy').stat().st_mtime_ns
+    assert pack_episode(episodes / 'a', first, (32, 24), (32, 24)) == first
+    assert (first / 'rgb.npy').stat().st_mtime_ns == before
     (episodes / 'b' / 'random0.mp4').write_bytes(b'no video')
     with pytest.raises(UserError, match=r'random0\.mp4 cannot be decoded'):
         pack_episode(episodes / 'b', target / 'c', (32, 24), (32, 24))
-    assert [e.path.name for e in packed_episodes(target)] == ['a', 'b']
+    assert sorted(folder.name[0] for folder in target.iterdir()) == ['a', 'b']

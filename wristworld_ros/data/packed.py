@@ -156,8 +156,3 @@ def pack_episodes(
             for job in tqdm(as_completed(jobs), total=len(jobs), desc='packing episodes', unit='episode'):
                 job.result()
     return [PackedEpisode(t) for t in targets]
-
-
-def packed_episodes(folder: Path) -> list[PackedEpisode]:
-    """The complete packed episodes of a folder, by name; those still being written are left out."""
-    return [PackedEpisode(p) for p in sorted(Path(folder).glob('[!.]*')) if p.is_dir()]

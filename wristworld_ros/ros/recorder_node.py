@@ -11,6 +11,7 @@ import argparse
 import json
 import sys
 import time
+from array import array
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,7 +136,7 @@ def view_record(msg: WristView, received_ns: int) -> dict[str, Any]:
 def status_record(msg: VirtualWristStatus) -> dict[str, Any]:
     """A line of status.jsonl: every field by its name, the stamp in nanoseconds."""
     record = {name: getattr(msg, name) for name in msg.get_fields_and_field_types()}
-    record |= {name: list(value) for name, value in record.items() if isinstance(value, list | tuple)}
+    record |= {name: list(value) for name, value in record.items() if isinstance(value, list | tuple | array)}
     return record | {'stamp': to_ns(msg.stamp)}
 
 

@@ -142,8 +142,9 @@ def _load_torch(path: Path, mapped: bool) -> Any:
         return torch.load(path, map_location='cpu', weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         if refused := re.search(r'(?:GLOBAL|global) (\S+)', str(error)):
+            name = refused[1].rstrip('.')
             raise ModelError(
-                f'{path} holds more than tensors ({refused[1].rstrip(".")}) and was not opened, since that could run code',
+                f'{path} holds more than tensors ({name}) and was not opened, since that could run code',
                 'give the original file, or its tensors alone as safetensors',
             ) from None
         raise _unreadable(path, error) from None
