@@ -20,9 +20,9 @@ from wristworld_ros.data.arrays import read_arrays
 from wristworld_ros.data.cache import cache_key
 from wristworld_ros.data.formats.native import list_episodes, read_episode
 from wristworld_ros.errors import UserError
-from wristworld_ros.input_files import check_file
 from wristworld_ros.geometry import resize_intrinsics
 from wristworld_ros.geometry.images import resize_images
+from wristworld_ros.input_files import check_file
 from wristworld_ros.runtime.children import die_with
 from wristworld_ros.runtime.files import clear_leftovers, new_directory
 

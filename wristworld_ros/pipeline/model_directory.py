@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -29,7 +30,7 @@ from wristworld_ros.models.wan import WristGenerator
 from wristworld_ros.models.wan.autoencoders import Autoencoder, WanAutoencoder, autoencoder_from_config
 from wristworld_ros.models.wan.tiny_decoder import TinyAutoencoder, TinyDecoderSizes, tiny_decoder_for
 from wristworld_ros.pipeline.model import WristModel
-from wristworld_ros.runtime.files import file_sha256
+from wristworld_ros.runtime.files import file_sha256, write_atomically
 
 Tensors = dict[str, torch.Tensor]
 
@@ -244,10 +245,19 @@ def save_model(model: WristModel, folder: Path, dtype: torch.dtype = torch.float
     replace(model.config, tiny_decoder={}).write(folder / 'config.json')
     hashes = {}
     for name, tensors in weight_files(*model.networks).items():
-        save_file(stored_tensors(tensors, dtype, folder / name), folder / name, metadata={'format': 'pt'})
+        with write_atomically(folder / name) as part:
+            save_weights(stored_tensors(tensors, dtype, folder / name), part)
         (folder / name).chmod(0o644)  # safetensors makes files that only their owner can read
         hashes[name] = file_sha256(folder / name)
     return hashes
+
+
+def save_weights(tensors: Tensors, path: Path) -> None:
+    """Write a safetensors file; OSError where the disk refuses it."""
+    try:
+        save_file(tensors, path, metadata={'format': 'pt'})
+    except SafetensorError as error:
+        raise OSError(errno.EIO, str(error)) from error
 
 
 def stored_tensors(tensors: Mapping[str, torch.Tensor], dtype: torch.dtype, path: Path) -> Tensors:

@@ -28,6 +28,10 @@ class DemoSettings:
     )
     demo_seed: int = setting(DEMO_SEED, 'With the simulator: which episodes are played.', low=0, high=2**31 - 1)
     view: bool = setting(False, 'Show it live in the browser (rerun).')
+    view_bind: str = setting(
+        '127.0.0.1',
+        'IP address that the live view is served on, without a password: this machine alone, or 0.0.0.0 for every machine that reaches it.',
+    )
     patience: float = setting(240.0, 'How long the first wrist frame may take, seconds.', low=1.0, high=3600.0)
 
 
