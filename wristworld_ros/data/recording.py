@@ -90,6 +90,7 @@ class RecordingWriter:
         self.counts: dict[str, int] = {}
         self.dropped = 0
         self.problem = ''
+        self._told: set[str] = set()
         self.patience = patience
         self._waiting: dict[str, deque] = {}
         self._started = False
@@ -169,9 +170,10 @@ class RecordingWriter:
         write_image(path, value, _JPEG if lossy else _PNG)
 
     def _tell(self, problem: str) -> None:
-        """Log a problem when it is a new one."""
-        if problem != self.problem:
-            self.problem = problem
+        """Keep a problem, and log it the first time that it comes."""
+        self.problem = problem
+        if problem not in self._told:
+            self._told.add(problem)
             log.warning('%s', problem)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -81,3 +83,20 @@ class ModelConfig:
             path.write_text(json_text({'format': FORMAT} | asdict(self), indent=2))
         except OSError as e:
             raise ModelError(f'{path} cannot be written ({e.strerror})', 'make its directory writable') from None
+
+
+@contextmanager
+def building(folder: Path) -> Iterator[None]:
+    """Around the building of networks from a model directory's configuration.
+
+    Values may be well typed and still describe no network, as sizes that do not divide each other; what the libraries
+    raise then becomes a ModelError that names the file.
+    """
+    where = folder / 'config.json'
+    try:
+        yield
+    except UserError as e:
+        raise ModelError(e.what if str(folder) in e.what else f'{where}: {e.what}', e.fix) from None
+    except Exception as e:
+        lines = [line.strip() for line in str(e).splitlines() if line.strip()] or [type(e).__name__]
+        raise ModelError(f'{where} does not describe networks that can be built ({lines[-1].rstrip(".")})', _RESTORE) from e

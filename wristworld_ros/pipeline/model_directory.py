@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from wristworld_ros.models.config import (
     TINY_DECODER,
     ModelConfig,
     ModelError,
+    building,
 )
 from wristworld_ros.models.state_dict import empty_weights, load_into, named_tensors
 from wristworld_ros.models.vggt import ReconstructionModel
@@ -127,7 +127,7 @@ def load_stage1(
     config = _read_config(folder)
     if not config.stage1:
         raise ModelError(f'{folder} holds no stage 1', 'convert or train one')
-    with _building(folder), empty_weights():
+    with building(folder), empty_weights():
         stage1 = ReconstructionModel.from_config(config.stage1)
     _fill(stage1, named_tensors(stage1), folder / STAGE1, lambda name: stage1.param_dtype(name, dtype), device)
     return config, stage1.eval()
@@ -150,7 +150,7 @@ def load_stage2(
     config = _read_config(folder)
     if not config.generator:
         raise ModelError(f'{folder} holds no stage 2', 'convert or train one')
-    with _building(folder), empty_weights():
+    with building(folder), empty_weights():
         generator = WristGenerator.from_config(config.generator)
         autoencoder = autoencoder_from_config(generator.settings.autoencoder)
     release = generator.release_tensors()
@@ -167,7 +167,7 @@ def load_autoencoder(name_or_path: str) -> tuple[ModelConfig, Autoencoder]:
     config = _read_config(folder)
     if not config.generator:
         raise ModelError(f'{folder} holds no stage 2 and so no autoencoder', 'convert or train one')
-    with _building(folder):
+    with building(folder):
         autoencoder = autoencoder_from_config(config.generator.get('autoencoder'))
     if tensors := named_tensors(autoencoder):
         _fill(autoencoder, tensors, folder / AUTOENCODER, lambda name: torch.float32, 'cpu')
@@ -267,21 +267,6 @@ def stored_tensors(tensors: Mapping[str, torch.Tensor], dtype: torch.dtype, path
         if not torch.isfinite(tensor).all():
             raise UserError(f'{path}: {key} is not finite as {dtype}', 'save an earlier state, or store float32')
     return stored
-
-
-@contextmanager
-def _building(folder: Path) -> Iterator[None]:
-    """What a configuration asks for may be well typed and still no network: sizes that do not divide each other, ..."""
-    where = folder / 'config.json'
-    try:
-        yield
-    except UserError as e:
-        raise ModelError(f'{where}: {e.what}', e.fix) from None
-    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as e:
-        reason = (str(e) or type(e).__name__).splitlines()[0].rstrip('.')
-        raise ModelError(
-            f'{where} does not describe networks that can be built ({reason})', 'restore it from where the model came'
-        ) from None
 
 
 def _read_config(folder: Path) -> ModelConfig:

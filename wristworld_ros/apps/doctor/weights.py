@@ -15,7 +15,7 @@ import msgspec
 
 from wristworld_ros.apps.doctor.finding import Finding, error, from_error, ok, warning
 from wristworld_ros.errors import UserError
-from wristworld_ros.input_files import check_file, convert, decode_json
+from wristworld_ros.input_files import check_file, convert, decode_json, read_bytes
 from wristworld_ros.runtime.files import file_sha256
 from wristworld_ros.runtime.machine import format_bytes
 
@@ -114,19 +114,18 @@ def weight_findings(name_or_path: str) -> tuple[list[Finding], dict[Path, dict[s
     Raises:
         ImportError: The networks cannot be imported.
     """
-    from wristworld_ros.models.config import ModelConfig
+    from wristworld_ros.models.config import ModelConfig, building
     from wristworld_ros.pipeline.model_directory import find_model
 
     try:
         folder = find_model(name_or_path)
         config = ModelConfig.read(folder / 'config.json')
-        wanted = _wanted_tensors(config)
+        with building(folder):
+            wanted = _wanted_tensors(config)
+        card = folder / 'README.md'
+        rows = card_rows(read_bytes(card, COPY_AGAIN).decode(errors='replace')) if card.exists() else {}
     except UserError as e:
         return [from_error(e)], {}
-    except (ValueError, TypeError, KeyError) as e:
-        return [error(f'{folder / "config.json"} does not describe a model ({type(e).__name__}: {e})', COPY_AGAIN)], {}
-    card = folder / 'README.md'
-    rows = card_rows(card.read_text(errors='replace')) if card.is_file() else {}
     findings, headers = [ok(f'Model {config.name} in {folder}')], {}
     for name, tensors in wanted.items():
         path = folder / name
