@@ -167,6 +167,25 @@ def json_text(value: Any, indent: int | None = 1) -> str:
     return json.dumps(finite(value), indent=indent, allow_nan=False) + '\n'
 
 
+def check_folder(folder: str | Path, what: str = '--out') -> Path:
+    """Check, before any work, that files can go into a folder: it is one, or is not there yet.
+
+    Args:
+        folder: The path.
+        what: What named it, for the message.
+
+    Raises:
+        UserError: Something else is in its place, or in the place of one of its parents.
+    """
+    folder = Path(folder)
+    for path in (folder, *folder.parents):
+        if path.is_dir():
+            return folder
+        if path.exists() or path.is_symlink():
+            raise UserError(f'{what} is {folder}, and {path} is not a folder', 'choose another')
+    return folder
+
+
 def check_name(name: str, what: str) -> str:
     """Check that a name which becomes part of a path stays in its folder.
 

@@ -11,7 +11,6 @@ import yaml
 
 from wristworld_ros.apps.processes import STOP_SIGNALS, ProcessGroup, ros_parameters, wait_for
 from wristworld_ros.errors import UserError
-from wristworld_ros.pipeline import save_model, tiny_random_model
 from wristworld_ros.settings import CameraSettings, NodeSettings, parsed
 
 
@@ -82,21 +81,3 @@ def test_killing_the_parent_ends_the_members_too(tmp_path, number, status):
     while Path(f'/proc/{pid}').exists() and time.monotonic() < end:
         time.sleep(0.05)
     assert not Path(f'/proc/{pid}').exists()
-
-
-@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_to_run_reaches_the_node_which_ends(tmp_path, number):
-    save_model(tiny_random_model(), tmp_path / 'model')
-    command = [sys.executable, '-m', 'wristworld_ros.cli', 'run', '--model', str(tmp_path / 'model'), '--device', 'cpu']
-    with open(tmp_path / 'log', 'wb') as log:
-        process = subprocess.Popen([*command, '--remap', '__ns:=/odd'], stdout=log, stderr=log)
-    end = time.monotonic() + 60
-    while b'virtual_wrist' not in Path(f'/proc/{process.pid}/cmdline').read_bytes() and time.monotonic() < end:
-        time.sleep(0.05)
-    while b'ctive' not in (tmp_path / 'log').read_bytes() and process.poll() is None and time.monotonic() < end:
-        time.sleep(0.1)
-    assert process.poll() is None, (tmp_path / 'log').read_text()
-    children = Path(f'/proc/{process.pid}/task/{process.pid}/children').read_text().split()
-    process.send_signal(number)
-    assert process.wait(20) == 0, (tmp_path / 'log').read_text()
-    assert not [child for child in children if Path(f'/proc/{child}').exists()]

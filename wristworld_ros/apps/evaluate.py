@@ -8,6 +8,7 @@ from pathlib import Path
 
 from wristworld_ros.errors import UserError
 from wristworld_ros.evaluation.settings import EvaluationSettings
+from wristworld_ros.input_files import check_folder
 from wristworld_ros.options import add_options, from_options
 from wristworld_ros.settings import StreamSettings, check
 
@@ -45,6 +46,7 @@ def run(args: argparse.Namespace) -> int:
         ablations[name] = model
     folder = args.out or Path('runs') / f'evaluation-{time.strftime("%Y%m%d-%H%M%S")}'
     settings, evaluation = from_options(StreamSettings, args), from_options(EvaluationSettings, args)
+    check_folder(folder)
     for record in (settings, evaluation):
         check(record)
     if not list_episodes(args.episodes):

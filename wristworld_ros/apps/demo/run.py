@@ -14,14 +14,14 @@ from tqdm import tqdm
 
 from wristworld_ros.apps.demo.measures import mean_wrist_of
 from wristworld_ros.apps.demo.report import render_report, require_report_packages
-from wristworld_ros.apps.demo.settings import DemoSettings, camera_settings, node_settings
+from wristworld_ros.apps.demo.settings import DemoSettings, camera_settings, check_demo, node_settings
 from wristworld_ros.apps.processes import ManagedProcess, ProcessGroup, ros_parameters, wait_for
 from wristworld_ros.errors import UserError, require_package
 from wristworld_ros.input_files import decode_json, json_text
 from wristworld_ros.models.config import ModelConfig
 from wristworld_ros.pipeline.model_directory import find_model
 from wristworld_ros.runtime import machine
-from wristworld_ros.settings import CameraSettings, StreamSettings, check, shown
+from wristworld_ros.settings import CameraSettings, StreamSettings, shown
 
 CAMERA, NODE, RECORDER = 'camera node', 'virtual_wrist node', 'recorder'
 
@@ -50,7 +50,7 @@ def run_demo(
     require_report_packages()
     if demo.view:
         require_package('rerun', 'view', 'The live viewer')
-    check(demo)
+    check_demo(demo)
     cameras = camera_settings(demo, videos, wrist_video)
     node = node_settings(stream, cameras)
     config = ModelConfig.read(find_model(stream.model) / 'config.json')  # so that a missing model is reported at once

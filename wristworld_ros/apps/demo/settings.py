@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -33,6 +34,15 @@ class DemoSettings:
         'IP address that the live view is served on, without a password: this machine alone, or 0.0.0.0 for every machine that reaches it.',
     )
     patience: float = setting(240.0, 'How long the first wrist frame may take, seconds.', low=1.0, high=3600.0)
+
+
+def check_demo(demo: DemoSettings) -> None:
+    """Raise UserError for the first value that is not allowed."""
+    check(demo)
+    try:
+        ipaddress.ip_address(demo.view_bind)
+    except ValueError:
+        raise UserError(f'Setting view_bind is {demo.view_bind!r}', 'give an IP address of this machine') from None
 
 
 def camera_settings(demo: DemoSettings, videos: Sequence[Path], wrist_video: Path | None) -> CameraSettings:

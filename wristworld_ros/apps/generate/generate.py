@@ -12,7 +12,7 @@ from tqdm import tqdm
 from wristworld_ros.data.anchor_sources import AnchorRecording
 from wristworld_ros.data.video import write_video
 from wristworld_ros.errors import UserError
-from wristworld_ros.input_files import check_name, json_text
+from wristworld_ros.input_files import check_folder, check_name, json_text
 from wristworld_ros.pipeline.generate import NotFiniteError
 from wristworld_ros.pipeline.model import WristModel
 from wristworld_ros.pipeline.offline import EncodedVideo, encode_video, generate_video, plan_for, window_sizes
@@ -33,8 +33,7 @@ def output_paths(folder: Path, name: str, force: bool) -> tuple[Path, Path]:
         UserError: The name leads out of the folder, or a file exists and may not be replaced.
     """
     check_name(name, '--name')
-    if Path(folder).exists() and not Path(folder).is_dir():
-        raise UserError(f'{folder} is not a folder', 'give another --out')
+    check_folder(folder)
     clear_leftovers(folder)
     paths = Path(folder) / f'{name}.mp4', Path(folder) / f'{name}.json'
     for path in paths:
