@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,8 +34,10 @@ def read_checkpoint(path: Path, device: torch.device | str = 'cpu') -> dict[str,
     fix = 'give the file of a finished run, or start the run again in another --out'
     check_file(path, fix)
     try:
-        state = torch.load(path, weights_only=True, map_location=device)
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            state = torch.load(path, weights_only=True, map_location=device)
+    except Exception as error:  # a damaged file can raise almost anything in the reader
         reason = (str(error) or type(error).__name__).splitlines()[0].rstrip('.')
         raise UserError(f'{path} cannot be read as a checkpoint ({reason})', fix) from None
     if not isinstance(state, dict):
