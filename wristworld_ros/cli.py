@@ -9,9 +9,12 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import re
 import sys
 import traceback
 from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import NoReturn
 
 from wristworld_ros.errors import UserError
 
@@ -50,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = parser.parse_args(argv)  # help, version, or an unknown command: argparse answers and exits
         parser.print_help()
         return 0 if args.command is None else USER_ERROR
-    command_parser = argparse.ArgumentParser(prog=f'wristworld {name}', description=_sentence(COMMANDS[name][1]))
+    command_parser = _Parser(prog=f'wristworld {name}', description=_sentence(COMMANDS[name][1]))
     try:
         module = importlib.import_module(COMMANDS[name][0])
         module.add_arguments(command_parser)
@@ -61,12 +64,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         if os.environ.get('WRISTWORLD_TRACEBACK'):
             traceback.print_exc()
         return _fail(name, str(error), USER_ERROR)
+    except OSError as error:
+        # A path that a command was given and that the system refuses, where the command did not say it better itself.
+        if error.filename is None or os.environ.get('WRISTWORLD_TRACEBACK'):
+            raise
+        return _fail(name, f'{os.fsdecode(error.filename)}: {error.strerror}; give another path, or change it.', USER_ERROR)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says in one sentence what is wrong with the arguments, and which option may be meant."""
+
+    def error(self, message: str) -> NoReturn:
+        unknown = re.findall(r'--[\w-]+', message) if message.startswith('unrecognized') else []
+        close = [near for option in unknown for near in get_close_matches(option, self._option_string_actions, 1)]
+        meant = f' (did you mean {", ".join(close)}?)' if close else ''
+        self.exit(USER_ERROR, f'{self.prog}: {message.rstrip(".")}{meant}; see {self.prog} --help.\n')
 
 
 def _parser() -> argparse.ArgumentParser:
     from wristworld_ros import __version__
 
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog='wristworld',
         description='A live virtual wrist camera for robot arms that have none.',
         epilog='`wristworld COMMAND --help` shows the options of a command.',

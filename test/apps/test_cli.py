@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -72,14 +73,85 @@ def test_an_unknown_command_is_refused_with_status_2():
     ['generate', 'no/such/episode'],
     ['generate', __file__],
     ['generate', '.', '--steps', '-1'],
+    ['generate', '.', '--name', '../escaped'],
+    ['generate', '.', '--name', '/tmp/escaped'],
+    ['generate', '.', '--name', ''],
+    ['generate', '.', '--out', __file__],
+    ['generate', '/dev/zero'],
+    ['generate', 'pipe'],
+    ['generate', 'pipe', 'pipe'],
+    ['generate', 'hostile'],
+    ['demo', '--anchors', 'pipe'],
+    ['demo', '--out', __file__],
+    ['demo', '--model', 'hostile'],
+    ['demo', '--view', '--view-bind', 'nowhere'],
+    ['evaluate', __file__],
+    ['evaluate', 'set', '--out', __file__],
+    ['evaluate', 'empty'],
+    ['evaluate', 'set', '--model', 'hostile'],
+    ['report', 'pipe'],
+    ['report', 'hostile'],
+    ['report', __file__],
+    ['convert', 'pipe', '--out', 'made'],
+    ['convert', __file__, '--out', 'made'],
+    ['convert', 'empty', '--out', 'made', '--sizes', 'pipe'],
+    ['convert', 'empty', '--out', 'made', '--sizes', 'deep.json'],
+    ['simulate', __file__],
+    ['simulate', '/proc/none'],
+    ['train', 'stage1', __file__],
+    ['train', 'stage1', 'set', '--out', __file__],
+    ['train', 'stage1', 'empty'],
+    ['train', 'stage2', 'set', '--stage1', 'empty'],
+    ['train', 'stage2', 'set', '--stage1', 'hostile'],
+    ['train', 'tiny-decoder', 'set', '--model', 'hostile'],
+    ['train', 'package', '--stage1', 'empty', '--stage2', 'empty'],
+    ['train', 'package', '--stage1', 'empty', '--stage2', 'empty', '--name', '../x'],
+    ['bench', '--only', 'stream', '--model', 'hostile'],
+    ['bench', '--only', 'parts', '--out', __file__],
+    ['run', '--remap', 'nothing'],
+    ['run', '--chunk', '99'],
+    *([name, '--no-such-option'] for name in cli.COMMANDS),
+    ['simulate', 'set', '--episods', '3'],
+    ['simulate', 'set', '--episodes', 'three'],
+    ['generate'],
 ])  # fmt: skip
 def test_what_the_user_can_fix_is_one_sentence_and_status_2(arguments, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert cli.main(arguments) == 2
+    hostile_files(tmp_path)
+    try:
+        assert cli.main(arguments) == 2
+    except SystemExit as end:  # argparse's way
+        assert end.code == 2
     error = capsys.readouterr().err
     assert error.startswith(f'wristworld {arguments[0]}: ') and len(error.strip().splitlines()) == 1
     assert 'Traceback' not in error
-    assert not (tmp_path / 'reports').exists()
+    for made in ('reports', 'made', 'runs', '../escaped.mp4'):
+        assert not (tmp_path / made).exists()
+
+
+def hostile_files(folder):
+    """A pipe, an empty folder, an endless JSON, an episode and a model directory that hold nonsense, and a set of one."""
+    os.mkfifo(folder / 'pipe')
+    (folder / 'empty').mkdir()
+    (folder / 'deep.json').write_text('{"stage1": ' + '[' * 1_000_000)
+    for name in ('hostile', 'set/000000'):
+        (folder / name).mkdir(parents=True)
+        for file in ('config.json', 'episode.json', 'recording.json', 'run.json'):
+            (folder / name / file).write_text('{"format": 1, "version": 1, "name": ["a"], "anchors": 3}')
+        for file in ('tracks.npz', 'model.pt', 'stage1.safetensors', 'mean_wrist.png'):
+            (folder / name / file).write_bytes(b'nonsense')
+
+
+def test_an_unknown_option_is_told_with_the_one_that_may_be_meant(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(['simulate', 'out', '--episods', '3'])
+    assert 'unrecognized arguments: --episods 3 (did you mean --episodes?); see wristworld simulate --help.' in capsys.readouterr().err
+
+
+def test_what_the_system_refuses_of_a_path_is_one_sentence(monkeypatch, capsys):
+    raising(PermissionError(13, 'Permission denied', '/root/x.mp4'), monkeypatch)
+    assert cli.main(['evaluate', 'x']) == 2
+    assert capsys.readouterr().err == 'wristworld evaluate: /root/x.mp4: Permission denied; give another path, or change it.\n'
 
 
 def raising(error, monkeypatch):

@@ -90,6 +90,9 @@ def recorded(tmp_path):
         writer.image('anchor_left', stamp, scene(i, 64, 48))
         for stream in (CONDITION, WRIST):
             writer.image(stream, stamp, scene(i, 32, 32))
-        writer.line('views', {'stamp_ns': stamp, 'age': 0.1})
+        writer.line('views', {
+            'stamp_ns': stamp, 'received_ns': stamp + 10**8, 'coverage': 0.8, 'confidence': 0.5, 'latency': 0.05, 'age': 0.1,
+            'valid': True, 'status': 'VALID', 'reason': '',
+        })  # fmt: skip
     writer.close()
     return tmp_path / 'recording'

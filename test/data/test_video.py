@@ -1,11 +1,15 @@
 """The video reader: frames upright, at their own times, and damage counted instead of raised."""
 
 import itertools
+import os
+import resource
+import signal
 
 import av
 import numpy as np
 import pytest
 
+from wristworld_ros.data import video
 from wristworld_ros.data.video import VideoReader, read_depth_video, read_frames, write_depth_video, write_video
 from wristworld_ros.errors import UserError
 
@@ -155,3 +159,33 @@ def test_depth_comes_back_to_half_a_millimetre_and_unknown_stays_unknown(tmp_pat
     known = np.isfinite(depth)
     assert np.abs(read[known] - depth[known]).max() < 0.00051 and read[~known].max() == 0
     np.testing.assert_array_equal(read_depth_video(tmp_path / 'd.mkv', stop=2), read[:2])
+
+
+def test_a_video_of_absurd_size_is_refused_before_it_is_decoded(make, tmp_path, monkeypatch):
+    path = make.write_raw(tmp_path / 'v.mp4', [make.scene(i, 64, 48) for i in range(3)])
+    assert len(list(VideoReader(path))) == 3
+    monkeypatch.setattr(video, 'MAX_PIXELS', 64 * 48 - 1)
+    with pytest.raises(UserError, match=r'is 64x48, and at most 3071 pixels'):
+        VideoReader(path)
+
+
+def test_what_is_no_regular_file_is_no_video(tmp_path):
+    os.mkfifo(tmp_path / 'pipe.mp4')
+    (tmp_path / 'zero.mp4').symlink_to('/dev/zero')
+    for name in ('pipe.mp4', 'zero.mp4', '', 'none.mp4'):
+        with pytest.raises(UserError, match='There is no video file'):
+            VideoReader(tmp_path / name)
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (40, 96, 96, 3), np.uint8)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(UserError, match=r'v\.mp4 cannot be written \(File too large\)'):
+            write_video(tmp_path / 'v.mp4', noise, 10)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert os.listdir(tmp_path) == []

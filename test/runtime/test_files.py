@@ -3,11 +3,14 @@
 import fcntl
 import hashlib
 import os
+import signal
+import subprocess
+import sys
 
 import pytest
 
 from wristworld_ros.errors import UserError
-from wristworld_ros.runtime.files import file_sha256, new_directory, write_atomically
+from wristworld_ros.runtime.files import clear_leftovers, file_sha256, new_directory, write_atomically
 
 
 def test_the_hash_is_sha256_and_every_byte_is_counted(tmp_path):
@@ -72,3 +75,55 @@ def test_what_a_killed_run_left_is_cleared(tmp_path):
     with new_directory(tmp_path / 'model') as folder:
         (folder / 'config.json').write_text('{}')
     assert os.listdir(tmp_path / 'model') == ['config.json']
+
+
+HALF = """
+import os, signal, sys
+from pathlib import Path
+from wristworld_ros.runtime.files import new_directory, write_atomically
+folder = Path(sys.argv[1])
+with new_directory(folder / 'episode') as making, write_atomically(folder / 'video.mp4') as part:
+    (making / 'half').write_text('half')
+    part.write_text('half')
+    print('half', flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_leftovers_of_a_killed_run_are_cleared_and_those_of_a_live_one_stay(tmp_path):
+    (tmp_path / '.hidden').write_text('of the user')
+    (tmp_path / '.config').mkdir()
+    run = subprocess.Popen([sys.executable, '-c', HALF, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    run.stdout.readline()
+    half = {'.config', '.hidden', '.episode.making', '.video.part.mp4'}
+    assert set(os.listdir(tmp_path)) == half
+    clear_leftovers(tmp_path)
+    assert set(os.listdir(tmp_path)) == half, 'a run that is still at work was disturbed'
+    with pytest.raises(UserError, match='being written by another run'), write_atomically(tmp_path / 'video.mp4'):
+        pass
+    assert (tmp_path / '.video.part.mp4').read_text() == 'half'
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+    run.stdin.close()
+    run.stdout.close()
+    clear_leftovers(tmp_path)
+    assert set(os.listdir(tmp_path)) == {'.config', '.hidden'}
+    clear_leftovers(tmp_path / 'none')
+
+
+def test_the_only_copy_of_a_replaced_directory_is_not_cleared(tmp_path):
+    (tmp_path / '.model.replaced').mkdir()
+    (tmp_path / '.model.replaced' / 'config.json').write_text('1')
+    clear_leftovers(tmp_path)
+    assert (tmp_path / '.model.replaced' / 'config.json').exists()
+    (tmp_path / 'model').mkdir()
+    clear_leftovers(tmp_path)
+    assert os.listdir(tmp_path) == ['model']
+
+
+def test_a_part_that_is_a_link_is_not_written_through(tmp_path):
+    (tmp_path / 'other').write_text('kept')
+    (tmp_path / '.file.part.txt').symlink_to(tmp_path / 'other')
+    with pytest.raises(UserError, match='cannot be written'), write_atomically(tmp_path / 'file.txt') as part:
+        part.write_text('gone')
+    assert (tmp_path / 'other').read_text() == 'kept'

@@ -1,9 +1,13 @@
 """Success means that everything is there; OpenGL falls back and says so; a process ends quietly."""
 
 import os
+import resource
+import signal
 import subprocess
 import sys
 import textwrap
+import time
+from pathlib import Path
 
 import pytest
 
@@ -97,3 +101,54 @@ def test_a_process_that_dies_before_its_first_episode_is_a_failure(tmp_path, mon
 def test_an_unknown_number_of_workers_or_episodes_is_refused(tmp_path):
     assert cli.main(['simulate', str(tmp_path), '--episodes', '0']) == cli.USER_ERROR
     assert cli.main(['simulate', str(tmp_path), '--fps', '15']) == cli.USER_ERROR
+
+
+SMALL = ['--clip-frames', '2', '--anchor-width', '32', '--anchor-height', '24', '--wrist-size', '16', '--workers', '1']
+
+
+def simulate_command(out, episodes, **more):
+    command = [sys.executable, '-m', 'wristworld_ros.cli', 'simulate', str(out), '--episodes', str(episodes), *SMALL]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more)
+
+
+def test_a_full_disk_is_named_and_nothing_lies_there_half(tmp_path):
+    def small_disk():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500))
+
+    process = simulate_command(tmp_path, 1, preexec_fn=small_disk)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 1 and '1 failed' in out and 'Traceback' not in err
+    assert 'cannot be written (File too large)' in err.splitlines()[-1]
+    assert os.listdir(tmp_path) == []
+
+
+def children(pid):
+    found = []
+    for entry in Path('/proc').iterdir():
+        try:
+            if entry.name.isdigit() and int((entry / 'stat').read_text().rsplit(')', 1)[1].split()[1]) == pid:
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return found
+
+
+def test_killing_the_command_ends_its_processes(tmp_path):
+    process = simulate_command(tmp_path, 1000)
+    end = time.monotonic() + 90
+    while not list(tmp_path.glob('0*')) and time.monotonic() < end:
+        time.sleep(0.1)
+    workers = children(process.pid)
+    process.kill()
+    process.communicate()
+    assert workers
+    while any(Path(f'/proc/{pid}').exists() for pid in workers) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert not [pid for pid in workers if Path(f'/proc/{pid}').exists()]
+
+
+@pytest.mark.parametrize('arguments', [['--episodes', '1000000000000'], ['--seed', '-1'], ['--workers', '-3']], ids=str)
+def test_counts_that_cannot_be_are_refused(tmp_path, arguments, capsys):
+    assert cli.main(['simulate', str(tmp_path / 'set'), *arguments]) == cli.USER_ERROR
+    assert not (tmp_path / 'set').exists() and len(capsys.readouterr().err.splitlines()) == 1

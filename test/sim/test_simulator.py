@@ -1,6 +1,7 @@
 """The simulator's images, depth and calibration agree with each other, and a seed decides everything."""
 
-from dataclasses import replace
+import os
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from wristworld_ros.data.formats.native import read_episode
 from wristworld_ros.errors import UserError
 from wristworld_ros.sim.env import SimEnv
 from wristworld_ros.sim.record import record_episode
-from wristworld_ros.sim.settings import SimulatorSettings
+from wristworld_ros.sim.settings import SimulatorSettings, check_simulator
 from wristworld_ros.sim.simulate import episode_seed, simulate
 from wristworld_ros.sim.stream import LIVE_SETTINGS, SimulatorStream
 
@@ -122,6 +123,53 @@ def test_stored_stamps_are_the_states_times(fps, control_hz):
         assert abs(env.settings.stamp_ns(frame) - env.data.time * 1e9) < 1
         for _ in range(env.settings.control_steps):
             env.advance()
+
+
+@pytest.mark.parametrize('control_hz', [5, 7, 20, 30, 48, 60, 100, 240])
+def test_every_fps_that_the_control_rate_allows_has_stamps_equal_to_the_states_times(control_hz):
+    env = SimEnv(replace(SETTINGS, fps=control_hz, control_hz=control_hz), render=False)
+    env.begin(np.random.default_rng(0), 'lift')
+    times = [env.data.time]
+    for _ in range(2 * control_hz):
+        env.advance()
+        times.append(env.data.time)
+    for fps in range(1, control_hz + 1):
+        settings = replace(SETTINGS, fps=fps, control_hz=control_hz)
+        if control_hz % fps:
+            with pytest.raises(UserError, match=rf'fps is {fps}, which does not divide control_hz, {control_hz}; give fps as'):
+                check_simulator(settings)
+            continue
+        check_simulator(settings)
+        stored = np.array(times[:: settings.control_steps]) * 1e9
+        stamps = np.array([settings.stamp_ns(i) for i in range(len(stored))])
+        assert np.abs(stamps - stored).max() < 2, fps
+        np.testing.assert_allclose(stamps, np.arange(len(stamps)) * 1e9 / fps, atol=1)
+
+
+def test_the_advice_for_another_fps_is_allowed_itself():
+    with pytest.raises(UserError, match=r'give fps as one of 1, .*, 140\.$'):
+        check_simulator(replace(SETTINGS, fps=130, control_hz=140))
+
+
+def test_every_setting_is_documented_and_its_bounds_are_checked():
+    for f in fields(SimulatorSettings):
+        assert f.metadata['doc'].endswith('.') and len(f.metadata['doc']) > 10, f.name
+        if f.metadata['low'] is not None and f.name not in ('fps', 'control_hz'):
+            assert f.metadata['high'] is not None, f.name
+            for value in (f.metadata['low'] - 1, f.metadata['high'] + 1, float('nan'), 'x', None):
+                if value is None and f.metadata['none']:
+                    continue
+                with pytest.raises(UserError, match=f.name):
+                    check_simulator(replace(SETTINGS, **{f.name: value}))
+
+
+def test_leftovers_of_a_killed_run_are_cleared_by_the_next(tmp_path):
+    settings = replace(SETTINGS, random_cameras=0, clip_frames=1, anchors=1)
+    for name in ('.000000.making', '.000007.making'):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / 'wrist.mp4').write_text('half')
+    simulate(tmp_path, 1, workers=1, settings=settings, progress=False)
+    assert os.listdir(tmp_path) == ['000000']
 
 
 def test_an_episode_holds_the_times_of_its_states(episode):

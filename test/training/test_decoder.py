@@ -238,7 +238,7 @@ def test_a_tiny_decoder_that_is_not_there_is_refused(converted, own):
         load_model(str(own), 'cpu', decoder='tiny')
     config = json.loads((own / 'config.json').read_text())
     (own / 'config.json').write_text(json.dumps(config | {'tiny_decoder': {'depth': 3}}))
-    with pytest.raises(ModelError, match='does not describe a tiny decoder'):
+    with pytest.raises(ModelError, match='tiny_decoder has the unknown key depth'):
         load_model(str(own), 'cpu', decoder='tiny')
 
 

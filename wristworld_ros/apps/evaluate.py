@@ -8,8 +8,9 @@ from pathlib import Path
 
 from wristworld_ros.errors import UserError
 from wristworld_ros.evaluation.settings import EvaluationSettings
+from wristworld_ros.input_files import check_folder
 from wristworld_ros.options import add_options, from_options
-from wristworld_ros.settings import StreamSettings
+from wristworld_ros.settings import StreamSettings, check
 
 _STREAM = (
     'model', 'device', 'precision', 'decoder', 'threads', 'chunk', 'history', 'reanchor', 'near', 'wrist_fov', 'seed',
@@ -33,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate, print the table, and write it into the folder."""
+    from wristworld_ros.data.formats.native import list_episodes
     from wristworld_ros.evaluation.evaluate import evaluate
     from wristworld_ros.pipeline import load_model
 
@@ -43,10 +45,15 @@ def run(args: argparse.Namespace) -> int:
             raise UserError(f'--ablation is {given!r}', 'give NAME=MODEL, as in "no SPC=runs/no_spc"')
         ablations[name] = model
     folder = args.out or Path('runs') / f'evaluation-{time.strftime("%Y%m%d-%H%M%S")}'
-    settings = from_options(StreamSettings, args)
+    settings, evaluation = from_options(StreamSettings, args), from_options(EvaluationSettings, args)
+    check_folder(folder)
+    for record in (settings, evaluation):
+        check(record)
+    if not list_episodes(args.episodes):
+        raise UserError(f'{args.episodes} holds no episodes', 'record some with `wristworld simulate`')
     model = load_model(settings.model, settings.device, settings.precision, settings.decoder)
     model.configure_process(settings.threads)
-    table = evaluate(model, args.episodes, settings, from_options(EvaluationSettings, args), ablations, folder)
+    table = evaluate(model, args.episodes, settings, evaluation, ablations, folder)
     table.write(folder)
     print(f'\n{table.text()}\n\n{folder}')
     return 0

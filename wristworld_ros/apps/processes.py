@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 import signal
@@ -17,6 +18,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from wristworld_ros.errors import UserError
+from wristworld_ros.runtime.children import die_with
 from wristworld_ros.runtime.machine import resident_bytes
 from wristworld_ros.settings import kind_of, shown
 
@@ -26,6 +28,8 @@ STOP_SIGNALS = ((signal.SIGINT, 8.0), (signal.SIGTERM, 3.0), (signal.SIGKILL, 3.
 
 class ManagedProcess:
     """A Python module run as a process in a session of its own, so that Ctrl-C reaches it only through us.
+
+    It is killed when this process dies, even by SIGKILL; start it from a thread that lives as long.
 
     Args:
         name: For messages.
@@ -44,6 +48,7 @@ class ManagedProcess:
             self.process = subprocess.Popen(
                 [sys.executable, '-u', '-m', module, *arguments], stdin=subprocess.DEVNULL, stdout=out,
                 stderr=subprocess.STDOUT, env={**os.environ, **(env or {})}, start_new_session=True,
+                preexec_fn=functools.partial(die_with, os.getpid()),
             )  # fmt: skip
 
     def check(self) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from wristworld_ros.input_files import check_folder
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
@@ -20,7 +22,7 @@ def run(args: argparse.Namespace) -> int:
     from wristworld_ros.apps.demo.measures import mean_wrist_of
     from wristworld_ros.apps.demo.report import render_report
 
-    folder = args.out or args.recording.parent
+    folder = check_folder(args.out or args.recording.parent)
     render_report(args.recording, folder, mean_wrist_of(args.model))
     print(folder)
     return 0

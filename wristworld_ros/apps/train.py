@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wristworld_ros.errors import UserError
+from wristworld_ros.input_files import check_folder
 from wristworld_ros.options import add_options, from_options
 from wristworld_ros.settings import check
 from wristworld_ros.training.settings import TrainSettings
@@ -36,6 +37,7 @@ def run(args: argparse.Namespace) -> int:
     """Run one step of training and say where its result lies."""
     settings = from_options(TrainSettings, args)
     check(settings)
+    check_folder(settings.out)
     if args.what == 'package':
         return _package(args, settings)
     if args.episodes is None and not (args.what == 'tiny-decoder' and settings.videos):
@@ -71,9 +73,13 @@ def _train(settings: TrainSettings, function: Callable, *args) -> None:
 
 
 def _stage1(episodes: Path, settings: TrainSettings) -> None:
+    from wristworld_ros.data.formats.native import list_episodes
     from wristworld_ros.data.packed import PackedEpisode, pack_episodes
     from wristworld_ros.training.stage1.train import PACKED_SIZE, WRIST_SIZE, Stage1Training, train_stage1
 
+    for folder in filter(None, (episodes, settings.held_out)):
+        if not list_episodes(folder):
+            raise UserError(f'{folder} holds no episodes', 'record some with `wristworld simulate`')
     out = Path(settings.out)
 
     def packed(folder: Path, name: str) -> list[PackedEpisode]:

@@ -6,6 +6,7 @@ resizes it to the model's resolution, and leaves plain .npy files that every loa
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,14 +16,18 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from wristworld_ros.data.arrays import read_arrays
 from wristworld_ros.data.cache import cache_key
 from wristworld_ros.data.formats.native import list_episodes, read_episode
 from wristworld_ros.errors import UserError
 from wristworld_ros.geometry import resize_intrinsics
 from wristworld_ros.geometry.images import resize_images
-from wristworld_ros.runtime.files import new_directory
+from wristworld_ros.input_files import check_file
+from wristworld_ros.runtime.children import die_with
+from wristworld_ros.runtime.files import clear_leftovers, new_directory
 
 _MILLIMETRES = 1000.0
+_PACK_AGAIN = 'delete the folder that it is in; it is packed again'
 _WORKSPACE_X = 0.55  # metres in front of the robot's base
 
 
@@ -39,7 +44,11 @@ class PackedEpisode:
 
     def _array(self, name: str) -> np.ndarray:
         # Mapped at each use: thousands of episodes held open would run out of file handles.
-        return np.load(self.path / f'{name}.npy', mmap_mode='r')
+        path = check_file(self.path / f'{name}.npy', _PACK_AGAIN)
+        try:
+            return np.load(path, mmap_mode='r', allow_pickle=False)
+        except (OSError, ValueError, EOFError, SyntaxError) as error:
+            raise UserError(f'{path} cannot be read as an array ({str(error).rstrip(".")})', _PACK_AGAIN) from None
 
     @property
     def rgb(self) -> np.ndarray:
@@ -59,8 +68,7 @@ class PackedEpisode:
 
     @cached_property
     def cameras(self) -> dict[str, np.ndarray]:
-        with np.load(self.path / 'cameras.npz') as f:
-            return dict(f)
+        return read_arrays(self.path / 'cameras.npz', _PACK_AGAIN)
 
     @property
     def anchors(self) -> int:
@@ -138,11 +146,12 @@ def pack_episodes(
     """
     target = Path(target)
     target.mkdir(parents=True, exist_ok=True)
+    clear_leftovers(target)
     sources = [Path(s) for s in list_episodes(source)]
     targets = [target / f'{s.name}-{cache_key(s, size=size, wrist_size=wrist_size)}' for s in sources]
     todo = [(s, t) for s, t in zip(sources, targets, strict=True) if not t.exists()]
     if todo:
-        with ProcessPoolExecutor(workers) as pool:
+        with ProcessPoolExecutor(workers, initializer=die_with, initargs=(os.getpid(),)) as pool:
             jobs = [pool.submit(pack_episode, s, t, size, wrist_size) for s, t in todo]
             for job in tqdm(as_completed(jobs), total=len(jobs), desc='packing episodes', unit='episode'):
                 job.result()

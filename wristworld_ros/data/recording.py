@@ -8,20 +8,50 @@ status.jsonl            one line per status message of the node
 
 from __future__ import annotations
 
-import json
+import errno
+import logging
+import math
+import os
 import queue
 import threading
+import time
 from collections import deque
 from functools import cached_property
 from pathlib import Path
+from typing import Any, TypedDict
 
 import cv2
 import numpy as np
 
+from wristworld_ros.data.images import read_image, write_image
 from wristworld_ros.errors import UserError
+from wristworld_ros.input_files import check_name, json_text, read_json, read_json_lines
 
 CONDITION, WRIST, TRUE_WRIST = 'condition', 'wrist', 'true_wrist'
 WAITING = 40  # images per stream that are kept until the first wrist frame comes
+_PNG, _JPEG = (cv2.IMWRITE_PNG_COMPRESSION, 1), (cv2.IMWRITE_JPEG_QUALITY, 93)
+log = logging.getLogger(__name__)
+
+
+class WristRecord(TypedDict):
+    """A line of views.jsonl. Numbers that were NaN or infinite are null there, and NaN in `Recording.views`."""
+
+    stamp_ns: int
+    received_ns: int
+    coverage: float | None
+    confidence: float | None
+    latency: float | None
+    age: float | None
+    valid: bool
+    status: str
+    reason: str
+
+
+class _About(TypedDict):
+    """recording.json."""
+
+    anchors: tuple[str, ...]
+    head: dict[str, Any]
 
 
 class RecordingWriter:
@@ -34,27 +64,34 @@ class RecordingWriter:
         folder: Made here.
         head: What was run; anything JSON can hold.
         anchors: Names of the anchor cameras.
+        patience: Seconds that the last writes may take in `close`.
 
     Attributes:
-        counts: Images and records taken, by stream.
-        dropped: Images and records that came faster than the disk takes them, or that it refused.
+        counts: Images and records that are on disk, by stream.
+        dropped: Images and records that are not: they came faster than the disk takes them, or it refused them.
+        problem: The sentence about what could not be written, of the latest failure; '' where there was none.
 
     Raises:
         UserError: The folder cannot be made or written.
     """
 
-    def __init__(self, folder: Path, head: dict, anchors: tuple[str, ...]):
+    def __init__(self, folder: Path, head: dict, anchors: tuple[str, ...], patience: float = 30.0):
+        for name in anchors:
+            check_name(name, 'An anchor')
         self.folder = Path(folder)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            about = json.dumps({'anchors': list(anchors), 'head': head}, indent=1)
-            (self.folder / 'recording.json').write_text(about + '\n')
+            about = json_text({'anchors': list(anchors), 'head': head})
+            (self.folder / 'recording.json').write_text(about)
         except OSError as error:
             raise UserError(
                 f'The recording {self.folder} cannot be written ({error.strerror})', 'choose another folder'
             ) from error
         self.counts: dict[str, int] = {}
         self.dropped = 0
+        self.problem = ''
+        self._told: set[str] = set()
+        self.patience = patience
         self._waiting: dict[str, deque] = {}
         self._started = False
         self._queue: queue.Queue = queue.Queue(maxsize=600)
@@ -87,35 +124,72 @@ class RecordingWriter:
                 self._put((stream, stamp_ns, rgb))
 
     def close(self) -> None:
-        """Write what is left."""
-        self._queue.put(None)
-        self._thread.join()
+        """Write what is left. Returns in any case: what a disk that hangs has not taken by then is dropped and counted."""
+        end = time.monotonic() + self.patience
+        while self._thread.is_alive() and time.monotonic() < end:
+            try:
+                self._queue.put(None, timeout=0.1)
+                break
+            except queue.Full:
+                continue
+        self._thread.join(max(end - time.monotonic(), 0.0))
+        if self._thread.is_alive():
+            self._tell(f'The disk of {self.folder} has not taken what is recorded within {self.patience:.0f} s.')
+        while not self._queue.empty():
+            self.dropped += self._queue.get_nowait() is not None
 
     def _put(self, item) -> None:
+        if not self._thread.is_alive():
+            self.dropped += 1
+            self._tell(f'The thread that writes {self.folder} has ended; nothing more is recorded.')
+            return
         try:
             self._queue.put_nowait(item)
-            self.counts[item[0]] = self.counts.get(item[0], 0) + 1
         except queue.Full:
             self.dropped += 1
+            self._tell(f'The disk of {self.folder} is slower than what is recorded, of which some is dropped.')
 
     def _write_all(self) -> None:
         while (item := self._queue.get()) is not None:
             try:
                 self._write(*item)
-            except OSError:  # a full disk must not end the thread, or the queue fills up unseen
+            except Exception as error:  # nothing may end the thread, or the queue fills up unseen
                 self.dropped += 1
+                reason = getattr(error, 'strerror', None) or str(error).strip() or type(error).__name__
+                self._tell(f'{item[0]} cannot be written to {self.folder} ({reason}); what comes meanwhile is lost.')
+            else:
+                self.counts[item[0]] = self.counts.get(item[0], 0) + 1
 
     def _write(self, name: str, stamp_ns: int | None, value) -> None:
         if stamp_ns is None:
-            with open(self.folder / f'{name}.jsonl', 'a') as file:
-                file.write(json.dumps(value) + '\n')
+            _append(self.folder / f'{name}.jsonl', json_text(value, indent=None))
             return
         lossy = name.startswith('anchor_')
-        options = [cv2.IMWRITE_JPEG_QUALITY, 93] if lossy else [cv2.IMWRITE_PNG_COMPRESSION, 1]
         path = self.folder / name / f'{stamp_ns}.{"jpg" if lossy else "png"}'
         path.parent.mkdir(exist_ok=True)
-        if not cv2.imwrite(str(path), value[..., ::-1], options):
-            raise OSError(f'{path} was not written')
+        write_image(path, value, _JPEG if lossy else _PNG)
+
+    def _tell(self, problem: str) -> None:
+        """Keep a problem, and log it the first time that it comes."""
+        self.problem = problem
+        if problem not in self._told:
+            self._told.add(problem)
+            log.warning('%s', problem)
+
+
+def _append(path: Path, line: str) -> None:
+    """Append a line as a whole: what a full disk cuts short is taken back."""
+    with open(path, 'ab', buffering=0) as file:
+        start, data = file.tell(), line.encode()
+        try:
+            if file.write(data) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError:
+            file.truncate(start)
+            raise
+
+
+_FIX = 'give a folder that the demo recorded'
 
 
 class Recording:
@@ -126,6 +200,7 @@ class Recording:
         anchors: Names of the anchor cameras.
         views: Records of the wrist frames, in order of their stamps, each stamp once.
         status: Records of the node's status messages.
+        damage: Sentences about what a recorder that was killed has left incomplete.
 
     Raises:
         UserError: The folder holds no recording, or the recording has no wrist frame.
@@ -133,14 +208,17 @@ class Recording:
 
     def __init__(self, folder: Path):
         self.folder = Path(folder)
-        try:
-            about = json.loads((self.folder / 'recording.json').read_text())
-        except (OSError, ValueError):
-            raise UserError(f'{self.folder} holds no recording', 'give a folder that the demo recorded') from None
+        about_file = self.folder / 'recording.json'
+        if not about_file.exists():
+            raise UserError(f'{self.folder} holds no recording', _FIX)
+        about = read_json(about_file, _About, _FIX)
         self.head: dict = about['head']
         self.anchors: tuple[str, ...] = tuple(about['anchors'])
-        self.views = self._unique(self._lines('views'))
-        self.status = self._lines('status')
+        for name in self.anchors:
+            check_name(name, f'An anchor of {about_file}')
+        self.damage: list[str] = []
+        self.views = self._unique(self._lines('views', WristRecord))
+        self.status = self._lines('status', dict[str, Any])
         if not self.views:
             raise UserError(
                 f'No wrist frame was recorded in {self.folder}', 'see in its log folder what the node reported'
@@ -154,7 +232,7 @@ class Recording:
     @cached_property
     def _paths(self) -> dict[str, dict[int, Path]]:
         streams = [p for p in self.folder.iterdir() if p.is_dir()]
-        return {s.name: {int(p.stem): p for p in s.iterdir() if p.stem.isdigit()} for s in streams}
+        return {s.name: {int(p.stem): p for p in s.iterdir() if p.stem.isdecimal() and len(p.stem) < 20} for s in streams}
 
     @cached_property
     def _stamps(self) -> dict[str, np.ndarray]:
@@ -172,8 +250,11 @@ class Recording:
         found = int(stamps[np.abs(stamps - stamp_ns).argmin()])
         if abs(found - stamp_ns) > slop_s * 1e9:
             return None
-        image = cv2.imread(str(self._paths[stream][found]))
-        return None if image is None else np.ascontiguousarray(image[..., ::-1])
+        try:
+            return read_image(self._paths[stream][found])
+        except UserError as error:
+            log.warning('%s', error)
+            return None
 
     def seconds(self) -> np.ndarray:
         """Times of the wrist frames since the first one, seconds, float64 [N]."""
@@ -184,10 +265,15 @@ class Recording:
         """One number of every wrist frame, float64 [N]."""
         return np.array([float(v[key]) for v in self.views])
 
-    def _lines(self, name: str) -> list[dict]:
+    def _lines(self, name: str, kind: Any) -> list:
         path = self.folder / f'{name}.jsonl'
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+        records, cut = read_json_lines(path, kind, _FIX)
+        if cut:
+            self.damage.append(f'The last line of {path} was cut short and is left out.')
+            log.warning('%s', self.damage[-1])
+        return records
 
     @staticmethod
-    def _unique(views: list[dict]) -> list[dict]:
-        return [v for _, v in sorted({v['stamp_ns']: v for v in views}.items())]
+    def _unique(views: list[WristRecord]) -> list[dict[str, Any]]:
+        by_stamp = {view['stamp_ns']: view for view in views}
+        return [{k: math.nan if v is None else v for k, v in by_stamp[stamp].items()} for stamp in sorted(by_stamp)]

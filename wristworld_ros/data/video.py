@@ -24,6 +24,7 @@ from wristworld_ros.runtime.files import write_atomically
 log = logging.getLogger(__name__)
 
 DEPTH_UNIT = 0.001  # metres
+MAX_PIXELS = 8192 * 8192  # of a frame
 _PROBED = 600  # packets whose times tell the rate
 _BT709 = 1  # its number in H.264's tables of colour spaces, primaries and transfer functions
 
@@ -165,6 +166,14 @@ class VideoReader:
                 if not file.streams.video:
                     raise UserError(f'{self.path} has no video stream', 'give the path of a video')
                 stream = file.streams.video[0]
+                pixels = stream.codec_context.width * stream.codec_context.height
+                if pixels > MAX_PIXELS:
+                    raise UserError(
+                        f'{self.path} is {stream.codec_context.width}x{stream.codec_context.height}, and at most {MAX_PIXELS} '
+                        'pixels are read',
+                        'give a smaller video',
+                    )
+                stream.codec_context.options = {'max_pixels': str(MAX_PIXELS)}  # of frames that change the size
                 if self._threads:
                     stream.thread_count = self._threads
                 yield file, stream

@@ -9,6 +9,8 @@ import cv2
 import numpy as np
 import torch
 
+from wristworld_ros.data.images import read_image
+from wristworld_ros.errors import UserError
 from wristworld_ros.geometry.cloud import CloudSettings, dense_cloud, render_camera
 from wristworld_ros.models.wan.condition_planes import fill_holes
 from wristworld_ros.types import Camera
@@ -31,10 +33,11 @@ def mean_wrist(path: Path, hw: tuple[int, int]) -> np.ndarray | None:
     """
     path = Path(path)
     path = path / MEAN_WRIST if path.is_dir() else path
-    image = cv2.imread(str(path)) if path.is_file() else None
-    if image is None:
+    try:
+        image = read_image(path)
+    except UserError:
         return None
-    return cv2.resize(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), hw[::-1], interpolation=cv2.INTER_AREA)
+    return cv2.resize(image, hw[::-1], interpolation=cv2.INTER_AREA)
 
 
 def anchor_copy(anchor: np.ndarray, hw: tuple[int, int]) -> np.ndarray:

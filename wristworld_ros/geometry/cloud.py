@@ -17,6 +17,8 @@ from wristworld_ros.geometry.cameras import shift_principal_point
 from wristworld_ros.geometry.splat import condition_map
 from wristworld_ros.types import Camera, ConditionMap, Reconstruction
 
+_MAX_SIDE = 8192  # pixels
+
 
 @dataclass(frozen=True)
 class CloudSettings:
@@ -41,13 +43,13 @@ class CloudSettings:
     def __post_init__(self):
         if self.render_size is not None:
             object.__setattr__(self, 'render_size', tuple(self.render_size))
-            if len(self.render_size) != 2 or min(self.render_size) < 1:
+            if len(self.render_size) != 2 or not all(1 <= side <= _MAX_SIDE for side in self.render_size):
                 raise UserError(
-                    f'The cloud setting render_size is {self.render_size}', 'give height and width, 1 or more'
+                    f'The cloud setting render_size is {self.render_size}', f'give height and width, 1 to {_MAX_SIDE}'
                 )
-        for name, low in (('upsample', 1), ('edge', 0), ('radius', 0), ('near', 0)):
-            if not getattr(self, name) >= low:
-                raise UserError(f'The cloud setting {name} is {getattr(self, name)}', f'give {low} or more')
+        for name, low, high in (('upsample', 1, 16), ('edge', 0, 1000), ('radius', 0, 64), ('near', 0, 1000)):
+            if not low <= getattr(self, name) <= high:  # NaN is refused too
+                raise UserError(f'The cloud setting {name} is {getattr(self, name)}', f'give {low} to {high}')
 
 
 def dense_cloud(points: Tensor, images: Tensor, cloud: CloudSettings) -> tuple[Tensor, Tensor]:

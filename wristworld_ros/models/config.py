@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any, Literal
 
 from wristworld_ros.errors import UserError
 from wristworld_ros.geometry.cloud import CloudSettings
+from wristworld_ros.input_files import Share, Size, convert, json_text, read_json
 
 FORMAT = 1
 STAGE1, GENERATOR, AUTOENCODER = 'stage1.safetensors', 'generator.safetensors', 'autoencoder.safetensors'
 TINY_DECODER = 'tiny_decoder.safetensors'
+_RESTORE = 'give a complete model directory, or restore it from where the model came'
 # Model directories that ship with the package.
 PRETRAINED = Path(__file__).parents[1] / 'pretrained'
 
@@ -43,64 +47,59 @@ class ModelConfig:
     """
 
     name: str
-    stage1: dict
-    generator: dict
-    anchor_width: int
-    wrist_hw: tuple[int, int]
+    stage1: dict[str, Any]
+    generator: dict[str, Any]
+    anchor_width: Size
+    wrist_hw: tuple[Size, Size]
     cloud: CloudSettings
-    noise_share: float = 0.5
-    precision: str = 'float32'
-    min_agreement: float | None = None
+    noise_share: Share = 0.5
+    precision: Literal['float32', 'bfloat16'] = 'float32'
+    min_agreement: Share | None = None
     use_condition: bool = True
     use_anchor_tokens: bool = True
     licence: str = 'Apache-2.0'
     untrained: tuple[str, ...] = ()
-    tiny_decoder: dict = field(default_factory=dict)
+    tiny_decoder: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path) -> ModelConfig:
         """Read a ``config.json``.
 
         Raises:
-            ModelError: The file is missing, unreadable, not JSON, of another format, or lacks or has an unknown key.
+            ModelError: The file is missing, unreadable, not JSON, of another format, lacks or has an unknown key, or has a
+                value of another type or size.
         """
-        raw = _read_json(path)
-        if raw.pop('format', None) != FORMAT:
-            raise ModelError(
-                f'{path} is not of format {FORMAT}, the only one that this version of wristworld_ros reads',
-                f'convert the model with this version, or restore "format": {FORMAT}',
-            )
         try:
-            cloud = CloudSettings(**raw.pop('cloud'))
-            sequences = {'wrist_hw': tuple(raw['wrist_hw']), 'untrained': tuple(raw.get('untrained', ()))}
-            return cls(**{**raw, **sequences}, cloud=cloud)
+            raw = read_json(path, dict[str, Any], _RESTORE)
+            if raw.pop('format', None) != FORMAT:
+                raise UserError(
+                    f'{path} is not of format {FORMAT}, the only one that this version of wristworld_ros reads',
+                    f'convert the model with this version, or restore "format": {FORMAT}',
+                )
+            return convert(raw, cls, str(path), _RESTORE)
         except UserError as e:
-            raise ModelError(f'{path}: {e.what}', e.fix) from None
-        except (KeyError, TypeError) as e:
-            raise ModelError(
-                f'{path} lacks a key or has an unknown one ({e})', 'restore it from where the model came'
-            ) from None
+            raise ModelError(e.what, e.fix) from None
 
     def write(self, path: Path) -> None:
         """Write a ``config.json``; ModelError where that is not possible."""
         try:
-            path.write_text(json.dumps({'format': FORMAT} | asdict(self), indent=2) + '\n')
+            path.write_text(json_text({'format': FORMAT} | asdict(self), indent=2))
         except OSError as e:
             raise ModelError(f'{path} cannot be written ({e.strerror})', 'make its directory writable') from None
 
 
-def _read_json(path: Path) -> dict:
-    restore = 'restore it from where the model came'
+@contextmanager
+def building(folder: Path) -> Iterator[None]:
+    """Around the building of networks from a model directory's configuration.
+
+    Values may be well typed and still describe no network, as sizes that do not divide each other; what the libraries
+    raise then becomes a ModelError that names the file.
+    """
+    where = folder / 'config.json'
     try:
-        raw = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise ModelError(
-            f'{path} is missing', 'give a model directory, which has config.json and its weights'
-        ) from None
-    except OSError as e:
-        raise ModelError(f'{path} cannot be read ({e.strerror})', 'make it readable') from None
-    except ValueError as e:  # not UTF-8, or not JSON
-        raise ModelError(f'{path} is not JSON ({e})', restore) from None
-    if not isinstance(raw, dict):
-        raise ModelError(f'{path} holds a {type(raw).__name__}, not an object', restore)
-    return raw
+        yield
+    except UserError as e:
+        raise ModelError(e.what if str(folder) in e.what else f'{where}: {e.what}', e.fix) from None
+    except Exception as e:
+        lines = [line.strip() for line in str(e).splitlines() if line.strip()] or [type(e).__name__]
+        raise ModelError(f'{where} does not describe networks that can be built ({lines[-1].rstrip(".")})', _RESTORE) from e

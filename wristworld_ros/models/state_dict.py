@@ -66,7 +66,8 @@ def check_shapes(targets: Mapping[str, torch.Tensor], weights: Mapping[str, torc
         source: Where the weights come from, for the message.
 
     Raises:
-        UserError: A tensor is missing, is not wanted or has another shape; it names the first, with both shapes.
+        UserError: A tensor is missing, is not wanted, has another shape, or holds integers where numbers are wanted; it
+            names the first, with both shapes.
     """
     if missing := [name for name in targets if name not in weights]:
         first = missing[0]
@@ -80,6 +81,12 @@ def check_shapes(targets: Mapping[str, torch.Tensor], weights: Mapping[str, torc
             raise UserError(
                 f'{source}: key {name} has shape {list(found.shape)}, wanted {list(target.shape)}',
                 'give the configuration that these weights were made with',
+            )
+        dtype = getattr(found, 'dtype', torch.float32)
+        if target.dtype.is_floating_point and not dtype.is_floating_point:
+            raise UserError(
+                f'{source}: key {name} is stored as {str(dtype).removeprefix("torch.")}, and floating-point weights are wanted',
+                'give the weights as float32, float16 or bfloat16 (quantized weights are not supported)',
             )
     if unknown := [name for name in weights if name not in targets]:
         first = unknown[0]
@@ -130,7 +137,7 @@ def adopt(
     given = {id(target): weights[name] for name, target in targets.items()}
     # A tensor that the module shares has several names in its state, and all of them get the same weight.
     state = {name: given[id(own)] for name, own in module.state_dict(keep_vars=True).items()}
-    module.load_state_dict(state, assign=True)
+    _assign(module, state)
 
 
 def _float32(name: str) -> torch.dtype:
@@ -145,7 +152,7 @@ def load_into(
     param_dtype: ParamDtype = _float32,
     device: torch.device | str = 'cpu',
 ) -> None:
-    """Load weights one at a time, straight to the device and the dtype they are kept in.
+    """Load weights one at a time, straight to the device and the dtype they are kept in; each is checked to be finite.
 
     Args:
         module: The module to fill, with or without memory of its own (`empty_weights`).
@@ -156,7 +163,7 @@ def load_into(
         device: Where the module goes, buffers that no file holds included.
 
     Raises:
-        UserError: As `check_shapes`; the module is unchanged then.
+        UserError: As `check_shapes`, or a weight is NaN or infinite; the module is unchanged then.
     """
     check_shapes(targets, weights, source)
     names = {id(target): name for name, target in targets.items()}
@@ -167,9 +174,24 @@ def load_into(
             # empty_like keeps the order of the dimensions in memory (channels last).
             empty = torch.empty_like(tensor, dtype=param_dtype(own), device=device, requires_grad=False)
             loaded[id(tensor)] = empty.copy_(weights[names[id(tensor)]])
+            _check_finite(empty, names[id(tensor)], source)
         state[own] = loaded[id(tensor)]
-    module.load_state_dict(state, assign=True)
+    _assign(module, state)
     module.to(device)
+
+
+def _assign(module: nn.Module, state: dict[str, torch.Tensor]) -> None:
+    with _BUILDING:  # assigning registers parameters, which another thread in `empty_weights` would make empty
+        module.load_state_dict(state, assign=True)
+
+
+def _check_finite(tensor: torch.Tensor, name: str, source: str) -> None:
+    """Both extremes are finite exactly if every value is; one pass and no copy, for weights of many gigabytes."""
+    if tensor.is_floating_point() and tensor.numel() and not torch.stack(tensor.aminmax()).isfinite().all():
+        dtype = str(tensor.dtype).removeprefix('torch.')
+        raise UserError(
+            f'{source}: key {name} holds NaN or infinity as {dtype}', 'copy the file again from where the model came'
+        )
 
 
 def cast_params(module: nn.Module, param_dtype: ParamDtype) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from wristworld_ros.models.config import ModelConfig, ModelError
+from wristworld_ros.models.config import ModelConfig, ModelError, building
 from wristworld_ros.pipeline.model_directory import choose_device, choose_precision, find_model
 from wristworld_ros.runtime.machine import format_bytes, free_gpu, free_ram
 from wristworld_ros.runtime.memory_estimate import IMAGE_HW, MemoryEstimate, estimate_memory
@@ -21,10 +21,12 @@ def estimate_for(
     Raises:
         ModelError: There is no such model or device, or its configuration describes no model.
     """
-    config = ModelConfig.read(find_model(settings.model) / 'config.json')
+    folder = find_model(settings.model)
+    config = ModelConfig.read(folder / 'config.json')
     device = choose_device(settings.device)
     size = choose_precision(config, settings.precision, device).itemsize
-    return estimate_memory(config, settings, views, image_hw, size), device
+    with building(folder):
+        return estimate_memory(config, settings, views, image_hw, size), device
 
 
 def check_memory(settings: StreamSettings, views: int, image_hw: tuple[int, int] = IMAGE_HW) -> str:

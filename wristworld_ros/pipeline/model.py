@@ -37,7 +37,7 @@ class WristModel:
         self.config, self.device = config, torch.device(device)
         self.stage1 = stage1.eval().requires_grad_(False).to(self.device)
         self.generator = generator.eval().requires_grad_(False).to(self.device)
-        autoencoder = autoencoder or autoencoder_from_config(config.generator['autoencoder'])
+        autoencoder = autoencoder or autoencoder_from_config(config.generator.get('autoencoder'))
         self.autoencoder = autoencoder.eval().requires_grad_(False).to(self.device)
 
     @property

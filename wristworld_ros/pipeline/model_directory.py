@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from wristworld_ros.errors import UserError
+from wristworld_ros.input_files import check_file, convert
 from wristworld_ros.models.config import (
     AUTOENCODER,
     GENERATOR,
@@ -20,14 +22,15 @@ from wristworld_ros.models.config import (
     TINY_DECODER,
     ModelConfig,
     ModelError,
+    building,
 )
 from wristworld_ros.models.state_dict import empty_weights, load_into, named_tensors
 from wristworld_ros.models.vggt import ReconstructionModel
 from wristworld_ros.models.wan import WristGenerator
 from wristworld_ros.models.wan.autoencoders import Autoencoder, WanAutoencoder, autoencoder_from_config
-from wristworld_ros.models.wan.tiny_decoder import TinyAutoencoder, tiny_decoder_for
+from wristworld_ros.models.wan.tiny_decoder import TinyAutoencoder, TinyDecoderSizes, tiny_decoder_for
 from wristworld_ros.pipeline.model import WristModel
-from wristworld_ros.runtime.files import file_sha256
+from wristworld_ros.runtime.files import file_sha256, write_atomically
 
 Tensors = dict[str, torch.Tensor]
 
@@ -124,7 +127,7 @@ def load_stage1(
     config = _read_config(folder)
     if not config.stage1:
         raise ModelError(f'{folder} holds no stage 1', 'convert or train one')
-    with empty_weights():
+    with building(folder), empty_weights():
         stage1 = ReconstructionModel.from_config(config.stage1)
     _fill(stage1, named_tensors(stage1), folder / STAGE1, lambda name: stage1.param_dtype(name, dtype), device)
     return config, stage1.eval()
@@ -147,7 +150,7 @@ def load_stage2(
     config = _read_config(folder)
     if not config.generator:
         raise ModelError(f'{folder} holds no stage 2', 'convert or train one')
-    with empty_weights():
+    with building(folder), empty_weights():
         generator = WristGenerator.from_config(config.generator)
         autoencoder = autoencoder_from_config(generator.settings.autoencoder)
     release = generator.release_tensors()
@@ -164,7 +167,8 @@ def load_autoencoder(name_or_path: str) -> tuple[ModelConfig, Autoencoder]:
     config = _read_config(folder)
     if not config.generator:
         raise ModelError(f'{folder} holds no stage 2 and so no autoencoder', 'convert or train one')
-    autoencoder = autoencoder_from_config(config.generator['autoencoder'])
+    with building(folder):
+        autoencoder = autoencoder_from_config(config.generator.get('autoencoder'))
     if tensors := named_tensors(autoencoder):
         _fill(autoencoder, tensors, folder / AUTOENCODER, lambda name: torch.float32, 'cpu')
     return config, autoencoder.eval()
@@ -196,9 +200,10 @@ def load_tiny_decoder(
             f'make it with `wristworld train tiny-decoder EPISODES --model {folder}`, or set decoder to full',
         )
     try:
-        decoder = tiny_decoder_for(autoencoder, **config.tiny_decoder)
-    except (TypeError, ValueError) as e:
-        raise ModelError(f'{folder / "config.json"} does not describe a tiny decoder ({e})', 'train it again') from None
+        sizes = convert(config.tiny_decoder, TinyDecoderSizes, f'{folder / "config.json"}, tiny_decoder', 'train it again')
+    except UserError as e:
+        raise ModelError(e.what, e.fix) from None
+    decoder = tiny_decoder_for(autoencoder, sizes.width, sizes.blocks)
     _fill(decoder, named_tensors(decoder), folder / TINY_DECODER, lambda name: dtype, device)
     return TinyAutoencoder(autoencoder, decoder.eval())
 
@@ -240,10 +245,19 @@ def save_model(model: WristModel, folder: Path, dtype: torch.dtype = torch.float
     replace(model.config, tiny_decoder={}).write(folder / 'config.json')
     hashes = {}
     for name, tensors in weight_files(*model.networks).items():
-        save_file(stored_tensors(tensors, dtype, folder / name), folder / name, metadata={'format': 'pt'})
+        with write_atomically(folder / name) as part:
+            save_weights(stored_tensors(tensors, dtype, folder / name), part)
         (folder / name).chmod(0o644)  # safetensors makes files that only their owner can read
         hashes[name] = file_sha256(folder / name)
     return hashes
+
+
+def save_weights(tensors: Tensors, path: Path) -> None:
+    """Write a safetensors file; OSError where the disk refuses it."""
+    try:
+        save_file(tensors, path, metadata={'format': 'pt'})
+    except SafetensorError as error:
+        raise OSError(errno.EIO, str(error)) from error
 
 
 def stored_tensors(tensors: Mapping[str, torch.Tensor], dtype: torch.dtype, path: Path) -> Tensors:
@@ -277,10 +291,13 @@ def _fill(
 
 def _read_weights(path: Path) -> Tensors:
     """The tensors of a file, mapped. ModelError when it is missing or cannot be read."""
-    if not path.exists():
-        raise ModelError(f'{path} is missing', 'copy it there from where the model came, or choose another model')
     try:
+        check_file(path, 'copy it there from where the model came, or choose another model')
         return load_file(path)
+    except UserError as e:
+        raise ModelError(e.what, e.fix) from None
+    except OSError as e:
+        raise ModelError(f'{path} cannot be read ({e.strerror or e})', 'make it readable') from None
     except SafetensorError as e:
         raise ModelError(
             f'{path} cannot be read as safetensors ({e}) and may be truncated', 'copy it again from where the model came'

@@ -8,7 +8,6 @@ are described in `data/recording.py`; the demo and the benchmark record with it.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from array import array
@@ -25,13 +24,14 @@ from sensor_msgs.msg import Image
 
 from wristworld_ros.data.recording import CONDITION, TRUE_WRIST, WRIST, RecordingWriter
 from wristworld_ros.errors import UserError
+from wristworld_ros.input_files import decode_json, json_text
 from wristworld_ros.msg import VirtualWristStatus, WristView
 from wristworld_ros.ros import environment
 from wristworld_ros.ros.conversions import to_ns, to_rgb
 from wristworld_ros.ros.image_header import ImageError, ImageFault, ImageLimits
 from wristworld_ros.ros.image_subscription import ImageSubscription
 from wristworld_ros.ros.metrics import Metrics
-from wristworld_ros.ros.viewer import LiveViewer
+from wristworld_ros.ros.viewer import LOOPBACK, LiveViewer
 from wristworld_ros.types import FrameStatus
 
 QUEUE = 10  # images per stream: a recorder wants all of them
@@ -43,13 +43,14 @@ class RecorderOptions:
     """What is recorded.
 
     out: folder. anchors: names of the anchor cameras. head: JSON object that goes into the recording. view: whether to serve
-    the live viewer. images: whether images are stored; without them only what was said of them is.
+    the live viewer, view_bind: on which address. images: whether images are stored; without them only what was said of them is.
     """
 
     out: Path
     anchors: tuple[str, ...]
     head: dict
     view: bool = False
+    view_bind: str = LOOPBACK
     images: bool = True
 
 
@@ -58,10 +59,12 @@ class RecorderNode(Node):
 
     def __init__(self, options: RecorderOptions):
         super().__init__('recorder')
-        self._viewer = LiveViewer(options.anchors) if options.view else None
+        self._viewer = LiveViewer(options.anchors, bind=options.view_bind) if options.view else None
         self._writer = RecordingWriter(options.out, options.head, options.anchors)
         if self._viewer:
-            print(json.dumps({'viewer': self._viewer.address}), flush=True)
+            self.get_logger().info(f'The live viewer listens on {self._viewer.listens_on}.')
+            viewer = {'viewer': self._viewer.address, 'listens_on': self._viewer.listens_on}
+            print(json_text(viewer, indent=None), end='', flush=True)
         self._recent: deque[float] = deque(maxlen=1000)
         self._last: dict[str, Any] = {}
         self._images = options.images
@@ -112,8 +115,9 @@ class RecorderNode(Node):
         rate = sum(t > since for t in self._recent) / RATE_WINDOW_S
         bad = sum(self._metrics[fault.counter] for fault in ImageFault)
         record = {'counts': dict(self._writer.counts), 'rate': rate, 'dropped': self._writer.dropped, 'bad': bad}
+        record |= {'problem': self._writer.problem}
         record |= {key: self._last.get(key) for key in ('age', 'coverage', 'status', 'valid', 'reason')}
-        print(json.dumps(record), flush=True)
+        print(json_text(record, indent=None), end='', flush=True)
 
     def close(self) -> None:
         """Finish the files."""
@@ -150,18 +154,23 @@ def status_record(msg: VirtualWristStatus) -> dict[str, Any]:
     return record | {'stamp': to_ns(msg.stamp)}
 
 
+def _head(text: str) -> dict[str, Any]:
+    return decode_json(text, dict[str, Any], '--head', 'give a JSON object')
+
+
 def main(args: list[str] | None = None) -> int:
     """Record until told to stop."""
     parser = argparse.ArgumentParser(prog='recorder')
     parser.add_argument('--out', type=Path, required=True, help='Folder of the recording.')
     parser.add_argument('--anchors', nargs='+', default=['left', 'right'], help='Names of the anchor cameras.')
-    parser.add_argument('--head', type=json.loads, default={}, help='JSON object that goes into the recording.')
+    parser.add_argument('--head', type=_head, default={}, help='JSON object that goes into the recording.')
     parser.add_argument('--view', action='store_true', help='Serve the live viewer.')
+    parser.add_argument('--view-bind', default=LOOPBACK, help='IP address that the live viewer is served on.')
     parser.add_argument('--no-images', action='store_true', help='Store what is said of images, not the images.')
     given = parser.parse_args(args)
     environment.prepare()
     rclpy.init(args=[])
-    options = RecorderOptions(given.out, tuple(given.anchors), given.head, given.view, not given.no_images)
+    options = RecorderOptions(given.out, tuple(given.anchors), given.head, given.view, given.view_bind, not given.no_images)
     try:
         node = RecorderNode(options)
     except UserError as error:

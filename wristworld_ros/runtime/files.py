@@ -32,19 +32,64 @@ def file_sha256(path: Path, on_bytes: Callable[[int], object] = lambda count: No
 def write_atomically(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that takes its name when the block ends well, and is gone when it does not.
 
+    A run that is killed leaves it behind, empty or half written; the next one clears it (`clear_leftovers`).
+
     Raises:
-        UserError: The file cannot be written (a full disk, no permission).
+        UserError: The file cannot be written (a full disk, no permission), or another run is writing it.
     """
     path = Path(path)
     part = path.with_name(f'.{path.stem}.part{path.suffix}')
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield part
-        os.replace(part, path)
+        lock = os.open(part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
     except OSError as error:
         raise write_error(path, error) from error
+    try:
+        if not _locked(lock):
+            raise UserError(f'{path} is being written by another run', 'wait for it')
+        try:
+            yield part
+            os.replace(part, path)
+        except BaseException as error:
+            part.unlink(missing_ok=True)
+            if isinstance(error, OSError):
+                raise write_error(path, error) from error
+            raise
     finally:
-        part.unlink(missing_ok=True)
+        os.close(lock)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all; errors as in `write_atomically`."""
+    with write_atomically(path) as part:
+        part.write_text(text)
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Remove what killed runs left in a folder: directories and files that were being made. Those of live runs stay.
+
+    Args:
+        folder: Where `write_atomically` and `new_directory` have written; it need not exist.
+    """
+    for entry in Path(folder).glob('.*'):
+        directory = entry.is_dir() and not entry.is_symlink()
+        if entry.name.endswith('.replaced') and directory:
+            # A run that was killed between the two renames of a replacement leaves the only copy here.
+            if os.path.lexists(entry.with_name(entry.name[1:].removesuffix('.replaced'))):
+                shutil.rmtree(entry, ignore_errors=True)
+            continue
+        part = Path(entry.stem).suffix == '.part' or entry.suffix == '.part'
+        if not (entry.name.endswith('.making') if directory else part and entry.is_file()):
+            continue
+        try:
+            lock = os.open(entry, os.O_RDONLY | os.O_NOFOLLOW)
+        except OSError:
+            continue
+        try:
+            if _locked(lock):
+                shutil.rmtree(entry, ignore_errors=True) if directory else entry.unlink(missing_ok=True)
+        finally:
+            os.close(lock)
 
 
 @contextmanager
@@ -71,10 +116,8 @@ def new_directory(target: Path, replace: bool = False, marker: str = 'config.jso
     except OSError as error:
         raise write_error(target, error) from error
     try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f'{target} is being written by another run', 'wait for it') from None
+        if not _locked(lock):
+            raise UserError(f'{target} is being written by another run', 'wait for it')
         try:
             if older.exists() and not target.exists():  # a run that was killed between its last two renames
                 older.rename(target)
@@ -93,6 +136,15 @@ def new_directory(target: Path, replace: bool = False, marker: str = 'config.jso
             raise
     finally:
         os.close(lock)
+
+
+def _locked(descriptor: int) -> bool:
+    """Take the lock of an open file or directory; False where another process has it. It goes with the process."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def write_error(path: Path, error: OSError) -> UserError:

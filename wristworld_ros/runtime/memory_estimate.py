@@ -188,7 +188,7 @@ def _decoder_working(config: ModelConfig, chunk: int) -> float:
 def autoencoder_strides(config: ModelConfig) -> tuple[int, int]:
     """(video frames per latent frame, pixels per latent cell)."""
     with torch.device('meta'):
-        autoencoder = autoencoder_from_config(config.generator['autoencoder'])
+        autoencoder = autoencoder_from_config(config.generator.get('autoencoder'))
     return autoencoder.temporal_stride, autoencoder.spatial_stride
 
 

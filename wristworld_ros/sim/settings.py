@@ -8,6 +8,7 @@ from wristworld_ros.errors import UserError
 from wristworld_ros.settings import check, setting
 
 TASKS = ('stack', 'lift', 'place')
+MAX_CONTROL_HZ = 240
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class SimulatorSettings:
         low=1, high=100_000, none='all',
     )  # fmt: skip
     fps: int = setting(10, 'Stored frames per second; a divisor of control-hz.', low=1, high=240)
-    control_hz: int = setting(20, 'Commands of the policy per second.', low=5, high=240)
+    control_hz: int = setting(20, 'Commands of the policy per second.', low=5, high=MAX_CONTROL_HZ)
     anchors: int = setting(2, 'Anchor cameras, fixed during an episode.', low=1, high=16)
     random_cameras: int = setting(2, 'Cameras placed elsewhere at every stored frame.', low=0, high=16)
     anchor_width: int = setting(224, 'Width of anchor and random cameras, pixels.', low=16, high=2048)
@@ -106,7 +107,7 @@ def check_simulator(settings: SimulatorSettings) -> None:
         allowed = [n for n in range(1, settings.control_hz + 1) if settings.control_hz % n == 0]
         raise UserError(
             f'Setting fps is {settings.fps}, which does not divide control_hz, {settings.control_hz}',
-            f'give fps as one of {", ".join(map(str, allowed))}, or another control_hz, e.g. {_multiple(settings)}',
+            f'give fps as one of {", ".join(map(str, allowed))}{_other_control_rate(settings)}',
         )
     for name in ('anchor_fov', 'anchor_framing', 'anchor_elevation'):
         low, high = (getattr(settings, f'{name}_{end}') for end in ('min', 'max'))
@@ -130,6 +131,7 @@ def check_stored(settings: SimulatorSettings) -> None:
             )
 
 
-def _multiple(settings: SimulatorSettings) -> int:
-    """The least multiple of fps that is not below control_hz."""
-    return -(-settings.control_hz // settings.fps) * settings.fps
+def _other_control_rate(settings: SimulatorSettings) -> str:
+    """The control rate nearest above that the fps divides, as an advice; '' where there is none that is allowed."""
+    rate = -(-settings.control_hz // settings.fps) * settings.fps
+    return f', or another control_hz, e.g. {rate}' if rate <= MAX_CONTROL_HZ else ''

@@ -17,8 +17,11 @@ from tqdm import tqdm
 
 from wristworld_ros.errors import UserError
 from wristworld_ros.runtime import machine
+from wristworld_ros.runtime.children import die_with
+from wristworld_ros.runtime.files import clear_leftovers
 from wristworld_ros.sim.settings import SimulatorSettings, check_stored
 
+MOST = 1_000_000  # episodes of a set, as their names have six digits
 ATTEMPTS = 5  # seeds that an episode may take until its policy succeeds
 log = logging.getLogger(__name__)
 
@@ -78,11 +81,17 @@ def simulate(
     """
     settings = settings or SimulatorSettings()
     check_stored(settings)
-    if episodes < 1 or (workers is not None and workers < 1):
-        raise UserError(f'{episodes} episodes in {workers} processes are asked for', 'give at least 1 of each')
+    if not 1 <= episodes <= MOST or (workers is not None and not 1 <= workers <= 1024):
+        raise UserError(
+            f'{episodes} episodes in {workers or "auto"} processes are asked for',
+            f'give 1 to {MOST} episodes and 1 to 1024 processes',
+        )
+    if seed < 0:
+        raise UserError(f'The seed is {seed}', 'give 0 or more')
     out = Path(out)
     try:
         out.mkdir(parents=True, exist_ok=True)
+        clear_leftovers(out)
     except OSError as error:
         raise UserError(f'The folder {out} cannot be made ({error.strerror})', 'choose another') from error
     missing = [index for index in range(episodes) if not _is_there(out, index)]
@@ -142,7 +151,7 @@ class _Pool:
 
     def _start(self) -> None:
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=_work, args=(theirs, *self._arguments), daemon=True)
+        process = self._context.Process(target=_work, args=(theirs, os.getpid(), *self._arguments), daemon=True)
         process.start()
         theirs.close()  # so that the pipe ends when the process does
         self._at[ours] = process, None
@@ -192,7 +201,8 @@ class _Pool:
         log.error('Episode %d: %s', index, reason)
 
 
-def _work(pipe: Connection, settings: SimulatorSettings, seed: int, out: str) -> None:
+def _work(pipe: Connection, parent: int, settings: SimulatorSettings, seed: int, out: str) -> None:
+    die_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
     os.environ.setdefault('LP_NUM_THREADS', '1')  # a software renderer keeps to its own core
     try:

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
-import json
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
-
-import torch
+from typing import Any
 
 from wristworld_ros.errors import UserError
 from wristworld_ros.evaluation.baselines import MEAN_WRIST
+from wristworld_ros.input_files import Share, check_file, check_name, read_json
 from wristworld_ros.models.config import ModelConfig
 from wristworld_ros.models.wan import WristGenerator
 from wristworld_ros.pipeline.model import WristModel
 from wristworld_ros.pipeline.model_directory import save_model
+from wristworld_ros.training.checkpoint import read_weights
 from wristworld_ros.training.stage1.train import finished_stage1
 from wristworld_ros.training.stage2.train import ANCHOR_WIDTH, CLOUD, WRIST_HW
+
+_FINISHED = 'give the folder of a finished `wristworld train stage2`'
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What is read of the `run.json` of a stage 2 run."""
+
+    model: dict[str, Any]
+    noise_share: Share
+    condition: bool
+    anchor_tokens: bool
 
 
 def package_model(stage1: Path, stage2: Path, folder: Path, name: str) -> dict[str, str]:
@@ -27,26 +40,27 @@ def package_model(stage1: Path, stage2: Path, folder: Path, name: str) -> dict[s
         File name of each weight file -> its sha256.
 
     Raises:
-        UserError: One of the runs is not finished.
+        UserError: One of the runs is not finished or damaged, or the name is no plain name.
     """
+    check_name(name, '--name')
     config1, first = finished_stage1(stage1)
-    if not all((stage2 / file).is_file() for file in ('run.json', 'model.pt', MEAN_WRIST)):
-        raise UserError(
-            f'{stage2} has no run.json, model.pt and {MEAN_WRIST}', 'give the folder of a finished `wristworld train stage2`'
-        )
-    run2 = json.loads((stage2 / 'run.json').read_text())
-    second = WristGenerator.from_config(run2['model'])
-    second.load_state_dict(torch.load(stage2 / 'model.pt', weights_only=True, map_location='cpu'))
+    for file in ('run.json', 'model.pt', MEAN_WRIST):
+        if not (stage2 / file).exists():
+            raise UserError(f'{stage2} has no {file}', _FINISHED)
+        check_file(stage2 / file, _FINISHED)
+    run2 = read_json(stage2 / 'run.json', _Run, _FINISHED)
+    second = WristGenerator.from_config(run2.model)
+    read_weights(second, stage2 / 'model.pt')
     config = ModelConfig(
         name=name,
         stage1=config1,
-        generator=run2['model'],
+        generator=run2.model,
         anchor_width=ANCHOR_WIDTH,
         wrist_hw=WRIST_HW,
         cloud=CLOUD,
-        noise_share=run2['noise_share'],
-        use_condition=run2['condition'],
-        use_anchor_tokens=run2['anchor_tokens'],
+        noise_share=run2.noise_share,
+        use_condition=run2.condition,
+        use_anchor_tokens=run2.anchor_tokens,
     )
     hashes = save_model(WristModel(config, first, second, 'cpu'), folder)
     shutil.copyfile(stage2 / MEAN_WRIST, folder / MEAN_WRIST)

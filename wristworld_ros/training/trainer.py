@@ -8,7 +8,6 @@ on a CPU where it is trained by steps.
 from __future__ import annotations
 
 import copy
-import json
 import logging
 import math
 import sys
@@ -26,7 +25,10 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from wristworld_ros.errors import UserError
-from wristworld_ros.runtime.files import write_atomically
+from wristworld_ros.input_files import decode_json, json_text
+from wristworld_ros.models.state_dict import load_strict
+from wristworld_ros.runtime.files import clear_leftovers, write_text
+from wristworld_ros.training.checkpoint import read_checkpoint, write_checkpoint
 from wristworld_ros.training.parallel import average_gradients, from_first, rank
 
 logger = logging.getLogger(__name__)
@@ -184,7 +186,9 @@ def train(
         UserError: More than `config.max_skipped` steps in a row had a gradient that was NaN or infinite.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / 'optimization.json').write_text(json.dumps(asdict(config), indent=2))
+    if rank() == 0:
+        clear_leftovers(folder)
+        write_text(folder / 'optimization.json', json_text(asdict(config), indent=2))
     run = _Run(module, config, folder, start)
     first, device = rank() == 0, next(module.parameters()).device.type
     log = _Log(folder / _LOG, run.step) if first else None
@@ -240,7 +244,7 @@ class _Run:
         self.module, self.config, self.path = module, config, folder / _CHECKPOINT
         self.optimizers = make_optimizers(module, config)
         if start is not None and not self.path.exists():
-            module.load_state_dict(torch.load(start, weights_only=True)['average'])
+            _start_from(module, start)
         self.average = ExponentialMovingAverage(module, config.average)
         self.step = self.batches = self.skipped = 0
         spent = self._load() if self.path.exists() else 0.0
@@ -283,12 +287,11 @@ class _Run:
             'skipped': self.skipped,
             'spent': self.spent,
         }
-        with write_atomically(self.path) as part:
-            torch.save(state, part)
+        write_checkpoint(self.path, state)
 
     def _load(self) -> float:
         device = next(self.module.parameters()).device
-        state = torch.load(self.path, weights_only=True, map_location=device)
+        state = read_checkpoint(self.path, device)
         self.module.load_state_dict(state['module'])
         self.average.module.load_state_dict(state['average'])
         for optimizer, kept in zip(self.optimizers, state['optimisers'], strict=True):
@@ -296,6 +299,21 @@ class _Run:
         self.step = self.average.updates = state['step']
         self.batches, self.skipped = state.get('batches', self.step), state.get('skipped', 0)
         return state['spent']
+
+
+def _start_from(module: nn.Module, path: Path) -> None:
+    """Take the averaged weights of another run's last.pt."""
+    average = read_checkpoint(path).get('average')
+    if not isinstance(average, dict):
+        raise UserError(f'{path} holds no averaged weights', "give another run's last.pt with --start")
+    load_strict(module.state_dict(), average, str(path))
+
+
+@dataclass
+class _LogLine:
+    """What is read of a line of `log.jsonl`."""
+
+    step: int
 
 
 class _Log:
@@ -310,8 +328,8 @@ class _Log:
     @staticmethod
     def _step_of(line: str) -> float:
         try:
-            return json.loads(line)['step']
-        except (ValueError, KeyError):  # the last line of a run that was killed
+            return decode_json(line, _LogLine, 'log.jsonl').step
+        except UserError:  # the last line of a run that was killed
             return math.inf
 
     def add(self, terms: dict[str, torch.Tensor]) -> None:
@@ -325,7 +343,7 @@ class _Log:
         record |= {name: sum(values) / len(values) for name, values in self._recent.items()} | results
         self._recent.clear()
         with open(self._path, 'a') as f:
-            f.write(json.dumps(record) + '\n')
+            f.write(json_text(record, indent=None))
 
 
 def _stream(batches: Dataset, first: int, workers: int) -> Iterator:

@@ -84,7 +84,7 @@ def test_plain_wan_at_full_size_gets_a_second_set_of_input_channels(full_size, m
 
 @pytest.mark.parametrize(
     ('text', 'said'),
-    [('{', 'not JSON'), ('[]', 'something else'), ('{"vae": {}}', 'something else'), ('{"generator": {"head": 1}}', 'no setting head')],
+    [('{', 'not JSON'), ('[]', 'expected `object`'), ('{"vae": {}}', 'something else'), ('{"generator": {"head": 1}}', 'no setting head')],
 )  # fmt: skip
 def test_a_file_of_sizes_that_says_something_else_is_refused(tmp_path, text, said):
     (tmp_path / 'sizes.json').write_text(text)

@@ -1,6 +1,8 @@
 """The episode format keeps what it is given, and says in a sentence what is wrong with what it cannot read."""
 
 import json
+import os
+import zipfile
 
 import numpy as np
 import pytest
@@ -126,3 +128,102 @@ def test_a_camera_track_checks_its_shapes(change, words):
         CameraTrack(
             **{**{k: getattr(good, k) for k in ('name', 'role', 'rgb', 'K', 'T_camera_world', 'depth')}, **change}
         )
+
+
+def change_head(path, **values):
+    head = json.loads((path / 'episode.json').read_text())
+    camera = values.pop('camera', {})
+    head['cameras'][0].update(camera)
+    (path / 'episode.json').write_text(json.dumps(head | values))
+
+
+@pytest.mark.parametrize(
+    ('values', 'words'),
+    [
+        ({'fps': 'fast'}, 'fps: expected `float`'),
+        ({'fps': 0}, 'fps'),
+        ({'fps': 10**30}, 'fps'),
+        ({'frames': 10**12}, 'frames'),
+        ({'frames': 4}, r'stamps_ns is \[5\], and \[4\]'),
+        ({'task': None}, 'task: expected `str`'),
+        ({'success': 'yes'}, 'success'),
+        ({'cameras': {}}, 'cameras: expected `array`'),
+        ({'cameras': [{}]}, r'cameras\[0\]'),
+        ({'meta': []}, 'meta: expected `object`'),
+        ({'extra': 1}, 'unknown key extra'),
+        ({'camera': {'rgb_file': '../other/anchor0.mp4'}}, "A file of camera 'anchor0'"),
+        ({'camera': {'rgb_file': '/etc/passwd'}}, "A file of camera 'anchor0'"),
+        ({'camera': {'depth_file': '../x.mkv', 'has_depth': True}}, "A file of camera 'anchor0'"),
+        ({'camera': {'rgb_file': 7}}, 'rgb_file'),
+        ({'camera': {'name': '../../etc'}}, 'name'),
+        ({'camera': {'role': 'side'}}, 'role'),
+        ({'camera': {'width': 10**12}}, 'width'),
+        ({'camera': {'width': -1}}, 'width'),
+        ({'camera': {'name': 'other'}}, 'lacks K_other'),
+    ],
+)
+def test_a_head_that_is_wrong_is_one_sentence(tmp_path, values, words):
+    path = _write(tmp_path / 'e', [_track(depth=False)])
+    change_head(path, **values)
+    with pytest.raises(UserError, match=words) as error:
+        read_episode(path)
+    assert str(path) in str(error.value) and '\n' not in str(error.value)
+
+
+def rewrite_tracks(path, **changes):
+    with np.load(path / 'tracks.npz') as file:
+        tracks = dict(file)
+    np.savez(path / 'tracks.npz', **{k: v for k, v in (tracks | changes).items() if v is not None})
+
+
+@pytest.mark.parametrize(
+    ('changes', 'words'),
+    [
+        ({'stamps_ns': None}, 'lacks stamps_ns'),
+        ({'stamps_ns': np.arange(4)}, 'stamps_ns is'),
+        ({'stamps_ns': np.arange(5.0)}, 'stamps_ns holds'),
+        ({'stamps_ns': np.zeros(5, np.int64)}, 'do not rise'),
+        ({'K_anchor0': np.zeros((5, 3, 4))}, 'K_anchor0 is'),
+        ({'K_anchor0': np.full((5, 3, 3), np.nan)}, 'K_anchor0 holds'),
+        ({'K_anchor0': np.full((5, 3, 3), 'x')}, 'K_anchor0 holds'),
+        ({'T_camera_world_anchor0': np.full((5, 4, 4), np.inf)}, 'T_camera_world_anchor0 holds'),
+        ({'joints': np.zeros(3)}, 'joints is'),
+        ({'joints': np.array(3.0)}, 'joints is'),
+        ({'joints': np.array([object()] * 5)}, 'cannot be read as arrays'),
+    ],
+)
+def test_arrays_that_are_wrong_are_one_sentence(tmp_path, changes, words):
+    path = _write(tmp_path / 'e', [_track(depth=False)])
+    rewrite_tracks(path, **changes)
+    with pytest.raises(UserError, match=words) as error:
+        read_episode(path)
+    assert 'tracks.npz' in str(error.value) and '\n' not in str(error.value)
+
+
+def test_files_that_are_pipes_devices_bombs_or_damaged_are_named(tmp_path):
+    path = _write(tmp_path / 'e', [_track(depth=False)])
+    good = (path / 'tracks.npz').read_bytes()
+    for data in (good[:100], b'', b'not a zip'):
+        (path / 'tracks.npz').write_bytes(data)
+        with pytest.raises(UserError, match=r'tracks\.npz cannot be read'):
+            read_episode(path)
+    with zipfile.ZipFile(path / 'tracks.npz', 'w', zipfile.ZIP_DEFLATED) as archive, archive.open('a.npy', 'w', force_zip64=True) as file:
+        for _ in range(1100):
+            file.write(bytes(1 << 20))
+    with pytest.raises(UserError, match=r'unpacks to \d+ bytes'):
+        read_episode(path)
+    (path / 'tracks.npz').write_bytes(good)
+    for name in ('tracks.npz', 'episode.json', 'anchor0.mp4'):
+        kept = (path / name).rename(tmp_path / 'kept')
+        os.mkfifo(path / name)
+        with pytest.raises(UserError, match='is a named pipe'):
+            read_episode(path)
+        (path / name).unlink()
+        (path / name).symlink_to('/dev/zero')
+        with pytest.raises(UserError, match='is a device'):
+            read_episode(path)
+        (path / name).unlink()
+        kept.rename(path / name)
+    (path / 'episode.json').write_text('{"meta": ' + '[' * 10_000_000)
+    with pytest.raises(UserError, match=r'nested too deeply|at most'):
+        read_episode(path)

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from wristworld_ros.errors import UserError
+from wristworld_ros.input_files import check_folder
 from wristworld_ros.options import add_options, from_options
 from wristworld_ros.settings import StreamSettings, check
 
@@ -120,6 +121,7 @@ def run(args: argparse.Namespace) -> int:
         )
     settings = from_options(StreamSettings, args)
     check(settings)
+    check_folder(args.out or 'runs')
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     results: dict = {'machine': machine.describe(settings.threads), 'model': settings.model, 'steps': settings.steps}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 from wristworld_ros.evaluation.table import aligned, markdown
+from wristworld_ros.input_files import json_text
+from wristworld_ros.runtime.files import write_text
 
 STREAM_COLUMNS = (
     ('anchors', 'anchors', '{:d}'), ('chunk', 'chunk', '{:d}'), ('steps', 'steps', '{:d}'),
@@ -81,9 +82,9 @@ def write(results: dict, folder: Path) -> str:
     """Write bench.{txt,md,json} below `folder`; returns the text."""
     folder.mkdir(parents=True, exist_ok=True)
     text = '\n\n'.join(sections(results, aligned))
-    (folder / 'bench.txt').write_text(text + '\n')
-    (folder / 'bench.md').write_text('\n\n'.join(sections(results, markdown)) + '\n')
-    (folder / 'bench.json').write_text(json.dumps(results, indent=1) + '\n')
+    write_text(folder / 'bench.txt', text + '\n')
+    write_text(folder / 'bench.md', '\n\n'.join(sections(results, markdown)) + '\n')
+    write_text(folder / 'bench.json', json_text(results))
     return text
 
 

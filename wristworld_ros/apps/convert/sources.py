@@ -6,7 +6,6 @@ the dense heads read, the length of the context. `overrides` of the same form as
 
 from __future__ import annotations
 
-import json
 import pickle
 import re
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from wristworld_ros.errors import UserError
+from wristworld_ros.input_files import read_json
 from wristworld_ros.models.config import ModelError
 from wristworld_ros.models.vggt import VGGT_1B
 from wristworld_ros.models.wan import WRISTWORLD_1_3B, GeneratorConfig
@@ -179,12 +180,10 @@ def read_overrides(path: str | None) -> dict[str, dict[str, Any]]:
     if path is None:
         return {}
     try:
-        raw = json.loads(Path(path).expanduser().read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ModelError(f'{path} is not JSON ({error})', 'see docs/models.md for what it holds') from None
-    except OSError as error:
-        raise ModelError(f'{path} cannot be read ({error.strerror})', 'give the path of a JSON file with --sizes') from None
-    if not isinstance(raw, dict) or any(k not in SECTIONS or not isinstance(v, dict) for k, v in raw.items()):
+        raw = read_json(Path(path).expanduser(), dict[str, dict[str, Any]], 'see docs/models.md for what --sizes takes')
+    except UserError as error:
+        raise ModelError(error.what, error.fix) from None
+    if any(section not in SECTIONS for section in raw):
         raise ModelError(f'{path} holds something else than sections', f'write objects named {", ".join(SECTIONS)} only')
     known = {f.name for f in fields(GeneratorConfig)}
     if unknown := sorted(set(raw.get('generator', {})) - known):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -68,10 +69,8 @@ def summarise(recording: Recording) -> RunFigures:
     for view in recording.views:
         if not view['valid']:
             reasons.setdefault(view['status'], []).append(view['reason'])
-    first, last = (recording.status[i] if recording.status else {} for i in (0, -1))
-    names = [
-        k for k, v in last.items() if isinstance(v, int) and not isinstance(v, bool) and k not in ('stamp', 'memory')
-    ]
+    first, last = (_counters(recording.status[i]) if recording.status else {} for i in (0, -1))
+    names = [name for name in last if name not in ('stamp', 'memory')]
     return RunFigures(
         seconds=span, frames=len(seconds), rate=(len(seconds) - 1) / span if span else 0.0,
         invalid=sum(len(found) for found in reasons.values()),
@@ -142,6 +141,10 @@ def mean_wrist_of(model: str) -> np.ndarray | None:
     """
     folder = find_model(model)
     return baselines.mean_wrist(folder, ModelConfig.read(folder / 'config.json').wrist_hw)
+
+
+def _counters(status: dict[str, Any]) -> dict[str, int]:
+    return {k: v for k, v in status.items() if isinstance(v, int) and not isinstance(v, bool)}
 
 
 def _resized(image: np.ndarray, hw: tuple[int, int]) -> np.ndarray:

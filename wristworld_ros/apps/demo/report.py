@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
-import math
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -25,6 +23,8 @@ from wristworld_ros.apps.demo.measures import (
 )
 from wristworld_ros.data.recording import Recording
 from wristworld_ros.errors import require_package
+from wristworld_ros.input_files import json_text
+from wristworld_ros.runtime.files import write_text
 
 VIDEO, SHEET, POSTER, PAGE = 'side_by_side.mp4', 'contact_sheet.png', 'poster.png', 'index.html'
 # Below these the images show nothing of the scene, whatever their PSNR: sharpness, and coverage, 0 to 1.
@@ -69,7 +69,7 @@ def render_report(
             quality.table.write(folder)
         _write_frames(recording, psnr, folder / 'frames.csv')
         record = {'head': recording.head, 'live': asdict(figures), 'quality': quality.table.record() if quality else None}
-        (folder / 'report.json').write_text(json.dumps(_finite(record), indent=1) + '\n')
+        write_text(folder / 'report.json', json_text(record))
         page = _write_page(recording, quality, figures, folder)
         bar.update(10)
     return page
@@ -201,12 +201,3 @@ def _write_frames(recording: Recording, psnr: dict[int, float], path: Path) -> N
                 v['stamp_ns'], f'{seconds:.3f}', f'{v["age"]:.4f}', f'{v["latency"]:.4f}', f'{v["coverage"]:.4f}',
                 f'{v["confidence"]:.4f}', int(v['valid']), v['status'], '' if value is None else f'{value:.2f}', v['reason'],
             ])  # fmt: skip
-
-
-def _finite(value):
-    """The same for JSON: what is not a finite number becomes null."""
-    if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import TypedDict
 
 from tqdm import tqdm
 
 from wristworld_ros.apps.demo.measures import mean_wrist_of
 from wristworld_ros.apps.demo.report import render_report, require_report_packages
-from wristworld_ros.apps.demo.settings import DemoSettings, camera_settings, node_settings
+from wristworld_ros.apps.demo.settings import DemoSettings, camera_settings, check_demo, node_settings
 from wristworld_ros.apps.processes import ManagedProcess, ProcessGroup, ros_parameters, wait_for
 from wristworld_ros.errors import UserError, require_package
+from wristworld_ros.input_files import decode_json, json_text
 from wristworld_ros.models.config import ModelConfig
 from wristworld_ros.pipeline.model_directory import find_model
 from wristworld_ros.runtime import machine
-from wristworld_ros.settings import CameraSettings, StreamSettings, check, shown
+from wristworld_ros.settings import CameraSettings, StreamSettings, shown
 
 CAMERA, NODE, RECORDER = 'camera node', 'virtual_wrist node', 'recorder'
 
@@ -49,16 +50,17 @@ def run_demo(
     require_report_packages()
     if demo.view:
         require_package('rerun', 'view', 'The live viewer')
-    check(demo)
+    check_demo(demo)
     cameras = camera_settings(demo, videos, wrist_video)
     node = node_settings(stream, cameras)
     config = ModelConfig.read(find_model(stream.model) / 'config.json')  # so that a missing model is reported at once
     folder = _new_folder(Path(out))
     recording = folder / 'recording'
-    head = json.dumps(_head(stream, cameras, config))
+    head = json_text(_head(stream, cameras, config), indent=None)
     with ProcessGroup(folder / 'logs') as processes:
         arguments = ['--out', str(recording), '--anchors', *cameras.anchors, '--head', head]
-        recorder = processes.start(RECORDER, 'wristworld_ros.ros.recorder_node', arguments + ['--view'] * demo.view)
+        arguments += ['--view', '--view-bind', demo.view_bind] if demo.view else []
+        recorder = processes.start(RECORDER, 'wristworld_ros.ros.recorder_node', arguments)
         passive = {'OMP_WAIT_POLICY': 'PASSIVE'}
         processes.start(NODE, 'wristworld_ros.ros.virtual_wrist_node', ros_parameters(node), passive)
         processes.start(CAMERA, 'wristworld_ros.ros.camera_node', ros_parameters(cameras))
@@ -66,14 +68,18 @@ def run_demo(
         print(f'Nodes are up; to watch from another terminal: export ROS_DOMAIN_ID={domain}', flush=True)
         print('Waiting for the first wrist frame (the model warms up, the cameras start) ...', flush=True)
         if demo.view:
-            wait_for(lambda: _viewer_address(recorder), processes, 60, 'The live viewer')
-            print(f'Live view: {_viewer_address(recorder)}', flush=True)
+            wait_for(lambda: bool(_viewer(recorder)), processes, 60, 'The live viewer')
+            viewer = _viewer(recorder)
+            print(f'Live view: {viewer["viewer"]} (listens on {viewer["listens_on"]})', flush=True)
         views = recording / 'views.jsonl'
         wait_for(lambda: views.exists() or _has_views(recorder), processes, demo.patience, 'The first wrist frame')
         try:
             _record(demo.seconds, processes, recorder, progress)
         except KeyboardInterrupt:
             print('\nStopped early; the report is made from what was recorded.', flush=True)
+        lost = _last_status(recorder)
+        if lost.get('problem'):
+            print(f'{lost["dropped"]} images and records are not in the recording: {lost["problem"]}', flush=True)
     page = render_report(recording, folder, mean_wrist_of(stream.model), progress)
     print(f'Open {page} in a browser.')
     return folder
@@ -89,29 +95,47 @@ def _record(seconds: float, processes: ProcessGroup, recorder: ManagedProcess, p
             processes.check()
             bar.n = min(time.monotonic() - start, seconds)
             status = _last_status(recorder)
-            if status.get('age') is not None:
+            if status and status['age'] is not None:
                 bar.set_postfix_str(f'{status["rate"]:.1f} frames/s, {status["age"] * 1e3:.0f} ms behind', refresh=False)
             bar.refresh()
 
 
-def _last_status(recorder: ManagedProcess) -> dict:
-    """The recorder's newest line of counts, rate and age; see `ros.recorder_node`."""
-    for line in reversed(recorder.log.read_text(errors='replace').splitlines()[-5:]):
-        if line.startswith('{"counts"'):
-            return json.loads(line)
-    return {}
+class RecorderLine(TypedDict, total=False):
+    """A line of JSON that the recorder prints: of its viewer, or of its counts; see `ros.recorder_node`."""
+
+    viewer: str
+    listens_on: str
+    counts: dict[str, int]
+    rate: float
+    dropped: int
+    problem: str
+    age: float | None
+
+
+def _lines(recorder: ManagedProcess) -> list[RecorderLine]:
+    """What the recorder has printed; its log has other lines too, and the last one may be half written."""
+    found = []
+    for line in recorder.log.read_text(errors='replace').splitlines():
+        if line.startswith('{'):
+            try:
+                found.append(decode_json(line, RecorderLine, 'a line of the recorder'))
+            except UserError:
+                continue
+    return found
+
+
+def _last_status(recorder: ManagedProcess) -> RecorderLine:
+    """The newest line of counts."""
+    return next((line for line in reversed(_lines(recorder)) if 'counts' in line), {})
 
 
 def _has_views(recorder: ManagedProcess) -> bool:
     return _last_status(recorder).get('counts', {}).get('views', 0) > 0
 
 
-def _viewer_address(recorder: ManagedProcess) -> str:
-    """Where the recorder's live viewer can be opened; '' until it says so."""
-    for line in recorder.log.read_text(errors='replace').splitlines():
-        if line.startswith('{"viewer"'):
-            return json.loads(line)['viewer']
-    return ''
+def _viewer(recorder: ManagedProcess) -> RecorderLine:
+    """The line about the recorder's live viewer; empty until it is there."""
+    return next((line for line in _lines(recorder) if 'viewer' in line), {})
 
 
 def _new_folder(out: Path) -> Path:

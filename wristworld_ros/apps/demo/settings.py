@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -28,7 +29,20 @@ class DemoSettings:
     )
     demo_seed: int = setting(DEMO_SEED, 'With the simulator: which episodes are played.', low=0, high=2**31 - 1)
     view: bool = setting(False, 'Show it live in the browser (rerun).')
+    view_bind: str = setting(
+        '127.0.0.1',
+        'IP address that the live view is served on, without a password: this machine alone, or 0.0.0.0 for every machine that reaches it.',
+    )
     patience: float = setting(240.0, 'How long the first wrist frame may take, seconds.', low=1.0, high=3600.0)
+
+
+def check_demo(demo: DemoSettings) -> None:
+    """Raise UserError for the first value that is not allowed."""
+    check(demo)
+    try:
+        ipaddress.ip_address(demo.view_bind)
+    except ValueError:
+        raise UserError(f'Setting view_bind is {demo.view_bind!r}', 'give an IP address of this machine') from None
 
 
 def camera_settings(demo: DemoSettings, videos: Sequence[Path], wrist_video: Path | None) -> CameraSettings:

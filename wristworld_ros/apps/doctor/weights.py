@@ -5,17 +5,21 @@ Only the headers of the files are read, and their bytes hashed; no weight is loa
 
 from __future__ import annotations
 
-import json
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
 
 from wristworld_ros.apps.doctor.finding import Finding, error, from_error, ok, warning
 from wristworld_ros.errors import UserError
+from wristworld_ros.input_files import check_file, convert, decode_json, read_bytes
 from wristworld_ros.runtime.files import file_sha256
 from wristworld_ros.runtime.machine import format_bytes
 
+MAX_HEADER = 100_000_000  # bytes, as safetensors itself allows
 COPY_AGAIN = 'copy it again from where the model came'
 
 
@@ -24,7 +28,8 @@ class Stored:
     """One tensor as the header of a safetensors file describes it."""
 
     dtype: str
-    shape: tuple[int, ...]
+    shape: tuple[Annotated[int, msgspec.Meta(ge=0)], ...]
+    data_offsets: tuple[int, int] = field(default=(0, 0), compare=False)
 
 
 @dataclass(frozen=True)
@@ -41,18 +46,16 @@ def read_header(path: Path) -> dict[str, Stored]:
     Raises:
         UserError: It is not a safetensors file, or is truncated.
     """
+    check_file(path, COPY_AGAIN)
     with path.open('rb') as file:
         length = int.from_bytes(file.read(8), 'little')
         size = path.stat().st_size
-        if not 2 <= length <= size - 8:
+        if not 2 <= length <= min(size - 8, MAX_HEADER):
             raise UserError(f'{path} is not a safetensors file, or is truncated ({size} bytes)', COPY_AGAIN)
-        try:
-            header = json.loads(file.read(length))
-            header.pop('__metadata__', None)
-            end = 8 + length + max((entry['data_offsets'][1] for entry in header.values()), default=0)
-            tensors = {k: Stored(entry['dtype'], tuple(entry['shape'])) for k, entry in header.items()}
-        except (ValueError, TypeError, KeyError, AttributeError) as e:
-            raise UserError(f'{path} has no valid safetensors header ({type(e).__name__})', COPY_AGAIN) from None
+        raw = decode_json(file.read(length), dict[str, Any], f'The safetensors header of {path}', COPY_AGAIN)
+    raw.pop('__metadata__', None)
+    tensors = convert(raw, dict[str, Stored], f'The safetensors header of {path}', COPY_AGAIN)
+    end = 8 + length + max((stored.data_offsets[1] for stored in tensors.values()), default=0)
     if end != size:
         raise UserError(f'{path} is {size} bytes long, and its header describes {end}', COPY_AGAIN)
     return tensors
@@ -111,23 +114,22 @@ def weight_findings(name_or_path: str) -> tuple[list[Finding], dict[Path, dict[s
     Raises:
         ImportError: The networks cannot be imported.
     """
-    from wristworld_ros.models.config import ModelConfig
+    from wristworld_ros.models.config import ModelConfig, building
     from wristworld_ros.pipeline.model_directory import find_model
 
     try:
         folder = find_model(name_or_path)
         config = ModelConfig.read(folder / 'config.json')
-        wanted = _wanted_tensors(config)
+        with building(folder):
+            wanted = _wanted_tensors(config)
+        card = folder / 'README.md'
+        rows = card_rows(read_bytes(card, COPY_AGAIN).decode(errors='replace')) if card.exists() else {}
     except UserError as e:
         return [from_error(e)], {}
-    except (ValueError, TypeError, KeyError) as e:
-        return [error(f'{folder / "config.json"} does not describe a model ({type(e).__name__}: {e})', COPY_AGAIN)], {}
-    card = folder / 'README.md'
-    rows = card_rows(card.read_text(errors='replace')) if card.is_file() else {}
     findings, headers = [ok(f'Model {config.name} in {folder}')], {}
     for name, tensors in wanted.items():
         path = folder / name
-        if not path.is_file():
+        if not path.exists():
             findings.append(error(f'{path} is missing', 'copy it there from where the model came, or choose another model'))
             continue
         try:
@@ -170,4 +172,7 @@ def _check_shapes(wanted: dict, stored: dict[str, Stored], source: str) -> None:
 
     from wristworld_ros.models.state_dict import check_shapes
 
-    check_shapes(wanted, {k: torch.empty(s.shape, device='meta') for k, s in stored.items()}, source)
+    def described(tensor: Stored) -> torch.Tensor:
+        return torch.empty(tensor.shape, dtype=torch.float32 if 'F' in tensor.dtype else torch.int8, device='meta')
+
+    check_shapes(wanted, {name: described(tensor) for name, tensor in stored.items()}, source)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -13,10 +12,11 @@ from tqdm import tqdm
 from wristworld_ros.data.anchor_sources import AnchorRecording
 from wristworld_ros.data.video import write_video
 from wristworld_ros.errors import UserError
+from wristworld_ros.input_files import check_folder, check_name, json_text
 from wristworld_ros.pipeline.generate import NotFiniteError
 from wristworld_ros.pipeline.model import WristModel
 from wristworld_ros.pipeline.offline import EncodedVideo, encode_video, generate_video, plan_for, window_sizes
-from wristworld_ros.runtime.files import write_atomically
+from wristworld_ros.runtime.files import clear_leftovers, write_text
 from wristworld_ros.settings import WindowSettings
 from wristworld_ros.types import FrameStatus
 
@@ -27,9 +27,18 @@ CONVENTIONS = (
 
 
 def output_paths(folder: Path, name: str, force: bool) -> tuple[Path, Path]:
-    """Paths of the video and of the poses; UserError where one exists and may not be replaced."""
+    """Paths of the video and of the poses, in the folder; what a killed run left there is cleared.
+
+    Raises:
+        UserError: The name leads out of the folder, or a file exists and may not be replaced.
+    """
+    check_name(name, '--name')
+    check_folder(folder)
+    clear_leftovers(folder)
     paths = Path(folder) / f'{name}.mp4', Path(folder) / f'{name}.json'
     for path in paths:
+        if path.is_dir():
+            raise UserError(f'{path} is a directory', 'give another --out or --name')
         if path.exists() and not force:
             raise UserError(f'{path} exists already', 'give another --out or --name, or replace it with --force')
     return paths
@@ -87,8 +96,7 @@ def generate(
         'conventions': CONVENTIONS,
         'frames': _poses(recording, encoded),
     }
-    with write_atomically(poses_path) as part:
-        part.write_text(json.dumps(poses, indent=1) + '\n')
+    write_text(poses_path, json_text(poses))
 
 
 def _with_progress(images: Iterator[np.ndarray], frames: int, progress: bool) -> Iterator[np.ndarray]:

@@ -6,21 +6,25 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Annotated, Any, Literal
 
+import msgspec
 import numpy as np
 
+from wristworld_ros.data.arrays import read_arrays
 from wristworld_ros.data.video import VideoReader, read_depth_video, write_depth_video, write_video
 from wristworld_ros.errors import UserError
+from wristworld_ros.input_files import Size, check_file, check_name, convert, json_text, read_json
 from wristworld_ros.runtime.files import new_directory
 from wristworld_ros.types import Camera
 
 VERSION = 1
 ROLES = ('anchor', 'wrist', 'random')
 _JSON, _TRACKS = 'episode.json', 'tracks.npz'
+_AGAIN = 'record or copy the episode again'
 
 
 @dataclass(frozen=True)
@@ -64,13 +68,27 @@ class CameraTrack:
 class CameraInfo:
     """One camera's entry in `episode.json`."""
 
-    name: str
-    role: str
-    width: int
-    height: int
+    name: Annotated[str, msgspec.Meta(pattern='^[A-Za-z0-9_]+$', max_length=100)]
+    role: Literal['anchor', 'wrist', 'random']
+    width: Size
+    height: Size
     has_depth: bool
     rgb_file: str
     depth_file: str | None
+
+
+@dataclass(frozen=True)
+class _Head:
+    """`episode.json`."""
+
+    version: int
+    task: str
+    seed: int
+    fps: Annotated[float, msgspec.Meta(gt=0.0, le=1000.0)]
+    success: bool
+    frames: Annotated[int, msgspec.Meta(ge=1, le=10_000_000)]
+    cameras: tuple[CameraInfo, ...]
+    meta: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -236,7 +254,7 @@ def write_episode(
         np.savez(work / _TRACKS, **arrays)
         head = {'version': VERSION, 'task': task, 'seed': int(seed), 'fps': float(fps), 'success': bool(success)}
         head |= {'frames': frames, 'cameras': entries, 'meta': meta or {}}
-        (work / _JSON).write_text(json.dumps(head, indent=1))
+        (work / _JSON).write_text(json_text(head))
     return path
 
 
@@ -254,37 +272,51 @@ def read_episode(path: str | Path) -> Episode:
     """Open an episode directory; images are left on disk until asked for.
 
     Raises:
-        UserError: It is not an episode, or lacks a file.
+        UserError: It is not an episode, lacks a file, or has one that does not hold what an episode's does.
     """
     path = Path(path)
     for name in (_JSON, _TRACKS):
-        if not (path / name).is_file():
+        if not (path / name).exists():
             raise UserError(f'{path} is not an episode: {name} is missing', 'give a directory that holds an episode')
-    try:
-        head = json.loads((path / _JSON).read_text())
-    except ValueError as error:
-        raise UserError(f'{path / _JSON} is not valid JSON ({error})', 'record the episode again') from error
-    if head.get('version') != VERSION:
+    raw = read_json(path / _JSON, dict[str, Any], _AGAIN)
+    if raw.get('version') != VERSION:
         raise UserError(
-            f'{path} has format version {head.get("version")}, and this program reads {VERSION}',
-            'record the episode again',
+            f'{path} has format version {raw.get("version")}, and this program reads {VERSION}', 'record the episode again'
         )
-    cameras = tuple(CameraInfo(**entry) for entry in head['cameras'])
-    for info in cameras:
-        if info.role not in ROLES:
-            raise UserError(
-                f"Camera '{info.name}' of {path} has role '{info.role}'; known are {', '.join(ROLES)}",
-                'record the episode again',
-            )
+    head = convert(raw, _Head, str(path / _JSON), _AGAIN)
+    if len({info.name for info in head.cameras}) < len(head.cameras):
+        raise UserError(f'{path / _JSON} names a camera twice', _AGAIN)
+    for info in head.cameras:
         for name in filter(None, (info.rgb_file, info.depth_file)):
-            if not (path / name).is_file():
-                raise UserError(f"{path} lacks {name} of camera '{info.name}'", 'record or copy the episode again')
-    with np.load(path / _TRACKS) as file:
-        tracks = {name: file[name] for name in file.files}
+            check_name(name, f"A file of camera '{info.name}' of {path}")
+            if not (path / name).exists():
+                raise UserError(f"{path} lacks {name} of camera '{info.name}'", _AGAIN)
+            check_file(path / name, _AGAIN)
+    tracks = read_arrays(path / _TRACKS, _AGAIN)
+    _check_tracks(path / _TRACKS, tracks, head)
     stamps = tracks.pop('stamps_ns')
-    return Episode(
-        path, head['task'], head['seed'], head['fps'], head['success'], cameras, stamps, tracks, head['meta']
-    )
+    return Episode(path, head.task, head.seed, head.fps, head.success, head.cameras, stamps, tracks, head.meta)
+
+
+def _check_tracks(path: Path, tracks: dict[str, np.ndarray], head: _Head) -> None:
+    """Every array has an entry per frame; stamps rise, and the cameras' calibrations are numbers."""
+    wanted = {'stamps_ns': ()}
+    for info in head.cameras:
+        wanted |= {f'K_{info.name}': (3, 3), f'T_camera_world_{info.name}': (4, 4)}
+    for name, shape in wanted.items():
+        if name not in tracks:
+            raise UserError(f'{path} lacks {name}', _AGAIN)
+        found = tracks[name]
+        if found.shape != (head.frames, *shape):
+            raise UserError(f'{path}: {name} is {list(found.shape)}, and {[head.frames, *shape]} is wanted', _AGAIN)
+        numbers = found.dtype == np.int64 if name == 'stamps_ns' else found.dtype.kind == 'f' and np.isfinite(found).all()
+        if not numbers:
+            raise UserError(f'{path}: {name} holds something else than finite numbers ({found.dtype})', _AGAIN)
+    if (np.diff(tracks['stamps_ns']) <= 0).any():
+        raise UserError(f'{path}: the stamps do not rise', _AGAIN)
+    for name, array in tracks.items():
+        if array.shape[:1] != (head.frames,):
+            raise UserError(f'{path}: {name} is {list(array.shape)}, and {head.frames} entries are wanted', _AGAIN)
 
 
 def list_episodes(root: str | Path) -> list[Path]:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from wristworld_ros.errors import UserError
+from wristworld_ros.input_files import Depth, Share, Size, convert
 
 REQUIRED = ('img_size', 'embed_dim', 'depth', 'num_heads')
 HEADS = ('camera', 'wrist', 'depth', 'points', 'track')
@@ -45,26 +46,26 @@ class ReconstructionConfig:
         gradient_checkpointing: Recompute aggregator blocks in the backward pass, to save memory.
     """
 
-    img_size: int
-    embed_dim: int
-    depth: int
-    num_heads: int
-    patch_embed_depth: int
-    patch_embed_heads: int
-    camera_heads: int
-    dpt_layers: tuple[int, ...]
-    dpt_out_channels: tuple[int, ...]
-    camera_trunk_depth: int = 4
-    dpt_features: int = 256
-    track_features: int = 128
-    track_iters: int = 4
-    track_corr_levels: int = 7
-    track_corr_radius: int = 4
-    track_hidden: int = 384
-    patch_size: int = 14
+    img_size: Size
+    embed_dim: Size
+    depth: Depth
+    num_heads: Size
+    patch_embed_depth: Depth
+    patch_embed_heads: Size
+    camera_heads: Size
+    dpt_layers: tuple[Depth, ...]
+    dpt_out_channels: tuple[Size, ...]
+    camera_trunk_depth: Depth = 4
+    dpt_features: Size = 256
+    track_features: Size = 128
+    track_iters: Depth = 4
+    track_corr_levels: Depth = 7
+    track_corr_radius: Depth = 4
+    track_hidden: Size = 384
+    patch_size: Size = 14
     patch_stem: str = 'linear'
     layerscale_init: float = 0.01
-    wrist_dropout: float = 0.1
+    wrist_dropout: Share = 0.1
     heads: tuple[str, ...] = HEADS
     float32_heads: bool = True
     gradient_checkpointing: bool = False
@@ -85,7 +86,7 @@ class ReconstructionConfig:
                 dpt_features.
 
         Raises:
-            UserError: A key is missing or unknown, or a size is not allowed.
+            UserError: A key is missing or unknown, or a value has another type or is not allowed.
         """
         allowed = {field.name for field in fields(cls)}
         if missing := [name for name in REQUIRED if name not in config]:
@@ -98,7 +99,9 @@ class ReconstructionConfig:
                 f'The reconstruction config has unknown keys {", ".join(unknown)}',
                 f'remove them; allowed are {", ".join(sorted(allowed))}',
             )
-        depth, features = config['depth'], config.get('dpt_features', cls.dpt_features)
+        source = 'The reconstruction config'
+        depth = convert(config['depth'], Depth, f'{source}, depth')
+        features = convert(config.get('dpt_features', cls.dpt_features), Size, f'{source}, dpt_features')
         derived = {
             'patch_embed_depth': depth,
             'patch_embed_heads': config['num_heads'],
@@ -106,7 +109,7 @@ class ReconstructionConfig:
             'dpt_layers': tuple(max(depth * k // 4 - 1, 0) for k in (1, 2, 3, 4)),
             'dpt_out_channels': (features, 2 * features, 4 * features, 4 * features),
         }
-        return cls(**(derived | config))
+        return convert(derived | config, cls, source, 'correct it')
 
     def to_dict(self) -> dict:
         """Every field, ready for JSON; `from_dict` takes it back."""

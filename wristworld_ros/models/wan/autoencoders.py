@@ -234,7 +234,7 @@ class WanAutoencoder(nn.Module):
         return torch.cat(frames, dim=2).float().clamp(-1, 1), state
 
 
-def autoencoder_from_config(config: Mapping[str, Any]) -> Autoencoder:
+def autoencoder_from_config(config: Mapping[str, Any] | None) -> Autoencoder:
     """An autoencoder by its configuration, with random weights (`checkpoints.vae_from_release` loads).
 
     Args:
@@ -244,7 +244,7 @@ def autoencoder_from_config(config: Mapping[str, Any]) -> Autoencoder:
         UserError: The kind is another one.
     """
     kinds = {'pixel_unshuffle': PixelUnshuffle, 'wan': WanAutoencoder}
-    arguments = dict(config)
+    arguments = dict(config or {})
     kind = arguments.pop('kind', None)
     if kind not in kinds:
         raise UserError(f'The autoencoder kind is {kind!r}', f'set it to one of {", ".join(kinds)}')

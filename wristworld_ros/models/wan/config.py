@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
-from typing import Any
+from typing import Annotated, Any, Literal
+
+import msgspec
 
 from wristworld_ros.errors import UserError
+from wristworld_ros.input_files import Depth, Size, convert
 
 # The released WristWorld model (arXiv 2510.07313): Wan2.1-T2V-1.3B with 16 condition channels and anchor tokens.
 WRISTWORLD_1_3B: dict[str, Any] = {
@@ -60,6 +63,48 @@ SIM_TINY: dict[str, Any] = {
     'history_chunks': 4,
 }
 
+_Scale = Annotated[float, msgspec.Meta(gt=0.0, le=1000.0)]
+
+
+@dataclass(frozen=True)
+class _DecoderSizes:
+    """`GeneratorConfig.decoder`; see `ConvDecoder`."""
+
+    factor: Size = 8
+    widths: tuple[Size, ...] = ()
+    noise_channels: Size = 128
+    fine_width: Size = 16
+
+
+@dataclass(frozen=True)
+class _AnchorEncoderSizes:
+    """`GeneratorConfig.anchor_encoder`; see `AnchorEncoder`."""
+
+    image_size: Size = 1
+    dim: Size = 1
+    num_heads: Size = 1
+    num_layers: Annotated[int, msgspec.Meta(ge=1, le=512)] = 1
+    patch_size: Size = 1
+    mlp_ratio: _Scale = 4.0
+    eps: float = 1e-5
+
+
+@dataclass(frozen=True)
+class _AutoencoderSizes:
+    """`GeneratorConfig.autoencoder`; see `autoencoders.autoencoder_from_config`."""
+
+    kind: Literal['pixel_unshuffle', 'wan']
+    factor: Annotated[int, msgspec.Meta(ge=1, le=64)] = 8
+    channels: Size = 3
+    dim: Size = 96
+    z_dim: Size = 16
+    latents_mean: tuple[float, ...] | None = None
+    latents_std: tuple[float, ...] | None = None
+
+
+# Types of the parts' own configurations. What they lack, the parts themselves say.
+_PARTS = {'decoder': _DecoderSizes, 'anchor_encoder': _AnchorEncoderSizes, 'autoencoder': _AutoencoderSizes}
+
 
 @dataclass(frozen=True)
 class GeneratorConfig:
@@ -97,32 +142,32 @@ class GeneratorConfig:
         UserError: Values that contradict each other.
     """
 
-    dim: int
-    ffn_dim: int
-    text_dim: int
-    freq_dim: int
-    num_heads: int
-    num_layers: int
-    clip_dim: int
-    clip_hidden: int
-    in_channels: int
-    out_channels: int
-    max_frames: int = 200
-    max_views: int = 2
-    context_length: int = 512
-    sampling_steps: int = 50
-    cfg_scale: float = 5.0
-    shift: float = 5.0
-    patch_size: tuple[int, int, int] = (1, 2, 2)
+    dim: Size
+    ffn_dim: Size
+    text_dim: Size
+    freq_dim: Size
+    num_heads: Size
+    num_layers: Depth
+    clip_dim: Size
+    clip_hidden: Size
+    in_channels: Size
+    out_channels: Size
+    max_frames: Size = 200
+    max_views: Size = 2
+    context_length: Size = 512
+    sampling_steps: Size = 50
+    cfg_scale: _Scale = 5.0
+    shift: _Scale = 5.0
+    patch_size: tuple[Size, Size, Size] = (1, 2, 2)
     eps: float = 1e-6
-    latent_channels: int | None = None
+    latent_channels: Size | None = None
     prediction: str = 'velocity'
     decoder: dict[str, Any] | None = None
     anchor_encoder: dict[str, Any] | None = None
     autoencoder: dict[str, Any] | None = None
     text: str = 'given'
-    chunk_frames: int = 3
-    history_chunks: int = 6
+    chunk_frames: Size = 3
+    history_chunks: Annotated[int, msgspec.Meta(ge=0, le=1024)] = 6
 
     def __post_init__(self):
         object.__setattr__(self, 'patch_size', tuple(self.patch_size))
@@ -161,13 +206,18 @@ class GeneratorConfig:
         """From a dictionary, e.g. out of a JSON file; keys that are not the generator's are ignored.
 
         Raises:
-            UserError: Keys are missing (all of them are named), or values contradict each other.
+            UserError: Keys are missing (all of them are named), or a value has another type, is out of bounds, or contradicts
+                others.
         """
         missing = [f.name for f in fields(cls) if f.default is MISSING and f.name not in config]
         if missing:
             raise UserError(f'The generator configuration lacks {", ".join(missing)}', 'add them')
         names = {f.name for f in fields(cls)}
-        return cls(**{key: value for key, value in config.items() if key in names})
+        source = 'The generator configuration'
+        for part, kind in _PARTS.items():
+            if config.get(part) is not None:
+                convert(config[part], kind, f'{source}, {part}', 'correct it', other_keys=True)
+        return convert({key: value for key, value in config.items() if key in names}, cls, source, 'correct it')
 
     def to_config(self) -> dict[str, Any]:
         """A dictionary, ready for JSON, that builds the same generator."""

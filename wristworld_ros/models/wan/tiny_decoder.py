@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated
 
+import msgspec
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -123,6 +126,14 @@ class TinyDecoder(nn.Module):
     def _each(function: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> torch.Tensor:
         """A function of images [N, C, h, w] on every frame of [B, T, C, h, w]."""
         return function(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+
+
+@dataclass(frozen=True)
+class TinyDecoderSizes:
+    """`tiny_decoder` of a model's configuration."""
+
+    width: Annotated[int, msgspec.Meta(ge=1, le=4096)] = 64
+    blocks: Annotated[int, msgspec.Meta(ge=0, le=64)] = 2
 
 
 def tiny_decoder_for(autoencoder: WanAutoencoder, width: int = 64, blocks: int = 2) -> TinyDecoder:

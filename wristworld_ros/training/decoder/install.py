@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch.utils.flop_counter import FlopCounterMode
 
 from wristworld_ros.errors import UserError
@@ -16,8 +15,9 @@ from wristworld_ros.models.config import AUTOENCODER, TINY_DECODER, ModelConfig,
 from wristworld_ros.models.state_dict import named_tensors
 from wristworld_ros.models.wan.autoencoders import Autoencoder, WanAutoencoder
 from wristworld_ros.models.wan.tiny_decoder import TinyAutoencoder, TinyDecoder
-from wristworld_ros.pipeline.model_directory import choose_device, find_model, load_autoencoder
+from wristworld_ros.pipeline.model_directory import choose_device, find_model, load_autoencoder, save_weights
 from wristworld_ros.runtime.files import file_sha256, write_atomically
+from wristworld_ros.training.checkpoint import read_checkpoint, read_weights
 from wristworld_ros.training.decoder.data import ClipSettings, DecoderData, prepare_clips
 from wristworld_ros.training.decoder.train import (
     DecoderTraining,
@@ -115,7 +115,7 @@ def make_tiny_decoder(
     decoder = _finished(out, run, autoencoder).to(device)
     result = DecoderResult(
         data=str(data),
-        steps=torch.load(out / 'last.pt', weights_only=True, map_location='cpu')['step'],
+        steps=read_checkpoint(out / 'last.pt')['step'],
         clips=len(clips),
         held_out=len(held_clips),
         frames=data.frames,
@@ -131,7 +131,7 @@ def make_tiny_decoder(
 def _finished(out: Path, run: DecoderTraining, autoencoder: Autoencoder) -> TinyDecoder:
     """The trained decoder, rounded as it will be stored: what is measured is what a stream will have."""
     decoder = run.decoder(autoencoder)
-    decoder.load_state_dict(torch.load(out / 'model.pt', weights_only=True, map_location='cpu'))
+    read_weights(decoder, out / 'model.pt')
     rounded = half_tensors(decoder)
     with torch.no_grad():
         for name, tensor in named_tensors(decoder).items():
@@ -211,7 +211,7 @@ def install(decoder: TinyDecoder, width: int, blocks: int, folder: Path, result:
     config = ModelConfig.read(folder / 'config.json')
     weights = folder / TINY_DECODER
     with write_atomically(weights) as part:
-        save_file(half_tensors(decoder), part, metadata={'format': 'pt'})
+        save_weights(half_tensors(decoder), part)
         part.chmod(0o644)  # safetensors makes it readable for its owner alone
         digest = file_sha256(part)
         if config.tiny_decoder:

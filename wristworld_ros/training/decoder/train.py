@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -13,9 +12,12 @@ from torch import Tensor
 
 from wristworld_ros.errors import UserError
 from wristworld_ros.evaluation.metrics import psnr
+from wristworld_ros.input_files import json_text, read_json
 from wristworld_ros.models.wan.autoencoders import Autoencoder
-from wristworld_ros.models.wan.tiny_decoder import TinyDecoder, tiny_decoder_for
+from wristworld_ros.models.wan.tiny_decoder import TinyDecoder, TinyDecoderSizes, tiny_decoder_for
 from wristworld_ros.pipeline.generate import to_pixels
+from wristworld_ros.runtime.files import write_text
+from wristworld_ros.training.checkpoint import write_checkpoint
 from wristworld_ros.training.decoder.data import DecoderClips, read_clip
 from wristworld_ros.training.parallel import rank
 from wristworld_ros.training.trainer import Step, TrainerConfig, train
@@ -78,16 +80,16 @@ def train_tiny_decoder(
     folder.mkdir(parents=True, exist_ok=True)
     note = folder / 'run.json'
     if note.exists() and (folder / 'last.pt').exists():
-        before = json.loads(note.read_text())
-        if (before['width'], before['blocks']) != (run.width, run.blocks):
+        before = read_json(note, TinyDecoderSizes, 'give another --out')
+        if (before.width, before.blocks) != (run.width, run.blocks):
             raise UserError(
-                f'{folder} holds a run of width {before["width"]} and {before["blocks"]} blocks, not of {run.width} and '
+                f'{folder} holds a run of width {before.width} and {before.blocks} blocks, not of {run.width} and '
                 f'{run.blocks}',
                 'give another --out',
             )
     decoder = run.decoder(autoencoder).to(device)
     if rank() == 0:
-        note.write_text(json.dumps(asdict(run), indent=2))
+        write_text(note, json_text(asdict(run), indent=2))
 
     def losses(module: TinyDecoder, batch: dict[str, Tensor], step: Step) -> dict[str, Tensor]:
         video, _ = module(batch['latents'].to(device))
@@ -104,7 +106,7 @@ def train_tiny_decoder(
         workers=run.workers, validate=validate,
     )  # fmt: skip
     if rank() == 0:
-        torch.save(average.state_dict(), folder / 'model.pt')
+        write_checkpoint(folder / 'model.pt', average.state_dict())
     return average
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,8 +12,11 @@ from torch import Tensor
 
 from wristworld_ros.data.packed import PackedEpisode
 from wristworld_ros.errors import UserError
+from wristworld_ros.input_files import json_text, read_json
 from wristworld_ros.models.vggt import ReconstructionModel
 from wristworld_ros.models.vggt.config import SIM_TINY
+from wristworld_ros.runtime.files import write_text
+from wristworld_ros.training.checkpoint import read_weights, write_checkpoint
 from wristworld_ros.training.parallel import rank
 from wristworld_ros.training.stage1.data import Stage1Batches, Stage1Sampling
 from wristworld_ros.training.stage1.losses import Stage1Weights, stage1_losses
@@ -68,7 +71,8 @@ def train_stage1(
     torch.manual_seed(run.seed)  # equal weights in each process
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / 'config.json').write_text(json.dumps(run.model, indent=2))
+    if rank() == 0:
+        write_text(folder / 'config.json', json_text(run.model, indent=2))
     module = ReconstructionModel.from_config(run.model).to(device)
     if run.only:
         module.requires_grad_(False).get_submodule(f'{run.only}_head').requires_grad_(True)
@@ -93,7 +97,7 @@ def train_stage1(
         workers=run.workers, validate=validate if fixed else None, start=run.start,
     )  # fmt: skip
     if rank() == 0:
-        torch.save(average.state_dict(), folder / 'model.pt')
+        write_checkpoint(folder / 'model.pt', average.state_dict())
     return average
 
 
@@ -103,12 +107,12 @@ def finished_stage1(folder: Path) -> tuple[dict, ReconstructionModel]:
     Raises:
         UserError: The run is not finished.
     """
-    if not (folder / 'model.pt').is_file():
+    if not (folder / 'model.pt').exists():
         raise UserError(f'{folder} has no model.pt', 'give the folder of a finished `wristworld train stage1`')
-    config = json.loads((folder / 'config.json').read_text())
+    config = read_json(folder / 'config.json', dict[str, Any], 'give the folder of a finished `wristworld train stage1`')
     config = {k: v for k, v in config.items() if k not in ('wrist_dropout', 'float32_heads')}
     model = ReconstructionModel.from_config(config).eval()
-    model.load_state_dict(torch.load(folder / 'model.pt', weights_only=True, map_location='cpu'))
+    read_weights(model, folder / 'model.pt')
     return config, model
 
 

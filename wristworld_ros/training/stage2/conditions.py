@@ -5,6 +5,7 @@ Stage 2 must learn to repair what stage 1 really gets wrong, so its condition ma
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -20,7 +21,8 @@ from wristworld_ros.errors import UserError
 from wristworld_ros.geometry.cloud import CloudSettings, wrist_condition
 from wristworld_ros.geometry.images import resize_images
 from wristworld_ros.pipeline.reconstruct import Reconstructor
-from wristworld_ros.runtime.files import file_sha256, write_atomically
+from wristworld_ros.runtime.children import die_with
+from wristworld_ros.runtime.files import clear_leftovers, file_sha256, write_atomically
 from wristworld_ros.training.stage1.train import finished_stage1
 from wristworld_ros.types import AnchorSet
 
@@ -67,6 +69,7 @@ def prepare_conditions(
     finished_stage1(stage1)
     weights = file_sha256(stage1 / 'model.pt') + file_sha256(stage1 / 'config.json')
     folder.mkdir(parents=True, exist_ok=True)
+    clear_leftovers(folder)
     jobs = []
     for index, source in enumerate(list_episodes(episodes)[:limit]):
         views = _sample_views(index, _anchor_names(source), settings.single_share)
@@ -74,7 +77,7 @@ def prepare_conditions(
         jobs.append((Path(source), folder / f'{Path(source).name}-{key}.npz', views))
     todo = [job for job in jobs if not job[1].exists()]
     if todo:
-        with ProcessPoolExecutor(workers, get_context('spawn'), _start_worker, (stage1, settings)) as pool:
+        with ProcessPoolExecutor(workers, get_context('spawn'), _start_worker, (os.getpid(), stage1, settings)) as pool:
             running = [pool.submit(_prepare, *job) for job in todo]
             for done in tqdm(as_completed(running), total=len(running), desc='condition maps', unit='episode'):
                 done.result()
@@ -104,7 +107,8 @@ def _sample_views(index: int, names: tuple[str, ...], single_share: float) -> li
 _worker: dict = {}  # a worker process's reconstructor and settings
 
 
-def _start_worker(stage1: Path, settings: ConditionSettings) -> None:
+def _start_worker(parent: int, stage1: Path, settings: ConditionSettings) -> None:
+    die_with(parent)
     torch.set_num_threads(1)
     _worker['reconstruct'] = Reconstructor(finished_stage1(stage1)[1], settings.anchor_width, settings.wrist_hw)
     _worker['settings'] = settings

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -15,10 +14,13 @@ from torch import Tensor
 from wristworld_ros.errors import UserError
 from wristworld_ros.evaluation.baselines import MEAN_WRIST
 from wristworld_ros.geometry.cloud import CloudSettings
+from wristworld_ros.input_files import json_text
 from wristworld_ros.models.wan import SIM_TINY, WristGenerator, block_causal_predict, chunk_contexts
 from wristworld_ros.models.wan.autoencoders import shuffle, unshuffle
 from wristworld_ros.models.wan.condition_planes import condition_planes
 from wristworld_ros.models.wan.sampling import add_noise, shared_noise
+from wristworld_ros.runtime.files import write_text
+from wristworld_ros.training.checkpoint import write_checkpoint
 from wristworld_ros.training.parallel import rank
 from wristworld_ros.training.stage2.conditions import ConditionSettings, prepare_conditions
 from wristworld_ros.training.stage2.data import Stage2Clips, Stage2Sampling, collate_clips, sample_clip
@@ -195,8 +197,10 @@ def train_stage2(
     torch.manual_seed(run.seed)  # equal weights in each process
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / 'config.json').write_text(json.dumps(run.model, indent=2))
-    (folder / 'run.json').write_text(json.dumps(asdict(run), indent=2, default=str))
+    if rank() == 0:
+        record = asdict(run) | {'start': None if run.start is None else str(run.start)}
+        write_text(folder / 'config.json', json_text(run.model, indent=2))
+        write_text(folder / 'run.json', json_text(record, indent=2))
     if rank() == 0:
         cv2.imwrite(str(folder / MEAN_WRIST), mean_wrist_image(conditions)[..., ::-1])
     gen = WristGenerator.from_config(run.model).to(device)
@@ -216,7 +220,7 @@ def train_stage2(
         validate=validate if fixed else None, start=run.start,
     )  # fmt: skip
     if rank() == 0:
-        torch.save(average.state_dict(), folder / 'model.pt')
+        write_checkpoint(folder / 'model.pt', average.state_dict())
     return average
 
 
