@@ -307,7 +307,7 @@ def test_a_model_that_fails_on_a_set_is_reported_and_goes_on(stage, monkeypatch,
 def test_nan_out_of_a_network_is_never_published_as_an_image_and_is_gone_with_its_cause(stage, part):
     s = stage(publish_invalid=True, points_stride=1).camera('left', 'right')
     images, views = s.listen(Image, 'wrist/image_raw'), s.listen(WristView, 'wrist/view')
-    clouds, diagnostics = s.listen(PointCloud2, 'points'), s.listen(DiagnosticArray, '/diagnostics')
+    clouds, diagnostics = s.listen(PointCloud2, 'wrist/points'), s.listen(DiagnosticArray, '/diagnostics')
     s.activate().send_until(lambda: images)
     model = s.node.stream.model
     weight = {'stage1': model.stage1.wrist_head.pose_branch.fc2.bias, 'generator': model.generator.decoder.last.bias}[

@@ -43,7 +43,7 @@ def check_memory(settings: StreamSettings, views: int, image_hw: tuple[int, int]
 def check_estimate(name: str, estimate: MemoryEstimate, device: str) -> str:
     """`check_memory` for a model with a known estimate on a device."""
     on_gpu = device.startswith('cuda')
-    free = free_gpu() if on_gpu else free_ram()
+    free = free_gpu(device) if on_gpu else free_ram()
     if not free:
         return ''
     kind, otherwise = ('GPU memory', ', or device cpu') if on_gpu else ('RAM', '')

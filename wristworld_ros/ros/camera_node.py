@@ -240,8 +240,8 @@ def open_source(settings: CameraSettings) -> Source:
 def main(args: list[str] | None = None) -> int:
     """Run the node until it is told to stop."""
     environment.prepare()
-    rclpy.init(args=args)
     try:
+        environment.init(args)
         node = CameraNode()
     except UserError as error:
         print(f'camera: {error}', file=sys.stderr)

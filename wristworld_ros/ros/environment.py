@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 from pathlib import Path
 from typing import NoReturn
 
 import rclpy
 from rclpy.executors import Executor, ExternalShutdownException
+
+from wristworld_ros.errors import UserError
 
 PACKAGE = 'wristworld_ros'
 PROFILE_VARIABLES = {'old': 'FASTRTPS_DEFAULT_PROFILES_FILE', 'new': 'FASTDDS_DEFAULT_PROFILES_FILE'}
@@ -47,6 +51,24 @@ def share() -> Path:
         if prefix and (Path(prefix) / 'share' / PACKAGE).is_dir():
             return Path(prefix) / 'share' / PACKAGE
     return source
+
+
+def init(args: list[str] | None = None) -> None:
+    """rclpy.init() for a process of its own: signals end `spin`, however many come, and never raise KeyboardInterrupt.
+
+    Raises:
+        UserError: A ROS argument cannot be read, as with an empty parameter file.
+    """
+    if threading.current_thread() is threading.main_thread():
+        # rclpy's own handler comes before this one and shuts the context down. Python's would raise wherever it happens to be.
+        signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        rclpy.init(args=args)
+    except Exception as error:
+        what = ' '.join(str(error).split()).rstrip('.')
+        raise UserError(
+            f'The ROS arguments cannot be read ({what})', 'see that every parameter file is YAML and not empty'
+        ) from error
 
 
 def spin(executor: Executor) -> None:

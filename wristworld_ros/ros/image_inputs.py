@@ -13,6 +13,7 @@ from wristworld_ros.pipeline.frame_sync import FrameSync, Stamped, SyncCounts
 from wristworld_ros.pipeline.worker import ModelWorker
 from wristworld_ros.ros.conversions import ImageError, scale_intrinsics, to_intrinsics, to_ns, to_rgb
 from wristworld_ros.ros.metrics import Metrics
+from wristworld_ros.ros.names import camera_info_topic, image_topic
 from wristworld_ros.settings import NodeSettings
 from wristworld_ros.types import AnchorSet
 
@@ -168,9 +169,10 @@ class AnchorSubscription:
 
     def subscribe(self) -> None:
         """Receive images and calibration."""
-        kind, suffix = (CompressedImage, '/compressed') if self._compressed else (Image, '')
-        self._subscribe(kind, f'anchor_{self.name}/image_raw{suffix}', self.on_image)
-        self._subscribe(CameraInfo, f'anchor_{self.name}/camera_info', self.on_camera_info)
+        transport = 'compressed' if self._compressed else 'raw'
+        kind = CompressedImage if self._compressed else Image
+        self._subscribe(kind, image_topic(self._node, self.name, transport), self.on_image)
+        self._subscribe(CameraInfo, camera_info_topic(self._node, self.name, transport), self.on_camera_info)
 
     def unsubscribe(self) -> None:
         """Receive nothing more."""

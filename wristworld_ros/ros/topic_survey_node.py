@@ -18,6 +18,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from wristworld_ros.pipeline.frame_sync import FrameSync
 from wristworld_ros.ros import environment
 from wristworld_ros.ros.conversions import ImageError, to_ns, to_rgb
+from wristworld_ros.ros.names import camera_info_topic, image_topic
 from wristworld_ros.ros.topic_survey import Anchor, Calibration, Publisher, TopicSurvey
 
 # transport: name of the type, the type, what its topics end in
@@ -65,10 +66,11 @@ class AnchorListener:
 
     def __init__(self, node: TopicSurveyNode, name: str, transport: str):
         self._node, self._name = node, name
-        self._wanted, kind, suffix = KINDS[transport]
+        self._wanted, kind, _ = KINDS[transport]
         qos = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
-        self._images = node.create_subscription(kind, f'anchor_{name}/image_raw{suffix}', self.on_image, qos)
-        self._infos = node.create_subscription(CameraInfo, f'anchor_{name}/camera_info', self.on_camera_info, qos)
+        self._images = node.create_subscription(kind, image_topic(node, name, transport), self.on_image, qos)
+        info_topic = camera_info_topic(node, name, transport)
+        self._infos = node.create_subscription(CameraInfo, info_topic, self.on_camera_info, qos)
         self._info: CameraInfo | None = None
         self.restart()
 

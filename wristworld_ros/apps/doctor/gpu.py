@@ -36,8 +36,8 @@ class Torch:
 
 
 def gpu_lines(device: str, driver: tuple[Gpu, ...], torch: Torch, card: bool) -> list[Finding]:
-    """device: the setting (auto, cpu, cuda). driver: what nvidia-smi lists. card: an NVIDIA card is on the bus."""
-    unusable = error if device == 'cuda' else warning
+    """device: the setting (auto, cpu, cuda, cuda:N). driver: what nvidia-smi lists. card: an NVIDIA card is on the bus."""
+    unusable = error if device.startswith('cuda') else warning
     if device == 'cpu':
         return [ok(f'The models run on the CPU, as the setting device says (torch {torch.version})')]
     if torch.gpus:
@@ -59,10 +59,10 @@ def gpu_lines(device: str, driver: tuple[Gpu, ...], torch: Torch, card: bool) ->
     if card:
         fix = 'install its driver (on Ubuntu: sudo ubuntu-drivers install), restart, and see that nvidia-smi answers'
         return [unusable('There is an NVIDIA card, but no driver answers for it', fix)]
-    if device == 'cuda':
+    if device.startswith('cuda'):
         return [
             error(
-                'The setting device is cuda, but there is no NVIDIA GPU here', 'use a machine with one, or device auto'
+                f'The setting device is {device}, but there is no NVIDIA GPU here', 'use a machine with one, or device auto'
             )
         ]
     if torch.cuda:
