@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
@@ -71,10 +72,12 @@ def init(args: list[str] | None = None) -> None:
         ) from error
 
 
-def spin(executor: Executor) -> None:
-    """Spin until SIGINT or SIGTERM. What is under way when the signal comes may fail because of it; that is not an error."""
+def spin(executor: Executor, until: Callable[[], bool] = lambda: False) -> None:
+    """Spin until SIGINT or SIGTERM, or until a condition holds after a callback. What is under way when the signal comes
+    may fail because of it; that is not an error."""
     try:
-        executor.spin()
+        while executor.context.ok() and not until():
+            executor.spin_once()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     except Exception:
