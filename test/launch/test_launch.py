@@ -111,7 +111,7 @@ def written_parameters(node, context):
     merged = {}
     for path, is_file in node._Node__expanded_parameter_arguments:
         if is_file:
-            for entry in yaml.safe_load(Path(path).read_text()).values():
+            for entry in yaml.full_load(Path(path).read_text()).values():
                 merged |= entry.get('ros__parameters', {})
     return merged
 

@@ -10,7 +10,7 @@ from sensor_msgs.msg import Image
 
 from wristworld_ros.msg import VirtualWristStatus, WristView
 from wristworld_ros.pipeline import memory_check
-from wristworld_ros.ros import model_loading, virtual_wrist_node
+from wristworld_ros.ros import model_loading
 from wristworld_ros.ros.conversions import to_ns
 
 LOST = 'CUDA error: unspecified launch failure\nCUDA kernel errors might be reported at some other API call'

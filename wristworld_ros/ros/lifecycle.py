@@ -20,7 +20,18 @@ from wristworld_ros.errors import UserError
 from wristworld_ros.ros.conversions import to_stamp
 
 BOND_TIMEOUT_S = 4.0  # after which the other side of a bond counts as dead; that of Nav2's nodes
+CLOCK_PATIENCE_S = 2.0  # until a /clock that does not come is worth a warning
 STEADY = Clock(clock_type=ClockType.STEADY_TIME)  # goes on where use_sim_time waits for a /clock that never comes
+
+
+def clock_missing(node: Node) -> str:
+    """One sentence where a node waits for a /clock that does not come, otherwise ''."""
+    if node.get_clock().now().nanoseconds or not node.get_parameter('use_sim_time').value:
+        return ''
+    return (
+        'use_sim_time is set and nothing comes on /clock, so time stands still; start the simulator or '
+        '`ros2 bag play --clock`, or set use_sim_time to false.'
+    )
 
 
 class ResponsiveLifecycleNode(LifecycleNodeMixin, Node):

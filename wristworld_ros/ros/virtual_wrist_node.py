@@ -24,7 +24,7 @@ from wristworld_ros.pipeline.worker import ModelWorker
 from wristworld_ros.ros import environment
 from wristworld_ros.ros.conversions import to_stamp
 from wristworld_ros.ros.image_inputs import ImageInputs
-from wristworld_ros.ros.lifecycle import STEADY, Bond, ResponsiveLifecycleNode
+from wristworld_ros.ros.lifecycle import CLOCK_PATIENCE_S, STEADY, Bond, ResponsiveLifecycleNode, clock_missing
 from wristworld_ros.ros.metrics import Metrics
 from wristworld_ros.ros.model_loading import load_stream
 from wristworld_ros.ros.parameters import Parameters
@@ -37,7 +37,6 @@ from wristworld_ros.types import FrameStatus, Verdict, WristFrame
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 ERROR = TransitionCallbackReturn.ERROR
-CLOCK_PATIENCE_S = 2.0  # until a /clock that does not come is worth a warning
 GPU_LOST_STATUS = 3  # exit status of a process that ends because its GPU is lost
 
 
@@ -327,21 +326,12 @@ class VirtualWristNode(ResponsiveLifecycleNode):
             status.silent_anchors = sorted(self.inputs.silent)
         if self.worker:
             status.sets_used, status.sets_replaced = self.worker.used, self.worker.replaced
-        status.reason = self.gpu_lost or self._clock_missing() or self.metrics.failure or self.metrics.reason
+        status.reason = self.gpu_lost or (not self.finalized and clock_missing(self)) or self.metrics.failure or self.metrics.reason
         status.reason = status.reason or str(self._fallback() or '')
         return status
 
-    def _clock_missing(self) -> str:
-        """One sentence where the node waits for a /clock that does not come, otherwise ''."""
-        if self.finalized or self.now() or not self.get_parameter('use_sim_time').value:
-            return ''
-        return (
-            'use_sim_time is set and nothing comes on /clock, so time stands still; start the simulator or '
-            '`ros2 bag play --clock`, or set use_sim_time to false.'
-        )
-
     def _report(self) -> None:
-        if (missing := self._clock_missing()) and time.monotonic() - self._started > CLOCK_PATIENCE_S:
+        if (missing := clock_missing(self)) and time.monotonic() - self._started > CLOCK_PATIENCE_S:
             self.get_logger().warning(missing, once=True)
         if self.inputs:
             self.inputs.update_silent(self.active and self.enabled)
