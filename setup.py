@@ -83,6 +83,7 @@ class CMakeBuild(build_ext):
             'CMAKE_INSTALL_PREFIX': stage,
             'Python3_EXECUTABLE': sys.executable,
             'PYTHON_INSTALL_DIR': MODULES,
+            'WRISTWORLD_PYTHON': '/usr/bin/env python3',
             'BUILD_TESTING': 'OFF',
             'CMAKE_BUILD_TYPE': 'Release',
             'CMAKE_INSTALL_RPATH': '$ORIGIN;$ORIGIN/../../..',

@@ -26,7 +26,11 @@ ARGUMENTS = [
 ]  # fmt: skip
 PASSED_ON = [
     DeclareLaunchArgument('model', default_value='', description='A model that ships with the package, or the path of a model directory.'),
-    DeclareLaunchArgument('device', default_value='', description='Where the model runs.', choices=['', 'auto', 'cpu', 'cuda']),
+    DeclareLaunchArgument('device', default_value='', description='Where the model runs: auto, cpu, cuda or cuda:N.'),
+    DeclareLaunchArgument('transport', default_value='raw', description='How images travel from the cameras: raw, or compressed (JPEG).', choices=['raw', 'compressed']),
+    DeclareLaunchArgument('wrist_frame', default_value='', description='TF frame of the virtual wrist camera; auto: virtual_wrist_optical_frame below the namespace.'),
+    DeclareLaunchArgument('anchor_frame', default_value='', description='TF frame of the first anchor; auto: the frame_id of its images.'),
+    DeclareLaunchArgument('use_sim_time', default_value='false', description='Both nodes take the time from /clock.', choices=SWITCH),
     DeclareLaunchArgument('rate', default_value='', description='Most anchor sets per second that are used, or unlimited.'),
     DeclareLaunchArgument('namespace', default_value='', description='Namespace of both nodes.'),
     DeclareLaunchArgument('autostart', default_value='true', description='Configure and activate the virtual wrist at the start.', choices=SWITCH),
@@ -45,6 +49,8 @@ def start(context):
         'rate': rate if rate == 'auto' else float(rate),
         'loop': given['loop'] == 'true',
         'seed': int(given['seed']),
+        'transport': given['transport'],
+        'use_sim_time': given['use_sim_time'] == 'true',
     }
     if given['source'] == 'videos':
         videos = [str(Path(name.strip()).expanduser().resolve()) for name in given['videos'].split(',') if name.strip()]

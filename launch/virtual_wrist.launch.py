@@ -8,7 +8,6 @@ An argument left empty keeps what the parameter file says.
 import os
 from pathlib import Path
 
-import yaml
 from ament_index_python.packages import get_package_share_directory
 from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
@@ -17,6 +16,8 @@ from launch_ros.actions import Node
 
 from wristworld_ros.errors import UserError
 from wristworld_ros.ros import environment
+from wristworld_ros.ros.parameter_files import node_parameters
+from wristworld_ros.settings import NodeSettings
 
 SHARE = Path(get_package_share_directory('wristworld_ros'))
 SWITCH = ['true', 'false']
@@ -26,15 +27,18 @@ ARGUMENTS = [
     DeclareLaunchArgument('topics', default_value='', description='Image topic of each anchor, separated by commas, in their order; empty: anchor_<name>/image_raw. The calibration is its sibling camera_info.'),
     DeclareLaunchArgument('transport', default_value='', description='raw, or compressed for <topic>/compressed.', choices=['', 'raw', 'compressed']),
     DeclareLaunchArgument('model', default_value='', description='A model that ships with the package, or the path of a model directory.'),
-    DeclareLaunchArgument('device', default_value='', description='Where the model runs.', choices=['', 'auto', 'cpu', 'cuda']),
+    DeclareLaunchArgument('device', default_value='', description='Where the model runs: auto, cpu, cuda or cuda:N.'),
     DeclareLaunchArgument('rate', default_value='', description='Most anchor sets per second that are used, or unlimited.'),
+    DeclareLaunchArgument('wrist_frame', default_value='', description='TF frame of the virtual wrist camera; auto: virtual_wrist_optical_frame below the namespace.'),
+    DeclareLaunchArgument('anchor_frame', default_value='', description='TF frame of the first anchor; auto: the frame_id of its images.'),
     DeclareLaunchArgument('namespace', default_value='', description='Namespace of the node and of its relative topics.'),
     DeclareLaunchArgument('use_sim_time', default_value='false', description='Take the time from /clock.', choices=SWITCH),
     DeclareLaunchArgument('autostart', default_value='true', description='Configure and activate at the start; false leaves that to a lifecycle manager.', choices=SWITCH),
     DeclareLaunchArgument('respawn', default_value='false', description='End the process when its GPU is lost, and start it again whenever it ends.', choices=SWITCH),
-    DeclareLaunchArgument('rviz', default_value='false', description='Show anchors, wrist, cloud and frames in rviz.', choices=SWITCH),
+    DeclareLaunchArgument('rviz', default_value='false', description='Show anchors, wrist, cloud and frames in rviz, once the first image tells the fixed frame.', choices=SWITCH),
     DeclareLaunchArgument('params_file', default_value=str(SHARE / 'config/virtual_wrist.yaml'), description='Parameters of the node.'),
 ]  # fmt: skip
+AS_GIVEN = ('transport', 'model', 'device', 'wrist_frame', 'anchor_frame')
 
 
 def names(text: str) -> list[str]:
@@ -57,26 +61,28 @@ def remappings(anchors: list[str], topics: list[str]) -> list[tuple[str, str]]:
     return out
 
 
-def anchors_in(params_file: str) -> list[str]:
-    """The anchors that a parameter file names."""
-    return anchors_below(yaml.safe_load(Path(params_file).read_text()))
-
-
-def anchors_below(tree: object) -> list[str]:
-    """The anchors that a part of a parameter file names."""
-    if not isinstance(tree, dict):
-        return []
-    found = list(tree.get('ros__parameters', {}).get('anchors', []))
-    for value in tree.values():
-        found += anchors_below(value)
-    return found
+def rviz_starter(given: dict[str, str], transport: str, anchors: list[str], topics: list[str]) -> Node:
+    """Waits for the first image of the first anchor, whose frame is fixed, and becomes rviz2."""
+    return Node(
+        package='wristworld_ros',
+        executable='rviz_starter',
+        name='rviz_starter',
+        namespace=given['namespace'],
+        arguments=['--anchors', *anchors],
+        parameters=[{'use_sim_time': given['use_sim_time'] == 'true', 'transport': transport}],
+        remappings=remappings(anchors, topics),
+        output='screen',
+        emulate_tty=True,
+    )
 
 
 def start(context):
     """The actions, once the arguments are known."""
     given = {a.name: LaunchConfiguration(a.name).perform(context) for a in ARGUMENTS}
-    anchors = names(given['anchors']) or anchors_in(given['params_file'])
-    changes = {key: given[key] for key in ('transport', 'model', 'device') if given[key]}
+    in_file = node_parameters(given['params_file'], f'/{given["namespace"].strip("/")}/virtual_wrist'.replace('//', '/'))
+    anchors = names(given['anchors']) or in_file.get('anchors') or NodeSettings().anchors
+    topics = names(given['topics'])
+    changes = {key: given[key] for key in AS_GIVEN if given[key]}
     if given['anchors']:
         changes['anchors'] = anchors
     if given['rate']:
@@ -96,7 +102,7 @@ def start(context):
             name='virtual_wrist',
             namespace=given['namespace'],
             parameters=[given['params_file'], changes],
-            remappings=remappings(anchors, names(given['topics'])),
+            remappings=remappings(anchors, topics),
             respawn=respawn,
             respawn_delay=5.0,
             output='screen',
@@ -104,22 +110,8 @@ def start(context):
         )
     )
     if given['rviz'] == 'true':
-        shown = ['anchor_left/image_raw', 'wrist/image_raw', 'wrist/condition/image_raw', 'points', 'wrist/pose']
-        sources = {f'anchor_{name}/image_raw': topic for name, topic in zip(anchors, names(given['topics']))}
-        first = f'anchor_{anchors[0]}/image_raw'
-        actions.append(
-            Node(
-                package='rviz2',
-                executable='rviz2',
-                name='rviz2',
-                namespace=given['namespace'],
-                arguments=['-d', str(SHARE / 'config/virtual_wrist.rviz'), '-f', f'anchor_{anchors[0]}_optical_frame'],
-                parameters=[{'use_sim_time': changes['use_sim_time']}],
-                # The configuration has absolute topics and the anchor `left`: map them to this node's.
-                remappings=[(f'/{t}', sources.get(first, first) if t.startswith('anchor_') else t) for t in shown],
-                output='log',
-            )
-        )
+        transport = given['transport'] or in_file.get('transport') or NodeSettings().transport
+        actions.append(rviz_starter(given, transport, anchors, topics))
     return actions
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable
 from dataclasses import MISSING, Field, fields
 from typing import Any, TypeVar
 
-from wristworld_ros.settings import kind_of, shown
+from wristworld_ros.settings import allowed, kind_of, shown
 
 Record = TypeVar('Record')
 _CONVERT: dict[str, Callable[[str], Any]] = {'int': int, 'float': float, 'str': str}
@@ -59,10 +60,14 @@ def _add_option(parser: argparse._ActionsContainer, f: Field, default: Any) -> N
 
 def _converter(f: Field, kind: str) -> Callable[[str], Any]:
     """Text to value; the field's word for None becomes None."""
-    convert, none = _CONVERT[kind], f.metadata.get('none')
+    convert, none, pattern = _CONVERT[kind], f.metadata.get('none'), f.metadata.get('pattern')
 
     def value(text: str) -> Any:
-        return None if none and text == none else convert(text)
+        if none and text == none:
+            return None
+        if pattern and not re.fullmatch(pattern, text):
+            raise argparse.ArgumentTypeError(f'{text!r} is not allowed; give {allowed(f)}')
+        return convert(text)
 
     value.__name__ = f'{kind} or {none!r}' if none else kind  # argparse names it in "invalid ... value"
     return value

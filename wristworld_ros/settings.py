@@ -7,6 +7,7 @@ on the command line. A value that is worked out by the program is None here and 
 
 from __future__ import annotations
 
+import re
 from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
@@ -22,6 +23,8 @@ def setting(
     choices: tuple[str, ...] | None = None,
     live: bool = False,
     none: str = '',
+    pattern: str = '',
+    described: str = '',
 ) -> Any:
     """A field of a settings record.
 
@@ -33,12 +36,20 @@ def setting(
         choices: Words allowed.
         live: Whether a running node takes a change at once.
         none: What None is called outside Python, as in 'auto'; '' where None is not allowed.
+        pattern: Regular expression that a text, or every word of a list, matches as a whole. Such a list has at least one
+            word, and none twice.
+        described: What the pattern allows, in words.
     """
     metadata = {'doc': doc, 'low': low, 'high': high, 'choices': choices, 'live': live, 'none': none}
+    metadata |= {'pattern': pattern, 'described': described}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)
 
+
+# Names that are part of a topic (anchor_<name>/image_raw), and TF frames; a leading slash of a frame is dropped where it is used.
+NAME = {'pattern': r'[A-Za-z0-9_]+', 'described': 'names of letters, digits and underscores'}
+FRAME = {'pattern': r'/*[^\s/]\S*', 'described': 'the name of a TF frame, without spaces'}
 
 # What a stream may give up when memory runs out, the least first.
 OOM_STEPS = ('graphs', 'history', 'tiny_decoder', 'offload')
@@ -50,7 +61,10 @@ class StreamSettings:
 
     model: str = setting('sim_tiny', 'Name of a model that ships with the package, or the path of a model directory.')
     device: str = setting(
-        'auto', 'Where the models run; auto uses the GPU when there is one.', choices=('auto', 'cpu', 'cuda')
+        'auto',
+        'Where the models run: cpu, cuda or, of several GPUs, cuda:0, cuda:1, ...; auto uses the GPU when there is one.',
+        pattern=r'auto|cpu|cuda(:\d{1,2})?',
+        described='auto, cpu, cuda or cuda:N',
     )
     threads: int | None = setting(
         None,
@@ -162,6 +176,7 @@ class NodeSettings(StreamSettings):
     anchors: list = setting(
         ['left', 'right'],
         'Names of the anchor cameras; the node subscribes to anchor_<name>/image_raw. The first is the reference frame.',
+        **NAME,
     )
     transport: str = setting(
         'raw', 'How anchor images arrive: image_raw or image_raw/compressed.', choices=('raw', 'compressed')
@@ -214,10 +229,13 @@ class NodeSettings(StreamSettings):
         none='unlimited',
     )
     anchor_frame: str | None = setting(
-        None, 'TF frame of the first anchor; auto uses the frame_id of its images.', none='auto'
+        None, 'TF frame of the first anchor; auto uses the frame_id of its images.', none='auto', **FRAME
     )
-    wrist_frame: str = setting(
-        'virtual_wrist_optical_frame', 'TF frame of the virtual wrist camera (optical: z forward, x right, y down).'
+    wrist_frame: str | None = setting(
+        None,
+        'TF frame of the virtual wrist camera (optical: z forward, x right, y down); auto is virtual_wrist_optical_frame, with the namespace of the node before it (robot_1/virtual_wrist_optical_frame).',
+        none='auto',
+        **FRAME,
     )
     publish_tf: bool = setting(True, 'Publish TF from the first anchor to the virtual wrist camera.')
     publish_invalid: bool = setting(
@@ -232,6 +250,12 @@ class NodeSettings(StreamSettings):
         none='never',
     )
     reliable: bool = setting(True, 'Publish reliably; false publishes best effort.')
+    output_depth: int = setting(
+        2, 'Messages of each published topic that wait for a slow subscriber (depth of the queue).', low=1, high=1000
+    )
+    jpeg_quality: int = setting(
+        90, 'Quality of the JPEG images on wrist/image_raw/compressed.', low=1, high=100, live=True
+    )
     jump_back: float = setting(
         0.5,
         "A stamp that much older than its camera's newest one means that the clock was set back (a looping bag): every buffer is cleared, seconds.",
@@ -244,6 +268,21 @@ class NodeSettings(StreamSettings):
         'End the process with status 3 when the GPU is lost, so that a launch file can restart it; otherwise the node stays, finalized, and reports why.',
     )
     autostart: bool = setting(False, 'Configure and activate at the start, without a lifecycle manager.')
+    bond_heartbeat: float | None = setting(
+        None,
+        "Seconds between heartbeats to a lifecycle manager that keeps a bond with its nodes (Nav2's sends 0.1); never keeps none. Needs the package bond.",
+        low=0.05,
+        high=10.0,
+        none='never',
+    )
+
+    def check_together(self) -> None:
+        """Raise UserError where values are allowed one by one and not together."""
+        if self.wrist_frame and self.anchor_frame and self.wrist_frame.lstrip('/') == self.anchor_frame.lstrip('/'):
+            raise UserError(
+                f'Settings wrist_frame and anchor_frame are both {self.wrist_frame!r}, and a frame cannot be its own parent',
+                'give the virtual wrist camera a frame of its own',
+            )
 
 
 @dataclass(frozen=True)
@@ -298,7 +337,9 @@ class CameraSettings:
     wrist_video: str | None = setting(
         None, 'With source videos: the recording of a real wrist camera, for comparison.', none='none'
     )
-    anchors: list = setting(['left', 'right'], 'Names of the cameras; images go to anchor_<name>/image_raw.')
+    anchors: list = setting(
+        ['left', 'right'], 'Names of the cameras; images go to anchor_<name>/image_raw.', **NAME
+    )
     rate: float | None = setting(
         10.0,
         'Frames per second; auto uses the rate of the first video (10 for the simulator).',
@@ -364,6 +405,8 @@ def check(settings: Any) -> None:
             continue
         _check_type(f, value)
         _check_value(f, value)
+    if hasattr(settings, 'check_together'):
+        settings.check_together()
 
 
 def allowed(f: Field) -> str:
@@ -371,6 +414,8 @@ def allowed(f: Field) -> str:
     m, parts = f.metadata, []
     if m.get('choices'):
         parts.append(', '.join(m['choices']))
+    elif m.get('described'):
+        parts.append(m['described'])
     elif m.get('low') is not None:
         parts.append(f'{m["low"]} to {m["high"]}' if m.get('high') is not None else f'{m["low"]} or more')
     if m.get('none'):
@@ -393,7 +438,12 @@ def _check_value(f: Field, value: Any) -> None:
         raise UserError(
             f'Setting {f.name} is {value!r}, and {", ".join(map(repr, unknown))} is not allowed', f'give {allowed(f)}'
         )
-    if m.get('choices') and len(set(words)) < len(words):
+    if m.get('pattern') and (wrong := [v for v in words if not re.fullmatch(m['pattern'], v)]):
+        which = f', and {", ".join(map(repr, wrong))} is not allowed' if kind_of(f) == 'list' else ''
+        raise UserError(f'Setting {f.name} is {value!r}{which}', f'give {allowed(f)}')
+    if m.get('pattern') and not words:
+        raise UserError(f'Setting {f.name} is empty', 'give at least one name')
+    if (m.get('choices') or m.get('pattern')) and len(set(words)) < len(words):
         raise UserError(f'Setting {f.name} is {value!r}, which names one thing twice', 'name each once')
     if kind_of(f) in ('int', 'float'):
         low, high = m.get('low'), m.get('high')

@@ -26,10 +26,13 @@ from ament_index_python.packages import get_package_prefix, get_package_share_di
 assert Path(get_package_prefix('wristworld_ros')) == prefix
 share = Path(get_package_share_directory('wristworld_ros'))
 for name in ('launch/virtual_wrist.launch.py', 'launch/demo.launch.py', 'config/virtual_wrist.yaml', 'config/virtual_wrist.rviz',
+             'config/two_arms.yaml', 'config/foxglove_layout.json', 'config/diagnostics_aggregator.yaml',
              'config/fastdds_shared_memory.xml', 'package.xml', 'msg/WristView.msg'):
     assert (share / name).is_file(), name
-for name in ('virtual_wrist', 'camera', 'wristworld'):
-    assert (prefix / 'lib/wristworld_ros' / name).stat().st_mode & 0o111, name
+for name in ('virtual_wrist', 'camera', 'rviz_starter', 'wristworld'):
+    program = prefix / 'lib/wristworld_ros' / name
+    assert program.stat().st_mode & 0o111, name
+    assert program.read_text().startswith(f'#!{sys.executable}\n'), name  # the Python that it was built with
 rclpy.init()
 node = rclpy.create_node('built_by_colcon')
 for i, kind in enumerate((WristView, VirtualWristStatus)):

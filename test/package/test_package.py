@@ -57,7 +57,7 @@ def test_every_message_is_built_and_every_script_installed():
     cmake = (ROOT / 'CMakeLists.txt').read_text()
     for path in (ROOT / 'msg').glob('*.msg'):
         assert f'msg/{path.name}' in cmake
-    for name in ('virtual_wrist', 'camera', 'wristworld'):
+    for name in ('virtual_wrist', 'camera', 'rviz_starter', 'wristworld'):
         script = ROOT / 'scripts' / name
         assert script.stat().st_mode & 0o111 and f'scripts/{name}' in cmake
 

@@ -10,7 +10,7 @@ from sensor_msgs.msg import Image
 
 from wristworld_ros.msg import VirtualWristStatus, WristView
 from wristworld_ros.pipeline import memory_check
-from wristworld_ros.ros import virtual_wrist_node
+from wristworld_ros.ros import model_loading
 from wristworld_ros.ros.conversions import to_ns
 
 LOST = 'CUDA error: unspecified launch failure\nCUDA kernel errors might be reported at some other API call'
@@ -87,8 +87,8 @@ def test_when_nothing_is_left_to_give_up_the_node_goes_on_trying(stage, monkeypa
 def test_memory_that_cannot_suffice_is_reported_before_weights_are_loaded_and_may_be_fixed(stage, monkeypatch):
     monkeypatch.setattr(memory_check, 'free_ram', lambda: 2**20)
     loaded = []
-    load_model = virtual_wrist_node.load_model
-    monkeypatch.setattr(virtual_wrist_node, 'load_model', lambda *args: (loaded.append(args), load_model(*args))[1])
+    load_model = model_loading.load_model
+    monkeypatch.setattr(model_loading, 'load_model', lambda *args: (loaded.append(args), load_model(*args))[1])
     s = stage()
     assert not s.node.autostart()
     status = s.node.status()
@@ -100,14 +100,14 @@ def test_memory_that_cannot_suffice_is_reported_before_weights_are_loaded_and_ma
 
 
 def test_memory_that_runs_out_in_warming_up_takes_steps_and_without_any_left_fails_configure(stage, monkeypatch):
-    load_model, failures = virtual_wrist_node.load_model, [2]
+    load_model, failures = model_loading.load_model, [2]
 
     def short(*args):
         model = load_model(*args)
         fail(monkeypatch, model.generator.transformer, full, failures[0])
         return model
 
-    monkeypatch.setattr(virtual_wrist_node, 'load_model', short)
+    monkeypatch.setattr(model_loading, 'load_model', short)
     s = stage()
     assert s.node.autostart() and s.node.stream.history == 1 and s.node.settings.history == 4
     s.node.trigger_deactivate()

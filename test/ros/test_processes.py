@@ -280,3 +280,46 @@ def test_a_process_that_shall_end_when_its_gpu_is_lost_says_why_and_ends_with_st
     assert node.returncode == 3
     (said,) = {line.partition('The GPU is lost')[2] for line in err.splitlines() if 'The GPU is lost' in line}
     assert 'unspecified launch failure' in said and 'start the node again' in said
+
+
+@pytest.mark.parametrize('module', ['virtual_wrist_node', 'camera_node'])
+def test_further_interrupts_change_nothing_about_a_clean_end(start, peer, videos, model_dir, module):
+    topic, kind = ('wrist/image_raw', Image) if module == 'virtual_wrist_node' else ('anchor_left/image_raw', Image)
+    images = peer.listen(kind, topic)
+    start('camera_node', source='videos', videos=clips(videos), rate=30.0) if module != 'camera_node' else None
+    settings = {'autostart': 'true', 'model': model_dir, 'min_coverage': 0.0, 'min_confidence': 0.0, 'freshness': 10.0}
+    if module == 'camera_node':
+        settings = {'source': 'videos', 'videos': clips(videos), 'rate': 30.0}
+    node = start(module, **settings)
+    peer.spin_until(lambda: images)
+    for pause in (0.0, 0.01, 0.05, 0.1):
+        time.sleep(pause)
+        if node.poll() is None:
+            node.send_signal(signal.SIGINT)
+    out, err = node.communicate(timeout=10)
+    assert node.returncode == 0 and 'Traceback' not in out + err, err
+
+
+def test_an_interrupt_while_the_model_loads_ends_it_cleanly(start, peer, model_dir):
+    slow = (
+        'import sys, time\n'
+        'from wristworld_ros.ros import virtual_wrist_node as node\n'
+        'load = node.load_stream\n'
+        'node.load_stream = lambda *args: (time.sleep(1.0), load(*args))[1]\n'
+        'node.environment.leave(node.main(sys.argv))\n'
+    )
+    statuses = peer.listen(VirtualWristStatus, 'virtual_wrist/status')
+    node = start('', slow, autostart='true', model=model_dir, diagnostics_period=0.1)
+    peer.spin_until(lambda: any('being loaded' in s.reason for s in statuses))
+    node.send_signal(signal.SIGINT)
+    node.send_signal(signal.SIGINT)
+    out, err = node.communicate(timeout=10)
+    assert node.returncode == 0 and 'Traceback' not in out + err, err
+
+
+@pytest.mark.parametrize('main', [virtual_wrist.main, camera.main])
+def test_a_parameter_file_that_is_not_yaml_ends_it_with_one_sentence(tmp_path, capfd, main):
+    (tmp_path / 'broken.yaml').write_text('a: [')
+    assert main(['--ros-args', '--params-file', str(tmp_path / 'broken.yaml')]) == 2
+    err = capfd.readouterr().err
+    assert 'broken.yaml' in err and 'every parameter file' in err and 'Traceback' not in err

@@ -11,6 +11,7 @@ from rclpy.qos import QoSProfile
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image, PointCloud2
 
+from wristworld_ros.errors import UserError
 from wristworld_ros.msg import VirtualWristStatus, WristView
 from wristworld_ros.ros import virtual_wrist_node as virtual_wrist
 from wristworld_ros.ros.conversions import to_ns, to_stamp
@@ -70,9 +71,11 @@ def test_weights_of_the_wrong_shape_fail_configure_with_file_and_shapes(stage, m
 def test_an_unknown_model_and_wrong_anchors_fail_configure_and_may_be_fixed(stage, model_dir):
     from rclpy.parameter import Parameter
 
-    s = stage(model='/nowhere', anchors=['left', 'left'])
-    assert not s.node.autostart()
-    s.spin_until(lambda: s.warnings('no name twice'))
+    with pytest.raises(UserError, match='twice'):
+        stage(model='/nowhere', anchors=['left', 'left'])
+    s = stage(model='/nowhere')
+    (refused,) = s.node.set_parameters([Parameter('anchors', value=['left', 'left'])])
+    assert not refused.successful and 'twice' in refused.reason
     assert s.node.set_parameters([Parameter('anchors', value=['left', 'right'])])[0].successful
     assert not s.node.autostart()
     s.spin_until(lambda: s.warnings('/nowhere'))
@@ -307,7 +310,7 @@ def test_a_model_that_fails_on_a_set_is_reported_and_goes_on(stage, monkeypatch,
 def test_nan_out_of_a_network_is_never_published_as_an_image_and_is_gone_with_its_cause(stage, part):
     s = stage(publish_invalid=True, points_stride=1).camera('left', 'right')
     images, views = s.listen(Image, 'wrist/image_raw'), s.listen(WristView, 'wrist/view')
-    clouds, diagnostics = s.listen(PointCloud2, 'points'), s.listen(DiagnosticArray, '/diagnostics')
+    clouds, diagnostics = s.listen(PointCloud2, 'wrist/points'), s.listen(DiagnosticArray, '/diagnostics')
     s.activate().send_until(lambda: images)
     model = s.node.stream.model
     weight = {'stage1': model.stage1.wrist_head.pose_branch.fc2.bias, 'generator': model.generator.decoder.last.bias}[

@@ -15,6 +15,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_srvs.srv import SetBool, Trigger
 from tf2_msgs.msg import TFMessage
 
+from wristworld_ros.errors import UserError
 from wristworld_ros.msg import VirtualWristStatus, WristView
 from wristworld_ros.ros.conversions import to_compressed, to_ns, to_rgb, to_stamp
 
@@ -75,7 +76,7 @@ def test_everything_about_a_frame_carries_the_stamp_of_its_anchors_and_the_right
     s = stage(points_stride=3).camera('left', 'right')
     kinds = {
         'wrist/image_raw': Image, 'wrist/camera_info': CameraInfo, 'wrist/pose': PoseStamped, 'wrist/view': WristView,
-        'wrist/condition/image_raw': Image, 'points': PointCloud2, '/tf': TFMessage,
+        'wrist/condition/image_raw': Image, 'wrist/points': PointCloud2, '/tf': TFMessage,
     }  # fmt: skip
     got = {topic: s.listen(kind, topic) for topic, kind in kinds.items()}
     s.activate()
@@ -84,7 +85,7 @@ def test_everything_about_a_frame_carries_the_stamp_of_its_anchors_and_the_right
     edge = got['/tf'][0].transforms[0]
     wrist, anchor = 'virtual_wrist_optical_frame', 'anchor_left_optical_frame'
     assert {m.header.frame_id for m in (image, info, view, got['wrist/condition/image_raw'][0])} == {wrist}
-    assert {m.header.frame_id for m in (pose, edge, view.pose, got['points'][0])} == {anchor}
+    assert {m.header.frame_id for m in (pose, edge, view.pose, got['wrist/points'][0])} == {anchor}
     assert edge.child_frame_id == wrist
     for topic, messages in got.items():
         for m in messages:
@@ -98,7 +99,7 @@ def test_everything_about_a_frame_carries_the_stamp_of_its_anchors_and_the_right
         view.status == WristView.VALID and view.reason == '' and 0 <= view.coverage <= 1 and 0 <= view.confidence <= 1
     )
     assert 0 <= view.latency <= view.age < 10
-    assert got['points'][0].width > 0
+    assert got['wrist/points'][0].width > 0
     np.testing.assert_array_equal(
         to_rgb(view.image), to_rgb(next(m for m in got['wrist/image_raw'] if m.header == view.header))
     )
@@ -108,7 +109,7 @@ def test_qos_is_what_the_cameras_offer_in_and_reliable_out(stage):
     s = stage().camera('left', 'right').activate()
     (sub,) = s.peer.get_subscriptions_info_by_topic('/anchor_left/image_raw')
     assert sub.qos_profile.reliability == ReliabilityPolicy.RELIABLE
-    for topic in ('/wrist/image_raw', '/wrist/camera_info', '/wrist/pose', '/wrist/view', '/points', '/tf'):
+    for topic in ('/wrist/image_raw', '/wrist/camera_info', '/wrist/pose', '/wrist/view', '/wrist/points', '/tf'):
         infos = [i for i in s.peer.get_publishers_info_by_topic(topic) if i.node_name == 'virtual_wrist']
         assert [i.qos_profile.reliability for i in infos] == [ReliabilityPolicy.RELIABLE], topic
 
@@ -243,11 +244,14 @@ def test_a_live_setting_reaches_every_part_of_the_running_node_with_its_new_valu
     assert low.coverage < 1.0 and 'min_coverage' in low.reason
 
 
-def test_anchor_names_that_make_no_topic_fail_configure_before_anything_loads(stage, monkeypatch):
-    monkeypatch.setattr('wristworld_ros.ros.virtual_wrist_node.load_stream', None)
-    s = stage(anchors=['left camera', 'right'])
-    assert not s.node.autostart()
-    assert 'anchor_left camera/image_raw' in s.node.status().reason and '\n' not in s.node.status().reason
+def test_names_that_make_no_topic_or_frame_are_refused_before_anything_loads(stage):
+    for settings in ({'anchors': ['left camera', 'right']}, {'wrist_frame': ''}, {'wrist_frame': 'my wrist'}):
+        with pytest.raises(UserError, match=next(iter(settings))):
+            stage(**settings)
+    s = stage()
+    for name, value in (('anchors', ['left camera']), ('anchors', ['a', 'a']), ('wrist_frame', '/'), ('anchor_frame', '')):
+        (refused,) = s.node.set_parameters([Parameter(name, value=value)])
+        assert not refused.successful and name in refused.reason and '\n' not in refused.reason
 
 
 def test_no_more_sets_are_used_than_max_rate_allows(stage):

@@ -45,7 +45,7 @@ def check_memory(settings: StreamSettings, views: int, image_hw: tuple[int, int]
 def check_estimate(name: str, estimate: MemoryEstimate, device: str) -> str:
     """`check_memory` for a model with a known estimate on a device."""
     on_gpu = device.startswith('cuda')
-    free = free_gpu() if on_gpu else free_ram()
+    free = free_gpu(device) if on_gpu else free_ram()
     if not free:
         return ''
     kind, otherwise = ('GPU memory', ', or device cpu') if on_gpu else ('RAM', '')
@@ -72,7 +72,7 @@ def check_input(settings: StreamSettings, views: int, image_hw: tuple[int, int])
         usual, _ = estimate_for(settings, views)
     except ModelError:  # the model is loaded, and its files may be gone since
         return ''
-    more, free = estimate.working - usual.working, free_gpu() if device.startswith('cuda') else free_ram()
+    more, free = estimate.working - usual.working, free_gpu(device) if device.startswith('cuda') else free_ram()
     if not free or more <= free:
         return ''
     size = f'{image_hw[1]}x{image_hw[0]}'

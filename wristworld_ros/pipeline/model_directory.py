@@ -48,12 +48,23 @@ def find_model(name_or_path: str) -> Path:
 
 
 def choose_device(device: str) -> str:
-    """`auto` becomes cuda where there is a GPU; ModelError when cuda is asked for and there is none."""
+    """`auto` becomes cuda where there is a GPU.
+
+    Raises:
+        ModelError: cuda or cuda:N is asked for and is not there.
+    """
     if device == 'auto':
         return 'cuda' if torch.cuda.is_available() else 'cpu'
-    if device == 'cuda' and not torch.cuda.is_available():
+    if device.startswith('cuda') and not torch.cuda.is_available():
         raise ModelError(
-            'Setting device is cuda, but torch sees no CUDA GPU here', 'set device to cpu or auto, or install a CUDA build of torch'
+            f'Setting device is {device}, but torch sees no CUDA GPU here',
+            'set device to cpu or auto, or install a CUDA build of torch',
+        )
+    number = device.partition(':')[2]
+    if number and int(number) >= (count := torch.cuda.device_count()):
+        raise ModelError(
+            f'Setting device is {device}, but torch sees {count} GPU{"s" if count > 1 else ""} here',
+            f'give cuda:0 to cuda:{count - 1}' if count > 1 else 'give cuda',
         )
     return device
 

@@ -12,6 +12,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from wristworld_ros.ros.conversions import CalibrationError, to_intrinsics
 from wristworld_ros.ros.image_subscription import ImageSubscription
+from wristworld_ros.ros.names import camera_info_topic, image_topic
 from wristworld_ros.settings import NodeSettings
 
 SIZE_CHANGES = 3  # in so many seconds are a fault of the camera:
@@ -36,8 +37,8 @@ class AnchorCamera:
 
     def __init__(self, inputs: ImageTaker, node: LifecycleNode, name: str, settings: NodeSettings):
         self._inputs, self._node, self._settings = inputs, node, settings
-        self._kind, suffix = (CompressedImage, '/compressed') if settings.transport == 'compressed' else (Image, '')
-        self._relative = f'anchor_{name}/image_raw{suffix}'
+        self._kind = CompressedImage if settings.transport == 'compressed' else Image
+        self._relative = image_topic(node, name, settings.transport)
         self._images: ImageSubscription | None = None
         self._infos: ImageSubscription | None = None
         self._stamp_ns: int | None = None
@@ -57,7 +58,7 @@ class AnchorCamera:
         self._images = ImageSubscription(
             self._node, self._kind, self._relative, self.on_image, s.input_reliability, s.input_depth
         )
-        info = f'anchor_{self.name}/camera_info'
+        info = camera_info_topic(self._node, self.name, s.transport)
         self._infos = ImageSubscription(self._node, CameraInfo, info, self.on_camera_info, 'best_effort', 1)
 
     def unsubscribe(self) -> None:

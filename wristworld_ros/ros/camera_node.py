@@ -24,6 +24,8 @@ from wristworld_ros.errors import UserError
 from wristworld_ros.geometry.images import resize_images
 from wristworld_ros.ros import environment
 from wristworld_ros.ros.conversions import to_camera_info, to_compressed, to_image, to_transform
+from wristworld_ros.ros.lifecycle import CLOCK_PATIENCE_S, STEADY, clock_missing
+from wristworld_ros.ros.names import frame_in_namespace
 from wristworld_ros.ros.parameters import Parameters
 from wristworld_ros.settings import CameraSettings
 from wristworld_ros.types import Camera
@@ -50,6 +52,7 @@ class CameraNode(Node):
         self._static_poses: dict[str, bytes] = {}
         self._logged: set[str] = set()
         self._timer = self.create_timer(1 / self._rate, self._tick)
+        self._clock_timer = self.create_timer(CLOCK_PATIENCE_S, self._check_clock, clock=STEADY)
         names = ', '.join(self.settings.anchors)
         self.get_logger().info(f'playing {self.settings.source} as {names} at {self._rate:g} Hz')
 
@@ -60,6 +63,12 @@ class CameraNode(Node):
 
     def apply_settings(self, settings: CameraSettings) -> None:
         """Nothing to pass on: no setting is live."""
+
+    def _check_clock(self) -> None:
+        """Say once where nothing can be played for want of a /clock."""
+        self._clock_timer.cancel()
+        if missing := clock_missing(self):
+            self.get_logger().warning(missing)
 
     def _tick(self) -> None:
         moment = next(self._moments, None)
@@ -88,9 +97,9 @@ class CameraNode(Node):
 
     def _publish_poses(self, cameras: dict[str, Camera], stamp: Any) -> None:
         """Where the source knows its cameras: anchors on /tf_static whenever they have moved, the true wrist on /tf."""
-        header = Header(stamp=stamp, frame_id=BASE)
+        header = Header(stamp=stamp, frame_id=frame_in_namespace(self, BASE))
         edges = {
-            name: to_transform(np.linalg.inv(c.T_camera_world), header, optical_frame(name))
+            name: to_transform(np.linalg.inv(c.T_camera_world), header, optical_frame(self, name))
             for name, c in cameras.items()
         }
         if WRIST in edges:
@@ -105,7 +114,7 @@ class CameraOutput:
     """The publishers of one camera: images, raw or JPEG, and their calibration."""
 
     def __init__(self, node: Node, name: str, transport: str):
-        self._node, self._frame, self._compressed = node, optical_frame(name), transport == 'compressed'
+        self._node, self._frame, self._compressed = node, optical_frame(node, name), transport == 'compressed'
         topic = 'true_wrist' if name == WRIST else f'anchor_{name}'
         kind, suffix = (CompressedImage, '/compressed') if self._compressed else (Image, '')
         self._images = self._create(kind, f'{topic}/image_raw{suffix}')
@@ -126,9 +135,9 @@ class CameraOutput:
         return self._node.create_publisher(kind, topic, 2, qos_overriding_options=options)
 
 
-def optical_frame(name: str) -> str:
-    """Optical frame of a camera."""
-    return 'true_wrist_optical_frame' if name == WRIST else f'anchor_{name}_optical_frame'
+def optical_frame(node: Node, name: str) -> str:
+    """Optical frame of a camera, below the node's namespace."""
+    return frame_in_namespace(node, 'true_wrist_optical_frame' if name == WRIST else f'anchor_{name}_optical_frame')
 
 
 # Sources
@@ -240,8 +249,8 @@ def open_source(settings: CameraSettings) -> Source:
 def main(args: list[str] | None = None) -> int:
     """Run the node until it is told to stop."""
     environment.prepare()
-    rclpy.init(args=args)
     try:
+        environment.init(args)
         node = CameraNode()
     except UserError as error:
         print(f'camera: {error}', file=sys.stderr)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
 import rclpy
 from rclpy.executors import Executor, ExternalShutdownException
+
+from wristworld_ros.errors import UserError
 
 PACKAGE = 'wristworld_ros'
 PROFILE_VARIABLES = {'old': 'FASTRTPS_DEFAULT_PROFILES_FILE', 'new': 'FASTDDS_DEFAULT_PROFILES_FILE'}
@@ -49,10 +54,30 @@ def share() -> Path:
     return source
 
 
-def spin(executor: Executor) -> None:
-    """Spin until SIGINT or SIGTERM. What is under way when the signal comes may fail because of it; that is not an error."""
+def init(args: list[str] | None = None) -> None:
+    """rclpy.init() for a process of its own: signals end `spin`, however many come, and never raise KeyboardInterrupt.
+
+    Raises:
+        UserError: A ROS argument cannot be read, as with an empty parameter file.
+    """
+    if threading.current_thread() is threading.main_thread():
+        # rclpy's own handler comes before this one and shuts the context down. Python's would raise wherever it happens to be.
+        signal.signal(signal.SIGINT, lambda *_: None)
     try:
-        executor.spin()
+        rclpy.init(args=args)
+    except Exception as error:
+        what = ' '.join(str(error).split()).rstrip('.')
+        raise UserError(
+            f'The ROS arguments cannot be read ({what})', 'see that every parameter file is YAML and not empty'
+        ) from error
+
+
+def spin(executor: Executor, until: Callable[[], bool] = lambda: False) -> None:
+    """Spin until SIGINT or SIGTERM, or until a condition holds after a callback. What is under way when the signal comes
+    may fail because of it; that is not an error."""
+    try:
+        while executor.context.ok() and not until():
+            executor.spin_once()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     except Exception:

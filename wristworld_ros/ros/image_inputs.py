@@ -20,6 +20,7 @@ from wristworld_ros.ros.conversions import DecoderError, scale_intrinsics, to_ns
 from wristworld_ros.ros.image_header import ImageError, ImageFault, ImageLimits, quoted, read_header
 from wristworld_ros.ros.input_problem import flickering, input_problem
 from wristworld_ros.ros.metrics import Metrics
+from wristworld_ros.ros.names import normalized_frame
 from wristworld_ros.settings import NodeSettings
 from wristworld_ros.types import AnchorSet
 
@@ -206,15 +207,12 @@ class ImageInputs:
         """TF frame of the first anchor, without the leading slash that tf2 refuses.
 
         Raises:
-            ImageError: It is that of the wrist, or no name.
+            ImageError: It is no name.
         """
-        frame = (self.settings.anchor_frame or frame_id).lstrip('/') or f'anchor_{anchor.name}_optical_frame'
+        frame = normalized_frame(self.settings.anchor_frame or frame_id) or f'anchor_{anchor.name}_optical_frame'
         if len(frame) > _MAX_FRAME_ID or not frame.isprintable():
             what = f'frame_id is {quoted(frame)} of {len(frame)} characters'
             raise ImageError(ImageFault.DATA, what, f'use up to {_MAX_FRAME_ID} printable characters, or set anchor_frame')
-        if frame == self.settings.wrist_frame.lstrip('/'):
-            what = f"its frame '{frame}' is that of the virtual wrist camera (wrist_frame), which would be its own parent"
-            raise ImageError(ImageFault.DATA, what, 'set anchor_frame or wrist_frame to another name')
         if frame_id.startswith('/') and self._metrics.should_log('slash', anchor.topic, every=3600.0):
             self._node.get_logger().warning(f"frame_id '{frame_id}' on {anchor.topic} begins with a slash; '{frame}' is used.")
         return frame

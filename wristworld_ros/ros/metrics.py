@@ -96,8 +96,12 @@ class Metrics:
             return True
 
 
-def publish_counted(publisher: Any, message: Any, metrics: Metrics, logger: Any) -> None:
-    """Publish; publish() may raise (a full transport, a context that shuts down), which is counted and logged, not raised."""
+def publish_counted(publisher: Any, message: Any, metrics: Metrics, logger: Any) -> bool:
+    """Publish; publish() may raise (a full transport, a context that shuts down), which is counted and logged, not raised.
+
+    Returns:
+        Whether the message went out.
+    """
     try:
         publisher.publish(message)
     except Exception as error:
@@ -105,3 +109,5 @@ def publish_counted(publisher: Any, message: Any, metrics: Metrics, logger: Any)
         metrics.reason = f'Publishing on {publisher.topic_name} failed: {error}'
         if metrics.should_log('publish', publisher.topic_name):
             logger.warning(metrics.reason)
+        return False
+    return True

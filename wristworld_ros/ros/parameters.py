@@ -76,7 +76,10 @@ class Parameters:
     def _on_set(self, parameters: list[Parameter]) -> SetParametersResult:
         for p in parameters:
             f = self._fields.get(p.name)
-            if f is not None and not f.metadata['live'] and self._owner.is_configured:
+            if f is None or f.metadata['live'] or not self._owner.is_configured:
+                continue
+            # A value that stays the same is no change: `ros2 param load` sends a whole file.
+            if from_ros(f, p.value) != getattr(self.settings, f.name):
                 reason = f'{p.name} may change only while the node is not configured; clean it up first.'
                 return SetParametersResult(successful=False, reason=reason)
         try:

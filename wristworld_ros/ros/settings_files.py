@@ -19,8 +19,11 @@ HEADER = ('name', 'type', 'default', 'allowed', 'live', 'meaning')
 
 
 def yaml_text() -> str:
-    """config/virtual_wrist.yaml: every parameter of the node at its default."""
-    lines = [f'# {WRITTEN}', '/**/virtual_wrist:', '  ros__parameters:']
+    """config/virtual_wrist.yaml: every parameter of the node at its default.
+
+    For any node that reads it (`/**`), the one form that --params-file and `ros2 param load` both take in any namespace.
+    """
+    lines = [f'# {WRITTEN}', '/**:', '  ros__parameters:']
     for f in fields(NodeSettings):
         lines += [f'    # {f.metadata["doc"]}', f'    {f.name}: {_in_yaml(shown(f, default_of(f)))}']
     return '\n'.join(lines) + '\n'

@@ -100,10 +100,11 @@ def assess(status: VirtualWristStatus, before: VirtualWristStatus | None, given_
         return sum(getattr(status, n) - (getattr(before, n) if before else 0) for n in names)
 
     error, warning, ok = DiagnosticStatus.ERROR, DiagnosticStatus.WARN, DiagnosticStatus.OK
-    if status.state == VirtualWristStatus.FINALIZED:
+    if status.state == VirtualWristStatus.FINALIZED and status.reason:
         return error, status.reason
     if status.state != VirtualWristStatus.ACTIVE:
-        return ok, f'The node is {STATE_NAMES[status.state]}.'
+        what = f'The node is {STATE_NAMES[status.state]}'
+        return ok, f'{what}: {status.reason}' if status.reason else f'{what}.'
     if not status.enabled:
         return ok, 'Switched off by ~/enable.'
     if failures := new('model_errors'):

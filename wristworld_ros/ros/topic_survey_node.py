@@ -21,6 +21,7 @@ from wristworld_ros.ros import environment
 from wristworld_ros.ros.conversions import CalibrationError, to_intrinsics, to_ns, to_rgb
 from wristworld_ros.ros.image_header import ImageError, ImageLimits, read_header
 from wristworld_ros.ros.image_subscription import ImageSubscription
+from wristworld_ros.ros.names import camera_info_topic, image_topic
 from wristworld_ros.ros.topic_survey import Anchor, Calibration, Publisher, TopicSurvey
 from wristworld_ros.settings import NodeSettings
 
@@ -72,9 +73,9 @@ class AnchorListener:
 
     def __init__(self, node: TopicSurveyNode, name: str, settings: NodeSettings):
         self._node, self._name, self._limits = node, name, ImageLimits.of(settings)
-        self._wanted, kind, suffix = KINDS[settings.transport]
+        self._wanted, kind, _ = KINDS[settings.transport]
         depth = max(QUEUE, settings.input_depth)
-        topic, info = f'anchor_{name}/image_raw{suffix}', f'anchor_{name}/camera_info'
+        topic, info = image_topic(node, name, settings.transport), camera_info_topic(node, name, settings.transport)
         self._images = ImageSubscription(node, kind, topic, self.on_image, settings.input_reliability, depth)
         self._infos = ImageSubscription(node, CameraInfo, info, self.on_camera_info, 'best_effort', depth)
         self._info: CameraInfo | None = None

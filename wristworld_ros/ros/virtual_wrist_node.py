@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from functools import wraps
@@ -11,27 +12,25 @@ from typing import Any
 import rclpy
 from rclpy.clock import JumpThreshold
 from rclpy.duration import Duration
-from rclpy.exceptions import InvalidTopicNameException
 from rclpy.executors import SingleThreadedExecutor
-from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.validate_topic_name import validate_topic_name
+from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from std_srvs.srv import SetBool, Trigger
 
 from wristworld_ros.errors import UserError
-from wristworld_ros.models.config import ModelError
 from wristworld_ros.msg import VirtualWristStatus
-from wristworld_ros.pipeline import VirtualWrist, load_model
-from wristworld_ros.pipeline.memory_check import check_memory
+from wristworld_ros.pipeline import VirtualWrist
 from wristworld_ros.pipeline.oom_fallback import OomFallback
 from wristworld_ros.pipeline.worker import ModelWorker
 from wristworld_ros.ros import environment
 from wristworld_ros.ros.conversions import to_stamp
 from wristworld_ros.ros.image_inputs import ImageInputs
+from wristworld_ros.ros.lifecycle import CLOCK_PATIENCE_S, STEADY, Bond, ResponsiveLifecycleNode, clock_missing
 from wristworld_ros.ros.metrics import Metrics
+from wristworld_ros.ros.model_loading import load_stream
 from wristworld_ros.ros.parameters import Parameters
 from wristworld_ros.ros.status_publisher import StatusPublisher, set_counters
-from wristworld_ros.ros.wrist_publisher import WristPublisher
-from wristworld_ros.runtime.gpu_errors import first_sentence, is_device_lost, is_out_of_memory
+from wristworld_ros.ros.wrist_publisher import ValidityLog, WristPublisher
+from wristworld_ros.runtime.gpu_errors import first_sentence, is_device_lost
 from wristworld_ros.runtime.machine import resident_bytes
 from wristworld_ros.settings import NodeSettings
 from wristworld_ros.types import FrameStatus, Verdict, WristFrame
@@ -39,7 +38,6 @@ from wristworld_ros.types import FrameStatus, Verdict, WristFrame
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 ERROR = TransitionCallbackReturn.ERROR
 GPU_LOST_STATUS = 3  # exit status of a process that ends because its GPU is lost
-WARM_UP_HW = (240, 320)  # usual size of anchor images, rows and columns
 
 
 def logged(transition: Callable) -> Callable:
@@ -56,7 +54,7 @@ def logged(transition: Callable) -> Callable:
     return run
 
 
-class VirtualWristNode(LifecycleNode):
+class VirtualWristNode(ResponsiveLifecycleNode):
     """Owns the parts: `inputs` submits anchor sets to `worker`, which runs `stream` in threads of its own and calls
     `deliver` with the frames, which `wrist_publisher` publishes; `status_publisher` reports `metrics` of all of them.
 
@@ -69,17 +67,20 @@ class VirtualWristNode(LifecycleNode):
         self.stream: VirtualWrist | None = None
         self.inputs: ImageInputs | None = None
         self.wrist_publisher: WristPublisher | None = None
+        self.bond: Bond | None = None
         self.metrics = Metrics()
+        self.validity_log = ValidityLog(self.get_logger())
         self.device = ''
-        self.active, self.enabled = False, True
+        self.active, self.finalized, self.enabled = False, False, True
         self.exit_status, self.gpu_lost = 0, ''
         self._abandoned: list[ModelWorker] = []
+        self._started = time.monotonic()
         self.parameters = Parameters(self, self, NodeSettings())
         self.status_publisher = StatusPublisher(self, self.metrics)
         self._gpu_guard = self.create_guard_condition(self._on_gpu_lost)
         self.create_service(Trigger, '~/reset', self._on_reset)
         self.create_service(SetBool, '~/enable', self._on_enable)
-        self.create_timer(self.settings.diagnostics_period, self._report)
+        self.create_timer(self.settings.diagnostics_period, self._report, clock=STEADY)
         back = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=False)
         self._jumps = self.get_clock().create_jump_callback(back, post_callback=self._on_jump)
 
@@ -92,8 +93,8 @@ class VirtualWristNode(LifecycleNode):
 
     @property
     def is_configured(self) -> bool:
-        """Whether a model is loaded; settings that are not live may not change then."""
-        return self.worker is not None
+        """Whether a model is loaded or loading; settings that are not live may not change then."""
+        return self.worker is not None or self.configuring
 
     def apply_settings(self, settings: NodeSettings) -> None:
         """Pass changed live settings on to the parts that use them."""
@@ -105,13 +106,15 @@ class VirtualWristNode(LifecycleNode):
 
     @logged
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Load the model and warm it up."""
+        """Load the model and warm it up. It runs in a thread of its own."""
         self.metrics.reset()
         self.status_publisher.reset()
         self.inputs, self.device, self.enabled = None, '', True
+        self.metrics.reason = f'{self.settings.model} is being loaded.'
         worker = ModelWorker(self._load_stream, self.deliver, self._on_model_error)
         try:
-            check_anchor_names(self.settings.anchors)
+            if self.settings.bond_heartbeat:
+                Bond.require()
             worker.start(alive=self.context.ok)
         except Exception as error:  # a UserError is one sentence with its fix; others name their type
             text = str(error) if isinstance(error, UserError) else f'{type(error).__name__}: {error}'
@@ -121,17 +124,27 @@ class VirtualWristNode(LifecycleNode):
             self.stream = None
             self._abandoned += [] if worker.stop() else [worker]
             return ERROR if self._is_gpu_lost(error) else FAILURE
+        self.metrics.reason = ''
         self.worker = worker
         self.wrist_publisher = WristPublisher(self, self.settings, self.metrics)
         self.inputs = ImageInputs(self, self.settings, worker, self.metrics)
+        self.apply_settings(self.settings)  # live ones that changed while it loaded
         return super().on_configure(state)
 
     @logged
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe to the cameras."""
         self.inputs.restart()
+        self.validity_log.reset()
         self.inputs.subscribe()
         self.active = True
+        if self.settings.bond_heartbeat:
+            self.bond = Bond(self, self.settings.bond_heartbeat)
+        names = ', '.join(f'anchor_{name}' for name in self.settings.anchors)
+        self.get_logger().info(
+            f'Active on {self.device}: waiting for images of {names}; wrist images go to '
+            f'{self.resolve_topic_name("wrist/image_raw")}.'
+        )
         return super().on_activate(state)
 
     @logged
@@ -154,6 +167,9 @@ class VirtualWristNode(LifecycleNode):
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Free the model, for good."""
         self.stop()
+        self.finalized = True
+        self.metrics.reason = ''
+        self._report()
         return super().on_shutdown(state)
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -165,8 +181,14 @@ class VirtualWristNode(LifecycleNode):
         return FAILURE
 
     def autostart(self) -> bool:
-        """Configure and activate; False when either failed (the log says why)."""
+        """Configure and activate; False when either failed (the log says why). Nothing else goes on meanwhile."""
         return self.trigger_configure() == SUCCESS and self.trigger_activate() == SUCCESS
+
+    async def autostart_or_end(self) -> None:
+        """Configure and activate while the executor goes on; where either fails the process ends with status 1."""
+        if await self.configure_in_thread() != SUCCESS or self.trigger_activate() != SUCCESS:
+            self.exit_status = int(self.context.ok())  # stopped while it loaded is not a failure
+            self._shut_down()
 
     def stop(self) -> bool:
         """Unsubscribe and free the model; False when a thread of a model is still busy with its last anchor set."""
@@ -182,6 +204,9 @@ class VirtualWristNode(LifecycleNode):
 
     def _unsubscribe(self) -> None:
         self.active = False
+        if self.bond:
+            self.bond.end()
+            self.bond = None
         if self.inputs:
             self.inputs.unsubscribe()
             self.inputs.restart()
@@ -198,15 +223,16 @@ class VirtualWristNode(LifecycleNode):
         for frame in frames:
             age_s = (self.now() - frame.stamp_ns) * 1e-9
             verdict = frame.verdict if not frame.valid else self._freshness_verdict(age_s)
-            if verdict.status is FrameStatus.VALID:
-                self.metrics.count('frames_published')
-                self.metrics.add_latency(age_s)
-            else:
-                self.metrics.count('frames_invalid')
             if verdict.status.is_blank:
                 self._fail(verdict.reason, verdict.reason)
             self.metrics.reason = verdict.reason
-            self.wrist_publisher.publish(frame, verdict, age_s, self.inputs.anchor_frame)
+            sent = self.wrist_publisher.publish(frame, verdict, age_s, self.inputs.anchor_frame)
+            if verdict.status is not FrameStatus.VALID:
+                self.metrics.count('frames_invalid')
+            elif sent:
+                self.metrics.count('frames_published')
+                self.metrics.add_latency(age_s)
+            self.validity_log.add(verdict)
 
     def _freshness_verdict(self, age_s: float) -> Verdict:
         """Whether anchor images of that age may still be used, by the node's clock."""
@@ -247,7 +273,7 @@ class VirtualWristNode(LifecycleNode):
     # Services, clock, reports
 
     def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        response.success = self.is_configured
+        response.success = self.inputs is not None and not self.configuring
         response.message = 'All buffers and caches are cleared.' if response.success else 'The node is not configured.'
         if response.success:
             self.inputs.restart('~/reset was called')
@@ -256,7 +282,7 @@ class VirtualWristNode(LifecycleNode):
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         if self.enabled != request.data:
             self.enabled = request.data
-            if self.is_configured:
+            if self.inputs:
                 self.inputs.enabled = request.data
                 self.inputs.restart()
         response.success = True
@@ -264,7 +290,7 @@ class VirtualWristNode(LifecycleNode):
         return response
 
     def _on_jump(self, jump: Any) -> None:
-        if self.is_configured and jump.delta.nanoseconds < -self.settings.jump_back * 1e9:
+        if self.inputs and jump.delta.nanoseconds < -self.settings.jump_back * 1e9:
             self.inputs.restart('the clock was set back')
             self.inputs.restart_clock()
 
@@ -277,7 +303,7 @@ class VirtualWristNode(LifecycleNode):
         self._report()
         if self.settings.exit_on_gpu_loss:
             self.exit_status = GPU_LOST_STATUS
-            self.create_timer(0.3, self._shut_down)  # when the report has left
+            self.create_timer(0.3, self._shut_down, clock=STEADY)  # when the report has left
 
     def _shut_down(self) -> None:
         rclpy.try_shutdown(context=self.context)
@@ -288,7 +314,8 @@ class VirtualWristNode(LifecycleNode):
 
     def status(self) -> VirtualWristStatus:
         """The present state and counters as a message."""
-        idle = VirtualWristStatus.FINALIZED if self.gpu_lost else VirtualWristStatus.UNCONFIGURED
+        gone = self.finalized or self.gpu_lost
+        idle = VirtualWristStatus.FINALIZED if gone else VirtualWristStatus.UNCONFIGURED
         state = VirtualWristStatus.INACTIVE if self.worker else idle
         status = VirtualWristStatus(stamp=to_stamp(self.now()), enabled=self.enabled)
         status.state = VirtualWristStatus.ACTIVE if self.active else state
@@ -299,10 +326,14 @@ class VirtualWristNode(LifecycleNode):
         if self.worker:
             status.sets_used, status.sets_replaced = self.worker.used, self.worker.replaced
         problem = self.inputs.problem if self.inputs else ''
-        status.reason = self.gpu_lost or self.metrics.failure or problem or self.metrics.reason or str(self._fallback() or '')
+        no_clock = '' if self.finalized else clock_missing(self)
+        failed = self.gpu_lost or no_clock or self.metrics.failure
+        status.reason = failed or problem or self.metrics.reason or str(self._fallback() or '')
         return status
 
     def _report(self) -> None:
+        if (missing := clock_missing(self)) and time.monotonic() - self._started > CLOCK_PATIENCE_S:
+            self.get_logger().warning(missing, once=True)
         if self.inputs:
             self.inputs.check(self.active and self.enabled)
         self.status_publisher.publish(self.status(), self._fallback())
@@ -312,67 +343,11 @@ class VirtualWristNode(LifecycleNode):
         return stream.oom_fallback if stream is not None else None
 
 
-def check_anchor_names(anchors: list[str]) -> None:
-    """Raise UserError unless the names are there, differ, and can be part of a topic's name."""
-    if not anchors or len(set(anchors)) < len(anchors):
-        raise UserError(f'Setting anchors is {anchors}', 'give at least one name, and no name twice')
-    for name in anchors:
-        try:
-            validate_topic_name(f'anchor_{name}/image_raw')
-        except InvalidTopicNameException:
-            raise UserError(
-                f'Setting anchors is {anchors}, and anchor_{name}/image_raw cannot be the name of a topic',
-                'use letters, digits and underscores',
-            ) from None
-
-
-def load_stream(settings: NodeSettings, logger: Any) -> VirtualWrist:
-    """A stream that is warmed up. It also sets threads and allocator of the process.
-
-    Raises:
-        ModelError: The model cannot be used; before weights are loaded where memory cannot suffice.
-    """
-    if tight := check_memory(settings, len(settings.anchors)):
-        logger.info(tight)
-    try:
-        model = load_model(settings.model, settings.device, settings.precision, settings.decoder)
-        model.configure_process(settings.threads)
-        stream = VirtualWrist(model, settings)
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise ModelError(
-            f'{settings.model} does not fit into memory ({first_sentence(error)})',
-            'end other programs, or take fewer anchors, a smaller chunk or history, or a smaller model',
-        ) from None
-    logger.info(f'warming up {settings.model} on {model.device}')
-    warm_up(stream, settings)
-    return stream
-
-
-def warm_up(stream: VirtualWrist, settings: NodeSettings) -> None:
-    """Push blank anchor sets, so that memory is taken and libraries are ready; again after every fallback step.
-
-    Raises:
-        ModelError: Memory ran out and nothing was left to give up.
-    """
-    while True:
-        before = stream.oom_fallback.applied, stream.history
-        stream.warm_up(tuple(settings.anchors), WARM_UP_HW)
-        if not stream.oom_fallback.triggered():
-            return
-        if (stream.oom_fallback.applied, stream.history) == before:
-            raise ModelError(
-                f'Memory ran out while {settings.model} was warmed up, and on_out_of_memory names nothing more to give up',
-                'end other programs, or take fewer anchors, a smaller chunk or a smaller model',
-            )
-
-
 def main(args: list[str] | None = None) -> int:
     """Run the node until it is told to stop."""
     environment.prepare()
-    rclpy.init(args=args)
     try:
+        environment.init(args)
         node = VirtualWristNode()
     except UserError as error:
         print(f'virtual_wrist: {error}', file=sys.stderr)
@@ -380,18 +355,16 @@ def main(args: list[str] | None = None) -> int:
         return 2
     executor = SingleThreadedExecutor()
     executor.add_node(node)
-    code = 0
-    if node.settings.autostart and not node.autostart():
-        code = int(rclpy.ok())  # stopped while it loaded is not a failure
-    else:
-        environment.spin(executor)
-        code = node.exit_status
-    ended = node.stop()
-    executor.shutdown()
-    node.destroy_node()
-    rclpy.try_shutdown()
+    if node.settings.autostart:
+        executor.create_task(node.autostart_or_end)
+    environment.spin(executor)
+    ended = node.join_configuring(1.0) and node.stop()
+    executor.shutdown(timeout_sec=0.2)  # a transition whose answer is awaited would otherwise hold it up for ever
+    code = node.exit_status
     if not ended:
         environment.leave(code)
+    node.destroy_node()
+    rclpy.try_shutdown()
     return code
 
 

@@ -1,7 +1,8 @@
-"""What the node publishes about a wrist frame: image, calibration, pose, view, cloud, TF, all with the stamp of the anchors."""
+"""What the node publishes about a wrist frame: TF, image, calibration, pose, view, cloud, all with the stamp of the anchors."""
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
@@ -9,13 +10,22 @@ from geometry_msgs.msg import PoseStamped
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
-from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_msgs.msg import Header
 from tf2_msgs.msg import TFMessage
 
 from wristworld_ros.msg import WristView
-from wristworld_ros.ros.conversions import to_camera_info, to_cloud, to_image, to_pose_stamped, to_stamp, to_transform
+from wristworld_ros.ros.conversions import (
+    to_camera_info,
+    to_cloud,
+    to_compressed,
+    to_image,
+    to_pose_stamped,
+    to_stamp,
+    to_transform,
+)
 from wristworld_ros.ros.metrics import Metrics, publish_counted
+from wristworld_ros.ros.names import WRIST_FRAME, frame_in_namespace, normalized_frame
 from wristworld_ros.settings import NodeSettings
 from wristworld_ros.types import FrameStatus, Verdict, WristFrame
 
@@ -23,25 +33,29 @@ from wristworld_ros.types import FrameStatus, Verdict, WristFrame
 class WristPublisher:
     """The publishers of a configured node. `publish` may be called from the model's thread.
 
-    settings: assignable; live ones count at once.
+    settings: assignable; live ones count at once. wrist_frame: TF frame of the virtual wrist camera.
     """
 
     def __init__(self, node: LifecycleNode, settings: NodeSettings, metrics: Metrics):
         self._node, self._metrics, self.settings = node, metrics, settings
+        self.wrist_frame = normalized_frame(settings.wrist_frame or frame_in_namespace(node, WRIST_FRAME))
+        self._tf = self._create(TFMessage, '/tf', depth=100, reliable=True)
         self._image = self._create(Image, 'wrist/image_raw')
+        self._compressed = self._create(CompressedImage, 'wrist/image_raw/compressed')
         self._info = self._create(CameraInfo, 'wrist/camera_info')
         self._pose = self._create(PoseStamped, 'wrist/pose')
         self._view = self._create(WristView, 'wrist/view')
         self._condition = self._create(Image, 'wrist/condition/image_raw')
-        self._points = self._create(PointCloud2, 'points')
-        self._tf = self._create(TFMessage, '/tf', depth=100, reliable=True)
+        self._points = self._create(PointCloud2, 'wrist/points')
 
     def destroy(self) -> None:
         """Take the publishers off the graph."""
-        for publisher in (self._image, self._info, self._pose, self._view, self._condition, self._points, self._tf):
+        for publisher in (
+            self._tf, self._image, self._compressed, self._info, self._pose, self._view, self._condition, self._points,
+        ):  # fmt: skip
             self._node.destroy_lifecycle_publisher(publisher)
 
-    def publish(self, frame: WristFrame, verdict: Verdict, age_s: float, anchor_frame: str) -> None:
+    def publish(self, frame: WristFrame, verdict: Verdict, age_s: float, anchor_frame: str) -> bool:
         """Publish one frame.
 
         Args:
@@ -49,40 +63,62 @@ class WristPublisher:
             verdict: Whether it is valid; a frame that is not may only appear on wrist/view (`publish_invalid`).
             age_s: Seconds from its stamp to now, by the node's clock.
             anchor_frame: TF frame of the first anchor.
+
+        Returns:
+            Whether its image went out on wrist/image_raw.
         """
-        valid = verdict.status is FrameStatus.VALID
-        wrist = Header(stamp=to_stamp(frame.stamp_ns), frame_id=self.settings.wrist_frame)
-        anchor = Header(stamp=wrist.stamp, frame_id=anchor_frame)
+        wrist = Header(stamp=to_stamp(frame.stamp_ns), frame_id=self.wrist_frame)
+        anchor = Header(stamp=wrist.stamp, frame_id=normalized_frame(anchor_frame))
         T_anchor_wrist = np.linalg.inv(frame.camera.T_camera_world)
         image = to_image(frame.image, wrist)
         info = to_camera_info(frame.camera.K, frame.camera.width, frame.camera.height, wrist)
         pose = to_pose_stamped(T_anchor_wrist, anchor)
-        if valid:
-            self._send(self._image, image)
+        sent = False
+        if verdict.status is FrameStatus.VALID:
+            self._send_tf(T_anchor_wrist, anchor)  # first: whoever receives the image may look its pose up
+            sent = self._send(self._image, image)
             self._send(self._info, info)
             self._send(self._pose, pose)
-            if self.settings.publish_tf:
-                edge = to_transform(T_anchor_wrist, anchor, self.settings.wrist_frame)
-                self._send(self._tf, TFMessage(transforms=[edge]))
-        if (valid or self.settings.publish_invalid) and self._is_wanted(self._view):
+            if self._is_wanted(self._compressed):
+                self._send(self._compressed, to_compressed(frame.image, wrist, self.settings.jpeg_quality))
+        if (verdict.status is FrameStatus.VALID or self.settings.publish_invalid) and self._is_wanted(self._view):
             view = WristView(header=wrist, image=image, camera_info=info, pose=pose)
             view.coverage, view.confidence, view.agreement = frame.coverage, frame.confidence, frame.agreement
             view.latency, view.age = frame.latency_s, age_s
             view.status, view.reason = int(verdict.status), verdict.reason
             self._send(self._view, view)
-        if frame.verdict.status.is_blank:  # it has neither a condition map nor a cloud
+        if not frame.verdict.status.is_blank:
+            self._send_geometry(frame, wrist, anchor)
+        return sent
+
+    def _send_tf(self, T_anchor_wrist: np.ndarray, anchor: Header) -> None:
+        if not self.settings.publish_tf:
             return
+        if anchor.frame_id == self.wrist_frame:  # tf2 refuses a frame that is its own parent
+            if self._metrics.should_log('own parent', every=3600.0):
+                self._node.get_logger().error(
+                    f'No TF is published: images of anchor_{self.settings.anchors[0]} carry the frame '
+                    f'{anchor.frame_id}, which is that of the virtual wrist camera; set wrist_frame or anchor_frame to '
+                    'another name.'
+                )
+            return
+        self._send(self._tf, TFMessage(transforms=[to_transform(T_anchor_wrist, anchor, self.wrist_frame)]))
+
+    def _send_geometry(self, frame: WristFrame, wrist: Header, anchor: Header) -> None:
+        """Condition map and cloud, which a blank frame has not."""
         if self._is_wanted(self._condition):
             self._send(self._condition, to_image(frame.condition, wrist))
         if self.settings.points_stride and self._is_wanted(self._points):
             cloud = frame.reconstruction
             self._send(self._points, to_cloud(cloud.points, cloud.colors, anchor, self.settings.points_stride))
 
-    def _create(self, kind: type, topic: str, depth: int = 2, reliable: bool | None = None) -> Any:
+    def _create(self, kind: type, topic: str, depth: int | None = None, reliable: bool | None = None) -> Any:
         reliable = self.settings.reliable if reliable is None else reliable
         reliability = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
         # One profile each: rclpy writes the user's overrides into the object it is given.
-        profile = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=depth, reliability=reliability)
+        profile = QoSProfile(
+            history=HistoryPolicy.KEEP_LAST, depth=depth or self.settings.output_depth, reliability=reliability
+        )
         options = QoSOverridingOptions.with_default_policies()
         return self._node.create_lifecycle_publisher(kind, topic, profile, qos_overriding_options=options)
 
@@ -94,5 +130,37 @@ class WristPublisher:
         except RuntimeError:
             return False
 
-    def _send(self, publisher: Any, message: Any) -> None:
-        publish_counted(publisher, message, self._metrics, self._node.get_logger())
+    def _send(self, publisher: Any, message: Any) -> bool:
+        return publish_counted(publisher, message, self._metrics, self._node.get_logger())
+
+
+class ValidityLog:
+    """Says in the log, once, that every frame is invalid and why, and once that frames are valid again."""
+
+    PATIENCE_S = 2.0  # of invalid frames only
+
+    def __init__(self, logger: Any):
+        self._logger = logger
+        self.reset()
+
+    def reset(self) -> None:
+        """A new stream begins."""
+        self._since: float | None = None
+        self._count, self._said = 0, False
+
+    def add(self, verdict: Verdict) -> None:
+        """One more frame."""
+        if verdict.status is FrameStatus.VALID:
+            if self._said:
+                self._logger.info(f'Wrist frames are valid again, after {self._count} that were not.')
+            self.reset()
+            return
+        now = time.monotonic()
+        self._since = now if self._since is None else self._since
+        self._count += 1
+        if not self._said and now - self._since >= self.PATIENCE_S:
+            self._said = True
+            self._logger.warning(
+                f'Every wrist frame is invalid ({self._count} in {now - self._since:.0f} s), so none is published: '
+                f'{verdict.reason}'
+            )

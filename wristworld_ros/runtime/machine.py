@@ -62,12 +62,13 @@ def free_ram(meminfo: Path = Path('/proc/meminfo'), group: Path = Path('/sys/fs/
     return min(free, max(int(limit) - int(used) + _reclaimable(group), 1)) if limit.isdigit() else free
 
 
-def free_gpu() -> int:
-    """Bytes of the GPU that this process may still take, with what torch holds and does not use."""
+def free_gpu(device: str = 'cuda') -> int:
+    """Bytes of the GPU (cuda, or cuda:N) that this process may still take, with what torch holds and does not use."""
     import torch
 
-    free, _ = torch.cuda.mem_get_info()
-    return free + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+    gpu = torch.device(device).index
+    free, _ = torch.cuda.mem_get_info(gpu)
+    return free + torch.cuda.memory_reserved(gpu) - torch.cuda.memory_allocated(gpu)
 
 
 def format_bytes(count: float) -> str:

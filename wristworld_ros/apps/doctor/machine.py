@@ -73,12 +73,12 @@ def gpu_findings(device: str, driver: tuple[Gpu, ...], torch: Torch, card: bool)
     """Whether the models can run where they should.
 
     Args:
-        device: The setting (auto, cpu, cuda).
+        device: The setting (auto, cpu, cuda, cuda:N).
         driver: What nvidia-smi lists.
         torch: The installed one.
         card: Whether an NVIDIA card is on the PCI bus.
     """
-    unusable = error if device == 'cuda' else warning
+    unusable = error if device.startswith('cuda') else warning
     if device == 'cpu':
         return [ok(f'The models run on the CPU, as the setting device says (torch {torch.version})')]
     if torch.gpus:
@@ -100,10 +100,10 @@ def gpu_findings(device: str, driver: tuple[Gpu, ...], torch: Torch, card: bool)
     if card:
         fix = 'install its driver (on Ubuntu: sudo ubuntu-drivers install), restart, and check that nvidia-smi answers'
         return [unusable('There is an NVIDIA card, but no driver answers for it', fix)]
-    if device == 'cuda':
+    if device.startswith('cuda'):
         return [
             error(
-                'The setting device is cuda, but there is no NVIDIA GPU here', 'use a machine with one, or device auto'
+                f'The setting device is {device}, but there is no NVIDIA GPU here', 'use a machine with one, or device auto'
             )
         ]
     if torch.cuda:
@@ -273,10 +273,10 @@ def applicable_steps(
         has_tiny_decoder: Whether the model has a tiny decoder that is not in use.
     """
     applicable = {
-        'graphs': device == 'cuda' and graphs,
+        'graphs': device.startswith('cuda') and graphs,
         'history': history > 1,
         'tiny_decoder': has_tiny_decoder,
-        'offload': device == 'cuda',
+        'offload': device.startswith('cuda'),
     }
     return tuple(name for name in names if applicable[name])
 

@@ -27,10 +27,11 @@ ROOT = Path(__file__).resolve().parents[2]
 EXPECTED = {
     'virtual_wrist': {
         'anchors', 'topics', 'transport', 'model', 'device', 'rate', 'namespace', 'use_sim_time', 'autostart', 'respawn', 'rviz', 'params_file',
+        'wrist_frame', 'anchor_frame',
     },
     'demo': {
         'source', 'videos', 'anchors', 'camera_rate', 'loop', 'seed', 'model', 'device', 'rate', 'namespace', 'autostart', 'rviz',
-        'params_file',
+        'params_file', 'transport', 'use_sim_time', 'wrist_frame', 'anchor_frame',
     },
 }  # fmt: skip
 
@@ -75,9 +76,53 @@ def test_a_topic_too_few_is_refused_in_one_sentence():
         nodes('virtual_wrist', anchors='a,b', topics='/one')
 
 
-def test_rviz_is_started_when_asked_for():
-    found, _ = nodes('virtual_wrist', rviz='true')
-    assert [n.node_executable for n in found] == ['virtual_wrist', 'rviz2']
+def test_rviz_waits_for_the_frame_of_the_images_and_has_the_topics_of_the_node():
+    found, context = nodes('virtual_wrist', rviz='true', anchors='a,b', topics='/cam_1/image_raw,/cam_2/image_raw')
+    assert [n.node_executable for n in found] == ['virtual_wrist', 'rviz_starter']
+    found[1]._perform_substitutions(context)
+    assert dict(found[1].expanded_remapping_rules)['anchor_a/image_raw'] == '/cam_1/image_raw'
+
+
+def anchors_of(node, context):
+    """The anchors that a started node gets besides its parameter file."""
+    node._perform_substitutions(context)
+    return [rule[0] for rule in node.expanded_remapping_rules or [] if rule[0].endswith('camera_info')]
+
+
+@pytest.mark.parametrize(('arm', 'anchors'), [('left_arm', 'side,top'), ('right_arm', 'top,opposite')])
+def test_each_arm_of_one_parameter_file_has_its_own_anchors(arm, anchors):
+    file = str(LAUNCH.parent / 'config/two_arms.yaml')
+    (node,), context = nodes('virtual_wrist', namespace=arm, params_file=file, topics='/one/image_raw,/two/image_raw')
+    assert anchors_of(node, context) == [f'anchor_{name}/camera_info' for name in anchors.split(',')]
+
+
+@pytest.mark.parametrize(('text', 'words'), [('', 'is empty'), ('- a\n', 'list and no nodes'), ('a: [', 'not YAML')])
+def test_a_file_that_is_no_parameter_file_is_answered_with_one_sentence(tmp_path, text, words):
+    (tmp_path / 'p.yaml').write_text(text)
+    with pytest.raises(ValueError, match=words):
+        nodes('virtual_wrist', params_file=str(tmp_path / 'p.yaml'))
+
+
+def written_parameters(node, context):
+    """What a node is started with, by name."""
+    import yaml
+
+    node._perform_substitutions(context)
+    merged = {}
+    for path, is_file in node._Node__expanded_parameter_arguments:
+        if is_file:
+            for entry in yaml.full_load(Path(path).read_text()).values():
+                merged |= entry.get('ros__parameters', {})
+    return merged
+
+
+def test_frames_transport_and_clock_reach_every_node_of_the_demo():
+    given = {'transport': 'compressed', 'use_sim_time': 'true', 'wrist_frame': 'eye', 'anchor_frame': 'base'}
+    found, context = nodes('demo', **given)
+    camera, wrist = (written_parameters(node, context) for node in found)
+    assert camera['transport'] == wrist['transport'] == 'compressed'
+    assert camera['use_sim_time'] is wrist['use_sim_time'] is True
+    assert (wrist['wrist_frame'], wrist['anchor_frame']) == ('eye', 'base')
 
 
 def test_the_demo_has_cameras_and_the_virtual_wrist():

@@ -1,0 +1,40 @@
+"""Names on the ROS graph: TF frames in namespaces, and where the calibration of a remapped camera is."""
+
+from __future__ import annotations
+
+from rclpy.node import Node
+
+WRIST_FRAME = 'virtual_wrist_optical_frame'  # in the node's namespace
+COMPRESSED = '/compressed'
+
+
+def normalized_frame(frame_id: str) -> str:
+    """Without the leading slash of old drivers, which tf2 refuses."""
+    return frame_id.lstrip('/')
+
+
+def frame_in_namespace(node: Node, frame_id: str) -> str:
+    """A frame of this node alone: two nodes in two namespaces must not publish one frame."""
+    return f'{node.get_namespace()}/{frame_id}'.replace('//', '/').lstrip('/')
+
+
+def image_topic(node: Node, anchor: str, transport: str) -> str:
+    """Name to subscribe to for an anchor's images. Compressed ones follow a remapping of image_raw, as in image_transport."""
+    raw = f'anchor_{anchor}/image_raw'
+    if transport != 'compressed':
+        return raw
+    if _is_remapped(node, raw + COMPRESSED) or not _is_remapped(node, raw):
+        return raw + COMPRESSED
+    return node.resolve_topic_name(raw) + COMPRESSED
+
+
+def camera_info_topic(node: Node, anchor: str, transport: str) -> str:
+    """Name to subscribe to for an anchor's calibration: the sibling of its images, wherever those were remapped to."""
+    own, images = f'anchor_{anchor}/camera_info', image_topic(node, anchor, transport)
+    if _is_remapped(node, own) or not (images.startswith('/') or _is_remapped(node, images)):
+        return own
+    return node.resolve_topic_name(images).removesuffix(COMPRESSED).rpartition('/')[0] + '/camera_info'
+
+
+def _is_remapped(node: Node, topic: str) -> bool:
+    return node.resolve_topic_name(topic) != node.resolve_topic_name(topic, only_expand=True)
