@@ -48,8 +48,8 @@ def setting(
 
 
 # Names that are part of a topic (anchor_<name>/image_raw), and TF frames; a leading slash of a frame is dropped where it is used.
-NAME = {'pattern': r'[A-Za-z0-9_]+', 'described': 'names of letters, digits and underscores'}
-FRAME = {'pattern': r'/*[^\s/]\S*', 'described': 'the name of a TF frame, without spaces'}
+NAME: dict[str, Any] = {'pattern': r'[A-Za-z0-9_]+', 'described': 'names of letters, digits and underscores'}
+FRAME: dict[str, Any] = {'pattern': r'/*[^\s/]\S*', 'described': 'the name of a TF frame, without spaces'}
 
 # What a stream may give up when memory runs out, the least first.
 OOM_STEPS = ('graphs', 'history', 'tiny_decoder', 'offload')

@@ -7,11 +7,11 @@ from collections import deque
 from typing import Protocol
 
 import numpy as np
-from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from wristworld_ros.ros.conversions import CalibrationError, to_intrinsics
 from wristworld_ros.ros.image_subscription import ImageSubscription
+from wristworld_ros.ros.lifecycle import ResponsiveLifecycleNode
 from wristworld_ros.ros.names import camera_info_topic, image_topic
 from wristworld_ros.settings import NodeSettings
 
@@ -35,7 +35,7 @@ class AnchorCamera:
     repeats: how often its last stamp came again.
     """
 
-    def __init__(self, inputs: ImageTaker, node: LifecycleNode, name: str, settings: NodeSettings):
+    def __init__(self, inputs: ImageTaker, node: ResponsiveLifecycleNode, name: str, settings: NodeSettings):
         self._inputs, self._node, self._settings = inputs, node, settings
         self._kind = CompressedImage if settings.transport == 'compressed' else Image
         self._relative = image_topic(node, name, settings.transport)
@@ -123,7 +123,7 @@ class AnchorCamera:
     @property
     def stamp_fault(self) -> str:
         """What is wrong with its stamps, without a full stop; '' for nothing."""
-        if self.repeats < REPEATS:
+        if self.repeats < REPEATS or self._stamp_ns is None:
             return ''
         fix = 'have the driver stamp each image with the time of its acquisition'
         if self._stamp_ns == 0:

@@ -87,13 +87,13 @@ def _decompress(msg: CompressedImage, header: ImageHeader) -> np.ndarray:
         with PIL.Image.open(io.BytesIO(msg.data), formats=('JPEG', 'PNG')) as image:
             if image.size != (header.width, header.height):
                 raise ValueError(f'it holds an image of {image.size[0]}x{image.size[1]} under another header')
-            image = ImageOps.exif_transpose(image)
+            upright = ImageOps.exif_transpose(image)
             if header.encoding:
-                samples = np.array(image if image.mode.startswith('I') else image.convert('L'))
+                samples = np.array(upright if upright.mode.startswith('I') else upright.convert('L'))
                 if samples.dtype != np.uint8:
                     samples = samples.astype(np.uint16)
                 return _as_rgb(samples[..., None], ENCODINGS[header.encoding])
-            return np.array(image.convert('RGB'))
+            return np.array(upright.convert('RGB'))
     except Exception as error:  # Pillow raises OSError, ValueError, SyntaxError, struct.error, ...
         what = f'compressed image (format {quoted(msg.format)}, {len(msg.data)} bytes) cannot be decoded ({first_line(error)})'
         raise DecoderError(ImageFault.DATA, what, 'check the connection to the camera, and send JPEG or PNG') from error

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import CompressedImage, Image
 
 from wristworld_ros.geometry.images import resize_images
@@ -19,6 +18,7 @@ from wristworld_ros.ros.anchor_camera import AnchorCamera
 from wristworld_ros.ros.conversions import DecoderError, scale_intrinsics, to_ns, to_rgb
 from wristworld_ros.ros.image_header import ImageError, ImageFault, ImageLimits, quoted, read_header
 from wristworld_ros.ros.input_problem import flickering, input_problem
+from wristworld_ros.ros.lifecycle import ResponsiveLifecycleNode
 from wristworld_ros.ros.metrics import Metrics
 from wristworld_ros.ros.names import normalized_frame
 from wristworld_ros.settings import NodeSettings
@@ -38,7 +38,7 @@ class ImageInputs:
     anchor_frame: TF frame of the first camera, '' before its first image.
     """
 
-    def __init__(self, node: LifecycleNode, settings: NodeSettings, worker: ModelWorker, metrics: Metrics):
+    def __init__(self, node: ResponsiveLifecycleNode, settings: NodeSettings, worker: ModelWorker, metrics: Metrics):
         self._node, self._worker, self._metrics = node, worker, metrics
         self.settings = settings
         slop_ns, jump_ns, window_ns = (round(s * 1e9) for s in (settings.slop, settings.jump_back, settings.sync_window))

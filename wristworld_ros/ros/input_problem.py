@@ -46,7 +46,7 @@ def input_problem(
 def flickering(anchors: Sequence[AnchorCamera]) -> InputProblem | None:
     """A camera whose images change size again and again, which ruins sets that are made."""
     found = next((anchor for anchor in anchors if anchor.size_fault), None)
-    return found and InputProblem('size', found.topic, f'{found.size_fault}.')
+    return InputProblem('size', found.topic, f'{found.size_fault}.') if found else None
 
 
 def _apart(anchors: Sequence[AnchorCamera], sync: FrameSync, settings: NodeSettings) -> InputProblem | None:

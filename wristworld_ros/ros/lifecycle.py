@@ -75,7 +75,7 @@ class ResponsiveLifecycleNode(LifecycleNodeMixin, Node):
         return self._change_state_now(request, response)
 
     async def _in_thread(self, function: Callable[[], Any]) -> Any:
-        done = Future()
+        done: Future = Future()
 
         def run() -> None:
             try:
@@ -108,7 +108,7 @@ class Bond:
     def __init__(self, node: Node, period: float):
         self._node, self._period, self._kind = node, period, self.require()
         self._instance = str(uuid.uuid4())
-        self._publisher = node.create_publisher(self._kind, 'bond', 100)
+        self._publisher: Any = node.create_publisher(self._kind, 'bond', 100)
         self._timer = node.create_timer(period, self._beat, clock=STEADY)
 
     @staticmethod

@@ -38,7 +38,7 @@ class FrameListener(Node):
 
     def __init__(self, anchors: list[str]):
         super().__init__('rviz_starter')
-        transport = self.declare_parameter('transport', 'raw').value
+        transport: str = self.declare_parameter('transport', 'raw').value
         self.topics = {name: self.resolve_topic_name(image_topic(self, name, transport)) for name in anchors}
         kind = CompressedImage if transport == 'compressed' else Image
         self.frame, self._default = '', frame_in_namespace(self, f'anchor_{anchors[0]}_optical_frame')

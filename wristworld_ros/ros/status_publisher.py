@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.node import Node
 from std_msgs.msg import Header
@@ -122,7 +124,7 @@ def assess(status: VirtualWristStatus, before: VirtualWristStatus | None, given_
     return ok, f'{status.frame_rate:.1f} frames/s, {status.latency_p50:.2f} s behind the anchors.'
 
 
-def _shown(key: str, value: object) -> str:
+def _shown(key: str, value: Any) -> str:
     if key == 'state':
         return STATE_NAMES[value]
     if isinstance(value, float):

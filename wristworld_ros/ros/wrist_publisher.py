@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from geometry_msgs.msg import PoseStamped
-from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
@@ -24,6 +23,7 @@ from wristworld_ros.ros.conversions import (
     to_stamp,
     to_transform,
 )
+from wristworld_ros.ros.lifecycle import ResponsiveLifecycleNode
 from wristworld_ros.ros.metrics import Metrics, publish_counted
 from wristworld_ros.ros.names import WRIST_FRAME, frame_in_namespace, normalized_frame
 from wristworld_ros.settings import NodeSettings
@@ -36,7 +36,7 @@ class WristPublisher:
     settings: assignable; live ones count at once. wrist_frame: TF frame of the virtual wrist camera.
     """
 
-    def __init__(self, node: LifecycleNode, settings: NodeSettings, metrics: Metrics):
+    def __init__(self, node: ResponsiveLifecycleNode, settings: NodeSettings, metrics: Metrics):
         self._node, self._metrics, self.settings = node, metrics, settings
         self.wrist_frame = normalized_frame(settings.wrist_frame or frame_in_namespace(node, WRIST_FRAME))
         self._tf = self._create(TFMessage, '/tf', depth=100, reliable=True)
