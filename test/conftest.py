@@ -13,7 +13,8 @@ from hypothesis import settings
 
 os.environ.update(
     ROS_AUTOMATIC_DISCOVERY_RANGE='LOCALHOST',
-    OMP_NUM_THREADS='2',
+    # Two test processes share the cores where pytest runs with `-n 2`.
+    OMP_NUM_THREADS='1' if 'PYTEST_XDIST_WORKER' in os.environ else '2',
     OMP_WAIT_POLICY='PASSIVE',
     PYTHONDONTWRITEBYTECODE='1',
 )

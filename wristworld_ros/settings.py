@@ -116,6 +116,35 @@ class StreamSettings:
     min_confidence: float = setting(
         0.1, 'Frames with less confidence are invalid, 0 to 1.', low=0.0, high=1.0, live=True
     )
+    min_agreement: float | None = setting(
+        None,
+        "Frames are invalid whose anchors agree less in the colours of what their own clouds show of the wrist view, 0 to 1; auto uses the model's own threshold, chosen on validation data (none for a model without), and 0.01 accepts every frame. One anchor has nothing to agree with.",
+        low=0.01,
+        high=1.0,
+        live=True,
+        none='auto',
+    )
+    check_anchors: bool = setting(
+        True,
+        'Whether frames are invalid whose anchor images are black or of one colour, the same for two anchors, or frozen; false for tests of the wiring with made-up images.',
+        live=True,
+    )
+    frozen_after: float | None = setting(
+        2.0,
+        "Frames are invalid while an anchor's image has been the same to the bit for that long and another anchor's changes, seconds between stamps.",
+        low=0.01,
+        high=3600.0,
+        live=True,
+        none='never',
+    )
+    still_after: float | None = setting(
+        30.0,
+        'Frames are invalid while the images of all anchors (or of the only one) have been the same to the bit for that long, seconds between stamps: no real camera sends that, but a simulator whose scene rests does; choose never there.',
+        low=0.01,
+        high=86400.0,
+        live=True,
+        none='never',
+    )
     seed: int = setting(
         0, 'Seed of the sampling noise; the same seed and input give the same video.', low=0, high=2**31 - 1
     )
@@ -139,6 +168,35 @@ class NodeSettings(StreamSettings):
     )
     slop: float = setting(
         0.05, 'Anchor images whose stamps differ by at most this belong together, seconds.', low=0.0, high=5.0
+    )
+    sync_window: float = setting(
+        1.0,
+        'How long an anchor image waits for its partners: until the newest stamp of its own camera is that much newer, seconds. It bounds how far the clocks or delays of cameras may differ.',
+        low=0.01,
+        high=60.0,
+    )
+    max_queue_bytes: int = setting(
+        2**28,
+        'Most memory of all anchor images that wait for partners, bytes; the oldest are dropped, and the newest of each camera always stays.',
+        low=2**20,
+        high=2**36,
+    )
+    max_image_pixels: int = setting(
+        2**24, 'Anchor images with more pixels are dropped before they are decoded.', low=1, high=2**28
+    )
+    max_aspect: float = setting(
+        4.0,
+        'Anchor images whose longer side is more than that many times the shorter one are dropped before they are decoded: the work of stage 1 grows with it.',
+        low=1.0,
+        high=16.0,
+    )
+    input_reliability: str = setting(
+        'auto',
+        'Quality of service of the subscriptions to anchor images; auto: reliable where every publisher of the topic offers it, which loses fewer large images, otherwise best effort.',
+        choices=('auto', 'reliable', 'best_effort'),
+    )
+    input_depth: int = setting(
+        5, 'Anchor images that the middleware queues for each subscription, for moments when the node is busy.', low=1, high=1000
     )
     freshness: float = setting(
         0.5,

@@ -124,7 +124,8 @@ class WristFrame:
     """One generated wrist image and how far to trust it.
 
     stamp_ns: stamp of the anchor set it shows. image: uint8 [h, w, 3] RGB. camera: in the first anchor's frame.
-    condition: uint8 [h, w, 3], the condition map it was generated from. coverage, confidence: 0 to 1.
+    condition: uint8 [h, w, 3], the condition map it was generated from. coverage, confidence: 0 to 1. agreement: of the
+    anchor whose cloud agrees least with the others', 0 to 1, NaN for a single anchor.
     latency_s: from the moment its anchor set was pushed to the moment it was ready, seconds.
     verdict: whether a policy may use it, and why not. Where ``verdict.status.is_blank``, image, camera and cloud are
     blank. reconstruction: the cloud and cameras behind it.
@@ -136,6 +137,7 @@ class WristFrame:
     condition: np.ndarray
     coverage: float
     confidence: float
+    agreement: float
     latency_s: float
     verdict: Verdict
     reconstruction: Reconstruction

@@ -57,3 +57,14 @@ def test_pixels_without_depth_give_no_points():
     depth[0, 1, 2] = 0
     points = baselines.true_points(depth, np.eye(3)[None], np.eye(4)[None])
     assert np.isnan(points[0, 1, 2]).all() and np.isfinite(points).sum() == 15 * 3
+
+
+@pytest.mark.parametrize('near', [0.02, 0.1])
+def test_the_warp_of_true_geometry_shows_what_the_gripper_holds(near):
+    """An object 5 cm before the wrist camera, which a model's near plane of 10 cm would delete."""
+    K, T = np.array([[40.0, 0, 15.5], [0, 40.0, 15.5], [0, 0, 1]]), np.eye(4)
+    image = np.full((1, 32, 32, 3), 200, np.uint8)
+    depth = np.full((1, 32, 32), 0.5, np.float32)
+    image[:, 10:20, 10:20], depth[:, 10:20, 10:20] = 50, 0.05
+    seen = baselines.true_warp(image, depth, K[None], T[None], Camera(K, T, 32, 32), CloudSettings(radius=0, near=near))
+    assert (seen[10:20, 10:20] == 50).all() and (seen[:10] == 200).all()

@@ -111,3 +111,14 @@ def test_what_cannot_be_evaluated_is_told_in_a_sentence(episodes, model, tmp_pat
         evaluate(model, episodes, None, EvaluationSettings(row_steps='one'), progress=False)
     with pytest.raises(UserError, match='give a smaller --chunk'):
         evaluate(model, episodes, StreamSettings(chunk=8), EvaluationSettings(row_steps='1'), progress=False)
+
+
+def test_the_near_plane_of_the_stream_changes_the_own_warp_and_not_that_of_true_geometry(episodes, model):
+    def psnr(near):
+        settings = EvaluationSettings(row_steps='1', limit=1, frames=2)
+        table = evaluate(model, episodes, StreamSettings(near=near), settings, progress=False)
+        return table.mean(OWN_WARP, 'psnr'), table.mean(TRUE_WARP, 'psnr'), table.head['stream']
+
+    (own, true, head), (far_own, far_true, _) = psnr(0.02), psnr(1.0)
+    assert own != far_own and true == far_true
+    assert 'near plane 0.02 m (true geometry: 0.02 m)' in head

@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 import torch
 
-from wristworld_ros.errors import UserError
 from wristworld_ros.evaluation import metrics
 
 
@@ -190,25 +189,6 @@ def test_frechet_distance_is_zero_for_equal_sets_and_the_squared_shift_of_moved_
     features = np.random.default_rng(0).normal(size=(200, 4))
     assert metrics.frechet_distance(features, features) == pytest.approx(0, abs=1e-6)
     assert metrics.frechet_distance(features, features + np.array([3, 0, 0, 0])) == pytest.approx(9, abs=1e-6)
-
-
-def test_missing_weights_of_lpips_and_fvd_are_told_in_a_sentence(tmp_path):
-    with pytest.raises(UserError, match='LPIPS needs its weights'):
-        metrics.lpips_from(tmp_path / 'none.pt')
-    (tmp_path / 'text.pt').write_text('no weights')
-    with pytest.raises(UserError, match='needs a TorchScript file'):
-        metrics.fvd_from(tmp_path / 'text.pt')
-
-
-class Distance(torch.nn.Module):
-    def forward(self, one: torch.Tensor, two: torch.Tensor) -> torch.Tensor:
-        return (one - two).abs().mean([1, 2, 3])
-
-
-def test_lpips_runs_a_local_file_on_images_in_minus_one_to_one(tmp_path):
-    torch.jit.script(Distance()).save(str(tmp_path / 'lpips.pt'))
-    one, two = np.zeros((2, 8, 8, 3), np.uint8), np.full((2, 8, 8, 3), 255, np.uint8)
-    assert metrics.lpips_from(tmp_path / 'lpips.pt')(one, two) == pytest.approx([2, 2])
 
 
 def test_the_seam_ratio_is_the_change_at_joins_by_the_change_elsewhere():

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from wristworld_ros.evaluation.table import EvaluationTable, aligned
+from wristworld_ros.evaluation.table import EvaluationTable, aligned, markdown
 
 
 @pytest.fixture
@@ -44,3 +44,13 @@ def test_all_four_files_are_written_and_hold_the_same_mean(table, tmp_path):
     assert record['summary']['generated']['psnr']['mean'] == 19
     with open(tmp_path / 'table.csv') as file:
         assert next(csv.DictReader(file))['psnr_mean'] == '19'
+
+
+def test_text_columns_of_a_markdown_table_are_to_the_left_and_numbers_to_the_right():
+    header, rows = ['name', 'meaning', 'count'], [['a', 'this | that', '1']]
+    assert markdown(header, rows, 'llr').splitlines()[1] == '| --- | --- | --: |'
+    assert markdown(header, rows).splitlines()[1] == '| --- | --: | --: |'
+    assert markdown(header, rows).splitlines()[2] == '| a | this \\| that | 1 |'
+    for align in ('ll', 'llc'):
+        with pytest.raises(ValueError, match='give l or r for each'):
+            markdown(header, rows, align)

@@ -96,7 +96,7 @@ def test_launched_nodes_make_frames(model_folder, clip, tmp_path):
 
     params = tmp_path / 'params.yaml'
     params.write_text(
-        '/**:\n  ros__parameters: {anchors: [left, right], min_coverage: 0.0, min_confidence: 0.0, freshness: 20.0, threads: 2}\n'
+        '/**:\n  ros__parameters: {anchors: [left, right], min_coverage: 0.0, min_confidence: 0.0, check_anchors: false, freshness: 20.0, threads: 2}\n'
     )
     arguments = {
         'source': 'videos', 'videos': f'{clip},{clip}', 'model': str(model_folder), 'params_file': str(params), 'camera_rate': '5',

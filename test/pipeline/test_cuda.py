@@ -55,7 +55,7 @@ def test_steps_do_not_wait_for_the_device(size):
     noise, condition = torch.randn(1, 192, 1, 4, 4, device='cuda'), torch.randn(1, 320, 1, 4, 4, device='cuda')
 
     def step():
-        reconstruction._condition(*reconstruction._scene(colors), images)
+        reconstruction._condition(*reconstruction._scene(colors), images, colors)
         (context,) = stream._context(torch.zeros(2, 1, 32, 32, 3, dtype=torch.uint8, device='cuda'))
         (latents,) = stream._sample_chunk(noise, condition, context)
         stream._write_chunk(latents, condition, context)

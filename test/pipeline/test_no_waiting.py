@@ -81,8 +81,8 @@ def test_reconstruction_does_not_wait(on_device, heads, fov):
         step._scene(images(2, 42, 56))  # tables are made once
         with Watch():
             K, T, points, confidence = step._scene(images(2, 42, 56))
-            image, depth, facts = step._condition(K, T, points, confidence, images(2, 84, 112))
-    assert (image.shape, depth.shape, facts.shape) == ((32, 32, 3), (32, 32), (3,))
+            image, depth, facts = step._condition(K, T, points, confidence, images(2, 84, 112), images(2, 42, 56))
+    assert (image.shape, depth.shape, facts.shape) == ((32, 32, 3), (32, 32), (5,))
 
 
 def test_generation_does_not_wait(on_device):

@@ -98,3 +98,13 @@ def test_numbers_that_are_not_finite_make_no_image(model):
     encoded = replace(encoded, condition_latents=encoded.condition_latents * float('nan'))
     with pytest.raises(NotFiniteError):
         list(generate_video(model, encoded, WindowSettings()))
+
+
+def test_black_and_disagreeing_anchors_are_named_in_the_frames_of_a_video(model):
+    strict = WristModel(replace(model.config, min_agreement=1.0), model.stage1, model.generator, 'cpu')
+    two = sets(2)
+    two[0].images[1] = 0
+    frames = encode_video(strict, two).frames
+    assert [f.verdict.status.name for f in frames] == ['UNIFORM_ANCHOR', 'ANCHORS_DISAGREE']
+    frames = encode_video(model, two).frames
+    assert [f.verdict.status.name for f in frames] == ['UNIFORM_ANCHOR', 'VALID'] and 0 < frames[1].agreement < 1

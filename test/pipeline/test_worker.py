@@ -10,8 +10,19 @@ from wristworld_ros.pipeline.worker import ModelWorker, StagePacing
 from wristworld_ros.types import AnchorSet
 
 
+class Matched:
+    """Images that count how often they are decoded, and in which thread."""
+
+    def __init__(self, stamp, usable=True):
+        self.stamp, self.usable, self.threads = stamp, usable, []
+
+    def decode(self):
+        self.threads.append(threading.current_thread().name)
+        return AnchorSet(self.stamp, ('a',), np.zeros((1, 2, 2, 3), np.uint8)) if self.usable else None
+
+
 def anchors(stamp):
-    return AnchorSet(stamp, ('a',), np.zeros((1, 2, 2, 3), np.uint8))
+    return Matched(stamp)
 
 
 class Gated:
@@ -67,6 +78,43 @@ def test_the_newest_set_wins_and_the_rest_is_counted(gated):
     until(lambda: delivered == [0, 5])
     assert (worker.used, worker.replaced) == (2, 4)
     assert stream.threads == {'reconstruct', 'generate'}
+
+
+def test_images_are_decoded_when_their_set_is_used_in_the_thread_that_uses_it(gated):
+    stream, worker, delivered, _ = gated
+    first, replaced, last = (anchors(stamp) for stamp in range(3))
+    worker.submit(first)
+    assert stream.started.acquire(timeout=5)
+    worker.submit(replaced)
+    worker.submit(last)
+    assert last.threads == []
+    stream.leave.release(2)
+    until(lambda: delivered == [0, 2])
+    assert (first.threads, replaced.threads, last.threads) == (['reconstruct'], [], ['reconstruct'])
+
+
+def test_a_set_whose_images_turn_out_to_be_unusable_is_not_used_and_the_next_one_is(gated):
+    stream, worker, delivered, failures = gated
+    worker.submit(Matched(0, usable=False))
+    until(lambda: worker.waiting == 0)
+    worker.submit(anchors(1))
+    stream.leave.release()
+    until(lambda: delivered == [1])
+    assert (worker.used, worker.replaced, failures) == (1, 0, [])
+
+
+def test_every_set_is_used_replaced_or_waiting_through_resets_and_the_end(gated):
+    stream, worker, _, _ = gated
+    worker.submit(anchors(0))
+    assert stream.started.acquire(timeout=5)
+    worker.submit(anchors(1))
+    assert worker.used + worker.replaced + worker.waiting == 2 and worker.waiting == 1
+    worker.reset()
+    assert (worker.used, worker.replaced, worker.waiting) == (1, 1, 0)
+    worker.submit(anchors(2))
+    worker.stop(0)
+    assert (worker.used, worker.replaced, worker.waiting) == (1, 2, 0)
+    stream.leave.release(2)
 
 
 def test_what_was_being_made_at_a_reset_is_not_delivered(gated):

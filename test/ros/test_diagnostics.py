@@ -27,7 +27,7 @@ class GivenUp:
         ({'model_errors': 2}, DiagnosticStatus.ERROR, '2 anchor sets'),
         ({'model_errors': 2, 'reason': 'out of memory'}, DiagnosticStatus.ERROR, 'out of memory'),
         ({'silent_anchors': ['left']}, DiagnosticStatus.ERROR, 'left'),
-        ({'images_bad_step': 1, 'images_bad_data': 2}, DiagnosticStatus.WARN, '3 malformed'),
+        ({'images_bad_step': 1, 'images_bad_data': 2}, DiagnosticStatus.WARN, '3 unusable'),
         ({'publish_errors': 4}, DiagnosticStatus.WARN, '4 times'),
         ({'frames_published': 0, 'reason': 'too little covered'}, DiagnosticStatus.WARN, 'too little covered'),
         ({'frames_published': 0}, DiagnosticStatus.WARN, 'No wrist frame'),

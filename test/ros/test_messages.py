@@ -14,6 +14,7 @@ from std_msgs.msg import Header
 from wristworld_ros.msg import VirtualWristStatus, WristView
 from wristworld_ros.ros.conversions import (
     POINT,
+    CalibrationError,
     quaternion_by_transforms3d,
     scale_intrinsics,
     to_camera_info,
@@ -127,3 +128,55 @@ def test_a_cloud_holds_its_points_and_colours_and_no_broken_ones():
 def test_a_cloud_of_nothing_is_empty():
     cloud = to_cloud(torch.full((1, 2, 2, 3), torch.inf), torch.zeros(1, 2, 2, 3, dtype=torch.uint8), Header())
     assert cloud.width == 0 and len(cloud.data) == 0
+
+
+K_VGA = [600.0, 0, 320, 0, 610, 240, 0, 0, 1]
+
+
+def info(k=None, **fields):
+    return CameraInfo(**{'width': 640, 'height': 480, 'k': k or K_VGA} | fields)
+
+
+def project(K, point):
+    return (K @ point)[:2] / point[2]
+
+
+@pytest.mark.parametrize('binning', [0, 1, 2])
+@pytest.mark.parametrize(('x', 'y', 'w', 'h'), [(0, 0, 0, 0), (100, 60, 400, 300), (200, 0, 0, 0)])
+def test_region_of_interest_and_binning_say_which_pixels_are_shown(binning, x, y, w, h):
+    msg = info(binning_x=binning, binning_y=binning)
+    msg.roi.x_offset, msg.roi.y_offset, msg.roi.width, msg.roi.height = x, y, w, h
+    size, times = (w or 640 - x, h or 480 - y), max(1, binning)
+    K = to_intrinsics(msg, size[0] // times, size[1] // times)
+    point = np.array([0.1, 0.05, 1.0])
+    full = project(np.reshape(K_VGA, (3, 3)), point)
+    expected = (full - [x, y] + 0.5) / times - 0.5  # a binned pixel's centre is the middle of those it is made of
+    np.testing.assert_allclose(project(K, point), expected)
+
+
+@pytest.mark.parametrize(
+    ('k', 'words'),
+    [
+        ([float('nan')] * 9, 'finite'),
+        ([600.0, 0, 320, 0, float('inf'), 240, 0, 0, 1], 'finite'),
+        ([600.0, 0, float('nan'), 0, 600, 240, 0, 0, 1], 'finite'),
+        ([9000.0, 0, 5, 0, 20, 999, 0, 0, 1], 'focal'),
+        ([-600.0, 0, 320, 0, 600, 240, 0, 0, 1], 'focal'),
+        ([600.0, 0, 320, 0, 0, 240, 0, 0, 1], 'focal'),
+        ([1e9, 0, 320, 0, 1e9, 240, 0, 0, 1], 'focal'),
+        ([600.0, 0, 5000, 0, 600, 240, 0, 0, 1], 'principal'),
+        ([600.0, 0, 320, 0, 600, 240, 0, 0, 0], 'k is not'),
+        ([600.0, 0, 0, 0, 600, 0, 320, 240, 1], 'k is not'),
+    ],
+)
+def test_a_calibration_is_validated_whole(k, words):
+    with pytest.raises(CalibrationError, match=words):
+        to_intrinsics(info(k), 640, 480)
+
+
+def test_a_region_outside_the_image_describes_no_camera_and_zero_means_uncalibrated():
+    msg = info()
+    msg.roi.x_offset, msg.roi.width = 600, 100
+    with pytest.raises(CalibrationError, match='roi'):
+        to_intrinsics(msg, 100, 480)
+    assert to_intrinsics(info([0.0] * 9), 640, 480) is None

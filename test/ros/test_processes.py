@@ -119,6 +119,7 @@ def test_a_signal_while_frames_are_made_ends_it_cleanly_within_two_seconds(start
         threads=1,
         min_coverage=0.0,
         min_confidence=0.0,
+        check_anchors='false',
         freshness=10.0,
     )
     peer.spin_until(lambda: images)
@@ -273,6 +274,7 @@ def test_a_process_that_shall_end_when_its_gpu_is_lost_says_why_and_ends_with_st
         exit_on_gpu_loss='true',
         min_coverage=0.0,
         min_confidence=0.0,
+        check_anchors='false',
     )
     _, err = node.communicate(timeout=60)
     assert node.returncode == 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -15,6 +16,9 @@ from wristworld_ros.models.wan.condition_planes import fill_holes
 from wristworld_ros.types import Camera
 
 MEAN_WRIST = 'mean_wrist.png'
+# Near plane wherever the geometry is known, metres. A larger one, which may keep flying points of a predicted cloud away
+# from the camera, would delete what the gripper holds.
+TRUE_NEAR = 0.02
 
 
 def mean_wrist(path: Path, hw: tuple[int, int]) -> np.ndarray | None:
@@ -84,11 +88,12 @@ def true_warp(
         K: [V, 3, 3], pixels.
         T_anchor_world: [V, 4, 4], metres.
         wrist: The true camera, in the same world.
-        cloud: How point maps become a cloud.
+        cloud: How point maps become a cloud; its near plane is replaced by `TRUE_NEAR`.
 
     Returns:
         uint8 [h, w, 3].
     """
+    cloud = replace(cloud, near=TRUE_NEAR)
     points = true_points(depth, K, T_anchor_world)
     T_wrist_first = wrist.T_camera_world @ np.linalg.inv(T_anchor_world[0])
     camera = Camera(K=wrist.K, T_camera_world=T_wrist_first, width=wrist.width, height=wrist.height)

@@ -78,8 +78,8 @@ def evaluate(
     rows = _rows(model, settings, evaluation, ablations or {})
     main = rows[0].model
     mean = _mean_image(model if isinstance(model, str) else settings.model, evaluation.mean_image, main)
-    perceptual = metrics.lpips_from(Path(evaluation.lpips)) if evaluation.lpips else None
-    video_distance = metrics.fvd_from(Path(evaluation.fvd)) if evaluation.fvd else None
+    perceptual = metrics.lpips_from(evaluation.lpips) if evaluation.lpips else None
+    video_distance = metrics.fvd_from(evaluation.fvd) if evaluation.fvd else None
     table = EvaluationTable(head={})
     kept: dict[str, list[np.ndarray]] = {}
     frames = 0
@@ -184,7 +184,7 @@ def _run_episode(rows: list[_Row], truth: GroundTruth, mean: np.ndarray | None, 
     found.videos[OWN_WARP] = [np.stack([_own_warp(observations[id(main.model)][i]) for i in frames])]
     found.geometry[OWN_WARP] = found.geometry[main.name]
     if truth.depth is not None:
-        found.videos[TRUE_WARP] = [np.stack([_true_warp(truth, i, main) for i in frames])]
+        found.videos[TRUE_WARP] = [np.stack([_true_warp(truth, i, main.model) for i in frames])]
     return found
 
 
@@ -206,14 +206,11 @@ def _own_warp(observation: Observation) -> np.ndarray:
     return baselines.inpaint(condition.image.cpu().numpy(), condition.depth.cpu().numpy())
 
 
-def _true_warp(truth: GroundTruth, frame: int, row: _Row) -> np.ndarray:
+def _true_warp(truth: GroundTruth, frame: int, model: WristModel) -> np.ndarray:
     assert truth.depth is not None
-    cloud = row.model.config.cloud
-    if row.stream.near is not None:
-        cloud = replace(cloud, near=row.stream.near)
     return baselines.true_warp(
         truth.images[:, frame], truth.depth[:, frame], truth.K[:, frame], truth.T_anchor_world[:, frame],
-        truth.wrist_camera(frame), cloud,
+        truth.wrist_camera(frame), model.config.cloud,
     )  # fmt: skip
 
 
@@ -284,11 +281,12 @@ def _head(
     has_mean: bool,
 ) -> dict[str, str]:  # fmt: skip
     height, width = model.config.wrist_hw
-    near = 'of the model' if settings.near is None else f'{settings.near} m'
+    near = f'{model.config.cloud.near if settings.near is None else settings.near:g} m'
     head = {
         'model': f'{model.config.name}, wrist {width}x{height}, on {model.device.type}',
         'data': f'{episodes} episodes, {frames} frames, {evaluation.anchors or "all"} anchors, RGB alone',
-        'stream': f'chunk {settings.chunk}, history {settings.history}, near plane {near}, {evaluation.seeds} seed(s)',
+        'stream': f'chunk {settings.chunk}, history {settings.history}, near plane {near} (true geometry: {baselines.TRUE_NEAR:g} m), '
+        f'{evaluation.seeds} seed(s)',
         'numbers': 'mean ± standard deviation over episodes; holes filled by push-pull',
     }
     if not has_mean:

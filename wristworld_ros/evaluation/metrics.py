@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from wristworld_ros.errors import UserError, require_package
+from wristworld_ros.evaluation.foreign_weights import read_weights
+from wristworld_ros.evaluation.i3d import I3d
+from wristworld_ros.evaluation.lpips import Lpips
 from wristworld_ros.geometry import align_cameras, camera_centre, pose_error, project, unproject_depth
 
 _BATCH = 64
@@ -118,12 +120,12 @@ def wrist_pose_errors(
         true_anchors: The true anchors, camera-from-world [T, V, 4, 4], metres.
         true_wrists: The true wrist camera, [T, 4, 4].
     """
-    own_anchors, own_wrists = _in_first_anchor(own_anchors, own_wrists)
-    true_anchors, true_wrists = _in_first_anchor(true_anchors, true_wrists)
-    fit = align_cameras(own_anchors.reshape(-1, 4, 4), true_anchors.reshape(-1, 4, 4))
-    degrees, metres = pose_error(own_wrists, true_wrists)
-    aligned_degrees, aligned_metres = pose_error(fit.cameras(own_wrists), true_wrists)
-    own_length, true_length = (camera_centre(T).norm(dim=-1).sum() for T in (own_anchors, true_anchors))
+    anchors, wrists = _in_first_anchor(own_anchors, own_wrists)
+    anchors_truth, wrists_truth = _in_first_anchor(true_anchors, true_wrists)
+    fit = align_cameras(anchors.reshape(-1, 4, 4), anchors_truth.reshape(-1, 4, 4))
+    degrees, metres = pose_error(wrists, wrists_truth)
+    aligned_degrees, aligned_metres = pose_error(fit.cameras(wrists), wrists_truth)
+    own_length, true_length = (camera_centre(T).norm(dim=-1).sum() for T in (anchors, anchors_truth))
     scale_error = float(own_length / true_length - 1) if true_length > 1e-6 else float('nan')
     return WristPoseErrors(
         degrees.numpy(), metres.numpy(), aligned_degrees.numpy(), aligned_metres.numpy(), scale_error
@@ -132,9 +134,9 @@ def wrist_pose_errors(
 
 def _in_first_anchor(anchors: np.ndarray, wrists: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
     """Camera-from-world poses [T, V, 4, 4] and [T, 4, 4] as camera-from-first-anchor, float64."""
-    anchors, wrists = (torch.from_numpy(np.asarray(T, np.float64)) for T in (anchors, wrists))
-    T_world_first = torch.linalg.inv(anchors[:, 0])
-    return anchors @ T_world_first[:, None], wrists @ T_world_first
+    T_anchor, T_wrist = (torch.from_numpy(np.asarray(T, np.float64)) for T in (anchors, wrists))
+    T_world_first = torch.linalg.inv(T_anchor[:, 0])
+    return T_anchor @ T_world_first[:, None], T_wrist @ T_world_first
 
 
 def own_cloud_errors(
@@ -197,45 +199,48 @@ def own_cloud_errors(
     return np.concatenate(errors) if errors else np.zeros(0)
 
 
-def lpips_from(path: Path) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    """LPIPS from a local TorchScript file.
+def lpips_from(paths: str) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """LPIPS (AlexNet) with local weights.
 
     Args:
-        path: A module that takes two float [N, 3, H, W] in -1..1 and returns [N] (or [N, 1, 1, 1]).
+        paths: Files of AlexNet's features and of the linear weights, or of both, separated by commas; see `read_weights`.
 
     Returns:
         A function of two uint8 [N, H, W, 3] to [N].
 
     Raises:
-        UserError: The file is missing, or not TorchScript.
+        UserError: A file cannot be used, or does not hold these weights.
     """
-    module = _scripted(path, 'LPIPS')
+    network = Lpips().eval()
+    network.load(read_weights(paths, 'LPIPS'), paths)
 
     @torch.inference_mode()
     def distance(images: np.ndarray, truth: np.ndarray) -> np.ndarray:
+        _same(images, truth)
         parts = []
         for start in range(0, len(images), _BATCH):
-            one, two = (_planes(x[start : start + _BATCH]) / 127.5 - 1 for x in (images, truth))
-            parts.append(module(one, two).reshape(-1).numpy())
+            one, two = (_planes(x[start : start + _BATCH]) / 255 for x in (images, truth))
+            parts.append(network(one, two).numpy())
         return np.concatenate(parts)
 
     return distance
 
 
-def fvd_from(path: Path, frames: int = 16) -> Callable[[list[np.ndarray], list[np.ndarray]], float]:
-    """Fréchet video distance from a local TorchScript I3D.
+def fvd_from(paths: str, frames: int = 16) -> Callable[[list[np.ndarray], list[np.ndarray]], float]:
+    """Fréchet video distance by I3D's logits of Kinetics-400, with local weights.
 
     Args:
-        path: `i3d_torchscript.pt`, 400 features a clip.
+        paths: A file of I3D's weights; see `read_weights`.
         frames: Length of the clips that videos are cut into.
 
     Returns:
         A function of two lists of videos, uint8 [T, H, W, 3] each, to the distance.
 
     Raises:
-        UserError: The file is missing, or not TorchScript.
+        UserError: A file cannot be used, or does not hold these weights.
     """
-    module = _scripted(path, 'FVD')
+    network = I3d()
+    network.load(read_weights(paths, 'FVD'), paths)
 
     @torch.inference_mode()
     def features(videos: list[np.ndarray]) -> np.ndarray:
@@ -245,11 +250,8 @@ def fvd_from(path: Path, frames: int = 16) -> Callable[[list[np.ndarray], list[n
                 f'FVD needs two clips of {frames} frames or more, and the episodes give {len(clips)}',
                 'evaluate more or longer episodes',
             )
-        rows = []
-        for clip in clips:
-            video = torch.from_numpy(np.ascontiguousarray(clip)).permute(3, 0, 1, 2)[None].float()
-            rows.append(module(video, rescale=True, resize=True, return_features=True).reshape(1, -1).double().numpy())
-        return np.concatenate(rows)
+        inputs = (_planes(clip).transpose(0, 1)[None] / 127.5 - 1 for clip in clips)
+        return np.concatenate([network(video).double().numpy() for video in inputs])
 
     return lambda videos, truth: frechet_distance(features(videos), features(truth))
 
@@ -261,21 +263,6 @@ def frechet_distance(one: np.ndarray, two: np.ndarray) -> float:
     # trace of the root of a product of two positive matrices: the roots of its (real, not negative) eigenvalues.
     roots = np.sqrt(np.maximum(np.linalg.eigvals(cov_one @ cov_two).real, 0)).sum()
     return float(mean + np.trace(cov_one) + np.trace(cov_two) - 2 * roots)
-
-
-def _scripted(path: Path, name: str):
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(
-            f'{name} needs its weights as a local TorchScript file, and {path} is missing',
-            'make one as docs/evaluation.md says',
-        )
-    try:
-        return torch.jit.load(str(path), map_location='cpu').eval()
-    except RuntimeError:
-        raise UserError(
-            f'{name} needs a TorchScript file, and {path} is not one', 'make one as docs/evaluation.md says'
-        ) from None
 
 
 def _sample(points: np.ndarray, uv: np.ndarray, image_hw: tuple[int, int]) -> np.ndarray:

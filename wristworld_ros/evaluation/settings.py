@@ -21,7 +21,11 @@ class EvaluationSettings:
     mean_image: str | None = setting(
         None, "PNG of the mean wrist image of the training set; auto takes the model's mean_wrist.png.", none='auto'
     )
-    lpips: str | None = setting(None, 'Local TorchScript file for LPIPS; none leaves LPIPS out.', none='none')
+    lpips: str | None = setting(
+        None,
+        "Local weights of LPIPS (safetensors or a state dict): AlexNet's features and the linear weights, in one file or in two with a comma between; none leaves LPIPS out.",
+        none='none',
+    )
     fvd: str | None = setting(
-        None, 'Local TorchScript file of the I3D network for FVD; none leaves FVD out.', none='none'
+        None, 'Local weights of I3D for FVD (safetensors or a state dict); none leaves FVD out.', none='none'
     )

@@ -149,10 +149,24 @@ def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return '\n'.join([line(header), '  '.join('-' * w for w in widths), *map(line, rows)])
 
 
-def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table: the first column to the left, the others to the right."""
-    rule = ['---', *('--:' for _ in header[1:])]
-    return '\n'.join('| ' + ' | '.join(cells) + ' |' for cells in (header, rule, *rows))
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]], align: str = '') -> str:
+    """A Markdown table.
+
+    Args:
+        header: Titles of the columns.
+        rows: Cells as text; a vertical bar in one does not end it.
+        align: 'l' or 'r' for each column: text to the left, numbers to the right. '' puts the first column to the left
+            and the others to the right.
+
+    Raises:
+        ValueError: `align` names another number of columns, or has another letter.
+    """
+    align = align or 'l' + 'r' * (len(header) - 1)
+    if len(align) != len(header) or set(align) - set('lr'):
+        raise ValueError(f'align is {align!r} for {len(header)} columns; give l or r for each.')
+    rule = ['---' if letter == 'l' else '--:' for letter in align]
+    lines = [header, rule, *([cell.replace('|', '\\|') for cell in row] for row in rows)]
+    return '\n'.join('| ' + ' | '.join(cells) + ' |' for cells in lines)
 
 
 def _finite(value):

@@ -37,6 +37,8 @@ class ModelConfig:
         cloud: How points become condition maps.
         noise_share: Share of the sampling noise's variance that all frames have in common, 0 to 1.
         precision: What the big networks were trained to compute in: 'float32' or 'bfloat16'.
+        min_agreement: Least agreement of the anchors at which a frame is valid, 0 to 1, chosen on validation data; None
+            where that has not been done.
         use_condition: False for a model trained without condition maps (an ablation of the paper).
         use_anchor_tokens: False for a model trained without anchor tokens (an ablation of the paper).
         licence: SPDX identifier or a short statement.
@@ -52,6 +54,7 @@ class ModelConfig:
     cloud: CloudSettings
     noise_share: Share = 0.5
     precision: Literal['float32', 'bfloat16'] = 'float32'
+    min_agreement: Share | None = None
     use_condition: bool = True
     use_anchor_tokens: bool = True
     licence: str = 'Apache-2.0'

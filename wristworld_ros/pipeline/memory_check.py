@@ -57,3 +57,23 @@ def check_estimate(name: str, estimate: MemoryEstimate, device: str) -> str:
     if free < MARGIN * estimate.total:
         return f'{what}, which is tight; if it fails, {SAVINGS}{otherwise}.'
     return ''
+
+
+def check_input(settings: StreamSettings, views: int, image_hw: tuple[int, int]) -> str:
+    """What images of a size lack in memory, without a full stop; '' where there is enough.
+
+    Args:
+        settings: Of a stream that has already been made, for which `check_memory` found enough with images of `IMAGE_HW`.
+        views: Anchor cameras.
+        image_hw: Of their images, pixels.
+    """
+    try:
+        estimate, device = estimate_for(settings, views, image_hw)
+        usual, _ = estimate_for(settings, views)
+    except ModelError:  # the model is loaded, and its files may be gone since
+        return ''
+    more, free = estimate.working - usual.working, free_gpu() if device.startswith('cuda') else free_ram()
+    if not free or more <= free:
+        return ''
+    size = f'{image_hw[1]}x{image_hw[0]}'
+    return f'{views} images of {size} take about {format_bytes(more)} more than usual ones, and {format_bytes(free)} are free'

@@ -16,6 +16,7 @@ import torch
 from wristworld_ros.errors import UserError
 from wristworld_ros.models.wan.sampling import shared_noise
 from wristworld_ros.models.wan.windows import Window, clip_latents, plan_windows, sample_windows
+from wristworld_ros.pipeline.anchor_checks import AnchorChecks, judge_agreement
 from wristworld_ros.pipeline.generate import (
     NOT_FINITE,
     NotFiniteError,
@@ -28,8 +29,8 @@ from wristworld_ros.pipeline.generate import (
 from wristworld_ros.pipeline.model import WristModel
 from wristworld_ros.pipeline.reconstruct import Observation, ReconstructionStep
 from wristworld_ros.runtime.transfer import download, upload
-from wristworld_ros.settings import WindowSettings, check
-from wristworld_ros.types import AnchorSet, Camera, ConditionMap, Verdict
+from wristworld_ros.settings import StreamSettings, WindowSettings, check
+from wristworld_ros.types import AnchorSet, Camera, ConditionMap, FrameStatus, Verdict
 
 DECODED_AT_ONCE = 8  # latent frames
 
@@ -38,14 +39,15 @@ DECODED_AT_ONCE = 8  # latent frames
 class OfflineFrame:
     """What stage 1 gives for one anchor set.
 
-    camera: of the wrist, in the first anchor's frame. coverage, confidence: 0 to 1, as in `WristFrame`. verdict: valid, or
-    why stage 1 gave nothing.
+    camera: of the wrist, in the first anchor's frame. coverage, confidence, agreement: as in `WristFrame`. verdict: valid,
+    or why stage 1 gave nothing, or what is wrong with the anchors.
     """
 
     stamp_ns: int
     camera: Camera
     coverage: float
     confidence: float
+    agreement: float
     verdict: Verdict
 
 
@@ -72,6 +74,7 @@ class _VideoEncoder:
     def __init__(self, model: WristModel):
         self.model, self.stride = model, model.autoencoder.temporal_stride
         self.frames: list[OfflineFrame] = []
+        self._anchor_checks = AnchorChecks()
         self._latents: list[torch.Tensor] = []
         self._features: list[torch.Tensor] = []
         self._waiting: list[ConditionMap] = []
@@ -81,8 +84,16 @@ class _VideoEncoder:
         """One frame."""
         anchors, config, gen = observation.anchors, self.model.config, self.model.generator
         camera = observation.reconstruction.wrist
+        verdicts = (
+            observation.verdict,
+            self._anchor_checks.judge(anchors, StreamSettings.frozen_after, StreamSettings.still_after),
+            judge_agreement(anchors.names, observation.agreements, config.min_agreement),
+        )
+        verdict = next((v for v in verdicts if v.status is not FrameStatus.VALID), Verdict())
         self.frames.append(
-            OfflineFrame(anchors.stamp_ns, camera, observation.coverage, observation.confidence, observation.verdict)
+            OfflineFrame(
+                anchors.stamp_ns, camera, observation.coverage, observation.confidence, observation.agreement, verdict
+            )
         )
         if config.use_condition:
             self._encode(observation.condition)

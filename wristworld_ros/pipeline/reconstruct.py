@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from wristworld_ros.geometry import decode_pose, shift_principal_point, to_homogeneous
+from wristworld_ros.geometry.agreement import cloud_agreement
 from wristworld_ros.geometry.cloud import CloudSettings, dense_cloud, render_cloud
 from wristworld_ros.geometry.images import resize_images
 from wristworld_ros.models.vggt import ReconstructionModel
@@ -31,9 +32,10 @@ class Observation:
     """Everything the second half of the stream needs of one anchor set.
 
     condition: the cloud seen by the wrist camera. coverage: share of the wrist's pixels that a point hits, 0 to 1.
-    confidence: see `visible_confidence`. verdict: valid, or why stage 1 gave nothing; reconstruction and condition are
-    then blank. seconds: time of each part. arrived: `time.perf_counter()` when the set came. starts_stream: whether a new
-    video begins with it.
+    confidence: see `visible_confidence`. agreements: float64 [V], of each anchor with the others, 0 to 1, NaN where
+    there is nothing to compare; see `cloud_agreement`. verdict: valid, or why stage 1 gave nothing; reconstruction and
+    condition are then blank. anchor_verdict: valid, or what is wrong with the anchor images themselves. seconds: time of
+    each part. arrived: `time.perf_counter()` when the set came. starts_stream: whether a new video begins with it.
     """
 
     anchors: AnchorSet
@@ -41,10 +43,18 @@ class Observation:
     condition: ConditionMap
     coverage: float
     confidence: float
+    agreements: np.ndarray
     verdict: Verdict = Verdict()
+    anchor_verdict: Verdict = Verdict()
     seconds: dict[str, float] = field(default_factory=dict)
     arrived: float = 0.0
     starts_stream: bool = False
+
+    @property
+    def agreement(self) -> float:
+        """Of the anchor that agrees least with the others, 0 to 1; NaN where there is nothing to compare."""
+        known = self.agreements[np.isfinite(self.agreements)]
+        return float(known.min()) if len(known) else float('nan')
 
 
 @dataclass(frozen=True)
@@ -134,7 +144,7 @@ class ReconstructionStep:
     that the host needs.
 
     Its two parts on the device, tensors in and out: `stage1` of images uint8 [V, h, w, 3] as `Reconstructor.resized` gives
-    them, and `condition` of what stage 1 gives and images uint8 [V, H, W, 3].
+    them, and `condition` of what stage 1 gives, images uint8 [V, H, W, 3] and the same images as stage 1 took them.
 
     Args:
         model: Whose stage 1 runs.
@@ -166,16 +176,18 @@ class ReconstructionStep:
         colors = upload(self._reconstructor.resized(anchors.images), self._device)
         scene = Scene(*self.stage1(colors))
         timer.split()
-        image, depth, facts = self.condition(scene.K, scene.T, scene.points, scene.confidence, images)
+        image, depth, facts = self.condition(scene.K, scene.T, scene.points, scene.confidence, images, colors)
         timer.split()
-        K, T, (coverage, confidence, finite) = download(scene.K, scene.T, facts)
+        K, T, (coverage, confidence, finite, *agreements) = download(scene.K, scene.T, facts)
         seconds = dict(zip(('stage1', 'condition'), timer.seconds(), strict=True))
         reconstruction = self._reconstructor.reconstruction(scene, K, T, colors)
         if not finite:
             reconstruction = empty_reconstruction(reconstruction)
-            return Observation(anchors, reconstruction, empty_condition(reconstruction), 0.0, 0.0, NOT_FINITE, seconds)
-        condition = ConditionMap(image, depth)
-        return Observation(anchors, reconstruction, condition, float(coverage), float(confidence), seconds=seconds)
+            return _blank_observation(anchors, reconstruction, NOT_FINITE, seconds)
+        return Observation(
+            anchors, reconstruction, ConditionMap(image, depth), float(coverage), float(confidence),
+            np.array(agreements), seconds=seconds,
+        )  # fmt: skip
 
     def _scene(self, colors: Tensor) -> tuple[Tensor, ...]:
         scene, hw = self._reconstructor.scene(colors), self._reconstructor.wrist_hw
@@ -186,14 +198,15 @@ class ReconstructionStep:
         return scene.K, scene.T, scene.points, scene.confidence
 
     def _condition(
-        self, K: Tensor, T: Tensor, points: Tensor, confidence: Tensor, images: Tensor
+        self, K: Tensor, T: Tensor, points: Tensor, confidence: Tensor, images: Tensor, colors: Tensor
     ) -> tuple[Tensor, ...]:
         hw = self._reconstructor.wrist_hw
         condition = render_cloud(*dense_cloud(points, images, self._cloud), K[0], T[0], hw, self._cloud)
         coverage = (condition.depth > 0).double().mean()
         confident = visible_confidence(points, confidence, K[0], T[0], hw).double()
         finite = is_finite(K, T, points, confidence).double()
-        return condition.image, condition.depth, torch.stack([coverage, confident, finite])
+        agreements = cloud_agreement(points, colors, K[0], T[0], hw, self._cloud)
+        return condition.image, condition.depth, torch.cat([torch.stack([coverage, confident, finite]), agreements])
 
 
 def visible_confidence(points: Tensor, confidence: Tensor, K: Tensor, T: Tensor, hw: tuple[int, int]) -> Tensor:
@@ -252,7 +265,15 @@ def empty_observation(anchors: AnchorSet, wrist_hw: tuple[int, int], verdict: Ve
         confidence=torch.ones(views, 1, 1),
         colors=torch.zeros(views, 1, 1, 3, dtype=torch.uint8),
     )
-    return Observation(anchors, reconstruction, empty_condition(reconstruction), 0.0, 0.0, verdict)
+    return _blank_observation(anchors, reconstruction, verdict, {})
+
+
+def _blank_observation(
+    anchors: AnchorSet, reconstruction: Reconstruction, verdict: Verdict, seconds: dict[str, float]
+) -> Observation:
+    agreements = np.full(len(anchors.names), np.nan)
+    condition = empty_condition(reconstruction)
+    return Observation(anchors, reconstruction, condition, 0.0, 0.0, agreements, verdict, seconds=seconds)
 
 
 def _empty_camera(height: int, width: int) -> Camera:

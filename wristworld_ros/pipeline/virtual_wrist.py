@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from wristworld_ros.pipeline.anchor_checks import AnchorChecks, judge_agreement
 from wristworld_ros.pipeline.generate import ChunkGenerator, NotFiniteError
 from wristworld_ros.pipeline.model import WristModel
 from wristworld_ros.pipeline.oom_fallback import OomFallback, out_of_memory_reason, what_ran_out
@@ -47,6 +48,7 @@ class VirtualWrist:
         self._reconstruction: ReconstructionStep | None = self._new_reconstruction()
         self._generation: ChunkGenerator | None = self._new_generation()
         self._reconstruct_queue, self._generate_queue = _cuda_stream(model.device), _cuda_stream(model.device)
+        self._anchor_checks = AnchorChecks()
         self._waiting: list[Observation] = []
         self.seconds: dict[str, float] = {}
         self.reset()
@@ -72,6 +74,11 @@ class VirtualWrist:
         shape = (anchors.names, anchors.images.shape)
         starts_stream = shape != self._shape or anchors.stamp_ns <= self._last_stamp
         self._shape, self._last_stamp = shape, anchors.stamp_ns
+        if starts_stream:
+            self._anchor_checks.reset()
+        anchor_verdict = Verdict()
+        if self.settings.check_anchors:
+            anchor_verdict = self._anchor_checks.judge(anchors, self.settings.frozen_after, self.settings.still_after)
         try:
             with torch.cuda.stream(self._reconstruct_queue), self.scheduler.reconstructing():
                 if self._reconstruction is None:
@@ -82,7 +89,9 @@ class VirtualWrist:
                 raise
             verdict = Verdict(FrameStatus.OUT_OF_MEMORY, what_ran_out(error, self.model.device, 'stage 1'))
             observation = empty_observation(anchors, self.model.config.wrist_hw, verdict)
-        return replace(observation, arrived=arrived, starts_stream=starts_stream)
+        return replace(
+            observation, arrived=arrived, starts_stream=starts_stream, anchor_verdict=anchor_verdict
+        )
 
     def generate(self, observation: Observation) -> list[WristFrame]:
         """The frames that became ready with an observation, oldest first: none while its chunk fills."""
@@ -182,13 +191,16 @@ class VirtualWrist:
             condition=observation.condition.image.cpu().numpy(),
             coverage=observation.coverage,
             confidence=observation.confidence,
+            agreement=observation.agreement,
             latency_s=time.perf_counter() - observation.arrived,
             verdict=verdict,
             reconstruction=observation.reconstruction,
         )
 
     def _judge(self, observation: Observation) -> Verdict:
-        """Whether what the anchors show of the wrist's view suffices."""
+        """Whether the anchor images are as they should be, and what they show of the wrist's view suffices."""
+        if observation.anchor_verdict.status is not FrameStatus.VALID:
+            return observation.anchor_verdict
         least, found = self.settings.min_coverage, observation.coverage
         if found < least:
             reason = f'The anchors cover only {found:.0%} of the wrist view; min_coverage is {least:.0%}.'
@@ -197,7 +209,9 @@ class VirtualWrist:
         if found < least:
             reason = f'The confidence of the reconstruction is {found:.2f}; min_confidence is {least:.2f}.'
             return Verdict(FrameStatus.LOW_CONFIDENCE, reason)
-        return Verdict()
+        least = self.settings.min_agreement
+        least = self.model.config.min_agreement if least is None else least
+        return judge_agreement(observation.anchors.names, observation.agreements, least)
 
 
 def _cuda_stream(device: torch.device) -> torch.cuda.Stream | None:

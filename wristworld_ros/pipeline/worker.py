@@ -1,8 +1,9 @@
-"""Two threads that own the model. Callbacks hand anchor sets over; the newest wins, and replaced ones are counted.
+"""Two threads that own the model. Callbacks hand matched images over; the newest set wins, and replaced ones are counted.
 
 One thread reconstructs (stage 1 and the condition map), the other generates (stage 2): the next set is reconstructed while
 the last one is generated. It is taken as late as possible, so that its observation is ready just when the generating thread
-is free: taken earlier, it would only wait there while newer images arrive.
+is free: taken earlier, it would only wait there while newer images arrive. Its images are decoded when it is taken, so
+that those of replaced sets never are.
 """
 
 from __future__ import annotations
@@ -27,6 +28,13 @@ class Stream(Protocol):
 
     def reset(self) -> None:
         """Forget everything; called in the reconstructing thread."""
+
+
+class MatchedImages(Protocol):
+    """What is handed over: images of one time, as they were received."""
+
+    def decode(self) -> AnchorSet | None:
+        """The anchor set, or None where an image turns out to be unusable; called in the reconstructing thread."""
 
 
 class StagePacing:
@@ -84,7 +92,8 @@ class ModelWorker:
         self._wake = threading.Condition()
         # Held while frames are delivered, so that none comes after reset() or stop() returns.
         self._delivery = threading.Lock()
-        self._pending: AnchorSet | None = None
+        self._pending: MatchedImages | None = None
+        self._decoding = False
         self._observation: tuple[Observation, int] | None = None
         self._reset = self._stopped = False
         self._epoch = 0  # what belongs to an earlier one is not delivered
@@ -95,8 +104,8 @@ class ModelWorker:
             threading.Thread(target=self._reconstruct_sets, name='reconstruct', daemon=True),
             threading.Thread(target=self._generate_frames, name='generate', daemon=True),
         ]
-        self.used = 0
-        self.replaced = 0
+        self.used = 0  # sets that were decoded and given to the stream
+        self.replaced = 0  # sets that waited when a newer one came, or when everything was reset
 
     def start(self, alive: Callable[[], bool] = lambda: True) -> None:
         """Wait until the stream is made, as long as alive() holds."""
@@ -108,17 +117,23 @@ class ModelWorker:
         if self._error is not None:
             raise self._error
 
-    def submit(self, anchors: AnchorSet) -> None:
+    def submit(self, images: MatchedImages) -> None:
         """Hand one set over. A set that is still waiting is replaced by it."""
         with self._wake:
-            self.replaced += self._pending is not None
-            self._pending = anchors
+            self._drop_pending()
+            self._pending = images
             self._wake.notify_all()
+
+    @property
+    def waiting(self) -> int:
+        """Sets that were handed over and are neither used nor replaced."""
+        with self._wake:
+            return (self._pending is not None) + self._decoding
 
     def reset(self) -> None:
         """Drop what waits and what is in progress, and clear the stream's caches before the next set."""
         with self._delivery, self._wake:
-            self._pending = None
+            self._drop_pending()
             self._start_epoch()
 
     @property
@@ -134,7 +149,7 @@ class ModelWorker:
         """
         end = time.monotonic() + timeout
         with self._delivery, self._wake:
-            self._pending = None
+            self._drop_pending()
             self._stopped = True
             self._start_epoch()
             self._wake.notify_all()
@@ -142,6 +157,10 @@ class ModelWorker:
             if thread.is_alive():
                 thread.join(max(0, end - time.monotonic()))
         return not self.busy
+
+    def _drop_pending(self) -> None:
+        self.replaced += self._pending is not None
+        self._pending = None
 
     def _start_epoch(self) -> None:
         self._reset = True
@@ -159,11 +178,14 @@ class ModelWorker:
         finally:
             self._made.set()
         while (job := self._next_set()) is not None:
-            anchors, reset, epoch = job
+            images, reset, epoch = job
             try:
+                started = time.monotonic()
+                anchors = self._decode(images)
                 if reset:
                     self._stream.reset()
-                started = time.monotonic()
+                if anchors is None:
+                    continue
                 observation = self._stream.reconstruct(anchors)
             except Exception as error:
                 self._fail(error, epoch)
@@ -174,7 +196,18 @@ class ModelWorker:
                 self._wake.notify_all()
                 self._wake.wait_for(lambda: self._stopped or self._observation is None)
 
-    def _next_set(self) -> tuple[AnchorSet, bool, int] | None:
+    def _decode(self, images: MatchedImages) -> AnchorSet | None:
+        usable = True  # what fails in another way counts as used and as an error of the model
+        try:
+            anchors = images.decode()
+            usable = anchors is not None
+            return anchors
+        finally:
+            with self._wake:
+                self._decoding = False
+                self.used += usable
+
+    def _next_set(self) -> tuple[MatchedImages, bool, int] | None:
         with self._wake:
             self._wake.wait_for(lambda: self._stopped or self._pending is not None)
             while not self._stopped and (delay := self._pacing.delay(time.monotonic())):
@@ -182,10 +215,10 @@ class ModelWorker:
             self._wake.wait_for(lambda: self._stopped or self._pending is not None)  # a reset may have dropped it
             if self._stopped or self._pending is None:
                 return None
-            anchors, self._pending = self._pending, None
+            images, self._pending = self._pending, None
             reset, self._reset = self._reset, False
-            self.used += 1
-            return anchors, reset, self._epoch
+            self._decoding = True
+            return images, reset, self._epoch
 
     def _generate_frames(self) -> None:
         while (job := self._next_observation()) is not None:

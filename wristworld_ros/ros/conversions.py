@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 import array
-from enum import Enum
+import io
 
 import cv2
 import numpy as np
+import PIL.Image
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Pose, PoseStamped, TransformStamped
+from PIL import ImageOps
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2, PointField
 from std_msgs.msg import Header
 from torch import Tensor
 
 from wristworld_ros.errors import UserError
-
-# Encodings that are converted here: channels per pixel, and which of them are red, green and blue. With 8 bits per
-# channel `is_bigendian` has no meaning.
-PLAIN = {
-    'rgb8': (3, (0, 1, 2)),
-    'bgr8': (3, (2, 1, 0)),
-    'rgba8': (4, (0, 1, 2)),
-    'bgra8': (4, (2, 1, 0)),
-    'mono8': (1, (0, 0, 0)),
-}
-# Families of encodings that cv_bridge turns into rgb8.
-_CV_BRIDGE = ('bayer_', 'yuv422', 'nv21', 'nv24', 'mono16', 'rgb16', 'bgr16', 'rgba16', 'bgra16')
+from wristworld_ros.ros.image_header import (
+    CV_BRIDGE,
+    ENCODINGS,
+    PLAIN,
+    Encoding,
+    ImageError,
+    ImageFault,
+    ImageHeader,
+    ImageLimits,
+    quoted,
+    read_header,
+)
 
 POINT = np.dtype([('xyz', '<f4', 3), ('bgr0', 'u1', 4)])  # rgb as rviz reads it: 0x00RRGGBB, little endian
 _POINT_FIELDS = [
@@ -34,37 +36,19 @@ _POINT_FIELDS = [
 ]
 
 
-class ImageFault(Enum):
-    """Which part of an image message cannot be used."""
-
-    ENCODING = 'encoding'
-    STEP = 'step'
-    SIZE = 'size'
-    DATA = 'data'
-
-    @property
-    def counter(self) -> str:
-        """The field of VirtualWristStatus that counts such images."""
-        return f'images_bad_{self.value}'
-
-
-class ImageError(UserError):
-    """An image message that cannot be used; `fault` says which part of it."""
-
-    def __init__(self, fault: ImageFault, what: str, fix: str):
-        super().__init__(what, fix)
-        self.fault = fault
-
-
 # Images
 
 
-def to_rgb(msg: Image | CompressedImage) -> np.ndarray:
-    """The RGB image of a message.
+def to_rgb(msg: Image | CompressedImage, limits: ImageLimits | None = None) -> np.ndarray:
+    """The RGB image of a message; `image_header.read_header` judges it first.
 
-    The common 8-bit encodings are converted here: that copies at most once, honours `step`, and does not depend on a
-    cv_bridge that fits the installed numpy and OpenCV. Every other encoding (bayer, yuv, 16 bit) goes through cv_bridge.
-    Compressed images may be JPEG, PNG or whatever else OpenCV decodes.
+    Raw images of the common encodings are converted here: that copies at most once, honours `step`, and does not depend on
+    a cv_bridge that fits the installed numpy and OpenCV. 16-bit samples are scaled to 8 bits. JPEG and PNG are decoded by
+    Pillow, which raises where data is missing and, unlike OpenCV's decoders, writes nothing to stderr.
+
+    Args:
+        msg: The message.
+        limits: The most it may ask for; None where its sender is trusted.
 
     Returns:
         uint8 [H, W, 3]; for rgb8 without padding a read-only view of the message's own memory.
@@ -72,56 +56,70 @@ def to_rgb(msg: Image | CompressedImage) -> np.ndarray:
     Raises:
         ImageError: The message holds no usable image.
     """
+    header = read_header(msg, limits)
     if isinstance(msg, CompressedImage):
-        return _decompress(msg)
-    if msg.height == 0 or msg.width == 0:
-        raise ImageError(ImageFault.SIZE, f'image is {msg.width}x{msg.height}', 'send images that have pixels')
-    if msg.encoding not in PLAIN:
+        return _decompress(msg, header)
+    if header.encoding in CV_BRIDGE:
         return _by_cv_bridge(msg)
-    channels, order = PLAIN[msg.encoding]
-    row = msg.width * channels
-    if msg.step < row:
-        what = f'step is {msg.step} bytes, and {msg.width} pixels of {msg.encoding} take {row}'
-        raise ImageError(ImageFault.STEP, what, 'set step to the bytes of a row, padding included')
-    # The last row may come without its padding.
-    needed = msg.step * (msg.height - 1) + row
-    if len(msg.data) < needed:
-        what = f'data holds {len(msg.data)} bytes, and {msg.height} rows of {msg.step} take {needed}'
-        raise ImageError(ImageFault.DATA, what, 'send every row')
+    encoding = ENCODINGS[header.encoding]
     flat = np.frombuffer(msg.data, np.uint8)
-    pixels = np.lib.stride_tricks.as_strided(
-        flat, (msg.height, msg.width, channels), (msg.step, channels, 1), writeable=False
-    )
+    shape, strides = (msg.height, msg.width, encoding.pixel_bytes), (msg.step, encoding.pixel_bytes, 1)
+    pixels = np.lib.stride_tricks.as_strided(flat, shape, strides, writeable=False)
     if msg.encoding == 'rgb8':
-        return pixels if msg.step == row else np.ascontiguousarray(pixels)
-    return np.ascontiguousarray(pixels[..., list(order)])
+        return pixels if msg.step == shape[1] * shape[2] else np.ascontiguousarray(pixels)
+    if encoding.sample_bytes == 2:
+        pixels = np.ascontiguousarray(pixels).view('>u2' if msg.is_bigendian else '<u2')
+    return _as_rgb(pixels, encoding)
 
 
-def _decompress(msg: CompressedImage) -> np.ndarray:
-    if len(msg.data) == 0:
-        raise ImageError(ImageFault.SIZE, 'compressed image holds no data', 'send JPEG or PNG')
+def _as_rgb(samples: np.ndarray, encoding: Encoding) -> np.ndarray:
+    """Samples [H, W, channels], uint8 or uint16, as RGB."""
+    if samples.dtype.itemsize == 2:
+        samples = np.rint(samples / 257).astype(np.uint8)  # 65535 becomes 255
+    if encoding.code is None:
+        return np.ascontiguousarray(samples[..., list(encoding.order)])
+    return cv2.cvtColor(np.ascontiguousarray(samples), encoding.code)
+
+
+def _decompress(msg: CompressedImage, header: ImageHeader) -> np.ndarray:
+    """A JPEG or PNG with that header."""
     try:
-        bgr = cv2.imdecode(np.frombuffer(msg.data, np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error:
-        bgr = None
-    if bgr is None:
-        what = f'compressed image ({msg.format or "no format given"}, {len(msg.data)} bytes) cannot be decoded'
-        raise ImageError(ImageFault.DATA, what, 'send JPEG or PNG')
-    return np.ascontiguousarray(bgr[..., ::-1])
+        with PIL.Image.open(io.BytesIO(msg.data), formats=('JPEG', 'PNG')) as image:
+            if image.size != (header.width, header.height):
+                raise ValueError(f'it holds an image of {image.size[0]}x{image.size[1]} under another header')
+            image = ImageOps.exif_transpose(image)
+            if header.encoding:
+                samples = np.array(image if image.mode.startswith('I') else image.convert('L'))
+                if samples.dtype != np.uint8:
+                    samples = samples.astype(np.uint16)
+                return _as_rgb(samples[..., None], ENCODINGS[header.encoding])
+            return np.array(image.convert('RGB'))
+    except Exception as error:  # Pillow raises OSError, ValueError, SyntaxError, struct.error, ...
+        what = f'compressed image (format {quoted(msg.format)}, {len(msg.data)} bytes) cannot be decoded ({first_line(error)})'
+        raise DecoderError(ImageFault.DATA, what, 'check the connection to the camera, and send JPEG or PNG') from error
+
+
+class DecoderError(ImageError):
+    """Data under a good header that its decoder refused."""
+
+
+def first_line(error: Exception) -> str:
+    """What an exception says, in one line and without a full stop."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip('.')
 
 
 def _by_cv_bridge(msg: Image) -> np.ndarray:
-    plain = f'have the camera publish one of {", ".join(PLAIN)}'
+    publish = f'have the camera publish one of {", ".join(PLAIN)}'
     try:
         from cv_bridge import CvBridge
     except ImportError as error:
-        fix = f'install cv_bridge, or {plain}' if msg.encoding.startswith(_CV_BRIDGE) else plain
-        raise ImageError(ImageFault.ENCODING, f"encoding '{msg.encoding}' is not one that is read here", fix) from error
+        what = f"encoding '{msg.encoding}' is converted by cv_bridge, which is not installed"
+        raise ImageError(ImageFault.ENCODING, what, f'install cv_bridge, or {publish}') from error
     try:
         return np.ascontiguousarray(CvBridge().imgmsg_to_cv2(msg, desired_encoding='rgb8'))
     except Exception as error:  # cv_bridge raises its own error, KeyError, TypeError and cv2.error
-        what = f"cv_bridge cannot turn '{msg.encoding}' into rgb8 ({error})"
-        raise ImageError(ImageFault.ENCODING, what, plain) from error
+        what = f"cv_bridge cannot turn '{msg.encoding}' into rgb8 ({first_line(error)})"
+        raise ImageError(ImageFault.ENCODING, what, publish) from error
 
 
 def message_data(values: np.ndarray) -> array.array:
@@ -172,14 +170,48 @@ def to_camera_info(K: np.ndarray, width: int, height: int, header: Header) -> Ca
 
 
 def to_intrinsics(msg: CameraInfo, width: int, height: int) -> np.ndarray | None:
-    """float64 [3, 3] in pixels of a width x height image, or None where the camera is uncalibrated (k[0] = 0).
+    """The calibration of a width x height image.
 
-    A calibration made at another size is rescaled; one that does not state its size is taken as it is.
+    A calibration is made at the camera's full size; its region of interest and binning say which part of that the images
+    show (REP 104). What they leave at another size is rescaled; a calibration that does not state its size is taken to be
+    made at that of the images.
+
+    Returns:
+        float64 [3, 3], pixels, or None where the camera is uncalibrated (k[0] = 0).
+
+    Raises:
+        CalibrationError: No camera has that calibration.
     """
-    if not msg.k[0] > 0:
+    if msg.k[0] == 0:
         return None
     K = np.array(msg.k, np.float64).reshape(3, 3)
-    return scale_intrinsics(K, (msg.width or width, msg.height or height), (width, height))
+    roi = msg.roi
+    full = msg.width or width, msg.height or height
+    _check_intrinsics(K, *full)
+    size = roi.width or full[0] - roi.x_offset, roi.height or full[1] - roi.y_offset
+    if min(size) <= 0 or roi.x_offset + size[0] > full[0] or roi.y_offset + size[1] > full[1]:
+        what = f'roi is {roi.width}x{roi.height} at ({roi.x_offset}, {roi.y_offset}) of an image of {full[0]}x{full[1]}'
+        raise CalibrationError(what, 'repair roi in camera_info; all zero stands for the whole image')
+    K[:2, 2] -= roi.x_offset, roi.y_offset
+    return scale_intrinsics(K, size, (width, height))  # binning is a change of size
+
+
+class CalibrationError(UserError):
+    """A camera_info that describes no camera."""
+
+
+def _check_intrinsics(K: np.ndarray, width: int, height: int) -> None:
+    """Raise CalibrationError unless K [3, 3] is that of a camera with width x height pixels."""
+    fix = 'calibrate the camera again, or set k[0] = 0 for none'
+    if not np.isfinite(K).all():
+        raise CalibrationError('k has numbers that are not finite', fix)
+    fx, fy, (cx, cy) = K[0, 0], K[1, 1], K[:2, 2]
+    if not np.array_equal(K[2], [0, 0, 1]) or K[1, 0] != 0 or abs(K[0, 1]) > 0.1 * abs(fx):
+        raise CalibrationError('k is not [fx 0 cx, 0 fy cy, 0 0 1]', fix)
+    if not (fx > 0 and fy > 0 and 0.5 < fx / fy < 2 and 0.05 * width < fx < 50 * width):
+        raise CalibrationError(f'k has focal lengths {fx:g} and {fy:g} for images of {width}x{height}', fix)
+    if abs(cx - width / 2) > width or abs(cy - height / 2) > height:
+        raise CalibrationError(f'k has its principal point at ({cx:g}, {cy:g}) of images of {width}x{height}', fix)
 
 
 def scale_intrinsics(K: np.ndarray, old: tuple[int, int], new: tuple[int, int]) -> np.ndarray:

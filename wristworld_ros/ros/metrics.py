@@ -34,10 +34,10 @@ class Metrics:
             self._started = time.monotonic()
         self.reason = ''
 
-    def count(self, what: str) -> None:
-        """One more event of a kind."""
+    def count(self, what: str, times: int = 1) -> None:
+        """One more event of a kind, of so many items."""
         with self._lock:
-            self._counts[what] += 1
+            self._counts[what] += times
             self._events.setdefault(what, deque(maxlen=10_000)).append(time.monotonic())
 
     def __getitem__(self, what: str) -> int:
@@ -83,7 +83,10 @@ class Metrics:
                 self._failure = ''
 
     def should_log(self, *what: str, every: float = 5.0) -> bool:
-        """True at most once in `every` seconds for the same words; rclpy throttles by line of code, not by topic."""
+        """True at most once in `every` seconds for the same words; rclpy throttles by line of code, not by topic.
+
+        The words name a kind of event and where it happened, never its figures: those differ each time.
+        """
         now = time.monotonic()
         with self._lock:
             last = self._logged.get(what)

@@ -19,7 +19,7 @@ from typing import Any
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
-from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 
 from wristworld_ros.data.recording import CONDITION, TRUE_WRIST, WRIST, RecordingWriter
@@ -27,12 +27,14 @@ from wristworld_ros.errors import UserError
 from wristworld_ros.input_files import decode_json, json_text
 from wristworld_ros.msg import VirtualWristStatus, WristView
 from wristworld_ros.ros import environment
-from wristworld_ros.ros.conversions import ImageError, to_ns, to_rgb
+from wristworld_ros.ros.conversions import to_ns, to_rgb
+from wristworld_ros.ros.image_header import ImageError, ImageFault, ImageLimits
+from wristworld_ros.ros.image_subscription import ImageSubscription
+from wristworld_ros.ros.metrics import Metrics
 from wristworld_ros.ros.viewer import LOOPBACK, LiveViewer
 from wristworld_ros.types import FrameStatus
 
-# Images come best effort, as cameras send them; a recorder wants all of them, hence the depth.
-IMAGES = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
+QUEUE = 10  # images per stream: a recorder wants all of them
 RATE_WINDOW_S = 5.0
 
 
@@ -66,21 +68,26 @@ class RecorderNode(Node):
         self._recent: deque[float] = deque(maxlen=1000)
         self._last: dict[str, Any] = {}
         self._images = options.images
+        self._metrics, self._limits = Metrics(), ImageLimits()
+        self._streams: list[ImageSubscription] = []
         self.create_subscription(WristView, 'wrist/view', self._on_view, QoSProfile(depth=10))
         self.create_subscription(VirtualWristStatus, 'virtual_wrist/status', self._on_status, QoSProfile(depth=10))
         if options.images:
             topics = {f'anchor_{name}': f'anchor_{name}/image_raw' for name in options.anchors}
             topics |= {CONDITION: 'wrist/condition/image_raw', TRUE_WRIST: 'true_wrist/image_raw'}
             for stream, topic in topics.items():
-                self.create_subscription(Image, topic, ImageStream(self, stream).on_image, IMAGES)
+                on_image = ImageStream(self, stream).on_image
+                self._streams.append(ImageSubscription(self, Image, topic, on_image, depth=QUEUE))
         self.create_timer(1.0, self._print)
 
     def take_image(self, stream: str, msg: Image) -> None:
         """Store and show an image of a stream."""
         try:
-            rgb = to_rgb(msg)
+            rgb = to_rgb(msg, self._limits)
         except ImageError as error:
-            self.get_logger().warning(f'An image of {stream} was dropped: {error}')
+            self._metrics.count(error.fault.counter)
+            if self._metrics.should_log(stream, error.fault.counter):
+                self.get_logger().warning(f'An image of {stream} was dropped: {error}')
             return
         if self._images:
             self._writer.image(stream, to_ns(msg.header.stamp), rgb)
@@ -102,9 +109,12 @@ class RecorderNode(Node):
         self._writer.line('status', status_record(msg))
 
     def _print(self) -> None:
+        for subscription in self._streams:
+            subscription.refresh()
         since = time.monotonic() - RATE_WINDOW_S
         rate = sum(t > since for t in self._recent) / RATE_WINDOW_S
-        record = {'counts': dict(self._writer.counts), 'rate': rate, 'dropped': self._writer.dropped}
+        bad = sum(self._metrics[fault.counter] for fault in ImageFault)
+        record = {'counts': dict(self._writer.counts), 'rate': rate, 'dropped': self._writer.dropped, 'bad': bad}
         record |= {'problem': self._writer.problem}
         record |= {key: self._last.get(key) for key in ('age', 'coverage', 'status', 'valid', 'reason')}
         print(json_text(record, indent=None), end='', flush=True)

@@ -60,7 +60,7 @@ def _table(record: type) -> str:
         rows.append(
             (f'`{f.name}`', kind, f'`{_in_yaml(shown(f, default_of(f)))}`', allowed(f), live, f.metadata['doc'])
         )
-    return markdown(HEADER, rows)
+    return markdown(HEADER, rows, align='l' * len(HEADER))
 
 
 def _in_yaml(value: object) -> str:

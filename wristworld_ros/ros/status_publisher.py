@@ -18,10 +18,13 @@ STATE_NAMES = {
 }
 # Fields of the status that are counters of `Metrics`.
 COUNTERS = (
-    'images_received', 'images_bad_encoding', 'images_bad_step', 'images_bad_size', 'images_bad_data', 'sets_matched',
+    'images_received', 'images_bad_encoding', 'images_bad_step', 'images_bad_size', 'images_bad_data', 'images_over_limit',
+    'decoder_messages', 'sets_matched',
     'sets_over_rate', 'frames_published', 'frames_invalid', 'publish_errors', 'model_errors', 'resets',
 )  # fmt: skip
-BAD_IMAGES = ('images_bad_encoding', 'images_bad_step', 'images_bad_size', 'images_bad_data')
+BAD_IMAGES = (
+    'images_bad_encoding', 'images_bad_step', 'images_bad_size', 'images_bad_data', 'images_over_limit',
+)  # fmt: skip
 
 
 class StatusPublisher:
@@ -106,9 +109,9 @@ def assess(status: VirtualWristStatus, before: VirtualWristStatus | None, given_
     if failures := new('model_errors'):
         return error, status.reason or f'The model failed on {failures} anchor sets since the last report.'
     if status.silent_anchors:
-        return error, f'No images from: {", ".join(status.silent_anchors)}.'
+        return error, status.reason or f'No images from: {", ".join(status.silent_anchors)}.'
     if bad := new(*BAD_IMAGES):
-        return warning, status.reason or f'{bad} malformed anchor images were dropped since the last report.'
+        return warning, status.reason or f'{bad} unusable anchor images were dropped since the last report.'
     if lost := new('publish_errors'):
         return warning, status.reason or f'Publishing failed {lost} times since the last report.'
     if not new('frames_published'):
@@ -123,4 +126,6 @@ def _shown(key: str, value: object) -> str:
         return STATE_NAMES[value]
     if isinstance(value, float):
         return f'{value:.3f}'
+    if key == 'anchor_lags':
+        return ', '.join(f'{lag:.3f}' for lag in value)
     return ', '.join(value) if isinstance(value, list) else str(value)

@@ -20,7 +20,7 @@ class Calibration:
     """The camera_info of one anchor.
 
     received: whether one came. calibrated: whether its K is not zero. distorted: whether it has distortion. width, height:
-    of the images it was made for, pixels; 0 where it does not say.
+    of the images it was made for, pixels; 0 where it does not say. bad: why it describes no camera; '' where it does.
     """
 
     topic: str
@@ -29,16 +29,19 @@ class Calibration:
     distorted: bool = False
     width: int = 0
     height: int = 0
+    bad: str = ''
 
 
 @dataclass(frozen=True)
 class Anchor:
     """The images of one anchor camera.
 
-    topic: resolved. wanted: type that the topic should have. images: how many came. rate: images per second. width, height:
-    pixels. size: bytes of a message. age: seconds from stamp to arrival by the listener's clock, median. apart: seconds
-    between a stamp and the nearest one of the first anchor, median. bad: why its last image cannot be used, without a full
-    stop; '' when it can.
+    topic: resolved. wanted: type that the topic should have. images: how many came. sent: how many were sent between the
+    first and the last of them, see `images_sent`. stamps: how many different ones they had. sizes: all that they had, as
+    '640x480'. rate: images per second. width, height: of the last, pixels. size: bytes of a message. age: seconds from
+    stamp to arrival by the listener's clock, median. apart: seconds between a stamp and the nearest one of the first anchor,
+    median. lag: seconds that its stamps are behind those of the first anchor when they arrive. bad, fix: why its last image
+    cannot be used, and what to do, both without a full stop; '' when it can.
     """
 
     name: str
@@ -47,6 +50,9 @@ class Anchor:
     publishers: tuple[Publisher, ...]
     calibration: Calibration
     images: int = 0
+    sent: int = 0
+    stamps: int = 0
+    sizes: tuple[str, ...] = ()
     rate: float = 0.0
     width: int = 0
     height: int = 0
@@ -54,7 +60,9 @@ class Anchor:
     size: int = 0
     age: float = 0.0
     apart: float = 0.0
+    lag: float = 0.0
     bad: str = ''
+    fix: str = ''
 
 
 @dataclass(frozen=True)
@@ -81,6 +89,6 @@ class TopicSurvey:
         raw = json.loads(text)
         anchors = []
         for a in raw.pop('anchors'):
-            publishers = tuple(Publisher(**p) for p in a.pop('publishers'))
-            anchors.append(Anchor(**a | {'publishers': publishers, 'calibration': Calibration(**a['calibration'])}))
+            whole = {'publishers': tuple(Publisher(**p) for p in a['publishers']), 'sizes': tuple(a['sizes'])}
+            anchors.append(Anchor(**a | whole | {'calibration': Calibration(**a['calibration'])}))
         return cls(tuple(anchors), **raw | {'others': tuple(raw['others'])})

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
-from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from wristworld_ros.pipeline.frame_sync import FrameSync
 from wristworld_ros.ros import environment
-from wristworld_ros.ros.conversions import ImageError, to_ns, to_rgb
+from wristworld_ros.ros.conversions import CalibrationError, to_intrinsics, to_ns, to_rgb
+from wristworld_ros.ros.image_header import ImageError, ImageLimits, read_header
+from wristworld_ros.ros.image_subscription import ImageSubscription
 from wristworld_ros.ros.topic_survey import Anchor, Calibration, Publisher, TopicSurvey
+from wristworld_ros.settings import NodeSettings
 
 # transport: name of the type, the type, what its topics end in
 KINDS = {
@@ -26,15 +30,17 @@ KINDS = {
     'compressed': ('sensor_msgs/msg/CompressedImage', CompressedImage, '/compressed'),
 }
 PATIENCE_S = 3.0  # until every camera should have been found
+QUEUE = 10  # images, so that a slow moment here does not look like a slow camera
 
 
 class TopicSurveyNode(Node):
-    """Subscribes as `virtual_wrist` does, but queues a few images, so that a slow moment here does not look like a slow camera."""
+    """Subscribes as `virtual_wrist` does with the same settings."""
 
-    def __init__(self, names: list[str], transport: str, slop: float, jump_back: float, **kwargs: Any):
+    def __init__(self, settings: NodeSettings, **kwargs: Any):
         super().__init__('wristworld_doctor', **kwargs)
-        self.sync = FrameSync(tuple(names), round(slop * 1e9), round(jump_back * 1e9))
-        self._anchors = [AnchorListener(self, name, transport) for name in names]
+        slop, jump, window = (round(s * 1e9) for s in (settings.slop, settings.jump_back, settings.sync_window))
+        self.sync = FrameSync(tuple(settings.anchors), slop, jump, window)
+        self._anchors = [AnchorListener(self, name, settings) for name in settings.anchors]
         self.restart()
 
     def restart(self) -> None:
@@ -44,14 +50,15 @@ class TopicSurveyNode(Node):
         for anchor in self._anchors:
             anchor.restart()
 
-    @property
-    def complete(self) -> bool:
-        """Whether every anchor was heard, with its calibration where somebody publishes one."""
+    def is_complete(self) -> bool:
+        """Whether every anchor was heard, with its calibration where somebody publishes one, by the best means."""
+        for anchor in self._anchors:
+            anchor.refresh()
         return all(anchor.complete for anchor in self._anchors)
 
     def survey(self, seconds: float) -> TopicSurvey:
         """What came since `restart`, which was so many seconds ago."""
-        reference = self._anchors[0].stamps
+        reference = self._anchors[0]
         anchors = tuple(anchor.result(seconds, reference) for anchor in self._anchors)
         ours = {anchor.topic for anchor in anchors}
         images = {kind for kind, _, _ in KINDS.values()}
@@ -63,12 +70,13 @@ class TopicSurveyNode(Node):
 class AnchorListener:
     """One anchor camera: its subscriptions, and what came on them."""
 
-    def __init__(self, node: TopicSurveyNode, name: str, transport: str):
-        self._node, self._name = node, name
-        self._wanted, kind, suffix = KINDS[transport]
-        qos = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
-        self._images = node.create_subscription(kind, f'anchor_{name}/image_raw{suffix}', self.on_image, qos)
-        self._infos = node.create_subscription(CameraInfo, f'anchor_{name}/camera_info', self.on_camera_info, qos)
+    def __init__(self, node: TopicSurveyNode, name: str, settings: NodeSettings):
+        self._node, self._name, self._limits = node, name, ImageLimits.of(settings)
+        self._wanted, kind, suffix = KINDS[settings.transport]
+        depth = max(QUEUE, settings.input_depth)
+        topic, info = f'anchor_{name}/image_raw{suffix}', f'anchor_{name}/camera_info'
+        self._images = ImageSubscription(node, kind, topic, self.on_image, settings.input_reliability, depth)
+        self._infos = ImageSubscription(node, CameraInfo, info, self.on_camera_info, 'best_effort', depth)
         self._info: CameraInfo | None = None
         self.restart()
 
@@ -76,51 +84,64 @@ class AnchorListener:
         """Forget the images; the calibration stays."""
         self._last: Image | CompressedImage | None = None
         self._arrived: list[float] = []
-        self._ages: list[float] = []
+        self._sizes: set[str] = set()
+        self._info_stamps: list[int] = []
+        self.ages: list[float] = []
         self.stamps: list[int] = []
+
+    def refresh(self) -> None:
+        """Follow the reliability that publishers offer."""
+        self._images.refresh()
 
     def on_image(self, msg: Image | CompressedImage) -> None:
         """Called by rclpy with every image."""
         stamp_ns = to_ns(msg.header.stamp)
         self._last = msg
         self._arrived.append(time.monotonic())
-        self._ages.append((self._node.get_clock().now().nanoseconds - stamp_ns) * 1e-9)
+        self.ages.append((self._node.get_clock().now().nanoseconds - stamp_ns) * 1e-9)
         self.stamps.append(stamp_ns)
         self._node.sync.add(self._name, stamp_ns, None)
+        try:
+            header = read_header(msg, self._limits)
+            self._sizes.add(f'{header.width}x{header.height}')
+        except ImageError:
+            pass  # said of the last one
 
     def on_camera_info(self, msg: CameraInfo) -> None:
         """Called by rclpy with every calibration."""
         self._info = msg
+        self._info_stamps.append(to_ns(msg.header.stamp))
 
     @property
     def complete(self) -> bool:
         """Whether an image came, and a calibration where somebody publishes one."""
         return self._last is not None and (
-            self._info is not None or not self._node.count_publishers(self._infos.topic_name)
+            self._info is not None or not self._node.count_publishers(self._infos.topic)
         )
 
-    def result(self, seconds: float, reference: list[int]) -> Anchor:
+    def result(self, seconds: float, reference: AnchorListener) -> Anchor:
         """What came.
 
         Args:
             seconds: Since `restart`.
-            reference: Stamps of the first anchor, nanoseconds.
+            reference: The first anchor.
         """
-        topic, last = self._images.topic_name, self._last
+        topic, last = self._images.topic, self._last
         publishers = tuple(self._publisher(info) for info in self._node.get_publishers_info_by_topic(topic))
         if last is None:
-            return Anchor(self._name, topic, self._wanted, publishers, self._calibration())
+            return Anchor(self._name, topic, self._wanted, publishers, self._calibration(0, 0))
         try:
-            (height, width), bad = to_rgb(last).shape[:2], ''
+            (height, width), bad, fix = to_rgb(last, self._limits).shape[:2], '', ''
         except ImageError as error:
-            height, width, bad = getattr(last, 'height', 0), getattr(last, 'width', 0), error.what
-        spread = self._arrived[-1] - self._arrived[0]
+            height, width, bad, fix = getattr(last, 'height', 0), getattr(last, 'width', 0), error.what, error.fix
+        age = float(np.median(self.ages))
         return Anchor(
-            self._name, topic, self._wanted, publishers, self._calibration(),
-            images=len(self._arrived), rate=(len(self._arrived) - 1) / spread if spread else len(self._arrived) / seconds,
-            width=width, height=height, encoding=last.format if isinstance(last, CompressedImage) else last.encoding,
-            size=len(last.data), age=float(np.median(self._ages)), bad=bad,
-            apart=median_distance(self.stamps, reference),
+            self._name, topic, self._wanted, publishers, self._calibration(width, height), images=len(self.stamps),
+            sent=images_sent(self.stamps, self._info_stamps), stamps=len(set(self.stamps)), sizes=tuple(sorted(self._sizes)),
+            rate=rate(self._arrived, seconds), width=width, height=height,
+            encoding=last.format if isinstance(last, CompressedImage) else last.encoding, size=len(last.data), age=age,
+            apart=median_distance(self.stamps, reference.stamps),
+            lag=age - float(np.median(reference.ages)) if reference.ages else 0.0, bad=bad, fix=fix,
         )  # fmt: skip
 
     @staticmethod
@@ -128,11 +149,48 @@ class AnchorListener:
         name = f'{info.node_namespace.rstrip("/")}/{info.node_name}'
         return Publisher(name, info.topic_type, info.qos_profile.reliability.name.lower().replace('_', ' '))
 
-    def _calibration(self) -> Calibration:
-        topic, info = self._infos.topic_name, self._info
+    def _calibration(self, width: int, height: int) -> Calibration:
+        """Of images of that size; 0 where none came."""
+        topic, info = self._infos.topic, self._info
         if info is None:
             return Calibration(topic)
-        return Calibration(topic, True, bool(info.k[0] > 0), bool(any(info.d)), info.width, info.height)
+        bad = ''
+        try:
+            if width or info.width:
+                to_intrinsics(info, width or info.width, height or info.height)
+        except CalibrationError as error:
+            bad = error.what
+        return Calibration(topic, True, bool(info.k[0] != 0), bool(any(info.d)), info.width, info.height, bad)
+
+
+def rate(arrived: Sequence[float], seconds: float) -> float:
+    """Images per second, from when they arrived; a camera that stopped before the end has a lower one."""
+    if len(arrived) < 2:
+        return len(arrived) / seconds
+    spread = arrived[-1] - arrived[0]
+    period = spread / (len(arrived) - 1)
+    return (len(arrived) - 1) / max(spread, seconds - 1.5 * period, 1e-3)
+
+
+def images_sent(stamps: Sequence[int], infos: Sequence[int] = ()) -> int:
+    """How many images a camera sent between the first and the last that came.
+
+    By the gaps between stamps, in multiples of the usual period, and by the calibrations, which are small and seldom lost.
+
+    Args:
+        stamps: Of the images that came, nanoseconds.
+        infos: Of the calibrations that came, nanoseconds.
+    """
+    times = np.unique(np.array(stamps, np.int64))
+    if len(times) < 3:
+        return len(stamps)
+    gaps = np.diff(times)
+    # With losses the median gap may be two periods; the lower quartile is one, or less where stamps jitter.
+    multiples = np.maximum(1, np.rint(gaps / np.percentile(gaps, 25)))
+    period = np.median(gaps / multiples)
+    by_gaps = 1 + int(np.maximum(1, np.rint(gaps / period)).sum())
+    by_infos = sum(int(times[0]) <= stamp <= int(times[-1]) for stamp in set(infos))
+    return max(by_gaps, by_infos, len(stamps))
 
 
 def median_distance(stamps: list[int], reference: list[int]) -> float:
@@ -146,8 +204,8 @@ def median_distance(stamps: list[int], reference: list[int]) -> float:
 def spin_for(executor: SingleThreadedExecutor, seconds: float, found: TopicSurveyNode | None = None) -> None:
     """Spin for so long, or until the node given has heard every camera."""
     end = time.monotonic() + seconds
-    while (left := end - time.monotonic()) > 0 and not (found and found.complete):
-        executor.spin_once(timeout_sec=left)
+    while (left := end - time.monotonic()) > 0 and not (found and found.is_complete()):
+        executor.spin_once(timeout_sec=min(left, 0.1))
 
 
 def main(args: list[str] | None = None) -> int:
@@ -155,13 +213,10 @@ def main(args: list[str] | None = None) -> int:
     environment.prepare()
     rclpy.init(args=args)
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--anchors', nargs='+', required=True)
-    parser.add_argument('--transport', choices=tuple(KINDS), default='raw')
-    parser.add_argument('--slop', type=float, default=0.05)
-    parser.add_argument('--jump-back', type=float, default=0.5)
+    parser.add_argument('--settings', type=json.loads, required=True, help='Those of the node, a JSON object.')
     parser.add_argument('--seconds', type=float, default=2.0)
     given = parser.parse_args(remove_ros_args(sys.argv if args is None else args)[1:])
-    node = TopicSurveyNode(given.anchors, given.transport, given.slop, given.jump_back)
+    node = TopicSurveyNode(NodeSettings(**given.settings))
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     spin_for(executor, PATIENCE_S, found=node)

@@ -295,16 +295,16 @@ class VirtualWristNode(LifecycleNode):
         status.model, status.device, status.memory = self.settings.model, self.device, resident_bytes()
         set_counters(status, self.metrics)
         if self.inputs:
-            status.images_late, status.images_unmatched = self.inputs.counts.late, self.inputs.counts.unmatched
-            status.silent_anchors = sorted(self.inputs.silent)
+            self.inputs.fill_status(status)
         if self.worker:
             status.sets_used, status.sets_replaced = self.worker.used, self.worker.replaced
-        status.reason = self.gpu_lost or self.metrics.failure or self.metrics.reason or str(self._fallback() or '')
+        problem = self.inputs.problem if self.inputs else ''
+        status.reason = self.gpu_lost or self.metrics.failure or problem or self.metrics.reason or str(self._fallback() or '')
         return status
 
     def _report(self) -> None:
         if self.inputs:
-            self.inputs.update_silent(self.active and self.enabled)
+            self.inputs.check(self.active and self.enabled)
         self.status_publisher.publish(self.status(), self._fallback())
 
     def _fallback(self) -> OomFallback | None:

@@ -66,7 +66,7 @@ class WristPublisher:
                 self._send(self._tf, TFMessage(transforms=[edge]))
         if (valid or self.settings.publish_invalid) and self._is_wanted(self._view):
             view = WristView(header=wrist, image=image, camera_info=info, pose=pose)
-            view.coverage, view.confidence = frame.coverage, frame.confidence
+            view.coverage, view.confidence, view.agreement = frame.coverage, frame.confidence, frame.agreement
             view.latency, view.age = frame.latency_s, age_s
             view.status, view.reason = int(verdict.status), verdict.reason
             self._send(self._view, view)

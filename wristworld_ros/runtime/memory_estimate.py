@@ -134,7 +134,9 @@ def working_bytes(
 
     The largest arrays of each part, with a quarter more for what lies between them.
     """
-    images = views * image_hw[0] * image_hw[1] * 3 * 4  # bytes: as received, matched, waiting, resized
+    # Bytes, by the sets they belong to: two that wait for partners, one for the model, one in each of its halves as received
+    # or decoded and as uploaded. What a camera that lags adds is bounded by `max_queue_bytes`.
+    images = views * image_hw[0] * image_hw[1] * 3 * 7
     stage1 = _stage1_working(config, views, image_hw, param_bytes)
     stage2 = _transformer_working(config, chunk, param_bytes, guided)
     stage2 = max(stage2, _tower_working(config, views, chunk, param_bytes), _decoder_working(config, chunk))

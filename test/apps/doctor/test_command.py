@@ -27,9 +27,10 @@ SETTINGS = NodeSettings(anchors=['left', 'right'], freshness=2.0)
 
 
 class Cameras:
-    """Cameras that publish from a thread of their own. later: seconds that the second one's stamps lie after the first's."""
+    """Cameras that publish from a thread of their own. later: seconds that the second one's stamps lie after the first's.
+    lose: of as many images one never arrives, 0 for none."""
 
-    def __init__(self, *topics, later=0.0, calibrated=True, reliability=ReliabilityPolicy.RELIABLE, jpeg=False):
+    def __init__(self, *topics, later=0.0, calibrated=True, reliability=ReliabilityPolicy.RELIABLE, jpeg=False, lose=0):
         self.context = rclpy.Context()
         rclpy.init(args=[], context=self.context)
         self.node = rclpy.create_node('cameras', context=self.context)
@@ -38,7 +39,8 @@ class Cameras:
         self.jpeg = jpeg
         self.images = [self.node.create_publisher(kind, f'{topic}/image_raw{suffix}', qos) for topic in topics]
         self.infos = [self.node.create_publisher(CameraInfo, f'{topic}/camera_info', 2) for topic in topics]
-        self.later, self.k = later, [50.0 * calibrated] + [0.0] * 8
+        self.later, self.k = later, [50.0 * calibrated, 0.0, 32.0, 0.0, 50.0, 24.0, 0.0, 0.0, 1.0]
+        self.lose, self.sent = lose, 0
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.node)
         self.node.create_timer(1 / RATE, self._tick)
@@ -55,7 +57,9 @@ class Cameras:
         for i, (images, infos) in enumerate(zip(self.images, self.infos)):
             header = Header(stamp=to_stamp(now + round(i * self.later * 1e9)))
             image = np.zeros((48, 64, 3), np.uint8)
-            images.publish((to_compressed if self.jpeg else to_image)(image, header))
+            self.sent += 1
+            if not self.lose or self.sent % self.lose:
+                images.publish((to_compressed if self.jpeg else to_image)(image, header))
             infos.publish(CameraInfo(header=header, width=64, height=48, k=self.k))
 
     def close(self):
@@ -89,6 +93,16 @@ def test_cameras_that_run_are_seen_with_rate_size_encoding_and_quality_of_servic
     assert seen.sets >= 0.8 * min(a.images for a in seen.anchors) > 10
     assert seen.profile and seen.others == ()
     assert exit_status([*topic_findings(seen, SETTINGS, 5.0), *calibration_findings(seen)]) == 0
+
+
+def test_images_that_never_arrive_are_counted_against_those_that_were_sent(cameras):
+    cameras('anchor_left', lose=3)
+    one = NodeSettings(anchors=['left'], freshness=2.0)
+    seen = survey_topics(one, [], 3.0)
+    (anchor,) = seen.anchors
+    assert anchor.images == pytest.approx(2 / 3 * anchor.sent, abs=3)
+    (finding,) = topic_findings(seen, one, 5.0)
+    assert finding.state == 'warning' and 'did not arrive' in finding.what and 'start the driver' in finding.fix
 
 
 def test_stamps_that_do_not_fit_and_calibrations_of_zero_are_seen(cameras):

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from wristworld_ros.apps.doctor.topics import calibration_findings, topic_findings
@@ -33,7 +34,11 @@ def test_a_good_camera_is_reported_with_rate_size_and_quality_of_service():
         ({'publishers': (), 'topic': '/cam/color/compressed'}, 'error', 'but /cam/color exists'),
         ({'publishers': (Publisher('/c', 'sensor_msgs/msg/CompressedImage', 'reliable'),)}, 'error', 'carries'),
         ({'images': 0}, 'error', 'carried no image in 2 s'),
-        ({'bad': 'step is 7 bytes'}, 'error', 'step is 7'),
+        ({'bad': 'step is 7 bytes', 'fix': 'set it'}, 'error', 'step is 7'),
+        ({'sizes': ('640x360', '640x480')}, 'error', '640x360, 640x480'),
+        ({'stamps': 1}, 'error', 'one stamp'),
+        ({'sent': 60}, 'warning', '30 did not arrive'),
+        ({'sent': 31}, 'ok', '15.0'),
         ({'publishers': 2 * FINE.publishers}, 'error', '2 publishers'),
         ({'age': 0.9}, 'error', '0.90 s old'),
         ({'age': -3.0}, 'error', 'in the future'),
@@ -57,6 +62,51 @@ def test_stamps_that_do_not_match_are_reported_with_their_distance(sets, state):
     assert state == 'ok' or '0.310 s apart' in found.what
 
 
+def test_clocks_that_are_apart_are_reported_with_the_camera_that_is_behind():
+    for lag, behind in ((3.0, 'right are 3.00 s behind those of left'), (-3.0, 'left are 3.00 s behind those of right')):
+        right = replace(FINE, name='right', apart=1.0, lag=lag)
+        found = topic_findings(TopicSurvey((FINE, right), 2.0, 0), NodeSettings(), 5.0)[-1]
+        assert found.state == 'error' and behind in found.what and 'sync_window' in found.fix
+
+
+def test_images_without_partner_among_matching_stamps_are_not_blamed_on_the_stamps():
+    right = replace(FINE, name='right', images=12, apart=0.0)
+    found = topic_findings(TopicSurvey((FINE, right), 2.0, 7), NodeSettings(), 5.0)[-1]
+    assert found.state == 'warning' and 'without a partner' in found.what and 'apart' not in found.what
+
+
+def test_the_fix_for_lost_images_says_how_to_start_the_driver():
+    survey = TopicSurvey((replace(FINE, sent=60),), 2.0, 30, (), '/share/profile.xml')
+    (found,) = topic_findings(survey, NodeSettings(), 5.0)
+    assert 'FASTDDS_DEFAULT_PROFILES_FILE=/share/profile.xml' in found.fix
+    assert 'publish reliably' in finding(sent=60, publishers=(Publisher('/c', RAW, 'best effort'),)).fix
+
+
+@pytest.mark.parametrize('keep', [1.0, 0.8, 0.5, 0.4])
+@pytest.mark.parametrize('jitter_ms', [0, 4])
+def test_images_sent_are_told_from_the_stamps_of_those_that_came(keep, jitter_ms):
+    topic_survey_node = pytest.importorskip('wristworld_ros.ros.topic_survey_node')
+    rng = np.random.default_rng(0)
+    for period in (33, 125):
+        stamps = (1000 + period * np.arange(120) + rng.normal(0, 1, 120) * jitter_ms) * 1e6
+        came = [int(stamp) for stamp in stamps[rng.random(120) < keep]]
+        span = round((came[-1] - came[0]) / period / 1e6) + 1
+        assert topic_survey_node.images_sent(came) == pytest.approx(span, rel=0.04)
+
+
+def test_every_other_image_lost_is_told_from_the_calibrations():
+    topic_survey_node = pytest.importorskip('wristworld_ros.ros.topic_survey_node')
+    stamps = [10**9 + i * 10**8 for i in range(41)]
+    assert topic_survey_node.images_sent(stamps[::2], stamps) == 41
+
+
+def test_the_rate_of_a_camera_that_stopped_is_over_the_whole_time():
+    topic_survey_node = pytest.importorskip('wristworld_ros.ros.topic_survey_node')
+    steady = [0.05 + i * 0.1 for i in range(20)]
+    assert topic_survey_node.rate(steady, 2.0) == pytest.approx(10)
+    assert topic_survey_node.rate(steady[:5], 2.0) < 3
+
+
 def test_one_camera_needs_no_partner():
     assert len(topic_findings(TopicSurvey((FINE,), 2.0, 0), NodeSettings(), 5.0)) == 1
 
@@ -69,6 +119,7 @@ def test_one_camera_needs_no_partner():
         ({'calibrated': False}, {}, ['warning']),
         ({'distorted': True}, {}, ['warning', 'ok']),
         ({'width': 1000}, {}, ['warning', 'ok']),
+        ({'bad': 'k has numbers that are not finite'}, {}, ['warning', 'ok']),
         ({'width': 1280, 'height': 960}, {}, ['ok', 'ok']),
     ],
 )
@@ -77,6 +128,10 @@ def test_calibrations(left, right, states):
     assert [found.state for found in calibration_findings(TopicSurvey(anchors, 2.0, 30))] == states
 
 
+def test_it_is_said_that_a_calibration_is_not_used_yet():
+    assert 'do not use it yet' in calibration_findings(TopicSurvey((FINE,), 2.0, 30))[0].what
+
+
 def test_a_survey_survives_its_way_as_json():
-    survey = TopicSurvey((FINE, replace(FINE, name='right')), 2.0, 30, ('/a', '/b'), '/profile.xml')
+    survey = TopicSurvey((FINE, replace(FINE, name='right', sizes=('1x1', '2x2'))), 2.0, 30, ('/a', '/b'), '/profile.xml')
     assert TopicSurvey.from_json(survey.to_json()) == survey

@@ -137,7 +137,7 @@ def _stage1(model: WristModel, shapes: Shapes, views: int) -> Part:
 def _condition(model: WristModel, shapes: Shapes) -> Part:
     step, cloud = ReconstructionStep(model, graphs=True), surface_reconstruction(model, shapes)
     K, T = (torch.from_numpy(m)[None].to(model.device) for m in (cloud.wrist.K, cloud.wrist.T_camera_world))
-    inputs = (K, T, cloud.points, cloud.confidence, cloud.colors)
+    inputs = (K, T, cloud.points, cloud.confidence, cloud.colors, cloud.colors)
     points, colors = dense_cloud(cloud.points, cloud.colors, model.config.cloud)
     image, depth, _ = step.condition(*inputs)
     moved = tensor_bytes(points, colors, image, depth)

@@ -14,8 +14,8 @@ from wristworld_ros.settings import NodeSettings, check, setting
 
 IMAGE_HW = (480, 640)  # pixels, where no image was received
 NODE_SETTINGS = (
-    'model', 'device', 'precision', 'graphs', 'anchors', 'transport', 'slop', 'freshness', 'jump_back', 'chunk', 'history',
-    'guidance', 'decoder', 'on_out_of_memory',
+    'model', 'device', 'precision', 'graphs', 'anchors', 'transport', 'slop', 'sync_window', 'max_image_pixels', 'max_aspect',
+    'input_reliability', 'input_depth', 'freshness', 'jump_back', 'chunk', 'history', 'guidance', 'decoder', 'on_out_of_memory',
 )  # fmt: skip
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from wristworld_ros.apps.doctor.finding import Finding, error, ok, warning
+from wristworld_ros.apps.doctor.ros import PROFILE, VARIABLES
 from wristworld_ros.errors import UserError
 from wristworld_ros.ros.topic_survey import Anchor, TopicSurvey
 from wristworld_ros.settings import NodeSettings
 
+LOST = 0.05  # share of the images sent that may get lost before it is worth a word
 MATCHED = 0.8  # share of the slowest camera's images that should become part of an anchor set
 
 
@@ -56,17 +60,38 @@ def _anchor_finding(a: Anchor, survey: TopicSurvey, settings: NodeSettings, rate
         )
     what = f'{a.topic}: {a.rate:.1f} images/s, {a.width}x{a.height} {a.encoding}, {who}'
     if a.bad:
-        return error(f'{what}, but {a.bad}', 'let the camera publish rgb8 or bgr8')
+        return error(f'{what}, but {a.bad}', a.fix)
     if len(a.publishers) > 1:
         return error(f'{what}: {len(a.publishers)} publishers on one topic', 'stop all but one, or remap them to different topics')
+    if len(a.sizes) > 1:
+        return error(
+            f'{what}, but their size changes ({", ".join(a.sizes)}), and every change clears the stream',
+            'set the camera to one size',
+        )
+    if a.stamps == 1 and a.images > 2:
+        return error(
+            f'{what}, but all {a.images} carry one stamp, so that each but the first is dropped',
+            'have the driver stamp each image with the time of its acquisition',
+        )
     if stale := _stale(a, settings):
         return error(f'{what}, {stale}', _clock_fix(a, settings))
+    if (lost := a.sent - a.images) > max(1, LOST * a.sent):
+        return warning(f'{what}: of about {a.sent} images that were sent, {lost} did not arrive', _loss_fix(a, survey))
     if a.rate < 0.9 * rate:
         return warning(
             f'{what}, where {rate:g} per second are wanted',
-            "raise the camera's rate, use transport compressed over a network, or lower --rate if this is intended",
+            f"raise the camera's rate, or lower --rate if this is intended; if it sends more, {_loss_fix(a, survey)}",
         )
     return ok(what)
+
+
+def _loss_fix(a: Anchor, survey: TopicSurvey) -> str:
+    """How to start a driver whose images get lost."""
+    profile = survey.profile or PROFILE
+    start = f'with Fast DDS, start the driver with {VARIABLES[0]}={profile} (until Jazzy {VARIABLES[1]})'
+    if any(p.reliability != 'reliable' for p in a.publishers):
+        return f'have the driver publish reliably (most have a QoS parameter), and, {start}'
+    return f'{start}, or use transport compressed; see the findings on big images'
 
 
 def _sibling(topic: str) -> str:
@@ -96,13 +121,23 @@ def _match_finding(survey: TopicSurvey, settings: NodeSettings) -> Finding:
     what = f'{survey.sets} anchor sets in {survey.seconds:.1f} s, of {slowest} images of the slowest camera'
     if survey.sets >= MATCHED * slowest:
         return ok(what)
+    lags = {a.name: a.lag for a in survey.anchors}
+    last, newest = max(lags, key=lags.__getitem__), min(lags, key=lags.__getitem__)
+    if (lag := lags[last] - lags[newest]) > settings.sync_window:
+        what += f'; stamps of {last} are {lag:.2f} s behind those of {newest}, sync_window is {settings.sync_window:g} s'
+        fix = 'synchronise the clocks of the cameras (chrony or PTP), or raise sync_window'
+        return warning(what, fix) if survey.sets else error(what, fix)
+    if worst.apart <= settings.slop:
+        what += '; the stamps of those that came match, so the others came without a partner'
+        fix = 'see what is said of each camera above, and run them at one rate'
+        return warning(what, fix) if survey.sets else error(what, fix)
     what += f'; stamps of {worst.name} and {survey.anchors[0].name} are {worst.apart:.3f} s apart (median), slop is {settings.slop:g} s'
     fix = 'trigger the cameras together, synchronise their clocks, run them at one rate, or raise slop'
     return warning(what, fix) if survey.sets else error(what, fix)
 
 
 def calibration_findings(survey: TopicSurvey) -> list[Finding]:
-    """A calibration is optional: without one the model estimates the cameras. One for some cameras only is not used."""
+    """A calibration is optional: it is checked and goes with the images, while the models estimate the cameras themselves."""
     active = [a for a in survey.anchors if a.images or a.calibration.received]
     if not active:
         return []
@@ -121,7 +156,9 @@ def calibration_findings(survey: TopicSurvey) -> list[Finding]:
     for a in with_one:
         c = a.calibration
         what = f'{c.topic}: calibrated at {c.width}x{c.height}'
-        if c.distorted:
+        if c.bad:
+            findings.append(warning(f'{c.topic}: {c.bad}, so that no calibration is used', 'calibrate that camera again'))
+        elif c.distorted:
             findings.append(
                 warning(f'{what}, with distortion, which is not corrected', 'where it is strong, remap to image_rect')
             )
@@ -133,7 +170,7 @@ def calibration_findings(survey: TopicSurvey) -> list[Finding]:
                 )
             )
         else:
-            findings.append(ok(what))
+            findings.append(ok(f'{what}; the models estimate the cameras themselves and do not use it yet'))
     return findings
 
 
@@ -145,7 +182,7 @@ def survey_topics(
     It takes up to three seconds more than `seconds`, until the cameras are discovered.
 
     Args:
-        settings: Of the node: anchors, transport, slop and jump_back.
+        settings: Of the node.
         remaps: FROM:=TO.
         seconds: How long to listen.
         use_sim_time: Whether stamps are compared with /clock.
@@ -153,8 +190,7 @@ def survey_topics(
     Raises:
         UserError: The process failed; with the last line it printed.
     """
-    command = [sys.executable, '-m', 'wristworld_ros.ros.topic_survey_node', '--anchors', *settings.anchors]
-    command += ['--transport', settings.transport, '--slop', str(settings.slop), '--jump-back', str(settings.jump_back)]
+    command = [sys.executable, '-m', 'wristworld_ros.ros.topic_survey_node', '--settings', json.dumps(asdict(settings))]
     command += ['--seconds', str(seconds), '--ros-args', '-p', f'use_sim_time:={str(use_sim_time).lower()}']
     for rule in remaps:
         command += ['-r', rule]

@@ -1,0 +1,42 @@
+"""The study of validity: its sets are what their names say, and its table says how well they are told apart."""
+
+import numpy as np
+import pytest
+
+from wristworld_ros.evaluation.studies import validity
+from wristworld_ros.pipeline import save_model, tiny_random_model
+
+
+def pair(seed):
+    return np.random.default_rng(seed).integers(0, 256, (2, 48, 64, 3), dtype=np.uint8)
+
+
+def test_auc_is_the_probability_that_a_good_set_has_the_higher_figure():
+    good = np.array([0.9, 0.8])
+    assert validity.auc(good, np.array([0.1, 0.2])) == 1
+    assert validity.auc(good, good) == 0.5
+    assert validity.auc(good, np.array([0.85, 0.85])) == 0.5
+    assert validity.auc(good, np.array([0.95])) == 0
+
+
+def test_spoilt_sets_keep_what_their_name_does_not_mention():
+    images, others = pair(0), pair(1)
+    sets = dict(validity.spoilt(images, others, np.random.default_rng(0)))
+    assert np.array_equal(sets[validity.GOOD], images)
+    assert np.array_equal(sets['anchors in the other order'][0], images[1])
+    assert np.array_equal(sets['second anchor of another scene'], np.stack([images[0], others[1]]))
+    assert np.array_equal(sets['upside down'][0], np.rot90(images[0], 2))
+    assert np.array_equal(sets['second anchor upside down'][0], images[0])
+    assert not sets['second anchor black'][1].any()
+    assert all(images.shape == spoilt.shape for spoilt in sets.values())
+
+
+def test_the_table_counts_what_a_threshold_refuses(tmp_path):
+    save_model(tiny_random_model(), tmp_path / 'model')
+    study = validity.Study(str(tmp_path / 'model'))
+    for kind, images in validity.spoilt(pair(0), pair(1), np.random.default_rng(0)):
+        study.add(kind, images)
+    rows = [line.split(' | ') for line in study.table([0.001, 1.0]).splitlines()[2:]]
+    assert len(rows) == 9 and rows[0][0] == f'| {validity.GOOD}' and rows[0][3] == '-'
+    assert all(row[4] == '0%' and row[5] == '100% |' for row in rows)
+    assert float(rows[1][3]) == pytest.approx(0.5, abs=0.5)
