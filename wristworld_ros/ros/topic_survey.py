@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
+
+from wristworld_ros.input_files import decode_json, json_text
 
 
 @dataclass(frozen=True)
@@ -81,14 +82,9 @@ class TopicSurvey:
 
     def to_json(self) -> str:
         """One line."""
-        return json.dumps(asdict(self))
+        return json_text(asdict(self), indent=None).rstrip()
 
     @classmethod
     def from_json(cls, text: str) -> TopicSurvey:
         """The opposite of `to_json`."""
-        raw = json.loads(text)
-        anchors = []
-        for a in raw.pop('anchors'):
-            whole = {'publishers': tuple(Publisher(**p) for p in a['publishers']), 'sizes': tuple(a['sizes'])}
-            anchors.append(Anchor(**a | whole | {'calibration': Calibration(**a['calibration'])}))
-        return cls(tuple(anchors), **raw | {'others': tuple(raw['others'])})
+        return decode_json(text, cls, 'The survey of the topics')

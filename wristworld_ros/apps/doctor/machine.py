@@ -35,10 +35,13 @@ MIN_VERSIONS = {
     'safetensors': '',
     'av': '',
     'tqdm': '',
+    'accelerate': '',
+    'msgspec': '0.19',
+    'pyyaml': '',
     'transforms3d': '0.4.2',
 }
 # Where another distribution may provide the module (e.g. apt's python3-opencv), the module decides.
-MODULES = {'opencv-python-headless': 'cv2', 'Pillow': 'PIL'}
+MODULES = {'opencv-python-headless': 'cv2', 'Pillow': 'PIL', 'pyyaml': 'yaml'}
 PROCESS = 600 * 2**20  # bytes: Python with torch, diffusers, OpenCV and ROS, before any weights
 CUDA_PROCESS = 2 * 2**30  # bytes of RAM that a process with CUDA's libraries takes in addition
 CUDA_CONTEXT = 700 * 2**20  # bytes of GPU memory of a context with its kernels
