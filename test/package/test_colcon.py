@@ -32,7 +32,7 @@ for name in ('launch/virtual_wrist.launch.py', 'launch/demo.launch.py', 'config/
 for name in ('virtual_wrist', 'camera', 'rviz_starter', 'wristworld'):
     program = prefix / 'lib/wristworld_ros' / name
     assert program.stat().st_mode & 0o111, name
-    assert program.read_text().startswith(f'#!{sys.executable}\n'), name  # the Python that it was built with
+    assert program.read_text().splitlines()[0] == '#!' + sys.executable, name  # the Python that it was built with
 rclpy.init()
 node = rclpy.create_node('built_by_colcon')
 for i, kind in enumerate((WristView, VirtualWristStatus)):

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -47,3 +48,12 @@ def test_its_steps_hold_pip_to_apt_s_numpy_and_build_with_the_environment_s_pyth
 def test_the_dockerfile_runs_that_script():
     text = (ROOT / 'docker/Dockerfile').read_text()
     assert '/scripts/install_ros ' in text and re.search(r'^FROM ros:\$\{ROS_DISTRO\}', text, re.M)
+
+
+def test_the_profile_lets_cyclone_dds_peers_receive_images():
+    tree = ElementTree.parse(ROOT / 'config/fastdds_shared_memory.xml')
+    space = {'p': 'http://www.eprosima.com'}
+    found = {e.findtext('p:name', '', space): e.findtext('p:value', '', space) for e in tree.iterfind('.//p:property', space)}
+    assert found == {'fastdds.type_propagation': 'disabled'}
+    line = '<name>fastdds.type_propagation</name><value>disabled</value>'
+    assert line in (ROOT / 'docs/ros.md').read_text()

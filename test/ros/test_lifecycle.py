@@ -164,6 +164,10 @@ def test_that_every_frame_is_invalid_is_said_once_and_taken_back_once(monkeypatc
     assert len(lines) == 2 and 'valid again, after 100' in lines[1]
     log.add(bad)
     assert len(lines) == 2  # one frame is not every frame
+    for i in range(1000):  # some frames are valid and most are not: a warning a minute
+        clock[0] += 0.1
+        log.add(bad if i % 50 else Verdict())
+    assert sum(line.startswith('warning') for line in lines) <= 3
 
 
 def test_compressed_images_are_encoded_only_when_somebody_subscribes(stage, monkeypatch):
@@ -269,7 +273,7 @@ def test_a_bond_that_cannot_be_kept_fails_configure_with_what_to_install(stage, 
 
 
 class Heartbeat:
-    """bond/msg/Status with its fields, carried by a message that is there (see `BondedPublisher`)."""
+    """The fields of bond/msg/Status; see the publisher below, which keeps it instead of sending it."""
 
     def __init__(self, id='', instance_id='', active=False):
         self.id, self.instance_id, self.active = id, instance_id, active

@@ -323,3 +323,17 @@ def test_a_parameter_file_that_is_not_yaml_ends_it_with_one_sentence(tmp_path, c
     assert main(['--ros-args', '--params-file', str(tmp_path / 'broken.yaml')]) == 2
     err = capfd.readouterr().err
     assert 'broken.yaml' in err and 'every parameter file' in err and 'Traceback' not in err
+
+
+@pytest.mark.parametrize(('module', 'node'), [('virtual_wrist_node', 'VirtualWristNode'), ('camera_node', 'CameraNode')])
+def test_an_interrupt_while_the_node_is_made_ends_it_cleanly(start, module, node):
+    code = (
+        'import os, signal, sys, time\n'
+        f'from wristworld_ros.ros import {module} as module\n'
+        f'make = module.{node}\n'
+        f'module.{node} = lambda: (os.kill(os.getpid(), signal.SIGINT), time.sleep(0.5), make())[2]\n'
+        'module.environment.leave(module.main(sys.argv))\n'
+    )
+    process = start('', code)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 0 and 'Traceback' not in out + err, err

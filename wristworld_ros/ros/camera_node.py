@@ -251,11 +251,13 @@ def main(args: list[str] | None = None) -> int:
     environment.prepare()
     try:
         environment.init(args)
-        node = CameraNode()
+        node = environment.make(CameraNode)
     except UserError as error:
         print(f'camera: {error}', file=sys.stderr)
         rclpy.try_shutdown()
         return 2
+    if node is None:
+        return 0
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     environment.spin(executor)

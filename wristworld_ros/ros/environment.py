@@ -12,6 +12,7 @@ from typing import NoReturn
 
 import rclpy
 from rclpy.executors import Executor, ExternalShutdownException
+from rclpy.node import Node
 
 from wristworld_ros.errors import UserError
 
@@ -70,6 +71,18 @@ def init(args: list[str] | None = None) -> None:
         raise UserError(
             f'The ROS arguments cannot be read ({what})', 'see that every parameter file is YAML and not empty'
         ) from error
+
+
+def make(node: Callable[[], Node]) -> Node | None:
+    """A node, or None where a signal came while it was made, which any call of rclpy may report in its own way."""
+    try:
+        return node()
+    except UserError:
+        raise
+    except Exception:
+        if rclpy.ok():
+            raise
+        return None
 
 
 def spin(executor: Executor, until: Callable[[], bool] = lambda: False) -> None:

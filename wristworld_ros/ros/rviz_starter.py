@@ -96,7 +96,9 @@ def main(args: list[str] | None = None) -> int:
     except UserError as error:
         print(f'rviz_starter: {error}', file=sys.stderr)
         return 2
-    node = FrameListener(given.anchors)
+    node = environment.make(lambda: FrameListener(given.anchors))
+    if node is None:
+        return 0
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     environment.spin(executor, until=lambda: bool(node.frame))

@@ -348,11 +348,13 @@ def main(args: list[str] | None = None) -> int:
     environment.prepare()
     try:
         environment.init(args)
-        node = VirtualWristNode()
+        node = environment.make(VirtualWristNode)
     except UserError as error:
         print(f'virtual_wrist: {error}', file=sys.stderr)
         rclpy.try_shutdown()
         return 2
+    if node is None:
+        return 0
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     if node.settings.autostart:

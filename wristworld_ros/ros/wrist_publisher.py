@@ -138,9 +138,11 @@ class ValidityLog:
     """Says in the log, once, that every frame is invalid and why, and once that frames are valid again."""
 
     PATIENCE_S = 2.0  # of invalid frames only
+    AGAIN_S = 60.0  # between warnings where valid frames come and go
 
     def __init__(self, logger: Any):
         self._logger = logger
+        self._said_at = float('-inf')
         self.reset()
 
     def reset(self) -> None:
@@ -158,8 +160,8 @@ class ValidityLog:
         now = time.monotonic()
         self._since = now if self._since is None else self._since
         self._count += 1
-        if not self._said and now - self._since >= self.PATIENCE_S:
-            self._said = True
+        if not self._said and now - self._since >= self.PATIENCE_S and now - self._said_at >= self.AGAIN_S:
+            self._said, self._said_at = True, now
             self._logger.warning(
                 f'Every wrist frame is invalid ({self._count} in {now - self._since:.0f} s), so none is published: '
                 f'{verdict.reason}'
