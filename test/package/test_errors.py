@@ -40,8 +40,8 @@ def raised_user_errors():
                 continue
             for half in node.args:
                 parts = half.values if isinstance(half, ast.JoinedStr) else [half]
-                text = ''.join(str(p.value) if isinstance(p, ast.Constant) else '...' for p in parts)
-                yield path.relative_to(PACKAGE), node.lineno, text.removesuffix('...')
+                text = ''.join(str(p.value) if isinstance(p, ast.Constant) else '{}' for p in parts)
+                yield path.relative_to(PACKAGE), node.lineno, text
 
 
 def test_no_half_ends_like_a_sentence():
