@@ -91,7 +91,7 @@ def recorded(tmp_path):
         for stream in (CONDITION, WRIST):
             writer.image(stream, stamp, scene(i, 32, 32))
         writer.line('views', {
-            'stamp_ns': stamp, 'received_ns': stamp + 10**8, 'coverage': 0.8, 'confidence': 0.5, 'latency': 0.05, 'age': 0.1,
+            'stamp_ns': stamp, 'received_ns': stamp + 10**8, 'coverage': 0.8, 'confidence': 0.5, 'agreement': 0.9, 'latency': 0.05, 'age': 0.1,
             'valid': True, 'status': 'VALID', 'reason': '',
         })  # fmt: skip
     writer.close()

@@ -132,7 +132,7 @@ def test_close_returns_though_the_disk_hangs_and_what_waits_is_counted_as_droppe
 
 
 def test_numbers_that_are_nan_come_back_as_nan(recorded):
-    writer_line = '{"stamp_ns": 5, "received_ns": 6, "coverage": null, "confidence": null, "latency": 0.1, "age": 0.1, '
+    writer_line = '{"stamp_ns": 5, "received_ns": 6, "coverage": null, "confidence": null, "agreement": null, "latency": 0.1, "age": 0.1, '
     writer_line += '"valid": false, "status": "NOT_FINITE", "reason": "x"}'
     with open(recorded / 'views.jsonl', 'a') as file:
         file.write(writer_line + '\n')

@@ -13,7 +13,7 @@ PACKAGED = ('CMakeLists.txt', 'package.xml', 'LICENSE', 'msg', 'launch', 'config
 WITHOUT_ROS = 'ROS_DISTRO' not in os.environ
 
 # Runs with the build's own messages in front: what a sourced workspace sees.
-CHECK = """
+CHECK = r"""
 import sys
 from pathlib import Path
 prefix = Path(sys.argv[1])

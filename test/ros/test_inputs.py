@@ -155,7 +155,7 @@ def test_images_over_the_limits_are_dropped_unseen_and_the_reason_names_the_sett
 
 def test_images_that_need_more_memory_than_is_free_are_over_the_limit(stage, monkeypatch):
     monkeypatch.setattr('wristworld_ros.pipeline.memory_check.free_ram', lambda: 2**20)
-    monkeypatch.setattr('wristworld_ros.ros.virtual_wrist_node.check_memory', lambda *args: '')
+    monkeypatch.setattr('wristworld_ros.ros.model_loading.check_memory', lambda *args: '')
     s = stage().camera('left', 'right').activate()
     for _ in range(3):
         s.send_set(rgb=np.zeros((1200, 1600, 3), np.uint8))
@@ -329,7 +329,23 @@ def test_a_slash_before_a_frame_is_left_out(stage):
     assert len(s.warnings('slash')) == 1
 
 
-@pytest.mark.parametrize('frame', ['virtual_wrist_optical_frame', '/virtual_wrist_optical_frame', 'x' * 100_000, 'a\nb'])
+@pytest.mark.parametrize('frame', ['virtual_wrist_optical_frame', '/virtual_wrist_optical_frame'])
+def test_images_in_the_frame_of_the_virtual_wrist_give_frames_and_no_tf(stage, frame):
+    s = stage().camera('left', 'right')
+    edges, images = s.listen(TFMessage, '/tf'), s.listen(Image, 'wrist/image_raw')
+    s.activate()
+    for _ in range(100):
+        stamp = s.now()
+        for name in s.senders:
+            s.send(name, stamp, header=Header(stamp=to_stamp(stamp), frame_id=frame))
+        s.spin(0.03)
+        if images and s.warnings('No TF is published'):
+            break
+    (said,) = s.warnings('No TF is published')
+    assert images and edges == [] and 'set wrist_frame or anchor_frame' in said
+
+
+@pytest.mark.parametrize('frame', ['x' * 100_000, 'a\nb'])
 def test_a_frame_that_no_transform_may_have_is_refused(stage, frame):
     s = stage().camera('left', 'right')
     edges = s.listen(TFMessage, '/tf')

@@ -287,7 +287,7 @@ def test_further_interrupts_change_nothing_about_a_clean_end(start, peer, videos
     topic, kind = ('wrist/image_raw', Image) if module == 'virtual_wrist_node' else ('anchor_left/image_raw', Image)
     images = peer.listen(kind, topic)
     start('camera_node', source='videos', videos=clips(videos), rate=30.0) if module != 'camera_node' else None
-    settings = {'autostart': 'true', 'model': model_dir, 'min_coverage': 0.0, 'min_confidence': 0.0, 'freshness': 10.0}
+    settings = {'autostart': 'true', 'model': model_dir, 'min_coverage': 0.0, 'min_confidence': 0.0, 'freshness': 10.0, 'check_anchors': 'false'}
     if module == 'camera_node':
         settings = {'source': 'videos', 'videos': clips(videos), 'rate': 30.0}
     node = start(module, **settings)

@@ -2,7 +2,8 @@
 
 recording.json          what was run (`head`) and the anchors' names
 <stream>/<stamp>.png    or .jpg; streams are anchor_<name>, condition, wrist, true_wrist; stamps in nanoseconds
-views.jsonl             one line per wrist frame: stamp_ns, received_ns, coverage, confidence, latency, age, valid, status, reason
+views.jsonl             one line per wrist frame: stamp_ns, received_ns, coverage, confidence, agreement, latency, age, valid, status,
+                        reason
 status.jsonl            one line per status message of the node
 """
 
@@ -40,6 +41,7 @@ class WristRecord(TypedDict):
     received_ns: int
     coverage: float | None
     confidence: float | None
+    agreement: float | None
     latency: float | None
     age: float | None
     valid: bool

@@ -142,7 +142,7 @@ def view_record(msg: WristView, received_ns: int) -> dict[str, Any]:
     """A line of views.jsonl. received_ns: when the message came, by the recorder's clock."""
     return {
         'stamp_ns': to_ns(msg.header.stamp), 'received_ns': received_ns, 'coverage': msg.coverage,
-        'confidence': msg.confidence, 'latency': msg.latency, 'age': msg.age, 'status': FrameStatus(msg.status).name,
+        'confidence': msg.confidence, 'agreement': msg.agreement, 'latency': msg.latency, 'age': msg.age, 'status': FrameStatus(msg.status).name,
         'valid': msg.status == WristView.VALID, 'reason': msg.reason,
     }  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""A live view in the browser, by rerun: anchors, condition map, generated and true wrist, latency, coverage and confidence."""
+"""A live view in the browser, by rerun: anchors, condition map, generated and true wrist, latency and what the node says of its frames."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class LiveViewer:
         wrist = [rrb.Spatial2DView(origin=n, name=title) for n, title in TITLES.items()]
         series = [
             rrb.TimeSeriesView(origin='latency_ms', name='stamp to image, ms'),
-            rrb.TimeSeriesView(origin='verdict', name='coverage and confidence'),
+            rrb.TimeSeriesView(origin='verdict', name='coverage, confidence and agreement'),
         ]
         layout = rrb.Blueprint(
             rrb.Vertical(
@@ -90,6 +90,7 @@ class LiveViewer:
         rr.log('latency_ms', rr.Scalars(record['age'] * 1e3))
         rr.log('verdict/coverage', rr.Scalars(record['coverage']))
         rr.log('verdict/confidence', rr.Scalars(record['confidence']))
+        rr.log('verdict/agreement', rr.Scalars(record['agreement']))
 
     def close(self) -> None:
         """Stop serving."""

@@ -33,7 +33,7 @@ def write_recording(folder, truth=True, head=HEAD, invalid=(5, 6), anchors=('lef
             writer.image(TRUE_WRIST, stamp + 1000, true)
         valid = i not in invalid
         writer.line('views', {
-            'stamp_ns': stamp, 'received_ns': stamp + 10**8, 'coverage': 0.8, 'confidence': 0.5, 'latency': 0.05,
+            'stamp_ns': stamp, 'received_ns': stamp + 10**8, 'coverage': 0.8, 'confidence': 0.5, 'agreement': 0.9, 'latency': 0.05,
             'age': 0.1 + 0.01 * i, 'valid': valid, 'status': 'VALID' if valid else statuses[i % len(statuses)],
             'reason': '' if valid else f'Only {i}% are covered; more is wanted.',
         })  # fmt: skip

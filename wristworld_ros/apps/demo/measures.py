@@ -37,6 +37,7 @@ class RunFigures:
     model_p50: float
     coverage: float
     confidence: float
+    agreement: float
     memory_start: float
     memory_end: float
     counters: dict[str, int]
@@ -79,6 +80,7 @@ def summarise(recording: Recording) -> RunFigures:
         age_p50=float(np.percentile(ages, 50)), age_p95=float(np.percentile(ages, 95)),
         model_p50=float(np.percentile(recording.series('latency'), 50)),
         coverage=float(recording.series('coverage').mean()), confidence=float(recording.series('confidence').mean()),
+        agreement=float(recording.series('agreement').mean()),
         memory_start=first.get('memory', 0) / 2**20, memory_end=last.get('memory', 0) / 2**20,
         counters={name: last[name] - first.get(name, 0) for name in names},
     )  # fmt: skip

@@ -66,13 +66,17 @@ def latency_plot(seconds: np.ndarray, age_s: np.ndarray, model_s: np.ndarray, pa
     return _save(fill, path, height=2.9)
 
 
-def trust_plot(seconds: np.ndarray, coverage: np.ndarray, confidence: np.ndarray, valid: np.ndarray, path: Path) -> Path:
-    """Coverage and confidence over time; invalid frames are shaded."""
+def trust_plot(
+    seconds: np.ndarray, coverage: np.ndarray, confidence: np.ndarray, agreement: np.ndarray, valid: np.ndarray, path: Path
+) -> Path:
+    """Coverage, confidence and agreement (where it is known) over time; invalid frames are shaded."""
 
     def fill(figure):
         axis = figure.subplots()
         axis.plot(seconds, coverage * 100, color=GREEN, lw=1.8, label=f'coverage ({coverage.mean():.0%})')
         axis.plot(seconds, confidence * 100, color=BLUE, lw=1.8, label=f'confidence ({confidence.mean():.0%})')
+        if np.isfinite(agreement).any():
+            axis.plot(seconds, agreement * 100, color=ORANGE, lw=1.8, label=f'agreement ({np.nanmean(agreement):.0%})')
         step = float(np.median(np.diff(seconds))) if len(seconds) > 1 else 0.1
         shown = False
         for start, end in _spans(valid < 0.5):

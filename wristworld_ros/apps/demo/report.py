@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -86,7 +87,7 @@ def trust(recording: Recording, quality: Quality | None, figures: RunFigures) ->
                 'No true wrist camera was recorded, so the error of the generated images is not known; there are no quality rows.',
                 _domain(recording),
                 _own_verdict(figures),
-                'Coverage and confidence say how much the model had to go on, not that it was right: it can be confident of a '
+                'Coverage, confidence and agreement say how much the model had to go on, not that it was right: it can be confident of a '
                 'wrong wrist pose. Compare the condition map in the video with the scene. Where it does not look like the '
                 'scene from the gripper, the generated image is invented.',
             ],
@@ -117,9 +118,10 @@ def trust(recording: Recording, quality: Quality | None, figures: RunFigures) ->
 
 def _own_verdict(figures: RunFigures) -> str:
     """What the model and the node said of the frames themselves."""
+    agreement = '' if math.isnan(figures.agreement) else f', the agreement of the anchors {figures.agreement:.0%}'
     text = (
         f'The condition map covered {figures.coverage:.0%} of the wrist view on average, and the mean confidence of the '
-        f'geometry was {figures.confidence:.0%}. {figures.invalid} of {figures.frames} frames were invalid'
+        f'geometry was {figures.confidence:.0%}{agreement}. {figures.invalid} of {figures.frames} frames were invalid'
     )
     if not figures.invalid:
         return f'{text}.'
@@ -147,7 +149,7 @@ def _domain(recording: Recording) -> str:
 def _write_plots(recording: Recording, quality: Quality | None, folder: Path) -> None:
     seconds = recording.seconds()
     plots.latency_plot(seconds, recording.series('age'), recording.series('latency'), folder / 'latency.svg')
-    trusted = (recording.series(key) for key in ('coverage', 'confidence', 'valid'))
+    trusted = (recording.series(key) for key in ('coverage', 'confidence', 'agreement', 'valid'))
     plots.trust_plot(seconds, *trusted, folder / 'trust.svg')
     if quality:
         plots.quality_plot(quality, folder / 'quality.svg')
@@ -176,10 +178,11 @@ def _write_page(recording: Recording, quality: Quality | None, figures: RunFigur
 def _counters(figures: RunFigures) -> list[tuple[str, int]]:
     """The node's counters in words; zeros of what should not happen are shown too."""
     c = figures.counters
-    bad = sum(v for k, v in c.items() if k.startswith('images_bad_'))
+    bad = sum(v for k, v in c.items() if k.startswith('images_bad_') or k == 'images_over_limit')
+    unmatched = sum(c.get(f'images_{how}', 0) for how in ('unmatched', 'late', 'pushed_out'))
     words = [
         ('anchor images received', c.get('images_received')), ('anchor images that were unusable', bad),
-        ('anchor images without a match in time', c.get('images_unmatched', 0) + c.get('images_late', 0)),
+        ('anchor images without a match in time', unmatched),
         ('anchor sets matched', c.get('sets_matched')), ('anchor sets used', c.get('sets_used')),
         ('anchor sets replaced by a newer one', c.get('sets_replaced')),
         ('wrist frames published', c.get('frames_published')), ('wrist frames invalid', c.get('frames_invalid')),
@@ -191,7 +194,7 @@ def _counters(figures: RunFigures) -> list[tuple[str, int]]:
 
 def _write_frames(recording: Recording, psnr: dict[int, float], path: Path) -> None:
     """Every wrist frame as a row of a CSV file."""
-    columns = ('stamp_ns', 'seconds', 'age_s', 'latency_s', 'coverage', 'confidence', 'valid', 'status', 'psnr_db', 'reason')
+    columns = ('stamp_ns', 'seconds', 'age_s', 'latency_s', 'coverage', 'confidence', 'agreement', 'valid', 'status', 'psnr_db', 'reason')
     with open(path, 'w', newline='') as file:
         writer = csv.writer(file)
         writer.writerow(columns)
@@ -199,5 +202,5 @@ def _write_frames(recording: Recording, psnr: dict[int, float], path: Path) -> N
             value = psnr.get(v['stamp_ns'])
             writer.writerow([
                 v['stamp_ns'], f'{seconds:.3f}', f'{v["age"]:.4f}', f'{v["latency"]:.4f}', f'{v["coverage"]:.4f}',
-                f'{v["confidence"]:.4f}', int(v['valid']), v['status'], '' if value is None else f'{value:.2f}', v['reason'],
+                f'{v["confidence"]:.4f}', f'{v["agreement"]:.4f}', int(v['valid']), v['status'], '' if value is None else f'{value:.2f}', v['reason'],
             ])  # fmt: skip

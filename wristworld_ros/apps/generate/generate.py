@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -120,6 +121,7 @@ def _poses(recording: AnchorRecording, encoded: EncodedVideo) -> list[dict]:
             'T_wrist_anchor': frame.camera.T_camera_world.tolist(),
             'coverage': round(frame.coverage, 4),
             'confidence': round(frame.confidence, 4),
+            'agreement': round(frame.agreement, 4) if math.isfinite(frame.agreement) else None,
         }
         if recording.T_anchor_world is not None:
             entry['T_wrist_world'] = (frame.camera.T_camera_world @ recording.T_anchor_world[i]).tolist()
