@@ -13,7 +13,7 @@ from hypothesis import settings
 
 os.environ.update(
     ROS_AUTOMATIC_DISCOVERY_RANGE='LOCALHOST',
-    # Two test processes share the cores where pytest runs with `-n 2`.
+    # Test processes share the cores where pytest runs with `-n 3`: much of what they do is wait for DDS.
     OMP_NUM_THREADS='1' if 'PYTEST_XDIST_WORKER' in os.environ else '2',
     OMP_WAIT_POLICY='PASSIVE',
     PYTHONDONTWRITEBYTECODE='1',

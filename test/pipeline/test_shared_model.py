@@ -3,6 +3,7 @@
 import threading
 
 import numpy as np
+import torch
 
 from wristworld_ros.pipeline import VirtualWrist, tiny_random_model
 from wristworld_ros.settings import StreamSettings
@@ -12,6 +13,7 @@ FRAMES = 60
 
 
 def video(model, seed, start):
+    torch.set_num_threads(1)  # every thread has a number of its own, and sums in other pieces are rounded in other ways
     stream = VirtualWrist(model, StreamSettings(steps=2, seed=seed, min_coverage=0.0, min_confidence=0.0))
     start.wait()
     random = np.random.default_rng(seed)
