@@ -18,7 +18,7 @@ def test_the_live_viewer_serves_a_page_on_loopback_and_takes_images():
     viewer = LiveViewer(('left',))
     try:
         viewer.show_image('wrist', 10**18, np.zeros((8, 8, 3), np.uint8))
-        viewer.plot(10**18, {'age': 0.1, 'coverage': 0.5, 'confidence': 0.5})
+        viewer.plot(10**18, {'age': 0.1, 'coverage': 0.5, 'confidence': 0.5, 'agreement': 0.9})
         with urllib.request.urlopen(viewer.address.split('?')[0], timeout=10) as page:
             assert page.status == 200 and b'html' in page.read(2000).lower()
     finally:
