@@ -100,6 +100,7 @@ def trust(recording: Recording, quality: Quality | None, figures: RunFigures) ->
         f'Against the true wrist camera the generated images reached {ours:.1f} dB PSNR and '
         f'{table.mean(GENERATED, "ssim"):.2f} SSIM. The warp of the same geometry with its holes filled reached '
         f'{table.mean(OWN_WARP, "psnr"):.1f} dB{compared}.',
+        'These are figures of whole images, in which small objects weigh little: look for them in the video.',
         _domain(recording),
         _own_verdict(figures),
     ]
@@ -110,9 +111,9 @@ def trust(recording: Recording, quality: Quality | None, figures: RunFigures) ->
     elif not best:
         level, headline = 'poor', 'A plain baseline did as well or better on these frames'
     elif ours >= GOOD_PSNR and valid > GOOD_VALID:
-        level, headline = 'good', 'Good for where things are, not for fine detail'
+        level, headline = 'good', 'The layout is right; objects may be missing or elsewhere'
     else:
-        level, headline = 'fair', 'The layout is mostly right, the detail is not'
+        level, headline = 'fair', 'The layout is mostly right; do not rely on objects'
     return {'level': level, 'headline': headline, 'text': text}
 
 
