@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[1]
 NAME = 'wristworld_ros'
 # Lowest first. A folder imports from folders before it, and from itself; the first floor is single files.
 FLOORS = (
-    ('types', 'errors', 'settings', 'options', 'input_files'),
+    ('types', 'errors', 'setting', 'settings', 'options', 'input_files'),
     ('geometry',),
     ('models',),
     ('runtime',),

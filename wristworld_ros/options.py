@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import MISSING, Field, fields
 from typing import Any, TypeVar
 
-from wristworld_ros.settings import allowed, kind_of, shown
+from wristworld_ros.setting import allowed, kind_of, shown
 
 Record = TypeVar('Record')
 _CONVERT: dict[str, Callable[[str], Any]] = {'int': int, 'float': float, 'str': str}
@@ -22,7 +22,7 @@ def add_options(
 
     Args:
         parser: Where the options go.
-        record: A dataclass whose fields are made by `settings.setting`.
+        record: A dataclass whose fields are made by `setting.setting`.
         only: Names of the fields to offer; empty offers all.
         defaults: An instance whose values replace the record's own defaults.
 

@@ -11,7 +11,8 @@ import yaml
 
 from wristworld_ros.apps.processes import STOP_SIGNALS, ProcessGroup, ros_parameters, wait_for
 from wristworld_ros.errors import UserError
-from wristworld_ros.settings import CameraSettings, NodeSettings, parsed
+from wristworld_ros.setting import parsed
+from wristworld_ros.settings import CameraSettings, NodeSettings
 
 
 def test_parameters_keep_their_types_through_the_command_line():

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 import pytest
 
 from wristworld_ros.options import add_options, from_options
-from wristworld_ros.settings import NodeSettings, StreamSettings, setting
+from wristworld_ros.setting import setting
+from wristworld_ros.settings import NodeSettings, StreamSettings
 
 
 def parse(record, arguments, **options):

@@ -6,18 +6,8 @@ import pytest
 
 from wristworld_ros.errors import UserError
 from wristworld_ros.options import add_options
-from wristworld_ros.settings import (
-    CameraSettings,
-    NodeSettings,
-    StreamSettings,
-    WindowSettings,
-    allowed,
-    check,
-    kind_of,
-    parsed,
-    setting,
-    shown,
-)
+from wristworld_ros.setting import allowed, check, kind_of, parsed, setting, shown
+from wristworld_ros.settings import CameraSettings, NodeSettings, StreamSettings, WindowSettings
 
 RECORDS = [StreamSettings, NodeSettings, WindowSettings, CameraSettings]
 

@@ -10,7 +10,8 @@ from wristworld_ros.models.wan.autoencoders import WanAutoencoder
 from wristworld_ros.models.wan.tiny_decoder import TinyAutoencoder, tiny_decoder_for
 from wristworld_ros.pipeline import VirtualWrist, tiny_random_model
 from wristworld_ros.runtime.offload import OffloadedModules, StageScheduler
-from wristworld_ros.settings import OOM_STEPS, StreamSettings, check
+from wristworld_ros.setting import check
+from wristworld_ros.settings import OOM_STEPS, StreamSettings
 from wristworld_ros.types import AnchorSet, FrameStatus
 
 ERRORS = {

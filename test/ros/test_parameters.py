@@ -9,7 +9,8 @@ from rclpy.parameter import Parameter
 
 from wristworld_ros.errors import UserError
 from wristworld_ros.ros.parameters import Parameters
-from wristworld_ros.settings import NodeSettings, shown
+from wristworld_ros.setting import shown
+from wristworld_ros.settings import NodeSettings
 
 
 class Owner(Node):

@@ -10,7 +10,8 @@ from wristworld_ros.errors import UserError
 from wristworld_ros.evaluation.settings import EvaluationSettings
 from wristworld_ros.input_files import check_folder
 from wristworld_ros.options import add_options, from_options
-from wristworld_ros.settings import StreamSettings, check
+from wristworld_ros.setting import check
+from wristworld_ros.settings import StreamSettings
 
 _STREAM = (
     'model', 'device', 'precision', 'decoder', 'threads', 'chunk', 'history', 'reanchor', 'near', 'wrist_fov', 'seed',

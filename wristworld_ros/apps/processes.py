@@ -20,7 +20,7 @@ import numpy as np
 from wristworld_ros.errors import UserError
 from wristworld_ros.runtime.children import die_with
 from wristworld_ros.runtime.machine import resident_bytes
-from wristworld_ros.settings import kind_of, shown
+from wristworld_ros.setting import kind_of, shown
 
 # Signals in order, and how long each is waited for, seconds.
 STOP_SIGNALS = ((signal.SIGINT, 8.0), (signal.SIGTERM, 3.0), (signal.SIGKILL, 3.0))

@@ -11,7 +11,8 @@ from typing import NoReturn
 from wristworld_ros.apps.processes import ros_parameters
 from wristworld_ros.errors import UserError
 from wristworld_ros.options import add_options, from_options
-from wristworld_ros.settings import NodeSettings, check
+from wristworld_ros.setting import check
+from wristworld_ros.settings import NodeSettings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from wristworld_ros.errors import UserError
 from wristworld_ros.input_files import check_folder
 from wristworld_ros.options import add_options, from_options
-from wristworld_ros.settings import check
+from wristworld_ros.setting import check
 from wristworld_ros.training.settings import TrainSettings
 
 if TYPE_CHECKING:

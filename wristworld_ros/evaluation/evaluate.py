@@ -22,7 +22,8 @@ from wristworld_ros.pipeline import VirtualWrist, load_model
 from wristworld_ros.pipeline.model import WristModel
 from wristworld_ros.pipeline.model_directory import find_model
 from wristworld_ros.pipeline.reconstruct import Observation
-from wristworld_ros.settings import StreamSettings, check
+from wristworld_ros.setting import check
+from wristworld_ros.settings import StreamSettings
 from wristworld_ros.types import AnchorSet
 
 TRUTH, MEAN, COPY = 'true wrist image', 'mean wrist image', 'copy of an anchor'

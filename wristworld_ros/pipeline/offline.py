@@ -29,7 +29,8 @@ from wristworld_ros.pipeline.generate import (
 from wristworld_ros.pipeline.model import WristModel
 from wristworld_ros.pipeline.reconstruct import Observation, ReconstructionStep
 from wristworld_ros.runtime.transfer import download, upload
-from wristworld_ros.settings import StreamSettings, WindowSettings, check
+from wristworld_ros.setting import check
+from wristworld_ros.settings import StreamSettings, WindowSettings
 from wristworld_ros.types import AnchorSet, Camera, ConditionMap, FrameStatus, Verdict
 
 DECODED_AT_ONCE = 8  # latent frames

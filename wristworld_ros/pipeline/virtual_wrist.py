@@ -15,7 +15,8 @@ from wristworld_ros.pipeline.oom_fallback import OomFallback, out_of_memory_reas
 from wristworld_ros.pipeline.reconstruct import Observation, ReconstructionStep, empty_observation
 from wristworld_ros.runtime.gpu_errors import is_out_of_memory
 from wristworld_ros.runtime.offload import StageScheduler
-from wristworld_ros.settings import StreamSettings, check
+from wristworld_ros.setting import check
+from wristworld_ros.settings import StreamSettings
 from wristworld_ros.types import AnchorSet, FrameStatus, Verdict, WristFrame
 
 

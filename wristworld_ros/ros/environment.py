@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 import rclpy
 from rclpy.executors import Executor, ExternalShutdownException
@@ -16,6 +16,7 @@ from rclpy.node import Node
 
 from wristworld_ros.errors import UserError
 
+SomeNode = TypeVar('SomeNode', bound=Node)
 PACKAGE = 'wristworld_ros'
 PROFILE_VARIABLES = {'old': 'FASTRTPS_DEFAULT_PROFILES_FILE', 'new': 'FASTDDS_DEFAULT_PROFILES_FILE'}
 
@@ -73,7 +74,7 @@ def init(args: list[str] | None = None) -> None:
         ) from error
 
 
-def make(node: Callable[[], Node]) -> Node | None:
+def make(node: Callable[[], SomeNode]) -> SomeNode | None:
     """A node, or None where a signal came while it was made, which any call of rclpy may report in its own way."""
     try:
         return node()

@@ -12,7 +12,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from wristworld_ros.errors import UserError
-from wristworld_ros.settings import allowed, check, kind_of, parsed, shown
+from wristworld_ros.setting import allowed, check, kind_of, parsed, shown
 
 TYPES = {
     'bool': ParameterType.PARAMETER_BOOL,
@@ -114,7 +114,7 @@ def descriptor(f: Field) -> ParameterDescriptor:
 
 
 def from_ros(f: Field, value: Any) -> Any:
-    """The value of a parameter as the settings record holds it; what is of the wrong type is left to `settings.check`."""
+    """The value of a parameter as the settings record holds it; what is of the wrong type is left to `setting.check`."""
     if kind_of(f) == 'list' and (value is None or isinstance(value, list | tuple | bytes | array.array)):
         return list(value or [])
     return parsed(f, value)

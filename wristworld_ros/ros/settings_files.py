@@ -12,7 +12,8 @@ import yaml
 
 from wristworld_ros.evaluation.table import markdown
 from wristworld_ros.options import default_of
-from wristworld_ros.settings import CameraSettings, NodeSettings, allowed, kind_of, shown
+from wristworld_ros.setting import allowed, kind_of, shown
+from wristworld_ros.settings import CameraSettings, NodeSettings
 
 WRITTEN = 'Written from wristworld_ros/settings.py by `python -m wristworld_ros.ros.settings_files`; change it there.'
 HEADER = ('name', 'type', 'default', 'allowed', 'live', 'meaning')

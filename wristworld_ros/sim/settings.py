@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from wristworld_ros.errors import UserError
-from wristworld_ros.settings import check, setting
+from wristworld_ros.setting import check, setting
 
 TASKS = ('stack', 'lift', 'place')
 MAX_CONTROL_HZ = 240

@@ -9,7 +9,8 @@ from pathlib import Path
 from wristworld_ros.errors import UserError
 from wristworld_ros.input_files import check_folder
 from wristworld_ros.options import add_options, from_options
-from wristworld_ros.settings import StreamSettings, check
+from wristworld_ros.setting import check
+from wristworld_ros.settings import StreamSettings
 
 SECTIONS = ('condition', 'parts', 'stream', 'topics')
 # A model with random weights exists in this process only, and streams of all combinations would take hours.

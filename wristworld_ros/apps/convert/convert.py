@@ -20,7 +20,7 @@ from wristworld_ros.errors import UserError
 from wristworld_ros.geometry.cloud import CloudSettings
 from wristworld_ros.models.config import ModelConfig
 from wristworld_ros.runtime.files import file_sha256, new_directory
-from wristworld_ros.settings import check
+from wristworld_ros.setting import check
 
 # The published system's condition map (arXiv 2510.07313): every point once, rendered at the size of stage 1's images.
 CLOUD = CloudSettings(upsample=1, edge=0.0, radius=2, near=0.01, render_size=(294, 518))

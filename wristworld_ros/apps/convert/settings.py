@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from wristworld_ros.settings import setting
+from wristworld_ros.setting import setting
 
 
 @dataclass(frozen=True)

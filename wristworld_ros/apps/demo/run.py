@@ -21,7 +21,8 @@ from wristworld_ros.input_files import decode_json, json_text
 from wristworld_ros.models.config import ModelConfig
 from wristworld_ros.pipeline.model_directory import find_model
 from wristworld_ros.runtime import machine
-from wristworld_ros.settings import CameraSettings, StreamSettings, shown
+from wristworld_ros.setting import shown
+from wristworld_ros.settings import CameraSettings, StreamSettings
 
 CAMERA, NODE, RECORDER = 'camera node', 'virtual_wrist node', 'recorder'
 

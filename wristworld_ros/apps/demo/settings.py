@@ -8,7 +8,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from wristworld_ros.errors import UserError
-from wristworld_ros.settings import CameraSettings, NodeSettings, StreamSettings, check, setting
+from wristworld_ros.setting import check, setting
+from wristworld_ros.settings import CameraSettings, NodeSettings, StreamSettings
 
 # Far from the seeds that training sets are made with.
 DEMO_SEED = 900_000

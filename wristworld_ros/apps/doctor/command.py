@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass, replace
 from wristworld_ros.apps.doctor.finding import STATES, Finding, error, exit_status, from_error
 from wristworld_ros.errors import UserError
 from wristworld_ros.options import add_options, from_options
-from wristworld_ros.settings import NodeSettings, check, setting
+from wristworld_ros.setting import check, setting
+from wristworld_ros.settings import NodeSettings
 
 IMAGE_HW = (480, 640)  # pixels, where no image was received
 NODE_SETTINGS = (

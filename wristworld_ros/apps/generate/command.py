@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wristworld_ros.options import add_options, from_options
-from wristworld_ros.settings import StreamSettings, WindowSettings, check, setting
+from wristworld_ros.setting import check, setting
+from wristworld_ros.settings import StreamSettings, WindowSettings
 
 # Settings of the stream that matter for a whole video; `steps` and the others are those of the windows here.
 STREAM = ('model', 'device', 'precision', 'decoder', 'threads', 'near', 'wrist_fov', 'seed')
