@@ -305,7 +305,7 @@ def test_an_interrupt_while_the_model_loads_ends_it_cleanly(start, peer, model_d
         'import sys, time\n'
         'from wristworld_ros.ros import virtual_wrist_node as node\n'
         'load = node.load_stream\n'
-        'node.load_stream = lambda *args: (time.sleep(1.0), load(*args))[1]\n'
+        'node.load_stream = lambda *args: (time.sleep(50), load(*args))[1]\n'
         'node.environment.leave(node.main(sys.argv))\n'
     )
     statuses = peer.listen(VirtualWristStatus, 'virtual_wrist/status')
