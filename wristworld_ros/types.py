@@ -118,14 +118,20 @@ class ConditionMap:
         """Share of the wrist's pixels that at least one point hits, 0 to 1."""
         return float((self.depth > 0).float().mean())
 
+    @property
+    def marked(self) -> torch.Tensor:
+        """The image for those who have no depth beside it, uint8 [h, w, 3]: 0 where nothing is seen and nowhere else, for a
+        seen pixel has at least 1 in every channel."""
+        return torch.where((self.depth > 0)[..., None], self.image.clamp(min=1), 0)
+
 
 @dataclass(frozen=True)
 class WristFrame:
     """One generated wrist image and how far to trust it.
 
     stamp_ns: stamp of the anchor set it shows. image: uint8 [h, w, 3] RGB. camera: in the first anchor's frame.
-    condition: uint8 [h, w, 3], the condition map it was generated from. coverage, confidence: 0 to 1. agreement: of the
-    anchor whose cloud agrees least with the others', 0 to 1, NaN for a single anchor.
+    condition: uint8 [h, w, 3], the condition map it was generated from, `ConditionMap.marked`. coverage, confidence: 0 to 1.
+    agreement: of the anchor whose cloud agrees least with the others', 0 to 1, NaN for a single anchor.
     latency_s: from the moment its anchor set was pushed to the moment it was ready, seconds.
     verdict: whether a policy may use it, and why not. Where ``verdict.status.is_blank``, image, camera and cloud are
     blank. reconstruction: the cloud and cameras behind it.

@@ -176,6 +176,13 @@ def test_made_up_images_are_valid_where_the_anchors_are_not_checked(model):
     assert stream.push(black)[0].verdict.status is FrameStatus.UNIFORM_ANCHOR
 
 
+def test_the_condition_map_of_a_frame_is_black_where_nothing_is_seen_and_nowhere_else(model):
+    black = anchor_set(0)
+    black.images[:] = 0
+    (frame,) = VirtualWrist(model, lenient(check_anchors=False)).push(black)
+    assert frame.coverage > 0 and (frame.condition > 0).any(-1).mean() == pytest.approx(frame.coverage)
+
+
 def test_anchors_that_disagree_are_invalid_and_the_reason_has_the_figure(model):
     (frame,) = VirtualWrist(model, lenient(min_agreement=1.0)).push(anchor_set(0))
     assert frame.verdict.status is FrameStatus.ANCHORS_DISAGREE and 0 < frame.agreement < 1

@@ -189,7 +189,7 @@ class VirtualWrist:
             stamp_ns=observation.anchors.stamp_ns,
             image=image,
             camera=observation.reconstruction.wrist,
-            condition=observation.condition.image.cpu().numpy(),
+            condition=observation.condition.marked.cpu().numpy(),
             coverage=observation.coverage,
             confidence=observation.confidence,
             agreement=observation.agreement,

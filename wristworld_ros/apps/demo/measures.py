@@ -110,7 +110,7 @@ def measure_quality(recording: Recording, mean_wrist: np.ndarray | None = None) 
         hw = generated.shape[:2]
         truth.append(_resized(true, hw))
         videos[GENERATED].append(generated)
-        hit = (condition > 0).any(-1).astype(np.float32)  # a recording has no depth; its holes are black
+        hit = (condition > 0).any(-1).astype(np.float32)  # holes alone are black, as `ConditionMap.marked`
         videos[OWN_WARP].append(_resized(baselines.inpaint(condition, hit), hw))
         videos[COPY].append(baselines.anchor_copy(anchor, hw))
         stamps.append(stamp)
