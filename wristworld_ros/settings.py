@@ -308,7 +308,7 @@ class CameraSettings:
     )
     rate: float | None = setting(
         10.0,
-        'Frames per second; auto uses the rate of the first video (10 for the simulator).',
+        'Frames per second, with the simulator a whole number; auto uses the rate of the first video (10 for the simulator).',
         low=0.1,
         high=240.0,
         none='auto',

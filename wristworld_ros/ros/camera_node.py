@@ -32,7 +32,7 @@ from wristworld_ros.types import Camera
 
 BASE = 'panda_link0'  # the simulator's world: the base of its arm
 WRIST = 'wrist'  # name of the true wrist camera among the images of a moment
-CONTROL_HZ = 20  # of the simulated arm
+CONTROL_HZ = 20  # of the simulated arm, at least
 
 
 class CameraNode(Node):
@@ -194,6 +194,17 @@ class Videos:
         """Files are closed at the end of a pass."""
 
 
+def whole_rate(rate: float) -> int:
+    """Frames per second of the simulator, each a whole number of control periods, so that the arm moves at its own speed.
+
+    Raises:
+        UserError: It is not a whole number.
+    """
+    if rate < 1 or rate != int(rate):
+        raise UserError(f'Setting rate is {rate:g}, and the simulator gives whole frames per second', 'give rate as 1 to 240')
+    return int(rate)
+
+
 class Simulator:
     """The simulated robot at work, without end. Its cameras are calibrated; its base is the world."""
 
@@ -201,11 +212,8 @@ class Simulator:
         from wristworld_ros.sim.stream import LIVE_SETTINGS, SimulatorStream
 
         self.rate = 10.0
-        wanted = settings.rate or self.rate
-        # Simulated frames per second; a whole number of control steps each.
-        divisors = [n for n in range(1, CONTROL_HZ + 1) if CONTROL_HZ % n == 0]
-        fps = min(divisors, key=lambda n: abs(n - wanted))
-        live = replace(LIVE_SETTINGS, anchors=len(settings.anchors), fps=fps, control_hz=CONTROL_HZ)
+        fps = whole_rate(settings.rate or self.rate)
+        live = replace(LIVE_SETTINGS, anchors=len(settings.anchors), fps=fps, control_hz=-(-CONTROL_HZ // fps) * fps)
         if settings.width and settings.height:
             live = replace(live, anchor_width=settings.width, anchor_height=settings.height)
         self._names = {f'anchor{i}': name for i, name in enumerate(settings.anchors)} | {'wrist': WRIST}
