@@ -15,6 +15,7 @@ FLOORS = (
     ('models',),
     ('runtime',),
     ('data',),
+    ('robot',),
     ('sim',),
     ('pipeline',),
     ('evaluation',),

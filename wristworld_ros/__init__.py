@@ -21,16 +21,21 @@ _HOMES = {
     'AnchorSet': 'types',
     'Camera': 'types',
     'FrameStatus': 'types',
+    'Geometry': 'types',
+    'RobotPoints': 'types',
     'WristFrame': 'types',
 }
-__all__ = ['AnchorSet', 'Camera', 'FrameStatus', 'StreamSettings', 'UserError', 'VirtualWrist', 'WristFrame', 'load_model']
+__all__ = [
+    'AnchorSet', 'Camera', 'FrameStatus', 'Geometry', 'RobotPoints', 'StreamSettings', 'UserError', 'VirtualWrist', 'WristFrame',
+    'load_model',
+]  # fmt: skip
 
 if TYPE_CHECKING:
     from wristworld_ros.errors import UserError
     from wristworld_ros.pipeline.model_directory import load_model
     from wristworld_ros.pipeline.virtual_wrist import VirtualWrist
     from wristworld_ros.settings import StreamSettings
-    from wristworld_ros.types import AnchorSet, Camera, FrameStatus, WristFrame
+    from wristworld_ros.types import AnchorSet, Camera, FrameStatus, Geometry, RobotPoints, WristFrame
 
 
 def __getattr__(name: str):

@@ -2,13 +2,15 @@
 
 Conventions, here and everywhere: OpenCV camera axes (x right, y down, z forward), metres, radians, stamps in
 nanoseconds. ``T_a_b`` takes coordinates in frame ``b`` to frame ``a``; ``T_camera_world`` is therefore what VGGT calls
-"camera from world". The world of a reconstruction is the first anchor's camera.
+"camera from world". The world of a reconstruction is the first anchor's camera or, where the anchors' places are known,
+the robot's base.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import Literal
 
 import numpy as np
 import torch
@@ -30,11 +32,35 @@ class FrameStatus(IntEnum):
     UNIFORM_ANCHOR = 8
     FROZEN_ANCHOR = 9
     IDENTICAL_ANCHORS = 10
+    REQUIRED_MISSING = 11
+    ANCHOR_MOVED = 12
 
     @property
     def is_blank(self) -> bool:
         """Whether a frame of this status holds no image, cloud or camera at all."""
         return self in (FrameStatus.NOT_FINITE, FrameStatus.OUT_OF_MEMORY)
+
+
+class Geometry(IntEnum):
+    """What the geometry of a wrist frame was made from. The values are those of ``WristView.msg``.
+
+    RGB: images; the wrist camera is predicted, and whatever else is known only helps. CALIBRATED: the wrist camera and the
+    place of at least one anchor are known in one frame, depth is predicted. RGBD: the same with measured depth.
+    """
+
+    RGB = 0
+    CALIBRATED = 1
+    RGBD = 2
+
+
+class PixelOrigin(IntEnum):
+    """Where a pixel of a condition map comes from."""
+
+    EMPTY = 0
+    PREDICTED = 1
+    MEASURED = 2
+    MEMORY = 3
+    ROBOT = 4
 
 
 @dataclass(frozen=True)
@@ -61,14 +87,38 @@ class Camera:
 
 
 @dataclass(frozen=True)
+class RobotPoints:
+    """Points on the robot's surface at one time.
+
+    points: float32 [N, 3], robot base, metres.
+    colors: uint8 [N, 3], RGB.
+    links: str [N], the link that each point lies on.
+    """
+
+    points: np.ndarray
+    colors: np.ndarray
+    links: np.ndarray
+
+    def __post_init__(self):
+        count = len(self.points)
+        _check_array('RobotPoints.points', self.points, (count, 3))
+        _check_array('RobotPoints.colors', self.colors, (count, 3))
+        object.__setattr__(self, 'links', np.asarray(self.links))
+        _check_array('RobotPoints.links', self.links, (count,))
+
+
+@dataclass(frozen=True)
 class AnchorSet:
-    """Images of all anchor cameras at one time.
+    """Images of all anchor cameras at one time, and what is known of them. What is not known is None, or NaN for one view.
 
     stamp_ns: acquisition time of the first anchor's image.
     names: V camera names, in the order of the images.
     images: uint8 [V, H, W, 3], RGB.
-    intrinsics: float64 [V, 3, 3] in pixels of ``images``, or None when unknown.
-    depth: float32 [V, H, W], metres, 0 where unknown, or None.
+    intrinsics: float64 [V, 3, 3] in pixels of ``images``; pixel i's centre is coordinate i.
+    depth: float32 [V, H, W], metres along the optical axis, registered to the images, 0 where unknown.
+    T_base_anchor: float64 [V, 4, 4], pose of each anchor camera in the robot's base frame, metres.
+    wrist: the wrist camera; its world is the robot's base.
+    robot_points: the robot's surface in its base frame.
     """
 
     stamp_ns: int
@@ -76,6 +126,9 @@ class AnchorSet:
     images: np.ndarray
     intrinsics: np.ndarray | None = None
     depth: np.ndarray | None = None
+    T_base_anchor: np.ndarray | None = None
+    wrist: Camera | None = None
+    robot_points: RobotPoints | None = None
 
     def __post_init__(self):
         if self.images.dtype != np.uint8 or self.images.ndim != 4 or self.images.shape[-1] != 3:
@@ -84,16 +137,28 @@ class AnchorSet:
             )
         if len(self.names) != len(self.images):
             raise UserError(f'AnchorSet has {len(self.names)} names for {len(self.images)} images', 'give one name per image')
+        views = len(self.images)
+        _check_array('AnchorSet.intrinsics', self.intrinsics, (views, 3, 3))
+        _check_array('AnchorSet.T_base_anchor', self.T_base_anchor, (views, 4, 4))
+        _check_array('AnchorSet.depth', self.depth, self.images.shape[:3])
+
+    @property
+    def is_known(self) -> bool:
+        """Whether anything beside the images is known."""
+        known = (self.intrinsics, self.depth, self.T_base_anchor, self.wrist, self.robot_points)
+        return any(value is not None for value in known)
 
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """Geometry of one anchor set, from stage 1. Tensors stay on the model's device.
+    """Geometry of one anchor set. Tensors stay on the model's device.
 
-    wrist, anchors: cameras in the first anchor's frame.
-    points: float32 [V, H, W, 3], metres (model scale), in the first anchor's frame.
-    confidence: float32 [V, H, W], at least 1 (VGGT's 1 + exp).
-    colors: uint8 [V, H, W, 3], the anchor images at the model's resolution.
+    wrist, anchors: cameras in `world`.
+    points: float32 [V, H, W, 3], in `world`, NaN where nothing is known.
+    confidence: float32 [V, H, W], at least 1 (VGGT's 1 + exp); infinite where depth was measured.
+    colors: uint8 [V, H, W, 3], the anchor images at the resolution of the points.
+    world: 'anchor', the first anchor's camera, or 'base', the robot's base.
+    metric: whether lengths are metres; otherwise they are the model's estimate of metres.
     """
 
     wrist: Camera
@@ -101,6 +166,8 @@ class Reconstruction:
     points: torch.Tensor
     confidence: torch.Tensor
     colors: torch.Tensor
+    world: Literal['base', 'anchor'] = 'anchor'
+    metric: bool = False
 
 
 @dataclass(frozen=True)
@@ -108,10 +175,14 @@ class ConditionMap:
     """The anchors' coloured cloud seen by the wrist camera.
 
     image: uint8 [h, w, 3], black where nothing is seen. depth: float32 [h, w], metres, 0 where empty.
+    origin: uint8 [h, w], `PixelOrigin`; None where all that is seen is predicted.
+    confidence: float32 [h, w], 0 to 1, 0 where empty; None likewise.
     """
 
     image: torch.Tensor
     depth: torch.Tensor
+    origin: torch.Tensor | None = None
+    confidence: torch.Tensor | None = None
 
     @property
     def coverage(self) -> float:
@@ -129,12 +200,14 @@ class ConditionMap:
 class WristFrame:
     """One generated wrist image and how far to trust it.
 
-    stamp_ns: stamp of the anchor set it shows. image: uint8 [h, w, 3] RGB. camera: in the first anchor's frame.
+    stamp_ns: stamp of the anchor set it shows. image: uint8 [h, w, 3] RGB. camera: in `reconstruction.world`.
     condition: uint8 [h, w, 3], the condition map it was generated from, `ConditionMap.marked`. coverage, confidence: 0 to 1.
     agreement: of the anchor whose cloud agrees least with the others', 0 to 1, NaN for a single anchor.
     latency_s: from the moment its anchor set was pushed to the moment it was ready, seconds.
     verdict: whether a policy may use it, and why not. Where ``verdict.status.is_blank``, image, camera and cloud are
-    blank. reconstruction: the cloud and cameras behind it.
+    blank. reconstruction: the cloud and cameras behind it. geometry: what they were made from.
+    residuals: float64 [V], metres: how far each anchor sees the robot's surface from where it must be (median); NaN where
+    that cannot be told.
     """
 
     stamp_ns: int
@@ -147,6 +220,8 @@ class WristFrame:
     latency_s: float
     verdict: Verdict
     reconstruction: Reconstruction
+    geometry: Geometry = Geometry.RGB
+    residuals: np.ndarray = field(default_factory=lambda: np.empty(0))
 
     @property
     def valid(self) -> bool:
@@ -157,3 +232,8 @@ class WristFrame:
     def reason(self) -> str:
         """Why it is not valid, one sentence; empty when it is."""
         return self.verdict.reason
+
+
+def _check_array(name: str, value: np.ndarray | None, shape: tuple[int, ...]) -> None:
+    if value is not None and value.shape != shape:
+        raise UserError(f'{name} has shape {list(value.shape)}', f'give {list(shape)}')
