@@ -3,7 +3,9 @@
 A camera on the hand sees a board that is fixed in the base; a camera in the base sees a board that is fixed on the hand. With
 the hand's pose inverted the second is the first: M_i X C_i = Y for all poses i, where C_i is the board's pose in the camera,
 X the camera's in its parent (hand or base) and Y the board's in the other. Park and Martin (1994) give the start; least
-squares on the reprojection error over all poses, with a robust loss, the answer.
+squares on the reprojection error over all poses, with a robust loss, the answer. The arm's poses are not exact either (joint
+offsets, a bent tool): each may be corrected a little, as far as the poses disagree at the start, or the corners, of which
+there are many, would bend the answer to the arm's errors.
 """
 
 from __future__ import annotations
@@ -17,13 +19,15 @@ from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
 
 from wristworld_ros.errors import UserError
-from wristworld_ros.robot.board import Detection, Intrinsics, board_poses
+from wristworld_ros.robot.board import Detection, Intrinsics, board_poses, reprojection
 
 Parent = Literal['hand', 'base']
 LEAST_POSES = 3
 NO_ROTATION = 2.0  # degrees: a second axis turned by less is none
 LITTLE_ROTATION = 15.0
-ROBUST_PIXELS = 1.0
+ROBUST = 2.0  # standard deviations from which an error counts less than its square
+ANGLE_MEDIAN = 1.54  # median length of three numbers of deviation one
+LEAST_ANGLE, LEAST_LENGTH, LEAST_PIXELS = 1e-4, 1e-4, 0.05  # radians, metres, pixels: no arm or corner is better
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,8 @@ class HandEye:
     T_other_board: float64 [4, 4]: the board in the base (camera on the hand) or in the hand (camera in the base).
     start: float64 [4, 4], Park's answer.
     covariance: float64 [6, 6] of the rotation vector (radians) and translation (metres) in the camera's frame.
-    residuals: float64 [P], mean reprojection error of each pose, pixels.
+    residuals: float64 [P], mean reprojection error of each pose, pixels, its hand corrected as `arm` says.
+    arm: float64 [P, 2], how far each pose of the hand is from where the others want it, metres and degrees.
     reprojected: P arrays [N, 2], where the answer puts each pose's corners, pixels.
     outliers: Indices of poses that do not agree with the others.
     second_axis: Degrees (root mean square) by which the hand turned about a second axis.
@@ -48,6 +53,7 @@ class HandEye:
     start: np.ndarray
     covariance: np.ndarray
     residuals: np.ndarray
+    arm: np.ndarray
     reprojected: tuple[np.ndarray, ...]
     outliers: tuple[int, ...]
     second_axis: float
@@ -83,7 +89,7 @@ def solve_hand_eye(
             f'the hand turned about one axis only ({second:.1f} degrees about a second one)',
             'rotate about a second axis, by 30 degrees or more, and record again',
         )
-    moves = poses if parent == 'hand' else np.linalg.inv(poses)
+    moves = _moves(poses, parent)
     candidates = [board_poses(detection, camera) for detection in detections]
     if not all(candidates):
         raise UserError('the corners of an image give no pose of the board', 'check the size of the board, or leave it out')
@@ -96,14 +102,13 @@ def solve_hand_eye(
         chosen = [min(options, key=lambda T: _distance(T, w)) for options, w in zip(candidates, wanted)]
         boards = np.stack(chosen)
         start = park(moves, boards)
-    fit, other, result = _refine(moves, start, _average(moves @ start @ boards), detections, camera)
-    reprojected = tuple(_predict(moves, fit, other, detections, camera))
-    residuals = np.array(
-        [np.linalg.norm(a - d.corners, axis=1).mean() for a, d in zip(reprojected, detections)]
-    )
-    outliers = _outliers(residuals)
+    fit, other, corrections, result = _refine(poses, parent, start, boards, detections, camera)
+    corrected = np.stack([moved(T, step) for T, step in zip(poses, corrections)])
+    reprojected = tuple(_predict(_moves(corrected, parent), fit, other, detections, camera))
+    residuals = np.array([np.linalg.norm(a - d.corners, axis=1).mean() for a, d in zip(reprojected, detections)])
+    arm = np.stack([np.linalg.norm(corrections[:, 3:], axis=1), np.degrees(np.linalg.norm(corrections[:, :3], axis=1))], 1)
     return HandEye(
-        parent, fit, other, start, _covariance(result), residuals, reprojected, outliers, second,
+        parent, fit, other, start, _covariance(result), residuals, arm, reprojected, _outliers(residuals, arm), second,
         tuple(_warnings(poses, second)),
     )  # fmt: skip
 
@@ -157,43 +162,55 @@ def moved(T: np.ndarray, step: np.ndarray) -> np.ndarray:
     return T @ change
 
 
-def _predict(moves, X, Y, detections, camera):
-    for move, detection in zip(moves, detections):
-        T = np.linalg.inv(move @ X) @ Y
-        yield camera.project(detection.points @ T[:3, :3].T + T[:3, 3])
+def _moves(T_base_hand: np.ndarray, parent: Parent) -> np.ndarray:
+    return T_base_hand if parent == 'hand' else np.linalg.inv(T_base_hand)
 
 
-def _refine(moves, X, Y, detections, camera):
+def _predict(moves, X, Y, detections, camera) -> list[np.ndarray]:
+    boards = np.linalg.inv(moves @ X) @ Y
+    local = [d.points @ T[:3, :3].T + T[:3, 3] for T, d in zip(boards, detections)]
+    return np.split(camera.project(np.concatenate(local)), np.cumsum([len(part) for part in local])[:-1])
+
+
+def _refine(poses, parent, start, boards, detections, camera):
+    """X, Y, the corrections [P, 6] of the hand's poses, and the optimiser's result, whose residuals are in deviations."""
+    moves = _moves(poses, parent)
+    other = _average(moves @ start @ boards)
+    # How far the poses disagree at the start is how far the arm's poses can be trusted.
+    wanted = np.stack([np.linalg.inv(other) @ T for T in moves @ start @ boards])
+    angle = np.median(Rotation.from_matrix(wanted[:, :3, :3]).magnitude()) / ANGLE_MEDIAN
+    length = np.median(np.linalg.norm(wanted[:, :3, 3], axis=1)) / ANGLE_MEDIAN
+    spread = np.repeat([max(angle, LEAST_ANGLE), max(length, LEAST_LENGTH)], 3)
+    pixels = [reprojection(T, d, camera).mean() for T, d in zip(boards, detections)]
+    sigma = max(float(np.median(pixels)), LEAST_PIXELS)
     corners = np.concatenate([d.corners for d in detections])
 
     def errors(step):
-        predicted = _predict(moves, moved(X, step[:6]), moved(Y, step[6:]), detections, camera)
-        return (np.concatenate(list(predicted)) - corners).ravel()
+        corrections = step[12:].reshape(-1, 6) * spread
+        hands = np.stack([moved(T, c) for T, c in zip(poses, corrections)])
+        predicted = _predict(_moves(hands, parent), moved(start, step[:6]), moved(other, step[6:12]), detections, camera)
+        return np.concatenate([(np.concatenate(predicted) - corners).ravel() / sigma, step[12:]])
 
-    # A robust loss alone would keep a pose that the hand was not at: its many corners agree with each other. Poses that
-    # stand out are left out of the last fit, and are named.
-    result = least_squares(errors, np.zeros(12), loss='soft_l1', f_scale=ROBUST_PIXELS, x_scale='jac')
-    counts = np.array([len(d.corners) for d in detections])
-    norms = np.linalg.norm(result.fun.reshape(-1, 2), axis=1)
-    means = np.array([part.mean() for part in np.split(norms, np.cumsum(counts)[:-1])])
-    good = np.setdiff1d(np.arange(len(counts)), _outliers(means))
-    if LEAST_POSES <= len(good) < len(counts):
-        kept, subset = [detections[i] for i in good], moves[good]
-        X, Y = moved(X, result.x[:6]), moved(Y, result.x[6:])
-        return _refine(subset, X, Y, kept, camera)
-    return moved(X, result.x[:6]), moved(Y, result.x[6:]), result
+    count = len(poses)
+    scales = np.concatenate([spread, spread, np.ones(6 * count)])
+    result = least_squares(
+        errors, np.zeros(12 + 6 * count), loss='soft_l1', f_scale=ROBUST, x_scale=scales, max_nfev=40
+    )
+    x = result.x
+    return moved(start, x[:6]), moved(other, x[6:12]), x[12:].reshape(-1, 6) * spread, result
 
 
 def _covariance(result) -> np.ndarray:
-    """Of the camera's six numbers, the board's marginalised; the corners' spread is that of the residuals."""
-    sigma = 1.4826 * np.median(np.abs(result.fun))
-    variance = max(sigma**2, result.fun @ result.fun / max(len(result.fun) - 12, 1))
-    return (np.linalg.pinv(result.jac.T @ result.jac) * variance)[:6, :6]
+    """Of the camera's six numbers, the board's and the arm's marginalised."""
+    excess = max(1.0, (1.4826 * np.median(np.abs(result.fun))) ** 2)
+    return (np.linalg.pinv(result.jac.T @ result.jac) * excess)[:6, :6]
 
 
-def _outliers(residuals: np.ndarray) -> tuple[int, ...]:
-    bound = max(3 * float(np.median(residuals)), 0.5)
-    return tuple(int(i) for i in np.flatnonzero(residuals > bound))
+def _outliers(residuals: np.ndarray, arm: np.ndarray) -> tuple[int, ...]:
+    bad = residuals > max(3 * float(np.median(residuals)), 0.5)
+    for column, least in zip(arm.T, (0.001, 0.1)):
+        bad |= column > max(4 * float(np.median(column)), least)
+    return tuple(int(i) for i in np.flatnonzero(bad))
 
 
 def _warnings(poses: np.ndarray, second: float):
