@@ -125,6 +125,22 @@ class StreamSettings:
         live=True,
         none='never',
     )
+    max_residual: float | None = setting(
+        0.03,
+        "Frames are invalid while an anchor with depth sees the robot's surface farther from where joint states and TF put it than this (median over the last sets), metres: the camera was moved, or a calibration is wrong.",
+        low=0.001,
+        high=10.0,
+        live=True,
+        none='never',
+    )
+    scene_memory: bool = setting(
+        True, 'Whether what an anchor with depth saw before the arm moved in front of it is shown there meanwhile.'
+    )
+    composite: bool = setting(
+        True,
+        "Whether pixels that were measured, remembered or are the robot's own surface are laid over the generated image: the models that ship were not trained on true geometry and wash objects out.",
+        live=True,
+    )
     seed: int = setting(
         0, 'Seed of the sampling noise; the same seed and input give the same video.', low=0, high=2**31 - 1
     )
