@@ -166,7 +166,8 @@ class Knowledge:
             )
             notes.add(text, TransformFault.MISSING)
             return None
-        frame, mount = (s.hand_frame, self._mount) if self._mount is not None else (s.wrist_camera_frame, np.eye(4))
+        mount = np.eye(4) if self._mount is None else self._mount
+        frame = s.wrist_camera_frame or s.hand_frame
         try:
             T_base_wrist = self.transforms.lookup(s.base_frame, frame, stamp_ns, deadline) @ mount
         except TransformError as error:
@@ -248,7 +249,14 @@ class Knowledge:
             self._unmet.popitem(last=False)
 
     def _on_wrist_info(self, msg: CameraInfo) -> None:
-        self._wrist_info = msg
+        try:
+            usable = bool(msg.width and msg.height) and to_intrinsics(msg, msg.width, msg.height) is not None
+        except UserError as error:
+            usable = False
+            if self._metrics.should_log('wrist info', every=60.0):
+                self._node.get_logger().warning(f'The calibration on {self.settings.wrist_camera_info} is not used: {error}')
+        if usable:
+            self._wrist_info = msg
 
     def _listen(self, kind: type, topic: str, callback: Any, latched: bool = False) -> None:
         """Best effort receives from every publisher; latched topics are reliable by nature."""
