@@ -142,7 +142,7 @@ def _projected(points: Tensor, K: Tensor, T: Tensor) -> tuple[Tensor, Tensor, Te
 
 def _quads(inside: Tensor, depth: Tensor, edge: float) -> Tensor:
     """Flat indices of the four corners of every quad that is a surface in view, int64 [4, Q]."""
-    views, height, width = depth.shape
+    height, width = depth.shape[1:]
     windows = (slice(None), slice(None, -1), slice(None, -1)), (slice(None), slice(None, -1), slice(1, None)), \
         (slice(None), slice(1, None), slice(None, -1)), (slice(None), slice(1, None), slice(1, None))  # fmt: skip
     keep = inside[windows[0]] & inside[windows[1]] & inside[windows[2]] & inside[windows[3]]

@@ -39,6 +39,7 @@ _MEMORY_S = 30.0  # age at which what is remembered has lost two thirds of its c
 _MOST_WIDE = 400  # pixels: wider depth is thinned, for the wrist does not resolve it
 _ROBOT_REACH = 0.6  # metres from the wrist camera: farther parts of the robot are not drawn into its view
 _DEPTH_STRIDE = 2
+_FINER = 2  # pixels of the maps to one of predicted depth, along each side, for their colours
 
 
 @dataclass(frozen=True)
@@ -181,7 +182,7 @@ class KnownGeometryStep:
         hw = tuple(anchors.images.shape[1:3])
         if anchors.depth is None:
             assert prediction is not None
-            size = (3 * prediction.depth.shape[1], 3 * prediction.depth.shape[2])
+            size = (_FINER * prediction.depth.shape[1], _FINER * prediction.depth.shape[2])
             size = (min(size[0], hw[0]), min(size[1], hw[1]))
             colors = torch.from_numpy(resize_images(anchors.images, size)).to(self.device)
             measured = torch.zeros(len(colors), *size, device=self.device)
