@@ -194,7 +194,10 @@ class NodeSettings(StreamSettings):
         choices=('auto', 'reliable', 'best_effort'),
     )
     input_depth: int = setting(
-        5, 'Anchor images that the middleware queues for each subscription, for moments when the node is busy.', low=1, high=1000
+        5,
+        'Anchor images that the middleware queues for each subscription, for moments when the node is busy.',
+        low=1,
+        high=1000,
     )
     freshness: float = setting(
         0.5,
@@ -220,7 +223,9 @@ class NodeSettings(StreamSettings):
         none='auto',
         **FRAME,
     )
-    base_frame: str = setting('fr3_link0', "TF frame of the robot's base, in which all that is known is brought together.", **FRAME)
+    base_frame: str = setting(
+        'fr3_link0', "TF frame of the robot's base, in which all that is known is brought together.", **FRAME
+    )
     hand_frame: str = setting('fr3_hand', 'TF frame of the hand, to which the wrist camera is mounted.', **FRAME)
     wrist_mount: str | None = setting(
         None,
@@ -238,10 +243,14 @@ class NodeSettings(StreamSettings):
         none='unknown',
     )
     use_depth: str = setting(
-        'auto', 'Whether depth of the anchors is used: auto where it is good, never, or require (frames without are invalid).', choices=USE
+        'auto',
+        'Whether depth of the anchors is used: auto where it is good, never, or require (frames without are invalid).',
+        choices=USE,
     )
     use_tf: str = setting(
-        'auto', 'Whether the places of anchors and hand are taken from TF: auto, never, or require (frames without are invalid).', choices=USE
+        'auto',
+        'Whether the places of anchors and hand are taken from TF: auto, never, or require (frames without are invalid).',
+        choices=USE,
     )
     use_robot_model: str = setting(
         'auto',
@@ -249,10 +258,15 @@ class NodeSettings(StreamSettings):
         choices=USE,
     )
     tf_timeout: float = setting(
-        0.1, 'How long a set waits at most for the TF, depth and joint states of its time, seconds.', low=0.0, high=5.0, live=True
+        0.1,
+        'How long a set waits at most for the TF, depth and joint states of its time, seconds.',
+        low=0.0,
+        high=5.0,
+        live=True,
     )
     publish_tf: bool = setting(
-        True, 'Publish TF to the virtual wrist camera: from the hand where its mount is known, otherwise from the first anchor.'
+        True,
+        'Publish TF to the virtual wrist camera: from the hand where its mount is known, otherwise from the first anchor.',
     )
     publish_invalid: bool = setting(
         False, 'Publish invalid frames on wrist/view too (never on wrist/image_raw).', live=True
@@ -330,7 +344,9 @@ class WindowSettings:
         None, "Sampling steps; auto uses the model's (50 as published).", low=1, high=1000, none='auto'
     )
     solver: str = setting(
-        'euler', 'How the steps are integrated: euler as published, or unipc, which needs fewer.', choices=('euler', 'unipc')
+        'euler',
+        'How the steps are integrated: euler as published, or unipc, which needs fewer.',
+        choices=('euler', 'unipc'),
     )
     guidance: float | None = setting(
         None,
@@ -360,9 +376,7 @@ class CameraSettings:
     wrist_video: str | None = setting(
         None, 'With source videos: the recording of a real wrist camera, for comparison.', none='none'
     )
-    anchors: list = setting(
-        ['left', 'right'], 'Names of the cameras; images go to anchor_<name>/image_raw.', **NAME
-    )
+    anchors: list = setting(['left', 'right'], 'Names of the cameras; images go to anchor_<name>/image_raw.', **NAME)
     rate: float | None = setting(
         10.0,
         'Frames per second, with the simulator a whole number; auto uses the rate of the first video (10 for the simulator).',

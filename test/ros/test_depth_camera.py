@@ -69,7 +69,9 @@ def test_what_is_no_number_is_unknown():
 def test_compressed_depth_of_both_encodings_is_read():
     values = np.arange(600, 600 + 24 * 32, dtype=np.uint16).reshape(24, 32)
     png = cv2.imencode('.png', values)[1].tobytes()
-    whole = CompressedImage(format='16UC1; compressedDepth png', data=message_data(np.frombuffer(bytes(12) + png, np.uint8)))
+    whole = CompressedImage(
+        format='16UC1; compressedDepth png', data=message_data(np.frombuffer(bytes(12) + png, np.uint8))
+    )
     np.testing.assert_allclose(metric_depth(whole, 't', 10_000), values / 1000, atol=1e-6)
     head = struct.pack('<iff', 0, 1000.0, -100.0)
     inverse = CompressedImage(format='32FC1; compressedDepth', data=message_data(np.frombuffer(head + png, np.uint8)))
@@ -79,7 +81,11 @@ def test_compressed_depth_of_both_encodings_is_read():
 def test_compressed_depth_that_is_no_png_or_too_large_is_refused():
     cam = camera(transport='compressed', max_image_pixels=100)
     png = cv2.imencode('.png', np.ones((24, 32), np.uint16))[1].tobytes()
-    for data, kind in ((bytes(12) + png, DepthFault.DATA), (bytes(40), DepthFault.ENCODING), (bytes(3), DepthFault.ENCODING)):
+    for data, kind in (
+        (bytes(12) + png, DepthFault.DATA),
+        (bytes(40), DepthFault.ENCODING),
+        (bytes(3), DepthFault.ENCODING),
+    ):
         msg = CompressedImage(format='16UC1; compressedDepth', data=message_data(np.frombuffer(data, np.uint8)))
         with pytest.raises(DepthError) as error:
             metric_depth(msg, cam.topic, 100)
@@ -104,7 +110,8 @@ def test_depth_of_another_frame_is_not_registered():
 
 
 @pytest.mark.parametrize(
-    ('msg', 'looks'), [(millimetres(2), 'metres'), (metres(1500.0), 'millimetres'), (millimetres(60_000), 'millimetres')]
+    ('msg', 'looks'),
+    [(millimetres(2), 'metres'), (metres(1500.0), 'millimetres'), (millimetres(60_000), 'millimetres')],
 )
 def test_implausible_units_are_said(msg, looks):
     error = fault(msg)

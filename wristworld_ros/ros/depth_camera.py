@@ -210,7 +210,9 @@ def _unpacked(msg: CompressedImage, topic: str, max_pixels: int) -> np.ndarray:
     png = data[_PARAMETERS.size :]
     if not png.startswith(_PNG) or len(png) < 33:
         what = f'Depth on {topic} (format {quoted(msg.format)}) is no PNG behind 12 bytes of parameters'
-        raise DepthError(DepthFault.ENCODING, what, 'set format png of compressedDepth (rvl is not read), or transport raw')
+        raise DepthError(
+            DepthFault.ENCODING, what, 'set format png of compressedDepth (rvl is not read), or transport raw'
+        )
     width, height = struct.unpack('>II', png[16:24])
     if not 0 < width * height <= max_pixels:
         what = f'Depth on {topic} is {width}x{height}, and max_image_pixels allows {max_pixels}'

@@ -49,7 +49,9 @@ class ImageInputs:
     ):
         self._node, self._worker, self._metrics, self.knowledge = node, worker, metrics, knowledge
         self.settings = settings
-        slop_ns, jump_ns, window_ns = (round(s * 1e9) for s in (settings.slop, settings.jump_back, settings.sync_window))
+        slop_ns, jump_ns, window_ns = (
+            round(s * 1e9) for s in (settings.slop, settings.jump_back, settings.sync_window)
+        )
         self._sync = FrameSync(tuple(settings.anchors), slop_ns, jump_ns, window_ns, settings.max_queue_bytes)
         self._limits = ImageLimits.of(settings)
         self._anchors = [AnchorCamera(self, node, name, settings) for name in settings.anchors]
@@ -119,7 +121,9 @@ class ImageInputs:
         """
         for anchor in self._anchors:
             anchor.refresh()
-            if (fault := anchor.calibration_fault) and self._metrics.should_log('calibration', anchor.topic, every=60.0):
+            if (fault := anchor.calibration_fault) and self._metrics.should_log(
+                'calibration', anchor.topic, every=60.0
+            ):
                 self._node.get_logger().warning(f'The calibration of {anchor.topic} is not used: {fault}')
         self.knowledge.refresh()
         self._update_silent(active)
@@ -160,7 +164,9 @@ class ImageInputs:
             return
         anchor.fault = ''
         if anchor.note_size((header.height, header.width)):
-            self.restart(f'anchor_{anchor.name} now sends {header.width}x{header.height} images', f'size {anchor.topic}')
+            self.restart(
+                f'anchor_{anchor.name} now sends {header.width}x{header.height} images', f'size {anchor.topic}'
+            )
             anchor.image_hw = header.height, header.width
         stamp_ns = to_ns(msg.header.stamp)
         anchor.note_stamp(stamp_ns)
@@ -240,9 +246,13 @@ class ImageInputs:
         frame = normalized_frame(self.settings.anchor_frame or frame_id) or f'anchor_{anchor.name}_optical_frame'
         if len(frame) > _MAX_FRAME_ID or not frame.isprintable():
             what = f'frame_id is {quoted(frame)} of {len(frame)} characters'
-            raise ImageError(ImageFault.DATA, what, f'use up to {_MAX_FRAME_ID} printable characters, or set anchor_frame')
+            raise ImageError(
+                ImageFault.DATA, what, f'use up to {_MAX_FRAME_ID} printable characters, or set anchor_frame'
+            )
         if frame_id.startswith('/') and self._metrics.should_log('slash', anchor.topic, every=3600.0):
-            self._node.get_logger().warning(f"frame_id '{frame_id}' on {anchor.topic} begins with a slash; '{frame}' is used.")
+            self._node.get_logger().warning(
+                f"frame_id '{frame_id}' on {anchor.topic} begins with a slash; '{frame}' is used."
+            )
         return frame
 
     def _report_drop(self, anchor: AnchorCamera, error: ImageError) -> str:

@@ -32,7 +32,12 @@ from wristworld_ros.types import Camera, RobotPoints
 
 DEFAULT_FOV = 75.0  # degrees, vertical, of a wrist camera whose calibration is not given
 REMEMBERED = 256  # sets whose unmet requirements are remembered until their frames are ready
-ABSENT = (TransformFault.MISSING, DepthFault.SILENT, RobotFault.NO_DESCRIPTION, RobotFault.LOADING)  # is no fault: not logged
+ABSENT = (
+    TransformFault.MISSING,
+    DepthFault.SILENT,
+    RobotFault.NO_DESCRIPTION,
+    RobotFault.LOADING,
+)  # is no fault: not logged
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,9 @@ class Knowledge:
         self.depth = {name: DepthCamera(node, name, settings) for name in settings.anchors}
         self.missing: tuple[str, ...] = ()
         self._mount = None if settings.wrist_mount is None else pose_matrix(map(float, settings.wrist_mount.split()))
-        self._wrist_info = read_camera_info(settings.wrist_camera_info) if _is_file(settings.wrist_camera_info) else None
+        self._wrist_info = (
+            read_camera_info(settings.wrist_camera_info) if _is_file(settings.wrist_camera_info) else None
+        )
         self._subscriptions: list[Any] = []
         self._unmet: OrderedDict[int, str] = OrderedDict()
 
@@ -96,7 +103,9 @@ class Knowledge:
             self.robot.subscribe()
         if s.use_tf != 'never':
             self._listen(TFMessage, '/tf', lambda msg: self.transforms.add(msg.transforms, now_ns=self._now()))
-            self._listen(TFMessage, '/tf_static', lambda msg: self.transforms.add(msg.transforms, static=True), latched=True)
+            self._listen(
+                TFMessage, '/tf_static', lambda msg: self.transforms.add(msg.transforms, static=True), latched=True
+            )
         if s.wrist_camera_info and not _is_file(s.wrist_camera_info):
             self._listen(CameraInfo, s.wrist_camera_info, self._on_wrist_info)
 
@@ -137,7 +146,11 @@ class Knowledge:
         maps = self._depth(views, depth, deadline) if s.use_depth != 'never' else None
         points = self._robot(views[0].stamp_ns, robot, deadline) if s.use_robot_model != 'never' else None
         self._note_missing(views, places, wrist, depth, robot)
-        for use, notes in ((s.use_tf, [*places.texts, *wrist.texts]), (s.use_depth, depth.texts), (s.use_robot_model, robot.texts)):
+        for use, notes in (
+            (s.use_tf, [*places.texts, *wrist.texts]),
+            (s.use_depth, depth.texts),
+            (s.use_robot_model, robot.texts),
+        ):
             if use == 'require' and notes:
                 self._remember_unmet(views[0].stamp_ns, notes[0])
                 break
@@ -233,7 +246,8 @@ class Knowledge:
                     texts.append(text)
         if not texts and self.robot.hint and self.settings.use_robot_model != 'never':
             texts.append(self.robot.hint)
-        if not texts and self._wrist_info is None and self.settings.wrist_fov is None:
+        guessed = self._wrist_info is None and self.settings.wrist_fov is None
+        if not texts and guessed and self.settings.use_tf != 'never':
             texts.append(
                 f'The wrist camera is taken to see {DEFAULT_FOV:g} degrees; give wrist_camera_info (of the camera to be '
                 'imitated) or wrist_fov.'
@@ -254,7 +268,9 @@ class Knowledge:
         except UserError as error:
             usable = False
             if self._metrics.should_log('wrist info', every=60.0):
-                self._node.get_logger().warning(f'The calibration on {self.settings.wrist_camera_info} is not used: {error}')
+                self._node.get_logger().warning(
+                    f'The calibration on {self.settings.wrist_camera_info} is not used: {error}'
+                )
         if usable:
             self._wrist_info = msg
 

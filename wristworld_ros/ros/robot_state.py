@@ -174,7 +174,9 @@ class RobotState:
                 absent = [name for name in names if name not in self._joints]
                 if absent:
                     what = f'/joint_states lacks {", ".join(absent[:4])}, which /robot_description has'
-                    raise RobotError(RobotFault.NO_JOINTS, what, 'let all joints be published, those of the gripper too')
+                    raise RobotError(
+                        RobotFault.NO_JOINTS, what, 'let all joints be published, those of the gripper too'
+                    )
                 now = time.monotonic()
                 if now - self._heard > self._settings.freshness:
                     what = f'/joint_states has been silent for {now - self._heard:.1f} s'

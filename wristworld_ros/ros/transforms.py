@@ -168,7 +168,9 @@ class TransformBuffer:
         while edge := self._only_edge(chain[-1]):
             if edge.parent in chain:
                 what = f'TF has a loop: {" < ".join([*chain, edge.parent])}'
-                raise TransformError(TransformFault.NOT_CONNECTED, what, 'stop the node that publishes the edge which closes it')
+                raise TransformError(
+                    TransformFault.NOT_CONNECTED, what, 'stop the node that publishes the edge which closes it'
+                )
             chain.append(edge.parent)
         return chain
 
@@ -194,7 +196,9 @@ class TransformBuffer:
             frame = edge.parent
         return T
 
-    def _unconnected(self, target: str, source: str, above_target: list[str], above_source: list[str]) -> TransformError:
+    def _unconnected(
+        self, target: str, source: str, above_target: list[str], above_source: list[str]
+    ) -> TransformError:
         parents = {parent for edges in self._edges.values() for parent in edges}
         for name in (target, source):
             if name not in self._edges and name not in parents:
@@ -219,7 +223,11 @@ def _at(edge: _Edge, child: str, stamp_ns: int, keep_s: float) -> np.ndarray:
     name, alive = f'{edge.parent} -> {child}', time.monotonic() - edge.heard <= RECENT_S
     early, late = (oldest - stamp_ns) * 1e-9, (stamp_ns - newest) * 1e-9
     if edge.ahead_s > FUTURE_S or (alive and max(early - keep_s, late) > CLOCK_GAP_S):
-        gap = f'{edge.ahead_s:.1f} s ahead of the node' if edge.ahead_s > FUTURE_S else f'{abs(max(early, late)):.1f} s from the images'
+        gap = (
+            f'{edge.ahead_s:.1f} s ahead of the node'
+            if edge.ahead_s > FUTURE_S
+            else f'{abs(max(early, late)):.1f} s from the images'
+        )
         fix = 'let all computers share one clock (chrony or PTP), and set use_sim_time on all nodes or on none'
         raise TransformError(TransformFault.CLOCK, f'Stamps of TF {name} are {gap}', fix)
     if late > 0 and alive:
@@ -227,10 +235,14 @@ def _at(edge: _Edge, child: str, stamp_ns: int, keep_s: float) -> np.ndarray:
         raise TransformError(TransformFault.TOO_NEW, what, 'raise tf_timeout, or publish TF at a higher rate')
     if late > 0:
         what = f'TF {name} has been silent for {time.monotonic() - edge.heard:.1f} s'
-        raise TransformError(TransformFault.TOO_OLD, what, 'start the node that publishes it (robot_state_publisher for an arm)')
+        raise TransformError(
+            TransformFault.TOO_OLD, what, 'start the node that publishes it (robot_state_publisher for an arm)'
+        )
     if early > 0:
         what = f'TF {name} begins {early:.2f} s after the image'
-        raise TransformError(TransformFault.TOO_OLD, what, 'nothing need be done where it has just started; otherwise compare clocks')
+        raise TransformError(
+            TransformFault.TOO_OLD, what, 'nothing need be done where it has just started; otherwise compare clocks'
+        )
     at = bisect_left(edge.stamps_ns, stamp_ns)
     if edge.stamps_ns[at] == stamp_ns:
         return edge.poses[at]

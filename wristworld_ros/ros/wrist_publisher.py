@@ -73,14 +73,18 @@ class WristPublisher:
         """
         wrist = Header(stamp=to_stamp(frame.stamp_ns), frame_id=self.wrist_frame)
         in_base = frame.reconstruction.world == 'base'
-        world = Header(stamp=wrist.stamp, frame_id=normalized_frame(self.settings.base_frame if in_base else anchor_frame))
+        world = Header(
+            stamp=wrist.stamp, frame_id=normalized_frame(self.settings.base_frame if in_base else anchor_frame)
+        )
         T_world_wrist = np.linalg.inv(frame.camera.T_camera_world)
         image = to_image(frame.image, wrist)
         info = to_camera_info(frame.camera.K, frame.camera.width, frame.camera.height, wrist)
         pose = to_pose_stamped(T_world_wrist, world)
         sent = False
         if verdict.status is FrameStatus.VALID:
-            self._send_tf(T_world_wrist, world, frame.geometry)  # first: whoever receives the image may look its pose up
+            self._send_tf(
+                T_world_wrist, world, frame.geometry
+            )  # first: whoever receives the image may look its pose up
             sent = self._send(self._image, image)
             self._send(self._info, info)
             self._send(self._pose, pose)
