@@ -81,7 +81,9 @@ def sample_surfaces(
         near: Its near plane, metres.
     """
     u, v, z = _projected(maps.points, K, T)
-    inside = (z > near) & (u > -_MARGIN) & (u < hw[1] + _MARGIN) & (v > -_MARGIN) & (v < hw[0] + _MARGIN) & (maps.depth > 0)
+    inside = (
+        (z > near) & (u > -_MARGIN) & (u < hw[1] + _MARGIN) & (v > -_MARGIN) & (v < hw[0] + _MARGIN) & (maps.depth > 0)
+    )
     corners = _quads(inside, maps.depth, edge)
     flat_u, flat_v = u.flatten(), v.flatten()
     size = _quad_sizes(flat_u[corners], flat_v[corners])
@@ -122,10 +124,10 @@ def render_points(points: SurfacePoints, K: Tensor, T: Tensor, hw: tuple[int, in
     )
 
 
-def footprint(spacing: float, z: Tensor, K: Tensor, most: int) -> Tensor:
+def footprint(spacing: Tensor, z: Tensor, K: Tensor, most: int) -> Tensor:
     """Radius in pixels, int64 like z, that makes samples of a surface `spacing` metres apart meet at depth z."""
-    pixels = spacing * float(K[0, 0]) / z.clamp(min=1e-3)
-    return (0.6 * pixels).ceil().clamp(0, most).long()
+    pixels = spacing.to(z) * float(K[0, 0]) / z.clamp(min=1e-3)
+    return (0.8 * pixels).ceil().clamp(0, most).long()
 
 
 def _projected(points: Tensor, K: Tensor, T: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -140,7 +142,7 @@ def _projected(points: Tensor, K: Tensor, T: Tensor) -> tuple[Tensor, Tensor, Te
 
 def _quads(inside: Tensor, depth: Tensor, edge: float) -> Tensor:
     """Flat indices of the four corners of every quad that is a surface in view, int64 [4, Q]."""
-    views, height, width = depth.shape
+    height, width = depth.shape[1:]
     windows = (slice(None), slice(None, -1), slice(None, -1)), (slice(None), slice(None, -1), slice(1, None)), \
         (slice(None), slice(1, None), slice(None, -1)), (slice(None), slice(1, None), slice(1, None))  # fmt: skip
     keep = inside[windows[0]] & inside[windows[1]] & inside[windows[2]] & inside[windows[3]]

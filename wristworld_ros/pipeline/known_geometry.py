@@ -24,10 +24,11 @@ from wristworld_ros.geometry.surfaces import (
     render_points,
     sample_surfaces,
 )
+from wristworld_ros.robot.appearance import RobotAppearance
 from wristworld_ros.robot.depth_fit import fit_depth
 from wristworld_ros.robot.known_cameras import KnownCameras, PlacedCameras, place_cameras
 from wristworld_ros.robot.scene_memory import SceneMemory
-from wristworld_ros.robot.surface import SPACING, near_surface, registration_residual, robot_depth
+from wristworld_ros.robot.surface import facing, is_robot, point_spacing, registration_residual, robot_depth
 from wristworld_ros.types import AnchorSet, Camera, ConditionMap, Geometry, PixelOrigin, Reconstruction, RobotPoints
 
 KNOWN_NEAR = 0.02  # metres: near plane where the wrist camera is known; a larger one deletes what is being grasped
@@ -38,6 +39,7 @@ _MEMORY_S = 30.0  # age at which what is remembered has lost two thirds of its c
 _MOST_WIDE = 400  # pixels: wider depth is thinned, for the wrist does not resolve it
 _ROBOT_REACH = 0.6  # metres from the wrist camera: farther parts of the robot are not drawn into its view
 _DEPTH_STRIDE = 2
+_FINER = 2  # pixels of the maps to one of predicted depth, along each side, for their colours
 
 
 @dataclass(frozen=True)
@@ -88,14 +90,22 @@ class KnownGeometryStep:
     """
 
     def __init__(
-        self, wrist_hw: tuple[int, int], cloud: CloudSettings, near: float | None, device: torch.device, remember: bool = True
+        self,
+        wrist_hw: tuple[int, int],
+        cloud: CloudSettings,
+        near: float | None,
+        device: torch.device,
+        remember: bool = True,
     ):
         self.wrist_hw, self.cloud, self.device = wrist_hw, cloud, device
         self._near = near
         self._memory = SceneMemory() if remember else None
+        self._appearance = RobotAppearance()
+        self._links: np.ndarray | None = None
 
     def reset(self) -> None:
-        """Forget the scene."""
+        """Forget the scene and the robot's colours."""
+        self._appearance.reset()
         if self._memory:
             self._memory.reset()
 
@@ -127,26 +137,39 @@ class KnownGeometryStep:
         size = tuple(maps.depth.shape[1:])
         K, T = torch.from_numpy(placed.K).to(self.device), torch.from_numpy(placed.T).to(self.device)
         K_maps = _thinned(K[1:], stride) if anchors.depth is not None else resize_intrinsics(K[1:], hw, size)
-        surface = self._robot(anchors, placed)
+        surface, normals = self._robot(anchors, placed)
         residuals = np.full(len(anchors.names), np.nan)
         layers = [maps]
+        robot_points = anchors.robot_points
         if surface is not None:
-            robot = torch.stack([robot_depth(surface, k, t, size, _DEPTH_STRIDE) for k, t in zip(K_maps, T[1:])])
+            spacing = self._spacing(robot_points)
+            shown = [facing(surface, normals, t) for t in T[1:]]
+            robot = torch.stack([
+                robot_depth(surface[own], spacing[own], k, t, size, _DEPTH_STRIDE)
+                for own, k, t in zip(shown, K_maps, T[1:], strict=True)
+            ])  # fmt: skip
             measured = torch.where(maps.origin == PixelOrigin.MEASURED, maps.depth, 0.0)
             small = measured[:, ::_DEPTH_STRIDE, ::_DEPTH_STRIDE]
             placed_views = known.placed & known.has_K
             residuals = np.array(
                 [registration_residual(r, m) if ok else np.nan for r, m, ok in zip(robot, small, placed_views)]
             )
+            self._appearance.observe(robot_points, maps.colors, robot, small, K_maps, T[1:], _DEPTH_STRIDE)
+            layers = [_without(maps, is_robot(maps.depth, robot))]
             if self._memory:
                 layers += self._recalled(anchors.stamp_ns, maps, measured, robot, K_maps, T[1:])
         wrist = Camera(placed.K[0], placed.T[0], self.wrist_hw[1], self.wrist_hw[0])
         near = self._near or (KNOWN_NEAR if known.wrist is not None else self.cloud.near)
-        condition = self._render(layers, surface, anchors.robot_points, K[0], T[0], near)
+        condition = self._render(layers, surface, normals, robot_points, K[0], T[0], near)
         reconstruction = self._reconstruction(maps, wrist, placed, K_maps)
         thin = slice(None, None, max(1, size[1] // 128))
         agreements = cloud_agreement(
-            maps.points[:, thin, thin], maps.colors[:, thin, thin], K[0], T[0], self.wrist_hw, replace(self.cloud, edge=0.0, near=near)
+            maps.points[:, thin, thin],
+            maps.colors[:, thin, thin],
+            K[0],
+            T[0],
+            self.wrist_hw,
+            replace(self.cloud, edge=0.0, near=near),
         )
         finite = bool(np.isfinite(placed.K).all() and np.isfinite(placed.T).all())
         geometry = _geometry(known, maps)
@@ -159,7 +182,7 @@ class KnownGeometryStep:
         hw = tuple(anchors.images.shape[1:3])
         if anchors.depth is None:
             assert prediction is not None
-            size = (3 * prediction.depth.shape[1], 3 * prediction.depth.shape[2])
+            size = (_FINER * prediction.depth.shape[1], _FINER * prediction.depth.shape[2])
             size = (min(size[0], hw[0]), min(size[1], hw[1]))
             colors = torch.from_numpy(resize_images(anchors.images, size)).to(self.device)
             measured = torch.zeros(len(colors), *size, device=self.device)
@@ -185,7 +208,9 @@ class KnownGeometryStep:
 
     def _predicted(self, prediction: Prediction, measured: Tensor, scale: float) -> Tensor:
         """Predicted depth at the size of the maps, in metres."""
-        predicted = F.interpolate(prediction.depth[:, None], measured.shape[1:], mode='bilinear', align_corners=False)[:, 0]
+        predicted = F.interpolate(prediction.depth[:, None], measured.shape[1:], mode='bilinear', align_corners=False)[
+            :, 0
+        ]
         fitted = []
         for own, reference in zip(predicted, measured):
             fit = fit_depth(own.cpu().numpy(), reference.cpu().numpy()) if bool((reference > 0).any()) else None
@@ -204,37 +229,64 @@ class KnownGeometryStep:
         origin = torch.where(depth > 0, PixelOrigin.MEMORY, PixelOrigin.EMPTY).to(torch.uint8)
         return [SurfaceMaps(points, depth, colors, origin, torch.exp(-age / _MEMORY_S))]
 
-    def _robot(self, anchors: AnchorSet, placed: PlacedCameras) -> Tensor | None:
-        """The robot's surface points, where the world is its base."""
-        if anchors.robot_points is None or placed.world != 'base':
-            return None
-        return torch.from_numpy(anchors.robot_points.points).to(self.device)
+    def _robot(self, anchors: AnchorSet, placed: PlacedCameras) -> tuple[Tensor | None, Tensor | None]:
+        """The robot's surface points and normals, where the world is its base."""
+        robot = anchors.robot_points
+        if robot is None or placed.world != 'base':
+            return None, None
+        normals = None if robot.normals is None else torch.from_numpy(robot.normals).to(self.device)
+        return torch.from_numpy(robot.points).to(self.device), normals
+
+    def _spacing(self, robot: RobotPoints) -> Tensor:
+        """Of the robot's points, measured once for one robot, whose points keep their order."""
+        if self._links is None or len(self._links) != len(robot.links):
+            self._links, self._spacings = robot.links, torch.from_numpy(point_spacing(robot)).to(self.device)
+        return self._spacings
 
     def _render(
-        self, layers: list[SurfaceMaps], surface: Tensor | None, robot: RobotPoints | None, K: Tensor, T: Tensor, near: float
+        self,
+        layers: list[SurfaceMaps],
+        surface: Tensor | None,
+        normals: Tensor | None,
+        robot: RobotPoints | None,
+        K: Tensor,
+        T: Tensor,
+        near: float,
     ) -> ConditionMap:
-        """What the wrist camera sees of the surfaces, without the arm as it was measured, and of the robot's own surface."""
+        """What the wrist camera sees of the surfaces and of the robot's own surface."""
         parts = [sample_surfaces(layer, self.cloud.edge, K, T, self.wrist_hw, near) for layer in layers]
         seen = SurfacePoints.joined(parts)
         if surface is not None:
             assert robot is not None
             centre = torch.linalg.inv(T)[:3, 3].to(surface)
             close = (surface - centre).norm(dim=1) < _ROBOT_REACH
-            own, colors = surface[close], torch.from_numpy(robot.colors).to(self.device)[close]
-            seen = seen.where(~torch.from_numpy(near_surface(seen.points.cpu().numpy(), own.cpu().numpy())).to(self.device))
+            own = surface[close]
+            colors = torch.from_numpy(self._appearance.colors(robot)).to(self.device)[close]
+            spacing = self._spacing(robot)[close]
+            shown = facing(own, None if normals is None else normals[close], T)
+            own, colors, spacing = own[shown], colors[shown], spacing[shown]
             z = own.double() @ T[2, :3] + T[2, 3]
             sure = torch.ones(len(own), device=self.device)
             kind = torch.full((len(own),), int(PixelOrigin.ROBOT), dtype=torch.uint8, device=self.device)
-            seen = SurfacePoints.joined([seen, SurfacePoints(own, colors, kind, sure, footprint(SPACING, z, K, 8))])
+            seen = SurfacePoints.joined([seen, SurfacePoints(own, colors, kind, sure, footprint(spacing, z, K, 8))])
         return render_points(seen, K, T, self.wrist_hw, near)
 
-    def _reconstruction(self, maps: SurfaceMaps, wrist: Camera, placed: PlacedCameras, K_maps: Tensor) -> Reconstruction:
+    def _reconstruction(
+        self, maps: SurfaceMaps, wrist: Camera, placed: PlacedCameras, K_maps: Tensor
+    ) -> Reconstruction:
         height, width = maps.depth.shape[1:]
-        cameras = tuple(
-            Camera(k, t, width, height) for k, t in zip(K_maps.cpu().numpy(), placed.T[1:], strict=True)
+        cameras = tuple(Camera(k, t, width, height) for k, t in zip(K_maps.cpu().numpy(), placed.T[1:], strict=True))
+        confidence = torch.where(
+            maps.origin == PixelOrigin.MEASURED, torch.inf, 1 / (1 - maps.confidence).clamp(min=1e-6)
         )
-        confidence = torch.where(maps.origin == PixelOrigin.MEASURED, torch.inf, 1 / (1 - maps.confidence).clamp(min=1e-6))
         return Reconstruction(wrist, cameras, maps.points, confidence, maps.colors, placed.world, placed.metric)
+
+
+def _without(maps: SurfaceMaps, drop: Tensor) -> SurfaceMaps:
+    """The maps without some of their pixels."""
+    return replace(
+        maps, depth=maps.depth.masked_fill(drop, 0.0), origin=maps.origin.masked_fill(drop, int(PixelOrigin.EMPTY))
+    )
 
 
 def _geometry(known: KnownCameras, maps: SurfaceMaps) -> Geometry:
@@ -248,7 +300,9 @@ def _metric_scale(anchors: AnchorSet, prediction: Prediction) -> float | None:
     """Median of measured over predicted depth; None where nothing is measured."""
     if anchors.depth is None:
         return None
-    predicted = F.interpolate(prediction.depth[:, None], anchors.depth.shape[1:], mode='bilinear', align_corners=False)[:, 0]
+    predicted = F.interpolate(prediction.depth[:, None], anchors.depth.shape[1:], mode='bilinear', align_corners=False)[
+        :, 0
+    ]
     measured = torch.from_numpy(anchors.depth).to(predicted)
     both = (measured > 0) & torch.isfinite(measured) & (predicted > 0)
     return float((measured[both] / predicted[both]).median()) if int(both.sum()) >= 100 else None

@@ -18,7 +18,7 @@ from wristworld_ros.runtime.gpu_errors import is_out_of_memory
 from wristworld_ros.runtime.offload import StageScheduler
 from wristworld_ros.setting import check
 from wristworld_ros.settings import StreamSettings
-from wristworld_ros.types import AnchorSet, FrameStatus, Verdict, WristFrame
+from wristworld_ros.types import AnchorSet, FrameStatus, Geometry, Verdict, WristFrame
 
 
 class VirtualWrist:
@@ -181,7 +181,7 @@ class VirtualWrist:
                 images = generator([o.condition for o in waiting], [o.anchors.images for o in waiting])
                 self._waiting = []
                 if self.settings.composite:
-                    images = [composite(image, o.condition) for o, image in zip(waiting, images, strict=True)]
+                    images = [_composited(o, image) for o, image in zip(waiting, images, strict=True)]
                 return [self._frame(o, image, self._judge(o)) for o, image in zip(waiting, images, strict=True)]
             except NotFiniteError as error:
                 unusable = Verdict(FrameStatus.NOT_FINITE, str(error))
@@ -226,6 +226,11 @@ class VirtualWrist:
         least = self.settings.min_agreement
         least = self.model.config.min_agreement if least is None else least
         return judge_agreement(observation.anchors.names, observation.agreements, least)
+
+
+def _composited(observation: Observation, image: np.ndarray) -> np.ndarray:
+    """What was measured belongs over a generated image only where it is known where the wrist camera is."""
+    return image if observation.geometry is Geometry.RGB else composite(image, observation.condition)
 
 
 def _cuda_stream(device: torch.device) -> torch.cuda.Stream | None:

@@ -50,7 +50,9 @@ class SceneMemory:
             self._stamps = torch.full(depth.shape, stamp_ns, dtype=torch.int64, device=depth.device)
         else:
             for view in range(len(depth)):
-                if _moved(self._poses[view], poses[view]) or not np.allclose(self._cameras[view], cameras[view], rtol=1e-3):
+                if _moved(self._poses[view], poses[view]) or not np.allclose(
+                    self._cameras[view], cameras[view], rtol=1e-3
+                ):
                     self._depth[view] = 0
         self._poses, self._cameras, self._stamp_ns = poses, cameras, stamp_ns
         covered = (robot > 0) & ((depth == 0) | ((depth - robot).abs() < _COVER_M))

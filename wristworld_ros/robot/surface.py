@@ -4,67 +4,76 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from scipy.spatial import cKDTree
 from torch import Tensor
 
 from wristworld_ros.geometry.splat import nearest_points
 from wristworld_ros.geometry.surfaces import footprint
+from wristworld_ros.types import RobotPoints
 
-SURFACE_DISTANCE = 0.015  # metres: a measured point this near to the robot's surface is the robot
-SPACING = 0.006  # metres between surface points, about; see RobotModel
+SURFACE_DISTANCE = 0.015  # metres: what is measured this near to the robot's surface is the robot
+_FACING = -0.05  # cosine of the angle to the camera's ray from which on a surface point turns away
 _RESIDUAL_LIMIT = 0.2  # metres: differences count as this at most
 _LEAST_PIXELS = 100  # of the robot with depth, for a residual
 _MAX_POINTS = 12_000  # drawn into an anchor
 
 
-def near_surface(points: np.ndarray, surface: np.ndarray, distance: float = SURFACE_DISTANCE) -> np.ndarray:
-    """Which points lie within a distance of the nearest surface point.
+def is_robot(depth: Tensor, robot: Tensor, distance: float = SURFACE_DISTANCE) -> Tensor:
+    """Which pixels of an anchor show the robot, a little wrong.
+
+    What the gripper holds lies as near to its surface and is kept: where an anchor sees it, the robot alone would not be seen
+    at that depth.
 
     Args:
-        points: float [N, 3], metres.
-        surface: float [M, 3], metres.
-        distance: Metres.
+        depth: Float32 [V, H, W], metres, 0 where unknown.
+        robot: Float32 [V, h, w], `robot_depth` of the same images, h = ceil(H / stride).
+        distance: A pixel is the robot where its depth is that near to the robot's, metres.
 
     Returns:
-        bool [N].
+        bool [V, H, W].
     """
-    near = np.zeros(len(points), bool)
-    if not len(points) or not len(surface):
-        return near
-    candidates = np.flatnonzero(_in_marked_cells(points, surface, distance))
-    if len(candidates):
-        found, _ = cKDTree(surface).query(points[candidates], distance_upper_bound=distance * (1 + 1e-6), workers=1)
-        near[candidates] = found <= distance
-    return near
+    stride = -(-depth.shape[1] // robot.shape[1])
+    small = depth[:, ::stride, ::stride]
+    found = (robot > 0) & (small > 0) & ((small - robot).abs() < distance)
+    return F.interpolate(found[:, None].float(), depth.shape[1:], mode='nearest')[:, 0] > 0
 
 
-def _in_marked_cells(points: np.ndarray, surface: np.ndarray, cell: float) -> np.ndarray:
-    """Whether a point lies in or beside a cubic cell that holds a surface point: nothing nearer than `cell` is missed."""
-    low = surface.min(0) - 2 * cell
-    marked = np.floor((surface - low) / cell).astype(np.int64)
-    shape = marked.max(0) + 3
-    grid = np.zeros(shape, bool)
-    grid[tuple(marked.T)] = True
-    for axis in range(3):
-        spread = grid.copy()
-        ahead = [slice(None)] * 3
-        behind = [slice(None)] * 3
-        ahead[axis], behind[axis] = slice(1, None), slice(None, -1)
-        spread[tuple(ahead)] |= grid[tuple(behind)]
-        spread[tuple(behind)] |= grid[tuple(ahead)]
-        grid = spread
-    at = np.floor((points - low) / cell)
-    inside = ((at >= 0) & (at < shape)).all(1)  # comparisons with NaN are false
-    found = np.zeros(len(points), bool)
-    found[inside] = grid[tuple(at[inside].astype(np.int64).T)]
-    return found
+def point_spacing(robot: RobotPoints) -> np.ndarray:
+    """Distance between neighbouring points, float32 [N], metres: the same for all points of a link."""
+    spacing = np.empty(len(robot.points), np.float32)
+    links, group = np.unique(robot.links, return_inverse=True)
+    for number in range(len(links)):
+        own = np.flatnonzero(group.reshape(-1) == number)
+        distance = (
+            cKDTree(robot.points[own]).query(robot.points[own], k=min(2, len(own)))[0] if len(own) > 1 else np.zeros(1)
+        )
+        spacing[own] = np.quantile(distance[..., -1], 0.9)
+    return spacing
 
 
-def robot_depth(surface: Tensor, K: Tensor, T_camera_base: Tensor, hw: tuple[int, int], stride: int = 2) -> Tensor:
+def facing(surface: Tensor, normals: Tensor | None, T_camera_base: Tensor) -> Tensor:
+    """Which surface points turn towards a camera, bool [M]; all where normals are unknown.
+
+    Args:
+        surface: Float32 [M, 3], base frame, metres.
+        normals: Float32 [M, 3], outward, of unit length, or None.
+        T_camera_base: [4, 4].
+    """
+    if normals is None:
+        return torch.ones(len(surface), dtype=torch.bool, device=surface.device)
+    rays = torch.linalg.inv(T_camera_base.double())[:3, 3].to(surface) - surface
+    return (rays * normals).sum(1) > _FACING * rays.norm(dim=1)
+
+
+def robot_depth(
+    surface: Tensor, spacing: Tensor, K: Tensor, T_camera_base: Tensor, hw: tuple[int, int], stride: int = 2
+) -> Tensor:
     """Depth of the robot as a camera would see it alone.
 
     Args:
         surface: Float32 [M, 3], base frame, metres.
+        spacing: Float32 [M], metres between neighbouring points.
         K: [3, 3], pixels; pixel i's centre is i.
         T_camera_base: [4, 4].
         hw: Size of the image, pixels.
@@ -75,8 +84,7 @@ def robot_depth(surface: Tensor, K: Tensor, T_camera_base: Tensor, hw: tuple[int
         (i * stride, j * stride).
     """
     thinning = max(1, len(surface) // _MAX_POINTS)
-    surface = surface[::thinning]
-    spacing = SPACING * thinning**0.5
+    surface, spacing = surface[::thinning], spacing[::thinning] * thinning**0.5
     K = K.double().clone()
     K[:2] /= stride
     K[:2, 2] += 0.5  # the splat's coordinates start at the image's edge
@@ -97,7 +105,7 @@ def registration_residual(robot: Tensor, measured: Tensor) -> float:
     Returns:
         The median difference, metres; NaN where too few pixels have both. The outermost pixels of the robot do not count.
     """
-    inner = -torch.nn.functional.max_pool2d(-(robot > 0).float()[None, None], 5, 1, 2)[0, 0]
+    inner = -F.max_pool2d(-(robot > 0).float()[None, None], 5, 1, 2)[0, 0]
     both = (inner > 0) & (measured > 0)
     if int(both.sum()) < _LEAST_PIXELS:
         return float('nan')

@@ -1,0 +1,74 @@
+"""Robot descriptions: kinematics against known poses, surfaces against what they describe, and what is wrong with bad ones."""
+
+import numpy as np
+import pytest
+
+from wristworld_ros.errors import UserError
+from wristworld_ros.robot.description import RobotModel
+
+pytest.importorskip('yourdfpy')
+
+# Panda: origins of the joints in their parents (metres, degrees about x).
+PANDA = (
+    ('0 0 0.333', 0), ('0 0 0', -90), ('0 -0.316 0', 90), ('0.0825 0 0', 90), ('-0.0825 0.384 0', -90), ('0 0 0', 90),
+    ('0.088 0 0', 90),
+)  # fmt: skip
+
+
+def panda() -> str:
+    links = ''.join(f'<link name="panda_link{i}"/>' for i in range(9))
+    joints = ''.join(
+        f'<joint name="panda_joint{i}" type="revolute"><origin xyz="{xyz}" rpy="{np.radians(x):.17g} 0 0"/><axis xyz="0 0 1"/>'
+        f'<parent link="panda_link{i - 1}"/><child link="panda_link{i}"/>'
+        '<limit lower="-3" upper="3" effort="1" velocity="1"/></joint>'
+        for i, (xyz, x) in enumerate(PANDA, 1)
+    )
+    flange = '<joint name="f" type="fixed"><origin xyz="0 0 0.107"/><parent link="panda_link7"/><child link="panda_link8"/></joint>'
+    return f'<robot name="panda">{links}{joints}{flange}</robot>'
+
+
+def test_panda_stretched_up():
+    poses = RobotModel.from_urdf(panda()).link_poses({f'panda_joint{i}': 0.0 for i in range(1, 8)})
+    np.testing.assert_allclose(poses['panda_link8'][:3, 3], [0.088, 0, 0.333 + 0.316 + 0.384 - 0.107], atol=1e-12)
+    np.testing.assert_allclose(poses['panda_link8'][:3, :3], np.diag([1, -1, -1]), atol=1e-12)
+
+
+ONE_LINK = """<robot name="r"><material name="red"><color rgba="1 0 0 1"/></material><link name="base"/>
+<link name="arm"><visual><origin xyz="0 0 0.1"/><geometry><box size="0.1 0.2 0.2"/></geometry><material name="red"/></visual></link>
+<joint name="j" type="prismatic"><parent link="base"/><child link="arm"/><axis xyz="1 0 0"/>
+<limit lower="0" upper="1" effort="1" velocity="1"/></joint></robot>"""
+
+
+def test_the_surface_lies_on_the_box_and_moves_with_its_joint():
+    robot = RobotModel.from_urdf(ONE_LINK)
+    points = robot.surface({'j': 0.5})
+    local = np.abs(points.points - [0.5, 0, 0.1]) / [0.05, 0.1, 0.1]
+    np.testing.assert_allclose(local.max(1), 1, atol=1e-5)
+    assert (points.colors == [255, 0, 0]).all() and set(points.links) == {'arm'}
+    outward = ((points.points - [0.5, 0, 0.1]) * points.normals).sum(1)
+    assert (outward > 0).all()
+    moved = robot.surface({'j': 0.5}, base='arm')
+    np.testing.assert_allclose(moved.points, points.points - [0.5, 0, 0], atol=1e-6)
+
+
+def test_the_same_description_gives_the_same_points():
+    one, two = (RobotModel.from_urdf(ONE_LINK).surface({'j': 0.0}).points for _ in range(2))
+    np.testing.assert_array_equal(one, two)
+
+
+def test_a_missing_mesh_is_listed_and_the_rest_is_there(tmp_path):
+    text = ONE_LINK.replace('</link>\n<joint', f'<visual><geometry><mesh filename="{tmp_path}/no.stl"/></geometry></visual></link>\n<joint')
+    robot = RobotModel.from_urdf(text)
+    assert robot.missing_meshes == (f'{tmp_path}/no.stl',)
+    assert len(robot.surface({'j': 0.0}).points) > 100
+
+
+@pytest.mark.parametrize('text', ['', 'no xml', '<robot name="r"><link name="a"/><link name="b"/></robot>'])
+def test_what_is_no_robot_is_refused(text):
+    with pytest.raises(UserError, match='robot description'):
+        RobotModel.from_urdf(text)
+
+
+def test_a_missing_joint_is_named():
+    with pytest.raises(UserError, match='lack j of'):
+        RobotModel.from_urdf(ONE_LINK).surface({})
