@@ -1,7 +1,12 @@
 """Robot descriptions: kinematics against known poses, surfaces against what they describe, and what is wrong with bad ones."""
 
+import json
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from wristworld_ros.errors import UserError
 from wristworld_ros.robot.description import RobotModel
@@ -31,6 +36,40 @@ def test_panda_stretched_up():
     poses = RobotModel.from_urdf(panda()).link_poses({f'panda_joint{i}': 0.0 for i in range(1, 8)})
     np.testing.assert_allclose(poses['panda_link8'][:3, 3], [0.088, 0, 0.333 + 0.316 + 0.384 - 0.107], atol=1e-12)
     np.testing.assert_allclose(poses['panda_link8'][:3, :3], np.diag([1, -1, -1]), atol=1e-12)
+
+
+# Joints and cartesian pose (xyz, roll pitch yaw of panda_link8) that a real arm recorded (DROID).
+RECORDED = [
+    ([0.0419786, 0.0819491, 0.0283929, -1.7099565, -0.1870638, 1.9820057, -0.0569482],
+     [0.6070583, 0.0304988, 0.5500807, 2.9482787, -0.1727225, 0.2023622]),
+    ([0.1511582, 0.2313281, -0.0369884, -2.7488708, 0.0392709, 2.8617253, 0.7539540],
+     [0.3685924, 0.0388060, 0.1393392, 3.0589666, 0.0845279, -0.6811830]),
+    ([-0.2520410, 0.1022974, -0.2117416, -2.2827952, -0.3246573, 2.4326501, 0.7921355],
+     [0.4746224, -0.2382089, 0.3149243, 2.9821835, -0.1838747, -0.9971898]),
+]  # fmt: skip
+
+
+def check_recorded(joints, pose) -> None:
+    found = RobotModel.from_urdf(panda()).link_poses({f'panda_joint{i}': q for i, q in enumerate(joints, 1)})['panda_link8']
+    np.testing.assert_allclose(found[:3, 3], pose[:3], atol=1e-4)
+    np.testing.assert_allclose(found[:3, :3], Rotation.from_euler('xyz', pose[3:6]).as_matrix(), atol=1e-4)
+
+
+@pytest.mark.parametrize('joints, pose', RECORDED)
+def test_kinematics_are_those_of_a_real_arm(joints, pose):
+    check_recorded(joints, pose)
+
+
+def test_kinematics_are_those_of_whole_recordings():
+    folder = os.environ.get('WRISTWORLD_DATA')
+    if not folder:
+        pytest.skip('WRISTWORLD_DATA names no folder of recordings')
+    files = sorted(Path(folder).glob('droid_real/annotation/*/*.json'))
+    assert files
+    for file in files:
+        record = json.loads(file.read_text())
+        for row in range(0, len(record['observation.state.joint_position']), 20):
+            check_recorded(record['observation.state.joint_position'][row], record['observation.state.cartesian_position'][row])
 
 
 ONE_LINK = """<robot name="r"><material name="red"><color rgba="1 0 0 1"/></material><link name="base"/>
