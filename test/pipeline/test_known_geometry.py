@@ -176,7 +176,7 @@ def test_the_robots_own_points_replace_the_measured_ones(model):
     assert (origin[~beside] == PixelOrigin.ROBOT).mean() < 0.02  # its outline grows by two pixels of 32 at most
     error = np.abs(observation.condition.depth.numpy() - depth)[red & (origin == PixelOrigin.ROBOT)]
     assert np.median(error) < 0.008  # a pixel is 4 mm wide there
-    assert np.nanmax(observation.residuals) < 0.005
+    assert np.nanmax(observation.residuals) < 0.008  # every footprint shows its nearest point, on a ball of 8 cm
 
 
 def test_what_the_robot_hides_now_is_remembered_and_forgotten_after_a_reset(model):
