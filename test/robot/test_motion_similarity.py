@@ -60,7 +60,9 @@ def errors(estimate, anchor=ANCHOR):
 @pytest.mark.parametrize('orientations', [False, True])
 def test_exact_predictions_give_the_exact_answer(orientations):
     known = path()
-    estimate = fed(known, predictions(known), tracker=MotionSimilarity(MotionSettings(orientations=orientations))).estimate()
+    estimate = fed(
+        known, predictions(known), tracker=MotionSimilarity(MotionSettings(orientations=orientations))
+    ).estimate()
     assert estimate.usable and estimate.reason == ''
     assert np.allclose(errors(estimate), 0, atol=1e-5)
     assert estimate.residual < 1e-6

@@ -210,7 +210,12 @@ def _robust_similarity(predicted: np.ndarray, known: np.ndarray, orientations: b
 
 
 def _with_orientations(
-    inverse: Similarity, predicted: np.ndarray, known: np.ndarray, weights: torch.Tensor, turns: torch.Tensor, width: float
+    inverse: Similarity,
+    predicted: np.ndarray,
+    known: np.ndarray,
+    weights: torch.Tensor,
+    turns: torch.Tensor,
+    width: float,
 ) -> tuple[Similarity, torch.Tensor]:
     """The same similarity (known to predicted) with its rotation from positions and orientations together, each weighed by
     its own scatter, and the next weights of the orientations."""
