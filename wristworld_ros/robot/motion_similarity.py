@@ -2,6 +2,9 @@
 
 The model predicts the wrist camera in the first anchor's frame, in a scale of its own; the robot knows where that camera is in
 its base. Over seconds in which the wrist moves, one similarity joins the two paths.
+
+The residual tells scatter. An error that a model repeats in every frame, or a motion that it shrinks, is taken into the
+similarity and not seen: a usable estimate is one that the motion determines, not one that is right.
 """
 
 from __future__ import annotations
