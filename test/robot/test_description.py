@@ -111,3 +111,31 @@ def test_what_is_no_robot_is_refused(text):
 def test_a_missing_joint_is_named():
     with pytest.raises(UserError, match='lack j of'):
         RobotModel.from_urdf(ONE_LINK).surface({})
+
+
+def followed(multiplier: str, source: str = 'j', kind: str = 'prismatic', shape: str = '<sphere radius="0.05"/>') -> str:
+    """ONE_LINK with a second link whose joint follows the first one's."""
+    return ONE_LINK.replace(
+        '</robot>',
+        f'<link name="tip"><visual><geometry>{shape}</geometry></visual></link>'
+        f'<joint name="k" type="{kind}"><parent link="base"/><child link="tip"/><axis xyz="0 1 0"/>'
+        f'<limit lower="0" upper="1" effort="1" velocity="1"/><mimic joint="{source}" multiplier="{multiplier}" offset="0.1"/></joint></robot>',
+    )
+
+
+@pytest.mark.parametrize('multiplier, place', [('-2', -0.9), ('0', 0.1)])
+def test_a_joint_that_follows_another_moves_with_it(multiplier, place):
+    robot = RobotModel.from_urdf(followed(multiplier))
+    assert robot.joint_names == ('j',)
+    np.testing.assert_allclose(robot.link_poses({'j': 0.5})['tip'][:3, 3], [0, place, 0], atol=1e-12)
+    surface = robot.surface({'j': 0.5})
+    tip = surface.points[surface.links == 'tip'] - [0, place, 0]
+    np.testing.assert_allclose(np.linalg.norm(tip, axis=1), 0.05, rtol=0.02)
+
+
+@pytest.mark.parametrize('text, words', [
+    (followed('1', source='nowhere'), 'follows nowhere'), (followed('1', kind='floating'), 'is floating'),
+])  # fmt: skip
+def test_joints_that_cannot_be_placed_are_named(text, words):
+    with pytest.raises(UserError, match=words):
+        RobotModel.from_urdf(text)

@@ -22,6 +22,7 @@ _LEAST_POINTS = (
 )
 _FINEST = 0.001  # metres
 _OVERSAMPLING = 4  # random points for each that is kept: evenness
+KINDS = ('fixed', 'revolute', 'continuous', 'prismatic')
 _GREY = (205, 205, 205)
 _MAX_POINTS = 200_000
 
@@ -76,6 +77,7 @@ class RobotModel:
         joints = [_joint(joint) for joint in robot.joint_map.values()]
         links = tuple(robot.link_map)
         _check_tree(joints, links)
+        _check_joints(joints)
         missing: list[str] = []
         surfaces = {}
         for name, link in robot.link_map.items():
@@ -147,12 +149,31 @@ def _check_tree(joints: list[_Joint], links: tuple[str, ...]) -> None:
 
 
 def _joint(joint: Any) -> _Joint:
-    mimic = joint.mimic and (joint.mimic.joint, float(joint.mimic.multiplier or 1.0), float(joint.mimic.offset or 0.0))
+    mimic = joint.mimic and (joint.mimic.joint, _number(joint.mimic.multiplier, 1.0), _number(joint.mimic.offset, 0.0))
     axis = np.array([1.0, 0, 0]) if joint.axis is None else np.asarray(joint.axis, np.float64)
     origin = np.eye(4) if joint.origin is None else np.asarray(joint.origin, np.float64)
     return _Joint(
         joint.name, joint.type, joint.parent, joint.child, origin, axis / max(np.linalg.norm(axis), 1e-12), mimic
     )
+
+
+def _number(value: float | None, otherwise: float) -> float:
+    return otherwise if value is None else float(value)
+
+
+def _check_joints(joints: list[_Joint]) -> None:
+    """Raise UserError for a joint of a kind that has no single position, or that follows one which does not move by itself."""
+    free = {joint.name for joint in joints if joint.kind != 'fixed' and joint.mimic is None}
+    for joint in joints:
+        if joint.kind not in KINDS:
+            raise UserError(
+                f'Joint {joint.name} of the robot description is {joint.kind}', f'use joints that are {", ".join(KINDS)}'
+            )
+        if joint.mimic is not None and joint.mimic[0] not in free:
+            raise UserError(
+                f'Joint {joint.name} of the robot description follows {joint.mimic[0]}, which does not move by itself',
+                'name a joint that does',
+            )
 
 
 def _in_order(joints: list[_Joint], root: str) -> list[_Joint]:
@@ -205,8 +226,10 @@ def _sampled(visual: Any, robot: Any, spacing: float, missing: list[str]) -> tup
         mesh = trimesh.creation.box(geometry.box.size)
     elif geometry.cylinder is not None:
         mesh = trimesh.creation.cylinder(geometry.cylinder.radius, geometry.cylinder.length)
-    else:
+    elif geometry.sphere is not None:
         mesh = trimesh.creation.icosphere(radius=geometry.sphere.radius)
+    else:
+        return None  # an empty geometry has no surface
     spacing = max(_FINEST, min(spacing, (mesh.area / _LEAST_POINTS) ** 0.5))
     count = min(_MAX_POINTS, max(20, int(_OVERSAMPLING * mesh.area / spacing**2)))
     points, faces = trimesh.sample.sample_surface(mesh, count, seed=0)
