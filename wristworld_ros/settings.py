@@ -14,6 +14,7 @@ from wristworld_ros.errors import UserError
 from wristworld_ros.setting import setting
 
 # Names that are part of a topic (anchor_<name>/image_raw), and TF frames; a leading slash of a frame is dropped where it is used.
+USE = ('auto', 'never', 'require')
 NAME: dict[str, Any] = {'pattern': r'[A-Za-z0-9_]+', 'described': 'names of letters, digits and underscores'}
 FRAME: dict[str, Any] = {'pattern': r'/*[^\s/]\S*', 'described': 'the name of a TF frame, without spaces'}
 
@@ -125,6 +126,22 @@ class StreamSettings:
         live=True,
         none='never',
     )
+    max_residual: float | None = setting(
+        0.03,
+        "Frames are invalid while an anchor with depth sees the robot's surface farther from where joint states and TF put it than this (median over the last sets), metres: the camera was moved, or a calibration is wrong.",
+        low=0.001,
+        high=10.0,
+        live=True,
+        none='never',
+    )
+    scene_memory: bool = setting(
+        True, 'Whether what an anchor with depth saw before the arm moved in front of it is shown there meanwhile.'
+    )
+    composite: bool = setting(
+        True,
+        "Whether pixels that were measured, remembered or are the robot's own surface are laid over the generated image: the models that ship were not trained on true geometry and wash objects out.",
+        live=True,
+    )
     seed: int = setting(
         0, 'Seed of the sampling noise; the same seed and input give the same video.', low=0, high=2**31 - 1
     )
@@ -177,7 +194,10 @@ class NodeSettings(StreamSettings):
         choices=('auto', 'reliable', 'best_effort'),
     )
     input_depth: int = setting(
-        5, 'Anchor images that the middleware queues for each subscription, for moments when the node is busy.', low=1, high=1000
+        5,
+        'Anchor images that the middleware queues for each subscription, for moments when the node is busy.',
+        low=1,
+        high=1000,
     )
     freshness: float = setting(
         0.5,
@@ -203,7 +223,51 @@ class NodeSettings(StreamSettings):
         none='auto',
         **FRAME,
     )
-    publish_tf: bool = setting(True, 'Publish TF from the first anchor to the virtual wrist camera.')
+    base_frame: str = setting(
+        'fr3_link0', "TF frame of the robot's base, in which all that is known is brought together.", **FRAME
+    )
+    hand_frame: str = setting('fr3_hand', 'TF frame of the hand, to which the wrist camera is mounted.', **FRAME)
+    wrist_mount: str | None = setting(
+        None,
+        'Pose of the wrist camera (optical: z forward, x right, y down) in hand_frame: x y z qx qy qz qw, metres and a unit quaternion; unknown leaves its place to the model.',
+        none='unknown',
+        pattern=r'\s*([-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?(\s+|$)){7}',
+        described='seven numbers x y z qx qy qz qw',
+    )
+    wrist_camera_frame: str | None = setting(
+        None, 'Optical frame of a wrist camera that TF already has, in place of wrist_mount.', none='unknown', **FRAME
+    )
+    wrist_camera_info: str | None = setting(
+        None,
+        'Calibration of the real wrist camera whose picture is to be imitated: a YAML file (its name ends in .yaml or .yml) or a camera_info topic; unknown uses wrist_fov.',
+        none='unknown',
+    )
+    use_depth: str = setting(
+        'auto',
+        'Whether depth of the anchors is used: auto where it is good, never, or require (frames without are invalid).',
+        choices=USE,
+    )
+    use_tf: str = setting(
+        'auto',
+        'Whether the places of anchors and hand are taken from TF: auto, never, or require (frames without are invalid).',
+        choices=USE,
+    )
+    use_robot_model: str = setting(
+        'auto',
+        "Whether the robot's own surface is placed from /robot_description and /joint_states: auto, never, or require (frames without are invalid).",
+        choices=USE,
+    )
+    tf_timeout: float = setting(
+        0.1,
+        'How long a set waits at most for the TF, depth and joint states of its time, seconds.',
+        low=0.0,
+        high=5.0,
+        live=True,
+    )
+    publish_tf: bool = setting(
+        True,
+        'Publish TF to the virtual wrist camera: from the hand where its mount is known, otherwise from the first anchor.',
+    )
     publish_invalid: bool = setting(
         False, 'Publish invalid frames on wrist/view too (never on wrist/image_raw).', live=True
     )
@@ -249,6 +313,13 @@ class NodeSettings(StreamSettings):
                 f'Settings wrist_frame and anchor_frame are both {self.wrist_frame!r}, and a frame cannot be its own parent',
                 'give the virtual wrist camera a frame of its own',
             )
+        if self.wrist_mount and self.wrist_camera_frame:
+            raise UserError('Settings wrist_mount and wrist_camera_frame are both given', 'give one of them')
+        if self.wrist_mount and abs(sum(float(q) ** 2 for q in self.wrist_mount.split()[3:]) - 1) > 0.01:
+            raise UserError(
+                f'Setting wrist_mount is {self.wrist_mount!r}, whose last four numbers are no unit quaternion',
+                'give x y z qx qy qz qw, with qw last and a quaternion of length 1',
+            )
 
 
 @dataclass(frozen=True)
@@ -273,7 +344,9 @@ class WindowSettings:
         None, "Sampling steps; auto uses the model's (50 as published).", low=1, high=1000, none='auto'
     )
     solver: str = setting(
-        'euler', 'How the steps are integrated: euler as published, or unipc, which needs fewer.', choices=('euler', 'unipc')
+        'euler',
+        'How the steps are integrated: euler as published, or unipc, which needs fewer.',
+        choices=('euler', 'unipc'),
     )
     guidance: float | None = setting(
         None,
@@ -303,9 +376,7 @@ class CameraSettings:
     wrist_video: str | None = setting(
         None, 'With source videos: the recording of a real wrist camera, for comparison.', none='none'
     )
-    anchors: list = setting(
-        ['left', 'right'], 'Names of the cameras; images go to anchor_<name>/image_raw.', **NAME
-    )
+    anchors: list = setting(['left', 'right'], 'Names of the cameras; images go to anchor_<name>/image_raw.', **NAME)
     rate: float | None = setting(
         10.0,
         'Frames per second, with the simulator a whole number; auto uses the rate of the first video (10 for the simulator).',

@@ -93,14 +93,17 @@ class RobotPoints:
     points: float32 [N, 3], robot base, metres.
     colors: uint8 [N, 3], RGB.
     links: str [N], the link that each point lies on.
+    normals: float32 [N, 3], outward, of unit length; None where unknown: then the far side of the robot shows too.
     """
 
     points: np.ndarray
     colors: np.ndarray
     links: np.ndarray
+    normals: np.ndarray | None = None
 
     def __post_init__(self):
         count = len(self.points)
+        _check_array('RobotPoints.normals', self.normals, (count, 3))
         _check_array('RobotPoints.points', self.points, (count, 3))
         _check_array('RobotPoints.colors', self.colors, (count, 3))
         object.__setattr__(self, 'links', np.asarray(self.links))

@@ -34,7 +34,7 @@ def _imported_distributions() -> set[str]:
 
 
 def test_every_import_is_declared():
-    groups = [PROJECT['dependencies'], *(PROJECT['optional-dependencies'][extra] for extra in ('sim', 'sim-parts', 'train', 'view'))]
+    groups = [PROJECT['dependencies'], *(PROJECT['optional-dependencies'][extra] for extra in ('sim', 'sim-parts', 'robot', 'train', 'view'))]
     declared = {_name(requirement) for group in groups for requirement in group}
     # One import name, several distributions of it: any declared one will do.
     known = packages_distributions()

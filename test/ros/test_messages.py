@@ -26,7 +26,7 @@ from wristworld_ros.ros.conversions import (
     to_stamp,
     to_transform,
 )
-from wristworld_ros.types import FrameStatus
+from wristworld_ros.types import FrameStatus, Geometry
 
 
 def rotation(x, y, z, w):
@@ -79,7 +79,7 @@ def constants(message):
 
 
 def test_status_codes_are_those_of_the_program_and_states_those_of_the_lifecycle():
-    assert constants(WristView) == {status.name: int(status) for status in FrameStatus}
+    assert constants(WristView) == {value.name: int(value) for kind in (FrameStatus, Geometry) for value in kind}
     states = constants(VirtualWristStatus)
     assert len(states) == 4
     assert states == {name: getattr(State, f'PRIMARY_STATE_{name}') for name in states}

@@ -77,7 +77,7 @@ def fit_similarity(
         raise DegenerateFitError(
             'fit_similarity got points on one line, which do not determine the rotation; use align_cameras.'
         )
-    rotation, singular = _nearest_rotation(target_centred.T @ (weights[:, None] * source_centred))
+    rotation, singular = nearest_rotation(target_centred.T @ (weights[:, None] * source_centred))
     variance = (weights[:, None] * source_centred**2).sum()
     scale = singular / variance if with_scale else torch.ones_like(variance)
     return Similarity(scale, rotation, target_mean - scale * rotation @ source_mean)
@@ -112,7 +112,7 @@ def align_cameras(T_camera_estimated: Tensor, T_camera_true: Tensor) -> Similari
         T_camera_true: The same cameras.
     """
     estimated, true = T_camera_estimated.double(), T_camera_true.double()
-    rotation, _ = _nearest_rotation((true[:, :3, :3].transpose(1, 2) @ estimated[:, :3, :3]).sum(0))
+    rotation, _ = nearest_rotation((true[:, :3, :3].transpose(1, 2) @ estimated[:, :3, :3]).sum(0))
     source, target = camera_centre(estimated), camera_centre(true)
     rotated = source @ rotation.T
     rotated_centred, target_centred = rotated - rotated.mean(0), target - target.mean(0)
@@ -133,7 +133,7 @@ def pose_error(T_camera_estimated: Tensor, T_camera_true: Tensor) -> tuple[Tenso
     return degrees, (camera_centre(T_camera_estimated) - camera_centre(T_camera_true)).norm(dim=-1)
 
 
-def _nearest_rotation(matrix: Tensor) -> tuple[Tensor, Tensor]:
+def nearest_rotation(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """The rotation R that maximises trace(R^T M), and that trace."""
     left, singular, right = torch.linalg.svd(matrix)
     sign = torch.ones_like(singular)

@@ -62,6 +62,46 @@ def condition_map(
     return image.view(height, width, 3), depth.view(height, width)
 
 
+def nearest_points(
+    points: Tensor,
+    radii: Tensor,
+    intrinsics: Tensor,
+    extrinsics: Tensor,
+    *,
+    image_hw: tuple[int, int],
+    near: float = 0.01,
+) -> tuple[Tensor, Tensor]:
+    """Which point of a cloud each pixel of a camera shows, where every point has a footprint of its own; without gradient.
+
+    The rules are those of `condition_map`.
+
+    Args:
+        points: Float32 [N, 3], world, metres; points that are not finite are ignored.
+        radii: Int64 [N], of the footprints, pixels; small and few different ones, for each costs a pass.
+        intrinsics: K [3, 3], pixels; coordinates start at the image's edge.
+        extrinsics: Camera-from-world [3, 4] or [4, 4], metres.
+        image_hw: Height and width, pixels.
+        near: Only points with z > near are drawn, metres.
+
+    Returns:
+        Int64 [H, W], index of the point, -1 where there is none, and float32 [H, W], its camera z in metres, 0 likewise.
+    """
+    height, width = image_hw
+    index = torch.full((height, width), -1, dtype=torch.int64, device=points.device)
+    depth = points.new_zeros((height, width))
+    with torch.no_grad():
+        for radius in torch.bincount(radii).nonzero()[:, 0].tolist():
+            chosen = (radii == radius).nonzero()[:, 0]
+            winners, z = _nearest(points[chosen], intrinsics, extrinsics, height, width, near)
+            winners = _dilate(winners, radius)
+            hit = winners != _EMPTY
+            own = winners.bitwise_and_(_index_mask(len(chosen))).masked_fill_(~hit, 0)
+            nearer = hit & ((depth == 0) | (z[own] < depth))
+            index = torch.where(nearer, chosen[own], index)
+            depth = torch.where(nearer, z[own], depth)
+    return index, depth
+
+
 def _nearest(points, intrinsics, extrinsics, height, width, near):
     """The smallest packed value (depth, index) of each pixel, int64 [H, W], and every point's camera z, float32 [N]."""
     count, device = len(points), points.device

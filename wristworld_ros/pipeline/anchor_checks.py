@@ -7,6 +7,7 @@ a few thousand of its pixels.
 
 from __future__ import annotations
 
+from collections import deque
 from itertools import combinations
 
 import numpy as np
@@ -93,6 +94,44 @@ class AnchorChecks:
             f'{who} sent the same image for {seconds:.1f} s, as no real camera does; still_after is {still_after:g} s '
             '(never, for a simulator whose scene may rest).',
         )
+
+
+class RegistrationCheck:
+    """Judges how far each anchor sees the robot from where joint states and calibration put it, over the last few sets.
+
+    One set alone proves little: the arm is hidden, or moves while clocks differ. A camera that was bumped stays wrong.
+    """
+
+    SETS = 10
+
+    def __init__(self):
+        self.reset()
+
+    def reset(self) -> None:
+        """Start a new stream."""
+        self._recent: deque[np.ndarray] = deque(maxlen=self.SETS)
+
+    def judge(self, names: tuple[str, ...], residuals: np.ndarray, most: float | None) -> Verdict:
+        """Whether an anchor has moved.
+
+        Args:
+            names: Of V anchors.
+            residuals: [V], metres, NaN where unknown, or empty; see `WristFrame`.
+            most: The most that is accepted, metres; None for anything.
+        """
+        if most is None or not len(residuals):
+            return Verdict()
+        self._recent.append(residuals)
+        for view, name in enumerate(names):
+            known = np.array([sets[view] for sets in self._recent if np.isfinite(sets[view])])
+            if len(known) >= self.SETS // 2 and (found := float(np.median(known))) > most:
+                return Verdict(
+                    FrameStatus.ANCHOR_MOVED,
+                    f'Anchor {name} sees the robot {found * 1e3:.0f} mm from where joint states and TF put it, and max_residual '
+                    f'is {most * 1e3:.0f} mm: the camera was moved, or its calibration or the robot description is wrong; '
+                    'calibrate it again (wristworld calibrate robot).',
+                )
+        return Verdict()
 
 
 def judge_agreement(names: tuple[str, ...], agreements: np.ndarray, least: float | None) -> Verdict:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wristworld_ros.geometry import decode_pose, shift_principal_point, to_homogeneous
+from wristworld_ros.geometry import decode_pose, resize_intrinsics, shift_principal_point, to_homogeneous
 from wristworld_ros.geometry.agreement import cloud_agreement
 from wristworld_ros.geometry.cloud import CloudSettings, dense_cloud, render_cloud
 from wristworld_ros.geometry.images import resize_images
@@ -16,10 +16,11 @@ from wristworld_ros.models.vggt import ReconstructionModel
 from wristworld_ros.models.vggt.config import input_size
 from wristworld_ros.models.vggt.model import own_points
 from wristworld_ros.models.vggt.scene_coordinates import patch_centers, refine_wrist
+from wristworld_ros.pipeline.known_geometry import KnownGeometryStep, Prediction
 from wristworld_ros.pipeline.model import WristModel
 from wristworld_ros.runtime.cuda_graphs import CudaGraphRunner
 from wristworld_ros.runtime.transfer import StageTimer, download, upload
-from wristworld_ros.types import AnchorSet, Camera, ConditionMap, FrameStatus, Reconstruction, Verdict
+from wristworld_ros.types import AnchorSet, Camera, ConditionMap, FrameStatus, Geometry, Reconstruction, Verdict
 
 NOT_FINITE = Verdict(
     FrameStatus.NOT_FINITE,
@@ -31,10 +32,10 @@ NOT_FINITE = Verdict(
 class Observation:
     """Everything the second half of the stream needs of one anchor set.
 
-    condition: the cloud seen by the wrist camera. coverage: share of the wrist's pixels that a point hits, 0 to 1.
-    confidence: see `visible_confidence`. agreements: float64 [V], of each anchor with the others, 0 to 1, NaN where
+    condition: the cloud seen by the wrist camera. coverage: share of the wrist's pixels that a point hits or, where more is
+    known than images, a point that is measured or predicted with confidence, 0 to 1. confidence: see `visible_confidence`. agreements: float64 [V], of each anchor with the others, 0 to 1, NaN where
     there is nothing to compare; see `cloud_agreement`. verdict: valid, or why stage 1 gave nothing; reconstruction and
-    condition are then blank. anchor_verdict: valid, or what is wrong with the anchor images themselves. seconds: time of
+    condition are then blank. geometry, residuals: see `WristFrame`. anchor_verdict: valid, or what is wrong with the anchor images themselves. seconds: time of
     each part. arrived: `time.perf_counter()` when the set came. starts_stream: whether a new video begins with it.
     """
 
@@ -45,6 +46,8 @@ class Observation:
     confidence: float
     agreements: np.ndarray
     verdict: Verdict = Verdict()
+    geometry: Geometry = Geometry.RGB
+    residuals: np.ndarray = field(default_factory=lambda: np.empty(0))
     anchor_verdict: Verdict = Verdict()
     seconds: dict[str, float] = field(default_factory=dict)
     arrived: float = 0.0
@@ -151,14 +154,21 @@ class ReconstructionStep:
         near: Near plane of the wrist camera, metres; None for the model's own.
         wrist_fov: Vertical field of view of the wrist camera, degrees, in place of the predicted one; None leaves it.
         graphs: Whether to replay both parts as CUDA graphs where device and model allow.
+        remember: Whether what the robot covers is remembered, where depth is measured.
     """
 
     def __init__(
-        self, model: WristModel, near: float | None = None, wrist_fov: float | None = None, graphs: bool = False
+        self,
+        model: WristModel,
+        near: float | None = None,
+        wrist_fov: float | None = None,
+        graphs: bool = False,
+        remember: bool = True,
     ):
         self._reconstructor = Reconstructor(model.stage1, model.config.anchor_width, model.config.wrist_hw)
         self._cloud: CloudSettings = model.config.cloud if near is None else replace(model.config.cloud, near=near)
         self._fov, self._device = wrist_fov, model.device
+        self._known = KnownGeometryStep(model.config.wrist_hw, model.config.cloud, near, model.device, remember)
         graphs = graphs and model.device.type == 'cuda'
         self.stage1 = CudaGraphRunner(self._scene, graphs and not self._reconstructor.waits)
         self.condition = CudaGraphRunner(self._condition, graphs)
@@ -166,7 +176,14 @@ class ReconstructionStep:
 
     @torch.inference_mode()
     def __call__(self, anchors: AnchorSet) -> Observation:
-        """Reconstruction and condition map of one anchor set."""
+        """Reconstruction and condition map of one anchor set, by what it knows."""
+        return self._known_set(anchors) if anchors.is_known else self._images_alone(anchors)
+
+    def reset(self) -> None:
+        """A new stream begins: what was remembered of the scene is forgotten."""
+        self._known.reset()
+
+    def _images_alone(self, anchors: AnchorSet) -> Observation:
         if anchors.images.shape != self._shape:  # graphs of the old size will not be used again
             self._shape = anchors.images.shape
             self.stage1.clear()
@@ -188,6 +205,35 @@ class ReconstructionStep:
             anchors, reconstruction, ConditionMap(image, depth), float(coverage), float(confidence),
             np.array(agreements), seconds=seconds,
         )  # fmt: skip
+
+    def _known_set(self, anchors: AnchorSet) -> Observation:
+        timer = StageTimer(self._device)
+        found = self._known.measured(anchors)
+        seconds = {}
+        if found is None:
+            prediction = self._prediction(anchors)
+            timer.split()
+            found = self._known.completed(anchors, prediction)
+            timer.split()
+            seconds = dict(zip(('stage1', 'condition'), timer.seconds(), strict=True))
+        else:
+            timer.split()
+            seconds = {'condition': timer.seconds()[0]}
+        if not found.finite:
+            return _blank_observation(anchors, empty_reconstruction(found.reconstruction), NOT_FINITE, seconds)
+        return Observation(
+            anchors, found.reconstruction, found.condition, found.coverage, found.confidence, found.agreements,
+            geometry=found.geometry, residuals=found.residuals, seconds=seconds,
+        )  # fmt: skip
+
+    def _prediction(self, anchors: AnchorSet) -> Prediction:
+        colors = upload(self._reconstructor.resized(anchors.images), self._device)
+        scene = Scene(*self._scene(colors))
+        rows = scene.T[1:, 2].to(scene.points)
+        depth = torch.einsum('vhwx,vx->vhw', scene.points, rows[:, :3]) + rows[:, None, None, 3]
+        hw = (colors.shape[1], colors.shape[2])
+        K = torch.cat([scene.K[:1], resize_intrinsics(scene.K[1:], hw, anchors.images.shape[1:3])])
+        return Prediction(*download(K, scene.T), depth, scene.confidence)
 
     def _scene(self, colors: Tensor) -> tuple[Tensor, ...]:
         scene, hw = self._reconstructor.scene(colors), self._reconstructor.wrist_hw

@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from wristworld_ros.pipeline.anchor_checks import AnchorChecks, judge_agreement
+from wristworld_ros.pipeline.anchor_checks import AnchorChecks, RegistrationCheck, judge_agreement
+from wristworld_ros.pipeline.composite import composite
 from wristworld_ros.pipeline.generate import ChunkGenerator, NotFiniteError
 from wristworld_ros.pipeline.model import WristModel
 from wristworld_ros.pipeline.oom_fallback import OomFallback, out_of_memory_reason, what_ran_out
@@ -17,7 +18,7 @@ from wristworld_ros.runtime.gpu_errors import is_out_of_memory
 from wristworld_ros.runtime.offload import StageScheduler
 from wristworld_ros.setting import check
 from wristworld_ros.settings import StreamSettings
-from wristworld_ros.types import AnchorSet, FrameStatus, Verdict, WristFrame
+from wristworld_ros.types import AnchorSet, FrameStatus, Geometry, Verdict, WristFrame
 
 
 class VirtualWrist:
@@ -49,7 +50,7 @@ class VirtualWrist:
         self._reconstruction: ReconstructionStep | None = self._new_reconstruction()
         self._generation: ChunkGenerator | None = self._new_generation()
         self._reconstruct_queue, self._generate_queue = _cuda_stream(model.device), _cuda_stream(model.device)
-        self._anchor_checks = AnchorChecks()
+        self._anchor_checks, self._registration = AnchorChecks(), RegistrationCheck()
         self._waiting: list[Observation] = []
         self.seconds: dict[str, float] = {}
         self.reset()
@@ -77,6 +78,9 @@ class VirtualWrist:
         self._shape, self._last_stamp = shape, anchors.stamp_ns
         if starts_stream:
             self._anchor_checks.reset()
+            self._registration.reset()
+            if self._reconstruction is not None:
+                self._reconstruction.reset()
         anchor_verdict = Verdict()
         if self.settings.check_anchors:
             anchor_verdict = self._anchor_checks.judge(anchors, self.settings.frozen_after, self.settings.still_after)
@@ -90,8 +94,12 @@ class VirtualWrist:
                 raise
             verdict = Verdict(FrameStatus.OUT_OF_MEMORY, what_ran_out(error, self.model.device, 'stage 1'))
             observation = empty_observation(anchors, self.model.config.wrist_hw, verdict)
+        moved = self._registration.judge(anchors.names, observation.residuals, self.settings.max_residual)
         return replace(
-            observation, arrived=arrived, starts_stream=starts_stream, anchor_verdict=anchor_verdict
+            observation,
+            arrived=arrived,
+            starts_stream=starts_stream,
+            anchor_verdict=moved if anchor_verdict.status is FrameStatus.VALID else anchor_verdict,
         )
 
     def generate(self, observation: Observation) -> list[WristFrame]:
@@ -149,7 +157,8 @@ class VirtualWrist:
         self._reconstruct_queue = self._generate_queue
 
     def _new_reconstruction(self) -> ReconstructionStep:
-        return ReconstructionStep(self.model, self.settings.near, self.settings.wrist_fov, self.graphs)
+        s = self.settings
+        return ReconstructionStep(self.model, s.near, s.wrist_fov, self.graphs, s.scene_memory)
 
     def _new_generation(self) -> ChunkGenerator:
         return ChunkGenerator(self.model, replace(self.settings, history=self.history, graphs=self.graphs))
@@ -171,6 +180,8 @@ class VirtualWrist:
             try:
                 images = generator([o.condition for o in waiting], [o.anchors.images for o in waiting])
                 self._waiting = []
+                if self.settings.composite:
+                    images = [_composited(o, image) for o, image in zip(waiting, images, strict=True)]
                 return [self._frame(o, image, self._judge(o)) for o, image in zip(waiting, images, strict=True)]
             except NotFiniteError as error:
                 unusable = Verdict(FrameStatus.NOT_FINITE, str(error))
@@ -196,6 +207,8 @@ class VirtualWrist:
             latency_s=time.perf_counter() - observation.arrived,
             verdict=verdict,
             reconstruction=observation.reconstruction,
+            geometry=observation.geometry,
+            residuals=observation.residuals,
         )
 
     def _judge(self, observation: Observation) -> Verdict:
@@ -213,6 +226,11 @@ class VirtualWrist:
         least = self.settings.min_agreement
         least = self.model.config.min_agreement if least is None else least
         return judge_agreement(observation.anchors.names, observation.agreements, least)
+
+
+def _composited(observation: Observation, image: np.ndarray) -> np.ndarray:
+    """What was measured belongs over a generated image only where it is known where the wrist camera is."""
+    return image if observation.geometry is Geometry.RGB else composite(image, observation.condition)
 
 
 def _cuda_stream(device: torch.device) -> torch.cuda.Stream | None:

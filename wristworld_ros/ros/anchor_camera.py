@@ -90,9 +90,14 @@ class AnchorCamera:
         if self.calibration is None:
             return None
         try:
-            return to_intrinsics(self.calibration, width, height)
+            return to_intrinsics(self.calibration, width, height, self.rectified)
         except CalibrationError:
             return None
+
+    @property
+    def rectified(self) -> bool:
+        """Whether its images are rectified, by the name of their topic (REP 104's image_rect, image_rect_color)."""
+        return '_rect' in self.topic
 
     @property
     def calibration_fault(self) -> str:
@@ -102,7 +107,7 @@ class AnchorCamera:
             return ''
         height, width = self.image_hw or (info.height, info.width)
         try:
-            to_intrinsics(info, width, height)
+            to_intrinsics(info, width, height, self.rectified)
         except CalibrationError as error:
             return str(error)
         return ''

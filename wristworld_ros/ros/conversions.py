@@ -169,12 +169,18 @@ def to_camera_info(K: np.ndarray, width: int, height: int, header: Header) -> Ca
     )
 
 
-def to_intrinsics(msg: CameraInfo, width: int, height: int) -> np.ndarray | None:
+def to_intrinsics(msg: CameraInfo, width: int, height: int, rectified: bool = False) -> np.ndarray | None:
     """The calibration of a width x height image.
 
     A calibration is made at the camera's full size; its region of interest and binning say which part of that the images
     show (REP 104). What they leave at another size is rescaled; a calibration that does not state its size is taken to be
     made at that of the images.
+
+    Args:
+        msg: The calibration.
+        width: Of the images, pixels.
+        height: Of the images, pixels.
+        rectified: Whether the images are rectified: then `p` holds their camera, where it is given, and otherwise `k`.
 
     Returns:
         float64 [3, 3], pixels, or None where the camera is uncalibrated (k[0] = 0).
@@ -182,9 +188,11 @@ def to_intrinsics(msg: CameraInfo, width: int, height: int) -> np.ndarray | None
     Raises:
         CalibrationError: No camera has that calibration.
     """
-    if msg.k[0] == 0:
+    if msg.k[0] == 0 and not (rectified and msg.p[0]):
         return None
     K = np.array(msg.k, np.float64).reshape(3, 3)
+    if rectified and msg.p[0]:
+        K = np.array(msg.p, np.float64).reshape(3, 4)[:, :3]
     roi = msg.roi
     full = msg.width or width, msg.height or height
     _check_intrinsics(K, *full)

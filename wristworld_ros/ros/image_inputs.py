@@ -18,6 +18,7 @@ from wristworld_ros.ros.anchor_camera import AnchorCamera
 from wristworld_ros.ros.conversions import DecoderError, scale_intrinsics, to_ns, to_rgb
 from wristworld_ros.ros.image_header import ImageError, ImageFault, ImageLimits, quoted, read_header
 from wristworld_ros.ros.input_problem import flickering, input_problem
+from wristworld_ros.ros.knowledge import Knowledge, ViewSource
 from wristworld_ros.ros.lifecycle import ResponsiveLifecycleNode
 from wristworld_ros.ros.metrics import Metrics
 from wristworld_ros.ros.names import normalized_frame
@@ -35,13 +36,22 @@ class ImageInputs:
 
     settings: assignable; live ones count at once. enabled: whether images are used. silent: names of the cameras that
     sent nothing for longer than `freshness`. problem: why no sets are made, one sentence, '' while they are.
-    anchor_frame: TF frame of the first camera, '' before its first image.
+    anchor_frame: TF frame of the first camera, '' before its first image. knowledge: of the robot and of depth.
     """
 
-    def __init__(self, node: ResponsiveLifecycleNode, settings: NodeSettings, worker: ModelWorker, metrics: Metrics):
-        self._node, self._worker, self._metrics = node, worker, metrics
+    def __init__(
+        self,
+        node: ResponsiveLifecycleNode,
+        settings: NodeSettings,
+        worker: ModelWorker,
+        metrics: Metrics,
+        knowledge: Knowledge,
+    ):
+        self._node, self._worker, self._metrics, self.knowledge = node, worker, metrics, knowledge
         self.settings = settings
-        slop_ns, jump_ns, window_ns = (round(s * 1e9) for s in (settings.slop, settings.jump_back, settings.sync_window))
+        slop_ns, jump_ns, window_ns = (
+            round(s * 1e9) for s in (settings.slop, settings.jump_back, settings.sync_window)
+        )
         self._sync = FrameSync(tuple(settings.anchors), slop_ns, jump_ns, window_ns, settings.max_queue_bytes)
         self._limits = ImageLimits.of(settings)
         self._anchors = [AnchorCamera(self, node, name, settings) for name in settings.anchors]
@@ -68,11 +78,13 @@ class ImageInputs:
         for anchor in self._anchors:
             anchor.subscribe()
         self.restart_clock()
+        self.knowledge.subscribe()
 
     def unsubscribe(self) -> None:
         """Receive nothing more."""
         for anchor in self._anchors:
             anchor.unsubscribe()
+        self.knowledge.unsubscribe()
 
     def restart(self, why: str = '', kind: str = '', keep_waiting: bool = False) -> None:
         """Clear every buffer and cache, here and in the model.
@@ -86,6 +98,7 @@ class ImageInputs:
             self._sync.reset()
         for anchor in self._anchors:
             anchor.image_hw = None
+        self.knowledge.restart()
         self._last_used_ns = None
         self._worker.reset()
         if why:
@@ -96,6 +109,7 @@ class ImageInputs:
     def restart_clock(self) -> None:
         """Silence counts from now: at the start, and after the clock was set back."""
         self._last_set = time.monotonic()
+        self.knowledge.restart_clock()
         for anchor in self._anchors:
             anchor.heard_ns = self._now()
 
@@ -107,8 +121,11 @@ class ImageInputs:
         """
         for anchor in self._anchors:
             anchor.refresh()
-            if (fault := anchor.calibration_fault) and self._metrics.should_log('calibration', anchor.topic, every=60.0):
+            if (fault := anchor.calibration_fault) and self._metrics.should_log(
+                'calibration', anchor.topic, every=60.0
+            ):
                 self._node.get_logger().warning(f'The calibration of {anchor.topic} is not used: {fault}')
+        self.knowledge.refresh()
         self._update_silent(active)
         problem = flickering(self._anchors) if active else None
         if active and problem is None and (self.silent or time.monotonic() - self._last_set > NO_SETS_S):
@@ -128,6 +145,7 @@ class ImageInputs:
         status.anchors = list(lags)
         status.anchor_lags = [float('nan') if lag is None else lag for lag in lags.values()]
         status.silent_anchors = sorted(self.silent)
+        status.missing = list(self.knowledge.missing)
 
     def take_image(self, anchor: AnchorCamera, msg: Image | CompressedImage) -> None:
         """Take one image in; submit the set that it completes, if any."""
@@ -146,20 +164,23 @@ class ImageInputs:
             return
         anchor.fault = ''
         if anchor.note_size((header.height, header.width)):
-            self.restart(f'anchor_{anchor.name} now sends {header.width}x{header.height} images', f'size {anchor.topic}')
+            self.restart(
+                f'anchor_{anchor.name} now sends {header.width}x{header.height} images', f'size {anchor.topic}'
+            )
             anchor.image_hw = header.height, header.width
         stamp_ns = to_ns(msg.header.stamp)
         anchor.note_stamp(stamp_ns)
         matched, jumped = self._sync.add(anchor.name, stamp_ns, msg, len(msg.data))
         if jumped:
             self.restart(f'stamps on anchor_{anchor.name} jumped back', keep_waiting=True)
+            self.knowledge.restart_clock()
         if matched:
             self._submit(matched)
 
     def decode(self, matched: Sequence[Stamped]) -> AnchorSet | None:
-        """The images of a set, all at the size of the first, with calibrations where every camera has one.
+        """The images of a set, all at the size of the first, with all that is known beside them.
 
-        Called in the worker's thread.
+        Called in the worker's thread, which waits here for TF, depth and joint states of that time.
 
         Returns:
             None where one cannot be decoded: it is counted by its fault, the others as unmatched, and the set not at all.
@@ -178,18 +199,31 @@ class ImageInputs:
                 self._report_drop(anchor, error)
                 return None
         height, width = decoded[0].shape[:2]
-        images, calibrations = [], []
-        for anchor, rgb in zip(self._anchors, decoded, strict=True):
+        images, views = [], []
+        intrinsics = np.full((len(decoded), 3, 3), np.nan)
+        for i, (anchor, image, rgb) in enumerate(zip(self._anchors, matched, decoded, strict=True)):
             size = rgb.shape[1], rgb.shape[0]
             K = anchor.intrinsics(*size)
+            views.append(self._view(anchor, image, size, K))
             if size != (width, height):
                 rgb = resize_images(rgb[None], (height, width))[0]
                 K = None if K is None else scale_intrinsics(K, size, (width, height))
             images.append(rgb)
-            calibrations.append(K)
-        known = [K for K in calibrations if K is not None]
-        intrinsics = np.stack(known) if len(known) == len(images) else None
-        return AnchorSet(matched[0].stamp_ns, tuple(self.settings.anchors), np.stack(images), intrinsics)
+            if K is not None:
+                intrinsics[i] = K
+        known = self.knowledge.gather(views)
+        return AnchorSet(
+            matched[0].stamp_ns, tuple(self.settings.anchors), np.stack(images),
+            intrinsics if np.isfinite(intrinsics).any() else None,
+            known.depth, known.T_base_anchor, known.wrist, known.robot_points,
+        )  # fmt: skip
+
+    def _view(self, anchor: AnchorCamera, image: Stamped, size: tuple[int, int], K: np.ndarray | None) -> ViewSource:
+        """Where an image of that size, width and height, comes from."""
+        frame_id = image.item.header.frame_id
+        frame = self.anchor_frame if anchor is self._anchors[0] else normalized_frame(frame_id)
+        frame = frame or f'anchor_{anchor.name}_optical_frame'
+        return ViewSource(anchor.name, anchor.topic, image.stamp_ns, frame, frame_id, (size[1], size[0]), K)
 
     def _update_silent(self, active: bool) -> None:
         """Notice cameras that fell silent or came back, and log either once."""
@@ -212,9 +246,13 @@ class ImageInputs:
         frame = normalized_frame(self.settings.anchor_frame or frame_id) or f'anchor_{anchor.name}_optical_frame'
         if len(frame) > _MAX_FRAME_ID or not frame.isprintable():
             what = f'frame_id is {quoted(frame)} of {len(frame)} characters'
-            raise ImageError(ImageFault.DATA, what, f'use up to {_MAX_FRAME_ID} printable characters, or set anchor_frame')
+            raise ImageError(
+                ImageFault.DATA, what, f'use up to {_MAX_FRAME_ID} printable characters, or set anchor_frame'
+            )
         if frame_id.startswith('/') and self._metrics.should_log('slash', anchor.topic, every=3600.0):
-            self._node.get_logger().warning(f"frame_id '{frame_id}' on {anchor.topic} begins with a slash; '{frame}' is used.")
+            self._node.get_logger().warning(
+                f"frame_id '{frame_id}' on {anchor.topic} begins with a slash; '{frame}' is used."
+            )
         return frame
 
     def _report_drop(self, anchor: AnchorCamera, error: ImageError) -> str:

@@ -6,6 +6,7 @@ from rclpy.node import Node
 
 WRIST_FRAME = 'virtual_wrist_optical_frame'  # in the node's namespace
 COMPRESSED = '/compressed'
+COMPRESSED_DEPTH = '/compressedDepth'
 
 
 def normalized_frame(frame_id: str) -> str:
@@ -34,6 +35,16 @@ def camera_info_topic(node: Node, anchor: str, transport: str) -> str:
     if _is_remapped(node, own) or not (images.startswith('/') or _is_remapped(node, images)):
         return own
     return node.resolve_topic_name(images).removesuffix(COMPRESSED).rpartition('/')[0] + '/camera_info'
+
+
+def depth_topic(node: Node, anchor: str, transport: str) -> str:
+    """Name to subscribe to for an anchor's depth. Compressed depth follows a remapping of depth/image_raw."""
+    raw = f'anchor_{anchor}/depth/image_raw'
+    if transport != 'compressed':
+        return raw
+    if _is_remapped(node, raw + COMPRESSED_DEPTH) or not _is_remapped(node, raw):
+        return raw + COMPRESSED_DEPTH
+    return node.resolve_topic_name(raw) + COMPRESSED_DEPTH
 
 
 def _is_remapped(node: Node, topic: str) -> bool:

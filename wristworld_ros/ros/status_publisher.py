@@ -11,6 +11,7 @@ from std_msgs.msg import Header
 from wristworld_ros.msg import VirtualWristStatus
 from wristworld_ros.pipeline.oom_fallback import OomFallback
 from wristworld_ros.ros.metrics import Metrics, publish_counted
+from wristworld_ros.types import Geometry
 
 STATE_NAMES = {
     VirtualWristStatus.UNCONFIGURED: 'unconfigured',
@@ -129,6 +130,10 @@ def _shown(key: str, value: Any) -> str:
         return STATE_NAMES[value]
     if isinstance(value, float):
         return f'{value:.3f}'
-    if key == 'anchor_lags':
-        return ', '.join(f'{lag:.3f}' for lag in value)
+    if key == 'geometry':
+        return Geometry(value).name
+    if key in ('anchor_lags', 'residuals'):
+        return ', '.join(f'{number:.3f}' for number in value)
+    if key == 'missing':
+        return ' '.join(value)
     return ', '.join(value) if isinstance(value, list) else str(value)

@@ -24,6 +24,7 @@ from wristworld_ros.pipeline.worker import ModelWorker
 from wristworld_ros.ros import environment
 from wristworld_ros.ros.conversions import to_stamp
 from wristworld_ros.ros.image_inputs import ImageInputs
+from wristworld_ros.ros.knowledge import Knowledge
 from wristworld_ros.ros.lifecycle import CLOCK_PATIENCE_S, STEADY, Bond, ResponsiveLifecycleNode, clock_missing
 from wristworld_ros.ros.metrics import Metrics
 from wristworld_ros.ros.model_loading import load_stream
@@ -69,6 +70,7 @@ class VirtualWristNode(ResponsiveLifecycleNode):
         self.wrist_publisher: WristPublisher | None = None
         self.bond: Bond | None = None
         self.metrics = Metrics()
+        self.last_frame: WristFrame | None = None
         self.validity_log = ValidityLog(self.get_logger())
         self.device = ''
         self.active, self.finalized, self.enabled = False, False, True
@@ -98,7 +100,8 @@ class VirtualWristNode(ResponsiveLifecycleNode):
 
     def apply_settings(self, settings: NodeSettings) -> None:
         """Pass changed live settings on to the parts that use them."""
-        for part in (self.inputs, self.wrist_publisher, self.stream):
+        knowledge = self.inputs.knowledge if self.inputs else None
+        for part in (self.inputs, knowledge, self.wrist_publisher, self.stream):
             if part is not None:
                 part.settings = settings
 
@@ -111,11 +114,13 @@ class VirtualWristNode(ResponsiveLifecycleNode):
         self.status_publisher.reset()
         self.inputs, self.device, self.enabled = None, '', True
         self.metrics.reason = f'{self.settings.model} is being loaded.'
+        self.last_frame = None
         worker = ModelWorker(self._load_stream, self.deliver, self._on_model_error)
         try:
             if self.settings.bond_heartbeat:
                 Bond.require()
             worker.start(alive=self.context.ok)
+            knowledge = Knowledge(self, self.settings, self.metrics, self.stream.model.config.wrist_hw)
         except Exception as error:  # a UserError is one sentence with its fix; others name their type
             text = str(error) if isinstance(error, UserError) else f'{type(error).__name__}: {error}'
             if self.context.ok():
@@ -127,7 +132,7 @@ class VirtualWristNode(ResponsiveLifecycleNode):
         self.metrics.reason = ''
         self.worker = worker
         self.wrist_publisher = WristPublisher(self, self.settings, self.metrics)
-        self.inputs = ImageInputs(self, self.settings, worker, self.metrics)
+        self.inputs = ImageInputs(self, self.settings, worker, self.metrics, knowledge)
         self.apply_settings(self.settings)  # live ones that changed while it loaded
         return super().on_configure(state)
 
@@ -222,7 +227,8 @@ class VirtualWristNode(ResponsiveLifecycleNode):
         """Judge and publish the frames that became ready; called by the worker."""
         for frame in frames:
             age_s = (self.now() - frame.stamp_ns) * 1e-9
-            verdict = frame.verdict if not frame.valid else self._freshness_verdict(age_s)
+            verdict = self._verdict(frame, age_s)
+            self.last_frame = frame
             if verdict.status.is_blank:
                 self._fail(verdict.reason, verdict.reason)
             self.metrics.reason = verdict.reason
@@ -233,6 +239,14 @@ class VirtualWristNode(ResponsiveLifecycleNode):
                 self.metrics.count('frames_published')
                 self.metrics.add_latency(age_s)
             self.validity_log.add(verdict)
+
+    def _verdict(self, frame: WristFrame, age_s: float) -> Verdict:
+        """Whether a frame of that age is valid: as it was generated, with all that is required, and fresh."""
+        if not frame.valid:
+            return frame.verdict
+        if unmet := self.inputs.knowledge.unmet(frame.stamp_ns):
+            return Verdict(FrameStatus.REQUIRED_MISSING, unmet)
+        return self._freshness_verdict(age_s)
 
     def _freshness_verdict(self, age_s: float) -> Verdict:
         """Whether anchor images of that age may still be used, by the node's clock."""
@@ -323,6 +337,8 @@ class VirtualWristNode(ResponsiveLifecycleNode):
         set_counters(status, self.metrics)
         if self.inputs:
             self.inputs.fill_status(status)
+        if frame := self.last_frame:
+            status.geometry, status.residuals = int(frame.geometry), [float(v) for v in frame.residuals]
         if self.worker:
             status.sets_used, status.sets_replaced = self.worker.used, self.worker.replaced
         problem = self.inputs.problem if self.inputs else ''

@@ -6,8 +6,8 @@ import time
 from typing import Any
 
 import numpy as np
-from geometry_msgs.msg import PoseStamped
-from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from geometry_msgs.msg import PoseStamped, TransformStamped
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_msgs.msg import Header
@@ -26,8 +26,9 @@ from wristworld_ros.ros.conversions import (
 from wristworld_ros.ros.lifecycle import ResponsiveLifecycleNode
 from wristworld_ros.ros.metrics import Metrics, publish_counted
 from wristworld_ros.ros.names import WRIST_FRAME, frame_in_namespace, normalized_frame
+from wristworld_ros.ros.transforms import pose_matrix
 from wristworld_ros.settings import NodeSettings
-from wristworld_ros.types import FrameStatus, Verdict, WristFrame
+from wristworld_ros.types import FrameStatus, Geometry, Verdict, WristFrame
 
 
 class WristPublisher:
@@ -40,6 +41,9 @@ class WristPublisher:
         self._node, self._metrics, self.settings = node, metrics, settings
         self.wrist_frame = normalized_frame(settings.wrist_frame or frame_in_namespace(node, WRIST_FRAME))
         self._tf = self._create(TFMessage, '/tf', depth=100, reliable=True)
+        self._static = self._create(TFMessage, '/tf_static', depth=1, reliable=True, latched=True)
+        self._mount: TransformStamped | None = _mount(settings, self.wrist_frame)
+        self._mounted = False
         self._image = self._create(Image, 'wrist/image_raw')
         self._compressed = self._create(CompressedImage, 'wrist/image_raw/compressed')
         self._info = self._create(CameraInfo, 'wrist/camera_info')
@@ -51,7 +55,7 @@ class WristPublisher:
     def destroy(self) -> None:
         """Take the publishers off the graph."""
         for publisher in (
-            self._tf, self._image, self._compressed, self._info, self._pose, self._view, self._condition, self._points,
+            self._tf, self._static, self._image, self._compressed, self._info, self._pose, self._view, self._condition, self._points,
         ):  # fmt: skip
             self._node.destroy_lifecycle_publisher(publisher)
 
@@ -68,14 +72,19 @@ class WristPublisher:
             Whether its image went out on wrist/image_raw.
         """
         wrist = Header(stamp=to_stamp(frame.stamp_ns), frame_id=self.wrist_frame)
-        anchor = Header(stamp=wrist.stamp, frame_id=normalized_frame(anchor_frame))
-        T_anchor_wrist = np.linalg.inv(frame.camera.T_camera_world)
+        in_base = frame.reconstruction.world == 'base'
+        world = Header(
+            stamp=wrist.stamp, frame_id=normalized_frame(self.settings.base_frame if in_base else anchor_frame)
+        )
+        T_world_wrist = np.linalg.inv(frame.camera.T_camera_world)
         image = to_image(frame.image, wrist)
         info = to_camera_info(frame.camera.K, frame.camera.width, frame.camera.height, wrist)
-        pose = to_pose_stamped(T_anchor_wrist, anchor)
+        pose = to_pose_stamped(T_world_wrist, world)
         sent = False
         if verdict.status is FrameStatus.VALID:
-            self._send_tf(T_anchor_wrist, anchor)  # first: whoever receives the image may look its pose up
+            self._send_tf(
+                T_world_wrist, world, frame.geometry
+            )  # first: whoever receives the image may look its pose up
             sent = self._send(self._image, image)
             self._send(self._info, info)
             self._send(self._pose, pose)
@@ -85,40 +94,50 @@ class WristPublisher:
             view = WristView(header=wrist, image=image, camera_info=info, pose=pose)
             view.coverage, view.confidence, view.agreement = frame.coverage, frame.confidence, frame.agreement
             view.latency, view.age = frame.latency_s, age_s
+            view.geometry, view.residuals = int(frame.geometry), [float(v) for v in frame.residuals]
             view.status, view.reason = int(verdict.status), verdict.reason
             self._send(self._view, view)
         if not frame.verdict.status.is_blank:
-            self._send_geometry(frame, wrist, anchor)
+            self._send_geometry(frame, wrist, world)
         return sent
 
-    def _send_tf(self, T_anchor_wrist: np.ndarray, anchor: Header) -> None:
+    def _send_tf(self, T_world_wrist: np.ndarray, world: Header, geometry: Geometry) -> None:
+        """Where the wrist camera is. Once it is known to be fixed to the hand, it never gets a second parent."""
         if not self.settings.publish_tf:
             return
-        if anchor.frame_id == self.wrist_frame:  # tf2 refuses a frame that is its own parent
+        if self._mount is not None and (self._mounted or geometry is not Geometry.RGB):
+            if not self._mounted:
+                self._mount.header.stamp = world.stamp
+                self._mounted = self._send(self._static, TFMessage(transforms=[self._mount]))
+            return
+        if world.frame_id == self.wrist_frame:  # tf2 refuses a frame that is its own parent
             if self._metrics.should_log('own parent', every=3600.0):
                 self._node.get_logger().error(
                     f'No TF is published: images of anchor_{self.settings.anchors[0]} carry the frame '
-                    f'{anchor.frame_id}, which is that of the virtual wrist camera; set wrist_frame or anchor_frame to '
+                    f'{world.frame_id}, which is that of the virtual wrist camera; set wrist_frame or anchor_frame to '
                     'another name.'
                 )
             return
-        self._send(self._tf, TFMessage(transforms=[to_transform(T_anchor_wrist, anchor, self.wrist_frame)]))
+        self._send(self._tf, TFMessage(transforms=[to_transform(T_world_wrist, world, self.wrist_frame)]))
 
-    def _send_geometry(self, frame: WristFrame, wrist: Header, anchor: Header) -> None:
+    def _send_geometry(self, frame: WristFrame, wrist: Header, world: Header) -> None:
         """Condition map and cloud, which a blank frame has not."""
         if self._is_wanted(self._condition):
             self._send(self._condition, to_image(frame.condition, wrist))
         if self.settings.points_stride and self._is_wanted(self._points):
             cloud = frame.reconstruction
-            self._send(self._points, to_cloud(cloud.points, cloud.colors, anchor, self.settings.points_stride))
+            self._send(self._points, to_cloud(cloud.points, cloud.colors, world, self.settings.points_stride))
 
-    def _create(self, kind: type, topic: str, depth: int | None = None, reliable: bool | None = None) -> Any:
+    def _create(
+        self, kind: type, topic: str, depth: int | None = None, reliable: bool | None = None, latched: bool = False
+    ) -> Any:
         reliable = self.settings.reliable if reliable is None else reliable
         reliability = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
         # One profile each: rclpy writes the user's overrides into the object it is given.
         profile = QoSProfile(
-            history=HistoryPolicy.KEEP_LAST, depth=depth or self.settings.output_depth, reliability=reliability
-        )
+            history=HistoryPolicy.KEEP_LAST, depth=depth or self.settings.output_depth, reliability=reliability,
+            durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
+        )  # fmt: skip
         options = QoSOverridingOptions.with_default_policies()
         return self._node.create_lifecycle_publisher(kind, topic, profile, qos_overriding_options=options)
 
@@ -132,6 +151,19 @@ class WristPublisher:
 
     def _send(self, publisher: Any, message: Any) -> bool:
         return publish_counted(publisher, message, self._metrics, self._node.get_logger())
+
+
+def _mount(settings: NodeSettings, wrist_frame: str) -> TransformStamped | None:
+    """The edge to the virtual camera from what carries it: the hand, or the wrist camera that TF has already."""
+    if settings.use_tf == 'never':
+        return None
+    if settings.wrist_mount is not None:
+        T_hand_wrist = pose_matrix(map(float, settings.wrist_mount.split()))
+        assert T_hand_wrist is not None  # `NodeSettings.check_together`
+        return to_transform(T_hand_wrist, Header(frame_id=normalized_frame(settings.hand_frame)), wrist_frame)
+    if settings.wrist_camera_frame is not None and normalized_frame(settings.wrist_camera_frame) != wrist_frame:
+        return to_transform(np.eye(4), Header(frame_id=normalized_frame(settings.wrist_camera_frame)), wrist_frame)
+    return None
 
 
 class ValidityLog:

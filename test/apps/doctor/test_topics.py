@@ -129,7 +129,7 @@ def test_calibrations(left, right, states):
 
 
 def test_it_is_said_that_a_calibration_is_not_used_yet():
-    assert 'do not use it yet' in calibration_findings(TopicSurvey((FINE,), 2.0, 30))[0].what
+    assert 'replaces the predicted intrinsics' in calibration_findings(TopicSurvey((FINE,), 2.0, 30))[0].what
 
 
 def test_a_survey_survives_its_way_as_json():

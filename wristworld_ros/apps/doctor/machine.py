@@ -26,6 +26,7 @@ CUDA_BUILD = 'install the CUDA build of torch (pytorch.org/get-started/locally s
 # What pyproject.toml asks for; a test keeps the two equal. '' takes any version.
 MIN_PYTHON = '3.11'
 MIN_VERSIONS = {
+    'scipy': '',
     'torch': '2.4',
     'diffusers': '0.35',
     'transformers': '4.46',

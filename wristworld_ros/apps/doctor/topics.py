@@ -170,7 +170,7 @@ def calibration_findings(survey: TopicSurvey) -> list[Finding]:
                 )
             )
         else:
-            findings.append(ok(f'{what}; the models estimate the cameras themselves and do not use it yet'))
+            findings.append(ok(f'{what}; it replaces the predicted intrinsics'))
     return findings
 
 

@@ -1,0 +1,226 @@
+"""The node over real DDS with depth and TF: what reaches the model, what is published, and what it says is missing."""
+
+import numpy as np
+import pytest
+from geometry_msgs.msg import PoseStamped
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import Header
+from tf2_msgs.msg import TFMessage
+
+from wristworld_ros.errors import UserError
+from wristworld_ros.msg import WristView
+from wristworld_ros.ros.conversions import message_data, to_intrinsics, to_stamp, to_transform
+from wristworld_ros.ros.knowledge import read_camera_info
+from wristworld_ros.types import FrameStatus, RobotPoints
+
+MS = 1_000_000
+LATCHED = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+MOUNT = '0.05 0 0.04 0 0 0 1'
+K = [60.0, 0.0, 31.5, 0.0, 60.0, 23.5, 0.0, 0.0, 1.0]
+
+
+def pose(x, y, z):
+    T = np.eye(4)
+    T[:3, 3] = x, y, z
+    return T
+
+
+class Desk:
+    """A stage with two RGB-D anchors, a hand that TF knows, and every set that reached the model."""
+
+    def __init__(self, stage, **settings):
+        self.s = stage(publish_invalid=True, points_stride=2, **settings).camera('left', 'right')
+        self.depth = {
+            name: self.s.peer.create_publisher(Image, f'anchor_{name}/depth/image_raw', 10) for name in self.s.senders
+        }
+        self.tf = self.s.peer.create_publisher(TFMessage, '/tf', 100)
+        self.static = self.s.peer.create_publisher(TFMessage, '/tf_static', LATCHED)
+        self.views = self.s.listen(WristView, 'wrist/view')
+        self.sets = []
+
+    def activate(self, calibrated=True):
+        self.s.activate()
+        inputs = self.s.node.inputs
+        decode = inputs.decode
+
+        def noted(matched):
+            self.sets.append(decode(matched))
+            return self.sets[-1]
+
+        inputs.decode = noted
+        if calibrated:
+            for name in self.s.senders:
+                self.s.calibrate(name, width=64, height=48, k=K)
+            self.s.spin_until(lambda: len(inputs.calibrated) == 2)
+        return self
+
+    def place_anchors(self, parent='fr3_link0'):
+        edges = [
+            to_transform(pose(0.1 * i, 0, -0.5), Header(frame_id=parent), f'anchor_{name}_optical_frame')
+            for i, name in enumerate(self.s.senders)
+        ]
+        self.static.publish(TFMessage(transforms=edges))
+        self.s.spin_until(lambda: self.s.node.inputs.knowledge.transforms.has('anchor_right_optical_frame'))
+
+    def send(self, depth=None, hand=True, frame=None, offset_ms=0):
+        """One set, with depth (uint16 [H, W]) and the hand's pose round it."""
+        stamp = self.s.now()
+        if hand:
+            for when in (stamp - 50 * MS, stamp + 50 * MS):
+                edge = to_transform(pose(0.0, 0.0, 0.0), Header(stamp=to_stamp(when), frame_id='fr3_link0'), 'fr3_hand')
+                self.tf.publish(TFMessage(transforms=[edge]))
+        for name, publisher in self.depth.items():
+            if depth is not None:
+                header = Header(
+                    stamp=to_stamp(stamp + offset_ms * MS), frame_id=frame or f'anchor_{name}_optical_frame'
+                )
+                h, w = depth.shape
+                publisher.publish(
+                    Image(header=header, height=h, width=w, encoding='16UC1', step=2 * w, data=message_data(depth))
+                )
+        self.s.spin(0.01)
+        self.s.send_set(stamp)
+        self.s.spin(0.05)
+
+    def send_until(self, condition, **kwargs):
+        for _ in range(200):
+            if condition():
+                return
+            self.send(**kwargs)
+        raise AssertionError(f'what was awaited did not come; missing: {self.missing}')
+
+    @property
+    def missing(self):
+        return ' '.join(self.s.node.status().missing)
+
+
+@pytest.fixture
+def desk(stage):
+    return lambda **settings: Desk(stage, **settings)
+
+
+GOOD = np.full((48, 64), 800, np.uint16)
+
+
+def test_with_depth_and_tf_frames_are_made_of_rgbd_in_the_base_frame(desk):
+    d = desk(wrist_mount=MOUNT, wrist_fov=70.0)
+    poses = d.s.listen(PoseStamped, 'wrist/pose')
+    static = d.s.listen(TFMessage, '/tf_static', LATCHED)
+    d.activate().place_anchors()
+    d.send_until(lambda: any(v.geometry == WristView.RGBD for v in d.views) and poses, depth=GOOD)
+    known = d.sets[-1]
+    np.testing.assert_allclose(known.depth, 0.8, atol=1e-6)
+    np.testing.assert_allclose(known.T_base_anchor, [pose(0, 0, -0.5), pose(0.1, 0, -0.5)], atol=1e-9)
+    np.testing.assert_allclose(np.linalg.inv(known.wrist.T_camera_world), pose(0.05, 0, 0.04), atol=1e-9)
+    assert np.isfinite(known.intrinsics).all()
+    last = poses[-1]
+    assert last.header.frame_id == 'fr3_link0' and last.pose.position.x == pytest.approx(0.05, abs=1e-6)
+    d.s.spin_until(lambda: any(t.child_frame_id == 'virtual_wrist_optical_frame' for m in static for t in m.transforms))
+    mounted = [t for m in static for t in m.transforms if t.child_frame_id == 'virtual_wrist_optical_frame']
+    assert len(mounted) == 1 and mounted[0].header.frame_id == 'fr3_hand'
+    assert mounted[0].transform.translation.z == pytest.approx(0.04)
+    assert d.s.node.status().geometry == WristView.RGBD
+
+
+def test_pictures_alone_reach_the_model_alone_and_what_is_missing_is_listed(desk):
+    d = desk().activate(calibrated=False)
+    d.send_until(lambda: d.views, hand=False)
+    assert not d.sets[-1].is_known and d.views[-1].geometry == WristView.RGB
+    for word in ('camera_info', 'anchor_left', 'wrist_mount'):
+        assert word in d.missing
+    assert not d.s.warnings('not known')
+
+
+def test_one_camera_alone_may_be_calibrated_and_placed(desk):
+    d = desk(wrist_mount=MOUNT).activate(calibrated=False)
+    d.s.calibrate('right', width=64, height=48, k=K)
+    d.s.spin_until(lambda: d.s.node.inputs.calibrated == {'right'})
+    edge = to_transform(pose(0, 0, -0.5), Header(frame_id='fr3_link0'), 'anchor_right_optical_frame')
+    d.static.publish(TFMessage(transforms=[edge]))
+    d.send_until(lambda: d.sets and d.sets[-1].T_base_anchor is not None)
+    for values in (d.sets[-1].intrinsics, d.sets[-1].T_base_anchor):
+        assert np.isnan(values[0]).all() and np.isfinite(values[1]).all()
+
+
+@pytest.mark.parametrize(
+    ('faulty', 'words'),
+    [
+        ({'depth': np.full((36, 64), 800, np.uint16)}, 'align_depth'),
+        ({'depth': GOOD, 'frame': 'left_depth'}, 'not registered'),
+        ({'depth': np.full((48, 64), 1, np.uint16)}, 'metres'),
+        ({'depth': np.zeros((48, 64), np.uint16)}, 'zero everywhere'),
+        ({'depth': GOOD, 'offset_ms': -200}, '200 ms older'),
+    ],
+)
+def test_depth_that_cannot_be_used_is_said_and_frames_go_on_without(desk, faulty, words):
+    d = desk(wrist_mount=MOUNT, slop=0.02, tf_timeout=0.02).activate()
+    d.place_anchors()
+    d.send_until(lambda: words in d.missing and any(v.geometry == WristView.CALIBRATED for v in d.views), **faulty)
+    assert d.sets[-1].depth is None and d.sets[-1].wrist is not None
+    assert d.s.warnings(words)
+
+
+def test_anchors_that_tf_does_not_connect_are_said_with_both_roots(desk):
+    d = desk(wrist_mount=MOUNT).activate()
+    d.place_anchors(parent='world')
+    d.send_until(lambda: 'root world' in d.missing)
+    assert d.sets[-1].T_base_anchor is None
+
+
+@pytest.mark.parametrize(
+    ('required', 'words'),
+    [('use_tf', 'TF has no frame'), ('use_depth', 'No depth images'), ('use_robot_model', 'No robot description')],
+)
+def test_what_is_required_and_missing_makes_frames_invalid(desk, required, words):
+    d = desk(**{required: 'require'}).activate()
+    d.send_until(lambda: d.views, hand=False)
+    assert d.views[-1].status == FrameStatus.REQUIRED_MISSING and words in d.views[-1].reason
+
+
+def test_what_is_never_wanted_is_not_listened_to(desk):
+    d = desk(wrist_mount=MOUNT, use_tf='never', use_depth='never', use_robot_model='never').activate()
+    d.send_until(lambda: d.sets, depth=GOOD)
+    assert d.sets[-1].depth is None and d.sets[-1].wrist is None and d.missing == ''
+    assert not d.s.node.inputs.knowledge.transforms.has('fr3_hand')
+
+
+def test_a_calibration_file_of_the_wrist_camera_is_read_strictly(tmp_path):
+    good = tmp_path / 'wrist.yaml'
+    good.write_text(f'image_width: 64\nimage_height: 48\ncamera_matrix: {{rows: 3, cols: 3, data: {K}}}\n')
+    assert read_camera_info(good).k.tolist() == K
+    for text in (
+        '',
+        '[1]',
+        'image_width: 64',
+        ': ',
+        f'image_width: 64\nimage_height: 48\ncamera_matrix: {{data: {[0.0] * 9}}}',
+    ):
+        good.write_text(text)
+        with pytest.raises(UserError):
+            read_camera_info(good)
+
+
+def test_k_of_rectified_images_is_that_of_p_and_of_raw_ones_that_of_k():
+    rectified = [50.0, 0.0, 30.0, 0.0, 0.0, 50.0, 22.0, 0.0, 0.0, 0.0, 1.0, 0.0]
+    info = CameraInfo(width=64, height=48, k=K, p=rectified)
+    np.testing.assert_allclose(to_intrinsics(info, 64, 48).ravel(), K)
+    np.testing.assert_allclose(to_intrinsics(info, 64, 48, rectified=True), [[50, 0, 30], [0, 50, 22], [0, 0, 1]])
+    info.binning_x = info.binning_y = 2
+    np.testing.assert_allclose(to_intrinsics(info, 32, 24, rectified=True)[0, 0], 25)
+    np.testing.assert_allclose(to_intrinsics(CameraInfo(width=64, height=48, k=K), 64, 48, rectified=True).ravel(), K)
+
+
+def test_a_robot_whose_root_is_not_the_base_is_brought_there_by_tf(desk):
+    d = desk(wrist_mount=MOUNT).activate()
+    d.place_anchors()
+    knowledge = d.s.node.inputs.knowledge
+
+    def surface(stamp_ns, base, deadline):
+        return RobotPoints(np.zeros((1, 3), np.float32), np.zeros((1, 3), np.uint8), np.array(['tip'])), 'world'
+
+    knowledge.robot.surface = surface
+    edge = to_transform(pose(0, 0, 0.7), Header(frame_id='world'), 'fr3_link0')
+    d.static.publish(TFMessage(transforms=[edge]))
+    d.send_until(lambda: d.sets and d.sets[-1].robot_points is not None)
+    np.testing.assert_allclose(d.sets[-1].robot_points.points, [[0, 0, -0.7]], atol=1e-6)

@@ -1,0 +1,171 @@
+"""Depth maps as surfaces that another camera sees: neighbouring pixels span quads, and each quad is sampled as finely as that
+camera resolves it.
+
+A cloud of one point a pixel has gaps where the other camera is nearer than the one that measured it, and is needlessly dense
+where it is farther away. Sampling each quad by the size of its image closes the gaps and costs about one point per pixel that
+is seen. Quads that reach over an edge of depth are left out: what lies between an object and the table behind it is unknown.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from wristworld_ros.geometry.cameras import shift_principal_point
+from wristworld_ros.geometry.splat import nearest_points
+from wristworld_ros.types import ConditionMap
+
+SPACING = 0.7  # pixels between the samples of a quad: below 1 / sqrt(2), every pixel inside it gets one
+LEVELS = (1, 2, 3, 4, 6, 9, 14)  # samples along each side of a quad; larger ones get the last, and a footprint
+_MARGIN = 8  # pixels around the image in which surfaces are still sampled
+
+
+@dataclass(frozen=True)
+class SurfaceMaps:
+    """What V cameras know of the surfaces that they see.
+
+    points: float32 [V, H, W, 3], world, metres. depth: float32 [V, H, W], along each camera's own axis, metres, 0 where
+    nothing is known. colors: uint8 [V, H, W, 3]. origin: uint8 [V, H, W], `PixelOrigin`. confidence: float32 [V, H, W],
+    0 to 1.
+    """
+
+    points: Tensor
+    depth: Tensor
+    colors: Tensor
+    origin: Tensor
+    confidence: Tensor
+
+    @classmethod
+    def joined(cls, parts: list[SurfaceMaps]) -> SurfaceMaps:
+        """The maps of several, of one size, as those of more cameras."""
+        return cls(*(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(cls)))
+
+
+@dataclass(frozen=True)
+class SurfacePoints:
+    """Coloured points that know where they come from.
+
+    points: float32 [N, 3], world, metres. colors: uint8 [N, 3]. origin: uint8 [N], `PixelOrigin`. confidence: float32 [N],
+    0 to 1. radii: int64 [N], of their footprints, pixels.
+    """
+
+    points: Tensor
+    colors: Tensor
+    origin: Tensor
+    confidence: Tensor
+    radii: Tensor
+
+    @classmethod
+    def joined(cls, parts: list[SurfacePoints]) -> SurfacePoints:
+        """All points of several."""
+        return cls(*(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(cls)))
+
+    def where(self, keep: Tensor) -> SurfacePoints:
+        """Those of a mask [N]."""
+        return SurfacePoints(*(getattr(self, f.name)[keep] for f in fields(self)))
+
+
+def sample_surfaces(
+    maps: SurfaceMaps, edge: float, K: Tensor, T: Tensor, hw: tuple[int, int], near: float
+) -> SurfacePoints:
+    """Points of the surfaces, as finely as a camera resolves them, where that camera may see them.
+
+    Args:
+        maps: The surfaces.
+        edge: A quad whose corners differ in depth by this share of it or more is no surface; 0 keeps all.
+        K: Of the camera that looks, [3, 3], pixels; pixel i's centre is i.
+        T: Of it, camera-from-world [4, 4].
+        hw: Its size, pixels.
+        near: Its near plane, metres.
+    """
+    u, v, z = _projected(maps.points, K, T)
+    inside = (
+        (z > near) & (u > -_MARGIN) & (u < hw[1] + _MARGIN) & (v > -_MARGIN) & (v < hw[0] + _MARGIN) & (maps.depth > 0)
+    )
+    corners = _quads(inside, maps.depth, edge)
+    flat_u, flat_v = u.flatten(), v.flatten()
+    size = _quad_sizes(flat_u[corners], flat_v[corners])
+    points, colors = maps.points.reshape(-1, 3), maps.colors.reshape(-1, 3)
+    origin, confidence = maps.origin.flatten(), maps.confidence.flatten()
+    wanted = torch.bucketize(size / SPACING, size.new_tensor(LEVELS[:-1]))  # the first level that is fine enough
+    parts = []
+    for level, samples in enumerate(LEVELS):
+        own = corners[:, wanted == level]
+        weights = _bilinear(samples, points)
+        count = weights.shape[0]
+        place = torch.einsum('sc,cqx->qsx', weights, points[own]).reshape(-1, 3)
+        colour = torch.einsum('sc,cqx->qsx', weights, colors[own].float()).reshape(-1, 3)
+        radius = 0 if level < len(LEVELS) - 1 else 2
+        parts.append(
+            SurfacePoints(
+                place, colour.round().to(torch.uint8), origin[own[0]].repeat_interleave(count),
+                confidence[own].amin(0).repeat_interleave(count),
+                torch.full((len(place),), radius, dtype=torch.int64, device=place.device),
+            )
+        )  # fmt: skip
+    return SurfacePoints.joined(parts)
+
+
+def render_points(points: SurfacePoints, K: Tensor, T: Tensor, hw: tuple[int, int], near: float) -> ConditionMap:
+    """The points as a camera sees them; arguments as of `sample_surfaces`."""
+    K = shift_principal_point(K, 0.5)  # the splat's coordinates start at the image's edge
+    index, depth = nearest_points(points.points, points.radii, K, T[:3], image_hw=hw, near=near)
+    if not len(points.points):
+        zeros = torch.zeros_like(depth)
+        return ConditionMap(zeros[..., None].expand(*hw, 3).to(torch.uint8), depth, zeros.to(torch.uint8), zeros)
+    hit, index = index >= 0, index.clamp(min=0)
+    return ConditionMap(
+        image=torch.where(hit[..., None], points.colors[index], 0),
+        depth=depth,
+        origin=torch.where(hit, points.origin[index], 0),
+        confidence=torch.where(hit, points.confidence[index], 0.0),
+    )
+
+
+def footprint(spacing: Tensor, z: Tensor, K: Tensor, most: int) -> Tensor:
+    """Radius in pixels, int64 like z, that makes samples of a surface `spacing` metres apart meet at depth z."""
+    pixels = spacing.to(z) * float(K[0, 0]) / z.clamp(min=1e-3)
+    return (0.8 * pixels).ceil().clamp(0, most).long()
+
+
+def _projected(points: Tensor, K: Tensor, T: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Pixel coordinates u, v and depth z of points [..., 3], in their dtype; what they mean where z <= 0 is undefined."""
+    P = (K.double() @ T[:3].double()).to(points.dtype)
+    x, y, z = points.unbind(-1)
+    w = x * P[2, 0] + y * P[2, 1] + z * P[2, 2] + P[2, 3]
+    u = (x * P[0, 0] + y * P[0, 1] + z * P[0, 2] + P[0, 3]) / w
+    v = (x * P[1, 0] + y * P[1, 1] + z * P[1, 2] + P[1, 3]) / w
+    return u, v, w
+
+
+def _quads(inside: Tensor, depth: Tensor, edge: float) -> Tensor:
+    """Flat indices of the four corners of every quad that is a surface in view, int64 [4, Q]."""
+    height, width = depth.shape[1:]
+    windows = (slice(None), slice(None, -1), slice(None, -1)), (slice(None), slice(None, -1), slice(1, None)), \
+        (slice(None), slice(1, None), slice(None, -1)), (slice(None), slice(1, None), slice(1, None))  # fmt: skip
+    keep = inside[windows[0]] & inside[windows[1]] & inside[windows[2]] & inside[windows[3]]
+    if edge > 0:
+        corners = [depth[w] for w in windows]
+        low = torch.minimum(torch.minimum(corners[0], corners[1]), torch.minimum(corners[2], corners[3]))
+        high = torch.maximum(torch.maximum(corners[0], corners[1]), torch.maximum(corners[2], corners[3]))
+        keep &= high - low < edge * low
+    view, row, column = keep.nonzero().unbind(1)
+    first = (view * height + row) * width + column
+    return torch.stack([first, first + 1, first + width, first + width + 1])
+
+
+def _quad_sizes(u: Tensor, v: Tensor) -> Tensor:
+    """Longest side in pixels of quads with corners u, v [4, Q]."""
+    sides = [torch.hypot(u[a] - u[b], v[a] - v[b]) for a, b in ((0, 1), (2, 3), (0, 2), (1, 3))]
+    return torch.stack(sides).amax(0)
+
+
+def _bilinear(samples: int, like: Tensor) -> Tensor:
+    """Weights [samples^2, 4] of a quad's corners at the centres of samples x samples cells."""
+    at = (torch.arange(samples, device=like.device, dtype=like.dtype) + 0.5) / samples
+    if samples == 1:
+        at = at * 0  # the pixel itself, not a mean of four
+    y, x = (grid.flatten() for grid in torch.meshgrid(at, at, indexing='ij'))
+    return torch.stack([(1 - x) * (1 - y), x * (1 - y), (1 - x) * y, x * y], 1)

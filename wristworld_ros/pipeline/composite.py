@@ -1,0 +1,32 @@
+"""Pixels that were measured, laid over generated ones: a generator that was not trained on true geometry washes objects out."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from wristworld_ros.types import ConditionMap, PixelOrigin
+
+FEATHER = 5  # pixels: window within which a seam fades
+_ALONE, _AMONG = 0.2, 0.7  # share of trusted pixels in the window where one is dropped, and where it counts fully
+
+
+def composite(image: np.ndarray, condition: ConditionMap) -> np.ndarray:
+    """The generated image, with the condition map over it where that was measured, remembered or is the robot.
+
+    Args:
+        image: uint8 [h, w, 3], generated.
+        condition: Of the same size; one without origins is all predicted, and changes nothing.
+
+    Returns:
+        uint8 [h, w, 3].
+    """
+    if condition.origin is None or condition.confidence is None:
+        return image
+    trusted = (condition.origin >= PixelOrigin.MEASURED).float()
+    around = F.avg_pool2d(trusted[None, None], FEATHER, 1, FEATHER // 2, count_include_pad=False)[0, 0]
+    weight = trusted * condition.confidence * ((around - _ALONE) / (_AMONG - _ALONE)).clamp(0, 1)
+    generated = torch.from_numpy(image).to(condition.image.device).float()
+    mixed = generated + weight[..., None] * (condition.image.float() - generated)
+    return mixed.round().to(torch.uint8).cpu().numpy()

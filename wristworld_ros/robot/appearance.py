@@ -1,0 +1,90 @@
+"""The robot's colours as the anchors see them: a description says white where the light in the room says grey."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wristworld_ros.robot.surface import facing
+from wristworld_ros.types import RobotPoints
+
+_VISIBLE_M = 0.012  # a point this near to the robot's depth in an anchor is what the anchor sees there
+_NEW = 0.2  # weight of a new brightness against the remembered one
+_LEAST_SEEN = 30  # points of a link, for a brightness of its own
+_DARKEST = 16  # grey levels: darker described colours tell nothing of the light
+
+
+class RobotAppearance:
+    """Remembers, for every link, how bright and of what tint the anchors see it against its description."""
+
+    def __init__(self):
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget it."""
+        self._gains: dict[str, np.ndarray] = {}
+
+    def observe(
+        self,
+        robot: RobotPoints,
+        images: Tensor,
+        depth: Tensor,
+        measured: Tensor,
+        K: Tensor,
+        T_camera_base: Tensor,
+        stride: int,
+    ) -> None:
+        """Take in what V anchors see of the robot.
+
+        Args:
+            robot: Its surface.
+            images: Uint8 [V, H, W, 3].
+            depth: Float32 [V, h, w] of the robot alone, as `robot_depth` gives it, metres.
+            measured: Float32 [V, h, w] of the same pixels, 0 where unknown.
+            K: [V, 3, 3], pixels of the images.
+            T_camera_base: [V, 4, 4].
+            stride: Of the pixels of `depth`.
+        """
+        thin = slice(None, None, max(1, len(robot.points) // 8000))
+        points = torch.from_numpy(robot.points[thin]).to(images.device)
+        normals = None if robot.normals is None else torch.from_numpy(robot.normals[thin]).to(images.device)
+        described, links = robot.colors[thin].astype(np.float32), robot.links[thin]
+        ratios, owners = [], []
+        for view in range(len(images)):
+            visible, u, v = _visible(
+                points, normals, depth[view], measured[view], images.shape[1:3], K[view], T_camera_base[view], stride
+            )
+            seen = images[view, v[visible], u[visible]].cpu().numpy().astype(np.float32)
+            visible = visible.cpu().numpy()
+            ratios.append(seen / np.maximum(described[visible], _DARKEST))
+            owners.append(links[visible])
+        ratio, owner = np.concatenate(ratios), np.concatenate(owners)
+        for link in np.unique(owner):
+            own = owner == link
+            if own.sum() >= _LEAST_SEEN:
+                gain = np.median(ratio[own], axis=0)
+                self._gains[link] = self._gains.get(link, gain) + _NEW * (gain - self._gains.get(link, gain))
+
+    def colors(self, robot: RobotPoints) -> np.ndarray:
+        """Colours of all points in the present light, uint8 [N, 3]; a link that was never seen has the light of the others."""
+        if not self._gains:
+            return robot.colors
+        links, group = np.unique(robot.links, return_inverse=True)
+        usual = np.median(list(self._gains.values()), axis=0)
+        gains = np.stack([self._gains.get(link, usual) for link in links])
+        return np.clip(robot.colors * gains[group.reshape(-1)], 0, 255).astype(np.uint8)
+
+
+def _visible(points, normals, depth, measured, hw, K, T, stride) -> tuple[Tensor, Tensor, Tensor]:
+    """Which points an anchor sees, bool [N], and their pixels u, v, int64 [N]."""
+    P = (K.double() @ T[:3].double()).float()
+    uvz = points @ P[:, :3].T + P[:, 3]
+    z = uvz[:, 2].clamp(min=1e-6)
+    u, v = (uvz[:, 0] / z).round().long(), (uvz[:, 1] / z).round().long()
+    inside = (uvz[:, 2] > 0.05) & (u >= 0) & (u < hw[1]) & (v >= 0) & (v < hw[0])
+    u, v = u.clamp(0, hw[1] - 1), v.clamp(0, hw[0] - 1)
+    same = (depth[v // stride, u // stride] - z).abs() < _VISIBLE_M
+    found = measured[v // stride, u // stride]
+    hidden = (found > 0) & ((found - z).abs() > _VISIBLE_M)  # by what the gripper holds, for one
+    return inside & facing(points, normals, T) & same & ~hidden, u, v

@@ -1,0 +1,112 @@
+"""The robot's own surface in what cameras see of it: which measured points are the arm, and how far the two lie apart."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.spatial import cKDTree
+from torch import Tensor
+
+from wristworld_ros.geometry.splat import nearest_points
+from wristworld_ros.geometry.surfaces import footprint
+from wristworld_ros.types import RobotPoints
+
+SURFACE_DISTANCE = 0.015  # metres: what is measured this near to the robot's surface is the robot
+_FACING = -0.05  # cosine of the angle to the camera's ray from which on a surface point turns away
+_RESIDUAL_LIMIT = 0.2  # metres: differences count as this at most
+_LEAST_PIXELS = 100  # of the robot with depth, for a residual
+_MAX_POINTS = 12_000  # drawn into an anchor
+
+
+def is_robot(depth: Tensor, robot: Tensor, distance: float = SURFACE_DISTANCE) -> Tensor:
+    """Which pixels of an anchor show the robot, a little wrong.
+
+    What the gripper holds lies as near to its surface and is kept: where an anchor sees it, the robot alone would not be seen
+    at that depth.
+
+    Args:
+        depth: Float32 [V, H, W], metres, 0 where unknown.
+        robot: Float32 [V, h, w], `robot_depth` of the same images, h = ceil(H / stride).
+        distance: A pixel is the robot where its depth is that near to the robot's, metres.
+
+    Returns:
+        bool [V, H, W].
+    """
+    stride = -(-depth.shape[1] // robot.shape[1])
+    small = depth[:, ::stride, ::stride]
+    found = (robot > 0) & (small > 0) & ((small - robot).abs() < distance)
+    return F.interpolate(found[:, None].float(), depth.shape[1:], mode='nearest')[:, 0] > 0
+
+
+def point_spacing(robot: RobotPoints) -> np.ndarray:
+    """Distance between neighbouring points, float32 [N], metres: the same for all points of a link."""
+    spacing = np.empty(len(robot.points), np.float32)
+    links, group = np.unique(robot.links, return_inverse=True)
+    for number in range(len(links)):
+        own = np.flatnonzero(group.reshape(-1) == number)
+        distance = (
+            cKDTree(robot.points[own]).query(robot.points[own], k=min(2, len(own)))[0] if len(own) > 1 else np.zeros(1)
+        )
+        spacing[own] = np.quantile(distance[..., -1], 0.9)
+    return spacing
+
+
+def facing(surface: Tensor, normals: Tensor | None, T_camera_base: Tensor) -> Tensor:
+    """Which surface points turn towards a camera, bool [M]; all where normals are unknown.
+
+    Args:
+        surface: Float32 [M, 3], base frame, metres.
+        normals: Float32 [M, 3], outward, of unit length, or None.
+        T_camera_base: [4, 4].
+    """
+    if normals is None:
+        return torch.ones(len(surface), dtype=torch.bool, device=surface.device)
+    rays = torch.linalg.inv(T_camera_base.double())[:3, 3].to(surface) - surface
+    return (rays * normals).sum(1) > _FACING * rays.norm(dim=1)
+
+
+def robot_depth(
+    surface: Tensor, spacing: Tensor, K: Tensor, T_camera_base: Tensor, hw: tuple[int, int], stride: int = 2
+) -> Tensor:
+    """Depth of the robot as a camera would see it alone.
+
+    Args:
+        surface: Float32 [M, 3], base frame, metres.
+        spacing: Float32 [M], metres between neighbouring points.
+        K: [3, 3], pixels; pixel i's centre is i.
+        T_camera_base: [4, 4].
+        hw: Size of the image, pixels.
+        stride: Of the pixels that are drawn.
+
+    Returns:
+        Float32 [ceil(H / stride), ceil(W / stride)], metres, 0 where the robot is not; pixel (i, j) is that of the image at
+        (i * stride, j * stride).
+    """
+    thinning = max(1, len(surface) // _MAX_POINTS)
+    surface, spacing = surface[::thinning], spacing[::thinning] * thinning**0.5
+    K = K.double().clone()
+    K[:2] /= stride
+    K[:2, 2] += 0.5  # the splat's coordinates start at the image's edge
+    z = surface.double() @ T_camera_base[2, :3].double() + T_camera_base[2, 3]
+    coarse = (-(-hw[0] // stride), -(-hw[1] // stride))
+    radii = footprint(spacing, z, K, 6)
+    _, depth = nearest_points(surface, radii, K, T_camera_base[:3], image_hw=coarse, near=0.05)
+    return depth
+
+
+def registration_residual(robot: Tensor, measured: Tensor) -> float:
+    """How far a camera sees the robot from where it must be.
+
+    Args:
+        robot: Float32 [h, w], `robot_depth`.
+        measured: Float32 [h, w], depth of the same pixels, 0 where unknown; metres both.
+
+    Returns:
+        The median difference, metres; NaN where too few pixels have both. The outermost pixels of the robot do not count.
+    """
+    inner = -F.max_pool2d(-(robot > 0).float()[None, None], 5, 1, 2)[0, 0]
+    both = (inner > 0) & (measured > 0)
+    if int(both.sum()) < _LEAST_PIXELS:
+        return float('nan')
+    return float((measured - robot)[both].abs().clamp(max=_RESIDUAL_LIMIT).median())

@@ -1,0 +1,122 @@
+"""The simulated arm as a robot description (URDF), with the names that a Franka Research 3 has on a ROS desk."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import numpy as np
+
+from wristworld_ros.sim.opengl import mujoco
+from wristworld_ros.sim.scene import SHOWN_GROUP
+
+HAND_FRAME, BASE_FRAME = 'fr3_hand', 'fr3_link0'
+# MuJoCo's bodies, and the links and joints that they are.
+LINKS = {f'robot0_link{i}': f'fr3_link{i}' for i in range(8)} | {
+    'robot0_right_hand': HAND_FRAME,
+    'gripper0_right_right_gripper': 'fr3_gripper',
+    'gripper0_right_leftfinger': 'fr3_leftfinger',
+    'gripper0_right_rightfinger': 'fr3_rightfinger',
+}
+JOINTS = {f'robot0_joint{i}': f'fr3_joint{i}' for i in range(1, 8)} | {
+    'gripper0_right_finger_joint1': 'fr3_finger_joint1',
+    'gripper0_right_finger_joint2': 'fr3_finger_joint2',
+}
+
+
+def joint_positions(model, data) -> dict[str, float]:
+    """Positions of all joints of the robot by their names in the description, radians and metres."""
+    return {name: float(data.qpos[model.joint(joint).qposadr[0]]) for joint, name in JOINTS.items()}
+
+
+def robot_description(model, folder: Path) -> str:
+    """URDF of the arm.
+
+    Args:
+        model: mujoco.MjModel of `scene.compile_scene`.
+        folder: Where the visual meshes are written as STL; made where missing.
+
+    Returns:
+        The text; it names the meshes by file:// URIs.
+    """
+    folder = Path(folder).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    robot = ET.Element('robot', name='fr3')
+    for body, link in LINKS.items():
+        element = ET.SubElement(robot, 'link', name=link)
+        for geom in _shown_meshes(model, model.body(body).id):
+            visual = ET.SubElement(element, 'visual')
+            _origin(visual, model.geom_pos[geom], model.geom_quat[geom])
+            path = folder / f'{link}_{geom}.stl'
+            _write_stl(path, *_mesh(model, int(model.geom_dataid[geom])))
+            ET.SubElement(ET.SubElement(visual, 'geometry'), 'mesh', filename=path.as_uri())
+            material = ET.SubElement(visual, 'material', name=path.stem)
+            ET.SubElement(material, 'color', rgba=' '.join(f'{value:.4f}' for value in _rgba(model, geom)))
+    for body, link in list(LINKS.items())[1:]:
+        _add_joint(robot, model, model.body(body).id, link)
+    return ET.tostring(robot, encoding='unicode')
+
+
+def _add_joint(robot: ET.Element, model, body: int, link: str) -> None:
+    parent = LINKS[model.body(int(model.body_parentid[body])).name]
+    moved = model.body_jntnum[body] > 0
+    joint = int(model.body_jntadr[body])
+    slides = moved and model.jnt_type[joint] == mujoco.mjtJoint.mjJNT_SLIDE
+    kind = ('prismatic' if slides else 'revolute') if moved else 'fixed'
+    name = JOINTS[model.joint(joint).name] if moved else f'{link}_joint'
+    element = ET.SubElement(robot, 'joint', name=name, type=kind)
+    _origin(element, model.body_pos[body], model.body_quat[body])
+    ET.SubElement(element, 'parent', link=parent)
+    ET.SubElement(element, 'child', link=link)
+    if moved:
+        ET.SubElement(element, 'axis', xyz=_numbers(model.jnt_axis[joint]))
+        low, high = model.jnt_range[joint]
+        ET.SubElement(element, 'limit', lower=f'{low:.9g}', upper=f'{high:.9g}', effort='100', velocity='3')
+
+
+def _origin(element: ET.Element, position: np.ndarray, quaternion: np.ndarray) -> None:
+    ET.SubElement(element, 'origin', xyz=_numbers(position), rpy=_numbers(_roll_pitch_yaw(quaternion)))
+
+
+def _numbers(values: np.ndarray) -> str:
+    return ' '.join(f'{value:.12g}' for value in values)
+
+
+def _roll_pitch_yaw(quaternion: np.ndarray) -> np.ndarray:
+    """URDF's angles (about fixed x, y, z) of a quaternion w x y z."""
+    flat = np.zeros(9)
+    mujoco.mju_quat2Mat(flat, quaternion)
+    m = flat.reshape(3, 3)
+    pitch = np.arctan2(-m[2, 0], np.hypot(m[0, 0], m[1, 0]))
+    if np.hypot(m[0, 0], m[1, 0]) < 1e-9:
+        return np.array([np.arctan2(-m[1, 2], m[1, 1]), pitch, 0.0])
+    return np.array([np.arctan2(m[2, 1], m[2, 2]), pitch, np.arctan2(m[1, 0], m[0, 0])])
+
+
+def _shown_meshes(model, body: int) -> list[int]:
+    geoms = range(int(model.body_geomadr[body]), int(model.body_geomadr[body] + model.body_geomnum[body]))
+    meshes = [
+        g for g in geoms if model.geom_group[g] == SHOWN_GROUP and model.geom_type[g] == mujoco.mjtGeom.mjGEOM_MESH
+    ]
+    return [g for g in meshes if model.mesh_facenum[model.geom_dataid[g]] > 0]  # thinning leaves nothing of a logo
+
+
+def _mesh(model, mesh: int) -> tuple[np.ndarray, np.ndarray]:
+    """Vertices [N, 3], metres, and faces [M, 3]."""
+    start, count = model.mesh_vertadr[mesh], model.mesh_vertnum[mesh]
+    faces = model.mesh_face[model.mesh_faceadr[mesh] :][: model.mesh_facenum[mesh]]
+    return model.mesh_vert[start : start + count], faces
+
+
+def _rgba(model, geom: int) -> np.ndarray:
+    material = int(model.geom_matid[geom])
+    return model.mat_rgba[material] if material >= 0 else model.geom_rgba[geom]
+
+
+def _write_stl(path: Path, vertices: np.ndarray, faces: np.ndarray) -> None:
+    """Binary STL."""
+    corners = vertices[faces].astype('<f4')
+    record = np.zeros(len(faces), np.dtype([('normal', '<f4', 3), ('corners', '<f4', (3, 3)), ('attribute', '<u2')]))
+    record['normal'] = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    record['corners'] = corners
+    path.write_bytes(b'\0' * 80 + np.uint32(len(faces)).tobytes() + record.tobytes())
