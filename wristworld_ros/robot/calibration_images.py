@@ -1,10 +1,8 @@
-"""Folders of calibration images: what was seen, where the hand or the joints were, and the camera's intrinsics.
+"""Folders of calibration images: what was seen, where the hand was, and the camera's intrinsics.
 
 A folder holds
 - ``camera.yaml``, as ROS writes it: image_width, image_height, camera_matrix.data and distortion_coefficients.data;
-- ``poses.csv`` with the header ``image,x,y,z,qx,qy,qz,qw``: the hand in the robot's base at each image, metres; or
-- ``joints.csv`` with the header ``image,depth,<joint names>``: radians and metres, for `calibrate robot`; depth is a 16-bit
-  PNG in millimetres, registered to the image, 0 where unknown.
+- ``poses.csv`` with the header ``image,x,y,z,qx,qy,qz,qw``: the hand in the robot's base at each image, metres.
 File names are relative to the folder. ViSP's layout (``*_camera.xml``, ``*_image-N.png``, ``*_pose_rPe_N.yaml`` with a
 translation and a rotation vector) is read as it is.
 """
@@ -72,18 +70,6 @@ def read_poses(folder: Path) -> tuple[list[Path], np.ndarray]:
 
 class _Data6(msgspec.Struct):
     data: Annotated[list[Annotated[list[float], msgspec.Meta(min_length=1, max_length=1)]], msgspec.Meta(min_length=6, max_length=6)]
-
-
-def read_joints(path: Path) -> list[tuple[Path, Path, dict[str, float]]]:
-    """Image, depth image and joint positions of every row of a joints.csv; UserError where it holds something else."""
-    rows = read_table(path, ('image', 'depth'))
-    return [
-        (
-            path.parent / row['image'], path.parent / row['depth'],
-            {name: _number(value, path, name) for name, value in row.items() if name not in ('image', 'depth')},
-        )
-        for row in rows
-    ]  # fmt: skip
 
 
 def read_intrinsics(folder: Path) -> Intrinsics:
