@@ -20,7 +20,8 @@ class GroundTruth:
 
     stamps_ns: int64 [T]. names: V anchors. images: uint8 [V, T, H, W, 3]; depth: float32 [V, T, H, W], metres, or None.
     K: [V, T, 3, 3], T_anchor_world: [V, T, 4, 4]. wrist: uint8 [T, h, w, 3]; wrist_depth: [T, h, w] or None;
-    wrist_K: [T, 3, 3], of that size; T_wrist_world: [T, 4, 4].
+    wrist_K: [T, 3, 3], of that size; T_wrist_world: [T, 4, 4]. objects: uint8 [T, h, w], what each pixel of the wrist camera
+    shows, or None; see `CameraTrack`. joints: float64 [T, 7], radians, and gripper: [T], metres between the fingers; or None.
     """
 
     stamps_ns: np.ndarray
@@ -33,6 +34,9 @@ class GroundTruth:
     wrist_depth: np.ndarray | None
     wrist_K: np.ndarray
     T_wrist_world: np.ndarray
+    objects: np.ndarray | None = None
+    joints: np.ndarray | None = None
+    gripper: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.stamps_ns)
@@ -84,4 +88,11 @@ def read_ground_truth(
         else None,
         wrist_K=K[:count],
         T_wrist_world=episode.T_camera_world(wrist.name)[:count],
+        objects=resize_images(episode.objects(wrist.name, count), wrist_hw, nearest=True) if wrist.objects_file else None,
+        joints=_track(episode, 'joints', count),
+        gripper=_track(episode, 'gripper', count),
     )
+
+
+def _track(episode: Episode, name: str, count: int) -> np.ndarray | None:
+    return episode.tracks[name][:count] if name in episode.tracks else None

@@ -269,26 +269,44 @@ def write_depth_video(path: str | Path, depth: Iterable[np.ndarray], fps: float)
         depth: float [h, w], metres, 0 (or not finite) where unknown; 65.535 m at most.
         fps: Frames per second.
     """
-    path, count = Path(path), 0
-    with write_atomically(path) as part, av.open(str(part), 'w') as file:
-        stream = file.add_stream('ffv1', rate=Fraction(fps).limit_denominator(1001), options={'threads': '1'})
-        for count, metres in enumerate(depth, start=1):
-            if count == 1:
-                stream.height, stream.width, stream.pix_fmt = *metres.shape, 'gray16le'
-            known = np.nan_to_num(metres, nan=0.0, posinf=0.0, neginf=0.0)
-            millimetres = np.clip(known / DEPTH_UNIT + 0.5, 0, 65535).astype(np.uint16)
-            file.mux(stream.encode(av.VideoFrame.from_ndarray(millimetres, format='gray16le')))
-        if not count:
-            raise UserError(f'{path} would have no frames', 'give at least one depth map')
-        file.mux(stream.encode())
-    return count
+    known = (np.nan_to_num(metres, nan=0.0, posinf=0.0, neginf=0.0) for metres in depth)
+    return _write_lossless(
+        path, (np.clip(m / DEPTH_UNIT + 0.5, 0, 65535).astype(np.uint16) for m in known), fps, 'gray16le'
+    )
 
 
 def read_depth_video(path: str | Path, stop: int | None = None) -> np.ndarray:
     """The first `stop` depth maps (None: all of them), float32 [T, H, W], metres, 0 where unknown."""
+    return _read_lossless(path, stop, 'gray16le').astype(np.float32) * DEPTH_UNIT
+
+
+def write_label_video(path: str | Path, labels: Iterable[np.ndarray], fps: float) -> int:
+    """Write uint8 labels [h, w] as lossless FFV1, a `.mkv` file that appears whole or not at all; returns their number."""
+    return _write_lossless(path, labels, fps, 'gray')
+
+
+def read_label_video(path: str | Path, stop: int | None = None) -> np.ndarray:
+    """The first `stop` label maps (None: all of them), uint8 [T, H, W]."""
+    return _read_lossless(path, stop, 'gray')
+
+
+def _write_lossless(path: str | Path, images: Iterable[np.ndarray], fps: float, pixels: str) -> int:
+    path, count = Path(path), 0
+    with write_atomically(path) as part, av.open(str(part), 'w') as file:
+        stream = file.add_stream('ffv1', rate=Fraction(fps).limit_denominator(1001), options={'threads': '1'})
+        for count, image in enumerate(images, start=1):
+            if count == 1:
+                stream.height, stream.width, stream.pix_fmt = *image.shape, pixels
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format=pixels)))
+        if not count:
+            raise UserError(f'{path} would have no frames', 'give at least one map')
+        file.mux(stream.encode())
+    return count
+
+
+def _read_lossless(path: str | Path, stop: int | None, pixels: str) -> np.ndarray:
     reader = VideoReader(path, threads=1)
-    frames = [frame.to_ndarray(format='gray16le') for _, frame in _first(reader.decode(), stop)]
-    return np.stack(frames).astype(np.float32) * DEPTH_UNIT
+    return np.stack([frame.to_ndarray(format=pixels) for _, frame in _first(reader.decode(), stop)])
 
 
 def _first(frames: Iterable, stop: int | None) -> Iterator:

@@ -1,4 +1,4 @@
-"""Held-out episodes through the whole system, from RGB alone, beside baselines on the same frames."""
+"""Held-out episodes through the whole system, from RGB alone and with more known, beside baselines on the same frames."""
 
 from __future__ import annotations
 
@@ -15,35 +15,66 @@ from wristworld_ros.data.formats.native import Episode, list_episodes, read_epis
 from wristworld_ros.data.ground_truth import GroundTruth, read_ground_truth
 from wristworld_ros.errors import UserError
 from wristworld_ros.evaluation import baselines, metrics
+from wristworld_ros.evaluation.knowledge import KnowledgeLevel, known_sets, levels_from
+from wristworld_ros.evaluation.objects import flicker, object_measures
 from wristworld_ros.evaluation.settings import EvaluationSettings
 from wristworld_ros.evaluation.table import EvaluationTable
 from wristworld_ros.models.config import ModelError
 from wristworld_ros.pipeline import VirtualWrist, load_model
+from wristworld_ros.pipeline.known_geometry import KNOWN_NEAR
 from wristworld_ros.pipeline.model import WristModel
 from wristworld_ros.pipeline.model_directory import find_model
 from wristworld_ros.pipeline.reconstruct import Observation
 from wristworld_ros.setting import check
 from wristworld_ros.settings import StreamSettings
+from wristworld_ros.sim.sensor import SensorSettings
 from wristworld_ros.types import AnchorSet
 
-TRUTH, MEAN, COPY = 'true wrist image', 'mean wrist image', 'copy of an anchor'
-OWN_WARP, TRUE_WARP = 'warp of own geometry + inpainting', 'warp of TRUE geometry + inpainting'
+TRUTH, LATE = 'true wrist image', 'true wrist image, one frame late'
+MEAN, COPY = 'mean wrist image', 'copy of an anchor'
 
 
 @dataclass(frozen=True)
 class _Row:
-    """One generated row of the table."""
+    """One generated row of the table. filled: whether it brings its condition map, with holes filled, as a row beside it."""
 
     name: str
     model: WristModel
     stream: StreamSettings
+    level: KnowledgeLevel
+    filled: bool = False
+
+    @property
+    def source(self) -> tuple[int, str]:
+        """Rows that share it share stage 1 and the condition map, which depend neither on steps nor on the seed."""
+        return id(self.model), self.level.title
+
+    @property
+    def filled_name(self) -> str:
+        """Name of the row of its condition map."""
+        return filled_name(self.level)
+
+
+def filled_name(level: KnowledgeLevel) -> str:
+    """The row of a level's condition map with its holes filled."""
+    return f'{level.title}: filled condition map'
+
+
+def generated_name(level: KnowledgeLevel, steps: int) -> str:
+    """The row of what a level's stream publishes."""
+    return f'{level.title}: generated, {steps} step{"s" * (steps > 1)}'
 
 
 @dataclass
 class _EpisodeRows:
-    """What one episode gives: videos of each row (one per seed), uint8 [T, h, w, 3], and its geometric measures."""
+    """What one episode gives: videos of each row (one per seed), uint8 [T, h, w, 3], and its geometric measures.
+
+    truth, objects, depth: of the true wrist camera in the same frames; the latter two None where the episode has none.
+    """
 
     truth: np.ndarray
+    objects: np.ndarray | None = None
+    depth: np.ndarray | None = None
     videos: dict[str, list[np.ndarray]] = field(default_factory=dict)
     geometry: dict[str, dict[str, float]] = field(default_factory=dict)
 
@@ -56,6 +87,7 @@ def evaluate(
     ablations: dict[str, WristModel | str] | None = None,
     folder: Path | None = None,
     progress: bool = True,
+    levels: Sequence[KnowledgeLevel] | None = None,
 ) -> EvaluationTable:
     """Evaluate a model on whole episodes.
 
@@ -69,6 +101,7 @@ def evaluate(
         ablations: Row name -> another model, run with the first of the steps.
         folder: Where each episode's measures are written as JSON while the evaluation runs.
         progress: Show a progress bar.
+        levels: What the stream knows, level by level; None for `evaluation.knowledge`.
 
     Raises:
         UserError: There are no episodes, or some episode has no frame that every row produced.
@@ -76,7 +109,8 @@ def evaluate(
     settings, evaluation = settings or StreamSettings(), evaluation or EvaluationSettings()
     check(evaluation)
     opened = _open(episodes, evaluation.limit)
-    rows = _rows(model, settings, evaluation, ablations or {})
+    levels = levels or levels_from(evaluation.knowledge)
+    rows = _rows(model, settings, evaluation, ablations or {}, levels)
     main = rows[0].model
     mean = _mean_image(model if isinstance(model, str) else settings.model, evaluation.mean_image, main)
     perceptual = metrics.lpips_from(evaluation.lpips) if evaluation.lpips else None
@@ -90,7 +124,7 @@ def evaluate(
         frames += len(found.truth)
         records = {}
         for name, videos in found.videos.items():
-            measures = _truth_record(found.truth) if name == TRUTH else _record(videos, found.truth, perceptual)
+            measures = _truth_record(found.truth) if name == TRUTH else _record(videos, found, perceptual)
             records[name] = measures | found.geometry.get(name, {})
             table.add(name, records[name])
             if video_distance:
@@ -99,7 +133,7 @@ def evaluate(
             _write_episode(Path(folder), episode, len(found.truth), records)
     if video_distance:
         for name, videos in kept.items():
-            if name != TRUTH:
+            if name not in (TRUTH, LATE):
                 table.whole[name] = {'fvd': video_distance(videos, kept[TRUTH])}
     table.head.update(_head(main, settings, evaluation, len(opened), frames, mean is not None))
     coverage, confidence = (table.mean(rows[0].name, key) for key in ('coverage', 'confidence'))
@@ -121,6 +155,7 @@ def _rows(
     settings: StreamSettings,
     evaluation: EvaluationSettings,
     ablations: dict[str, WristModel | str],
+    levels: Sequence[KnowledgeLevel],
 ) -> list[_Row]:
     def loaded(m: WristModel | str) -> WristModel:
         return load_model(m, settings.device, settings.precision, settings.decoder) if isinstance(m, str) else m
@@ -132,9 +167,12 @@ def _rows(
             f'Setting row_steps is {evaluation.row_steps!r}', 'give whole numbers and commas, as in 1,2,4'
         ) from None
     main = loaded(model)
-    rows = [_Row(f'generated, {n} step{"s" * (n > 1)}', main, replace(settings, steps=n)) for n in steps]
     first = replace(settings, steps=steps[0])
-    rows += [_Row(name, loaded(other), first) for name, other in ablations.items()]
+    rows = [
+        _Row(generated_name(levels[0], n), main, replace(settings, steps=n), levels[0], n == steps[0]) for n in steps
+    ]
+    rows += [_Row(generated_name(level, steps[0]), main, first, level, True) for level in levels[1:]]
+    rows += [_Row(name, loaded(other), first, levels[0]) for name, other in ablations.items()]
     for row in rows:
         if row.model.config.wrist_hw != main.config.wrist_hw:
             raise UserError(
@@ -159,13 +197,11 @@ def _mean_image(name: str, given: str | None, model: WristModel) -> np.ndarray |
 
 def _run_episode(rows: list[_Row], truth: GroundTruth, mean: np.ndarray | None, seeds: int) -> _EpisodeRows:
     """All rows on one episode, cut to the frames that every generated row produced."""
-    sets = [truth.anchor_set(i) for i in range(len(truth))]
-    # Stage 1 and the condition map depend neither on steps nor on the seed: once per model serves all its rows.
-    observations: dict[int, list[Observation]] = {}
+    observations: dict[tuple[int, str], list[Observation]] = {}
     for row in rows:
-        if id(row.model) not in observations:
-            observations[id(row.model)] = _reconstruct(row, sets)
-    runs = {row.name: [_generate(row, observations[id(row.model)], seed) for seed in range(seeds)] for row in rows}
+        if row.source not in observations:
+            observations[row.source] = _reconstruct(row, known_sets(truth, row.level))
+    runs = {row.name: [_generate(row, observations[row.source], seed) for seed in range(seeds)] for row in rows}
     frames = sorted(set.intersection(*(set(images) for found in runs.values() for images in found)))
     if not frames:
         raise UserError(
@@ -173,24 +209,27 @@ def _run_episode(rows: list[_Row], truth: GroundTruth, mean: np.ndarray | None, 
             'give a smaller --chunk, or longer episodes',
         )
     found = _EpisodeRows(truth.wrist[frames])
+    if truth.objects is not None:
+        found.objects = truth.objects[frames]
+        found.depth = None if truth.wrist_depth is None else truth.wrist_depth[frames]
     found.videos[TRUTH] = [found.truth]
-    for row in rows:
-        found.videos[row.name] = [np.stack([images[i] for i in frames]) for images in runs[row.name]]
-        found.geometry[row.name] = _geometry(observations[id(row.model)], truth, frames)
-    main = rows[0]
+    found.videos[LATE] = [truth.wrist[np.maximum(np.array(frames) - 1, 0)]]
     if mean is not None:
         found.videos[MEAN] = [np.repeat(mean[None], len(frames), 0)]
     hw = truth.wrist.shape[1:3]
     found.videos[COPY] = [np.stack([baselines.anchor_copy(truth.images[0, i], hw) for i in frames])]
-    found.videos[OWN_WARP] = [np.stack([_own_warp(observations[id(main.model)][i]) for i in frames])]
-    found.geometry[OWN_WARP] = found.geometry[main.name]
-    if truth.depth is not None:
-        found.videos[TRUE_WARP] = [np.stack([_true_warp(truth, i, main.model) for i in frames])]
+    for row in rows:
+        seen = observations[row.source]
+        found.videos[row.name] = [np.stack([images[i] for i in frames]) for images in runs[row.name]]
+        found.geometry[row.name] = _geometry(seen, truth, frames)
+        if row.filled:
+            found.videos[row.filled_name] = [np.stack([_filled(seen[i]) for i in frames])]
+            found.geometry[row.filled_name] = found.geometry[row.name]
     return found
 
 
 def _reconstruct(row: _Row, sets: list[AnchorSet]) -> list[Observation]:
-    wrist = VirtualWrist(row.model, row.stream)
+    wrist = VirtualWrist(row.model, replace(row.stream, scene_memory=row.level.memory))
     return [wrist.reconstruct(anchor_set) for anchor_set in sets]
 
 
@@ -202,17 +241,9 @@ def _generate(row: _Row, observations: list[Observation], seed: int) -> dict[int
     return {number[frame.stamp_ns]: frame.image for frame in frames}
 
 
-def _own_warp(observation: Observation) -> np.ndarray:
+def _filled(observation: Observation) -> np.ndarray:
     condition = observation.condition
     return baselines.inpaint(condition.image.cpu().numpy(), condition.depth.cpu().numpy())
-
-
-def _true_warp(truth: GroundTruth, frame: int, model: WristModel) -> np.ndarray:
-    assert truth.depth is not None
-    return baselines.true_warp(
-        truth.images[:, frame], truth.depth[:, frame], truth.K[:, frame], truth.T_anchor_world[:, frame],
-        truth.wrist_camera(frame), model.config.cloud,
-    )  # fmt: skip
 
 
 def _geometry(observations: list[Observation], truth: GroundTruth, frames: list[int]) -> dict[str, float]:
@@ -254,20 +285,23 @@ def _truth_record(truth: np.ndarray) -> dict[str, float]:
     return {'sharpness': 1.0, 'change': metrics.frame_change(truth)}
 
 
-def _record(videos: list[np.ndarray], truth: np.ndarray, perceptual: Callable | None) -> dict[str, float]:
-    """Image measures of one row on one episode, averaged over seeds."""
+def _record(videos: list[np.ndarray], found: _EpisodeRows, perceptual: Callable | None) -> dict[str, float]:
+    """Image and object measures of one row on one episode, averaged over seeds."""
     records = []
     for video in videos:
         record = {
-            'psnr': float(metrics.psnr(video, truth).mean()),
-            'ssim': float(metrics.ssim(video, truth).mean()),
-            'sharpness': metrics.sharpness(video, truth),
+            'psnr': float(metrics.psnr(video, found.truth).mean()),
+            'ssim': float(metrics.ssim(video, found.truth).mean()),
+            'sharpness': metrics.sharpness(video, found.truth),
             'change': metrics.frame_change(video),
+            'flicker': flicker(video, found.truth),
         }
+        if found.objects is not None:
+            record |= object_measures(video, found.truth, found.objects, found.depth)
         if perceptual:
-            record['lpips'] = float(perceptual(video, truth).mean())
+            record['lpips'] = float(perceptual(video, found.truth).mean())
         records.append(record)
-    return {key: float(np.mean([r[key] for r in records])) for key in records[0]}
+    return {key: float(np.mean([r.get(key, math.nan) for r in records])) for key in records[0]}
 
 
 def _write_episode(folder: Path, episode: Episode, frames: int, records: dict[str, dict[str, float]]) -> None:
@@ -282,13 +316,16 @@ def _head(
     has_mean: bool,
 ) -> dict[str, str]:  # fmt: skip
     height, width = model.config.wrist_hw
+    sensor = SensorSettings()
     near = f'{model.config.cloud.near if settings.near is None else settings.near:g} m'
     head = {
         'model': f'{model.config.name}, wrist {width}x{height}, on {model.device.type}',
-        'data': f'{episodes} episodes, {frames} frames, {evaluation.anchors or "all"} anchors, RGB alone',
-        'stream': f'chunk {settings.chunk}, history {settings.history}, near plane {near} (true geometry: {baselines.TRUE_NEAR:g} m), '
+        'data': f'{episodes} episodes, {frames} frames, {evaluation.anchors or "all"} anchors',
+        'stream': f'chunk {settings.chunk}, history {settings.history}, near plane {near} (wrist camera known: {KNOWN_NEAR:g} m), '
         f'{evaluation.seeds} seed(s)',
-        'numbers': 'mean ± standard deviation over episodes; holes filled by push-pull',
+        'knowledge': f'CALIBRATED, RGBD: anchors off by {sensor.rotation_deg:g} degrees and {1000 * sensor.translation_m:g} mm, '
+        f'depth noise {sensor.depth_noise:.1%}; exact: neither; wrist camera from kinematics',
+        'numbers': 'mean ± standard error over episodes; holes filled by push-pull',
     }
     if not has_mean:
         head['left out'] = 'mean wrist image (the model has no mean_wrist.png; give one with --mean-image)'

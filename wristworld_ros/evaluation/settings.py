@@ -12,6 +12,10 @@ class EvaluationSettings:
     """What is evaluated, beyond the stream's own settings."""
 
     row_steps: str = setting('1,2,4', 'Sampling steps, a row of the table for each.')
+    knowledge: str = setting(
+        'rgb,calibrated,calibrated-exact,rgbd,exact',
+        'What the stream is told beside images, rows of the table for each; rgbd and exact want episodes with depth.',
+    )
     anchors: int | None = setting(
         2, 'Anchor cameras that the model sees; all takes all an episode has.', low=1, high=16, none='all'
     )

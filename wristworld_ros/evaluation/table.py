@@ -29,6 +29,14 @@ class Column:
 COLUMNS = (
     Column('psnr', 'PSNR dB', 2, 'up'),
     Column('ssim', 'SSIM', 3, 'up'),
+    Column('object_psnr', 'object dB', 2, 'up'),
+    Column('found', 'found', 2, 'up'),
+    Column('found_near', 'found near', 2, 'up'),
+    Column('found_far', 'found far', 2, 'up'),
+    Column('contrast', 'contrast', 2, 'one'),
+    Column('shift', 'shift px', 1, 'down'),
+    Column('object_sharpness', 'object sharpness', 2, 'one'),
+    Column('flicker', 'flicker', 1, 'down'),
     Column('sharpness', 'sharpness', 2, 'one'),
     Column('change', 'change', 1),
     Column('rotation_deg', 'wrist deg', 2, 'down'),
@@ -42,6 +50,9 @@ COLUMNS = (
     Column('fvd', 'FVD', 0, 'down'),
 )
 LEGEND = (
+    'found: share of objects best found within 5 px of 128 of their place, correlated by 0.5 or more (near: closer to the '
+    'camera than 0.2 m); contrast: share of their colour difference from the surroundings that is there; shift: how far from '
+    'their place they are best found; flicker: change where the true video stands still, grey levels; '
     'sharpness: gradients relative to the true image, 1 is as sharp as the truth; '
     'change: from frame to frame, grey levels; '
     "wrist deg, m: wrist pose in the first anchor's frame, as TF has it; "
@@ -84,23 +95,28 @@ class EvaluationTable:
         values = self.values(row, key)
         return float(values.std()) if len(values) else math.nan
 
+    def error(self, row: str, key: str) -> float:
+        """Standard error of the mean; NaN where there are fewer than two episodes with this measure."""
+        values = self.values(row, key)
+        return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan
+
     def columns(self) -> list[Column]:
         """The columns that at least one row fills."""
         return [c for c in COLUMNS if any(math.isfinite(self.mean(row, c.key)) for row in self.rows)]
 
     def cells(self) -> tuple[list[str], list[list[str]]]:
-        """Header and rows as text: mean ± deviation, and - where a row has no such measure."""
+        """Header and rows as text: mean ± standard error, and - where a row has no such measure."""
         columns = self.columns()
         lines = [[row, *(self._cell(row, c) for c in columns)] for row in self.rows]
         return ['row', *(c.title for c in columns)], lines
 
     def _cell(self, row: str, column: Column) -> str:
-        mean, deviation = self.mean(row, column.key), self.deviation(row, column.key)
+        mean, error = self.mean(row, column.key), self.error(row, column.key)
         if not math.isfinite(mean):
             return '-'
         text = f'{mean:.{column.digits}f}'
-        if math.isfinite(deviation) and max(map(len, self.rows.values())) > 1:
-            text += f' ± {deviation:.{column.digits}f}'
+        if math.isfinite(error):
+            text += f' ± {error:.{column.digits}f}'
         return text
 
     def text(self) -> str:

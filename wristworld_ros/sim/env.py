@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from wristworld_ros.data.formats.native import ROBOT
 from wristworld_ros.sim.cameras import WristExtrinsics
 from wristworld_ros.sim.opengl import mujoco
 from wristworld_ros.sim.policy import GRIP_SITE, OPEN, ScriptedPolicy, succeeded
@@ -105,6 +106,16 @@ class SimEnv:
     def in_base(self, camera: Camera) -> Camera:
         """A camera of MuJoCo's world as a camera of the robot's base frame."""
         return Camera(camera.K, camera.T_camera_world @ np.linalg.inv(self.T_base_world), camera.width, camera.height)
+
+    def objects(self, camera: Camera) -> np.ndarray:
+        """What each pixel of a camera (in MuJoCo's world) shows, uint8 [H, W]: 0, `ROBOT`, or 1 + the place in the layout."""
+        labels = np.zeros(self.model.nbody + 1, np.uint8)  # the last one: no body at all
+        for body in range(self.model.nbody):
+            if self.model.body(body).name.startswith(('robot0', 'gripper0')):
+                labels[body] = ROBOT
+        for place, item in enumerate(self.layout.items):
+            labels[item.body] = place + 1
+        return labels[self.renderer.bodies(camera)]
 
     def close(self) -> None:
         """Free the renderer."""

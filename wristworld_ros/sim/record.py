@@ -84,7 +84,7 @@ def _render(
     """What all cameras see in these states, and T_base_hand [T, 4, 4]."""
     settings = env.settings
     anchors = sample_anchors(rng, settings, grips)
-    frames: dict[tuple[str, str], list] = {}  # (name, role) -> camera, image and depth of every frame
+    frames: dict[tuple[str, str], list] = {}  # (name, role) -> camera, image, depth and objects of every frame
     hands = []
     for state, grip in zip(states, grips):
         env.restore(state)
@@ -97,7 +97,8 @@ def _render(
         for key, camera in cameras.items():
             with_depth = settings.wrist_depth if key[1] == 'wrist' else settings.anchor_depth
             image, depth = env.renderer.render(camera, with_depth)
-            frames.setdefault(key, []).append((env.in_base(camera), image, depth))
+            objects = env.objects(camera) if key[1] == 'wrist' and settings.wrist_objects else None
+            frames.setdefault(key, []).append((env.in_base(camera), image, depth, objects))
     tracks = [
         CameraTrack(
             name=name,
@@ -106,6 +107,7 @@ def _render(
             K=np.stack([row[0].K for row in rows]),
             T_camera_world=np.stack([row[0].T_camera_world for row in rows]),
             depth=np.stack([row[2] for row in rows]) if rows[0][2] is not None else None,
+            objects=np.stack([row[3] for row in rows]) if rows[0][3] is not None else None,
         )
         for (name, role), rows in frames.items()
     ]

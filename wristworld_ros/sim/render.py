@@ -72,6 +72,45 @@ class Renderer:
         """
         s, height, width = self.supersample, camera.height, camera.width
         H, W = height * s, width * s
+        self._draw(camera, W, H)
+        color, raw = self._color[: H * W * 3], self._depth[: H * W] if depth else None
+        mujoco.mjr_readPixels(color, raw, mujoco.MjrRect(0, 0, W, H), self._context)
+        image = np.ascontiguousarray(color.reshape(H, W, 3)[::-1])
+        if s > 1:
+            image = resize_images(image[None], (height, width))[0]
+        if not depth:
+            return image, None
+        raw = raw.reshape(H, W)[::-1]
+        if s > 1:
+            raw = _centre_depth(raw, s)
+        near, far = float(self.model.vis.map.znear), float(self.model.vis.map.zfar)
+        return image, (near * far / (far - raw * (far - near))).astype(np.float32)
+
+    def bodies(self, camera: Camera) -> np.ndarray:
+        """MuJoCo's body at each pixel's centre, int32 [H, W]; -1 where there is nothing."""
+        height, width = camera.height, camera.width
+        flags, shadow = self._scene.flags, mujoco.mjtRndFlag.mjRND_SHADOW
+        before = int(flags[shadow])
+        marks = mujoco.mjtRndFlag.mjRND_SEGMENT, mujoco.mjtRndFlag.mjRND_IDCOLOR
+        flags[shadow] = 0
+        for mark in marks:
+            flags[mark] = 1
+        self._draw(camera, width, height)
+        for mark in marks:
+            flags[mark] = 0
+        flags[shadow] = before
+        color = self._color[: height * width * 3]
+        mujoco.mjr_readPixels(color, None, mujoco.MjrRect(0, 0, width, height), self._context)
+        marked = color.reshape(height, width, 3)[::-1].astype(np.int32) @ np.array([1, 256, 65536], np.int32)
+        body_of = np.full(self._scene.maxgeom + 1, -1, np.int32)
+        for geom in self._scene.geoms[: self._scene.ngeom]:
+            if geom.objtype == mujoco.mjtObj.mjOBJ_GEOM:
+                body_of[geom.segid + 1] = self.model.geom_bodyid[geom.objid]
+        return body_of[marked]
+
+    def _draw(self, camera: Camera, W: int, H: int) -> None:
+        """Render a camera into the lower left W x H pixels of the buffer."""
+        height = camera.height
         rotation, translation = camera.T_camera_world[:3, :3], camera.T_camera_world[:3, 3]
         near, far = float(self.model.vis.map.znear), float(self.model.vis.map.zfar)
         top = near * (height / 2) / camera.K[1, 1]
@@ -84,17 +123,6 @@ class Renderer:
         # Bound each time: with two renderers in a process, images would otherwise be read from the other one's buffer.
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
         mujoco.mjr_render(view, self._scene, self._context)
-        color, raw = self._color[: H * W * 3], self._depth[: H * W] if depth else None
-        mujoco.mjr_readPixels(color, raw, view, self._context)
-        image = np.ascontiguousarray(color.reshape(H, W, 3)[::-1])
-        if s > 1:
-            image = resize_images(image[None], (height, width))[0]
-        if not depth:
-            return image, None
-        raw = raw.reshape(H, W)[::-1]
-        if s > 1:
-            raw = _centre_depth(raw, s)
-        return image, (near * far / (far - raw * (far - near))).astype(np.float32)
 
     def close(self) -> None:
         """Free the context; the renderer is unusable afterwards."""

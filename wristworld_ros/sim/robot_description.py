@@ -29,6 +29,12 @@ def joint_positions(model, data) -> dict[str, float]:
     return {name: float(data.qpos[model.joint(joint).qposadr[0]]) for joint, name in JOINTS.items()}
 
 
+def recorded_positions(joints: np.ndarray, gripper: float) -> dict[str, float]:
+    """The same from what an episode stores: joint angles [7], radians, and the distance between the fingers, metres."""
+    fingers = (gripper / 2, -gripper / 2)
+    return dict(zip(JOINTS.values(), map(float, (*joints, *fingers)), strict=True))
+
+
 def robot_description(model, folder: Path) -> str:
     """URDF of the arm.
 

@@ -31,6 +31,7 @@ class SimulatorSettings:
     wrist_size: int = setting(128, 'Width and height of the wrist camera, pixels.', low=16, high=2048)
     anchor_depth: bool = setting(True, 'Store depth of anchor and random cameras, in millimetres.')
     wrist_depth: bool = setting(True, 'Store depth of the wrist camera, in millimetres.')
+    wrist_objects: bool = setting(True, 'Store which object each pixel of the wrist camera shows.')
     supersample: int = setting(
         2, 'Images are rendered this many times larger and averaged down, against jagged edges.', low=1, high=4
     )

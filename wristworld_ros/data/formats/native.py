@@ -1,7 +1,8 @@
 """The project's episode: one directory of calibrated multi-camera video.
 
 `episode.json` says what it is, `tracks.npz` holds the numbers, `<camera>.mp4` the images (H.264) and
-`<camera>.depth.mkv` depth (lossless FFV1, 16-bit millimetres, 0 where unknown). World is the robot's base frame.
+`<camera>.depth.mkv` depth (lossless FFV1, 16-bit millimetres, 0 where unknown), `<camera>.objects.mkv` which object each
+pixel shows (lossless FFV1, 8 bit). World is the robot's base frame.
 """
 
 from __future__ import annotations
@@ -15,7 +16,14 @@ import msgspec
 import numpy as np
 
 from wristworld_ros.data.arrays import read_arrays
-from wristworld_ros.data.video import VideoReader, read_depth_video, write_depth_video, write_video
+from wristworld_ros.data.video import (
+    VideoReader,
+    read_depth_video,
+    read_label_video,
+    write_depth_video,
+    write_label_video,
+    write_video,
+)
 from wristworld_ros.errors import UserError
 from wristworld_ros.input_files import Size, check_file, check_name, convert, json_text, read_json
 from wristworld_ros.runtime.files import new_directory
@@ -23,6 +31,7 @@ from wristworld_ros.types import Camera
 
 VERSION = 1
 ROLES = ('anchor', 'wrist', 'random')
+ROBOT = 255  # label of the robot in maps of objects
 _JSON, _TRACKS = 'episode.json', 'tracks.npz'
 _AGAIN = 'record or copy the episode again'
 
@@ -34,6 +43,8 @@ class CameraTrack:
     name: letters, digits and underscores. role: anchor (fixed), wrist, or random (placed elsewhere at every frame).
     rgb: uint8 [T, H, W, 3]. K: float64 [T, 3, 3] pixels. T_camera_world: float64 [T, 4, 4].
     depth: float32 [T, H, W] metres along the optical axis, 0 where unknown; or None.
+    objects: uint8 [T, H, W], 0 for the surroundings, `ROBOT`, else one more than the place in the episode's list of
+    objects (`meta['objects']`); or None.
     """
 
     name: str
@@ -42,6 +53,7 @@ class CameraTrack:
     K: np.ndarray
     T_camera_world: np.ndarray
     depth: np.ndarray | None = None
+    objects: np.ndarray | None = None
 
     def __post_init__(self):
         if self.role not in ROLES:
@@ -54,8 +66,9 @@ class CameraTrack:
             )
         frames = len(self.rgb)
         expected = {'K': (frames, 3, 3), 'T_camera_world': (frames, 4, 4)}
-        if self.depth is not None:
-            expected['depth'] = self.rgb.shape[:3]
+        for key in ('depth', 'objects'):
+            if getattr(self, key) is not None:
+                expected[key] = self.rgb.shape[:3]
         for key, shape in expected.items():
             given = getattr(self, key).shape
             if given != shape:
@@ -75,6 +88,7 @@ class CameraInfo:
     has_depth: bool
     rgb_file: str
     depth_file: str | None
+    objects_file: str | None = None
 
 
 @dataclass(frozen=True)
@@ -174,6 +188,17 @@ class Episode:
         self._check_count(self.path / info.depth_file, len(maps), expected=min(stop or len(self), len(self)))
         return maps
 
+    def objects(self, camera: str, stop: int | None = None) -> np.ndarray:
+        """What each pixel of a camera's first `stop` frames shows, uint8 [T, H, W]; see `CameraTrack`."""
+        info = self.camera(camera)
+        if info.objects_file is None:
+            raise UserError(
+                f"Camera '{camera}' of episode {self.path} was stored without object masks", 'record it with them'
+            )
+        maps = read_label_video(self.path / info.objects_file, stop)
+        self._check_count(self.path / info.objects_file, len(maps), expected=min(stop or len(self), len(self)))
+        return maps
+
     def K(self, camera: str) -> np.ndarray:
         """Intrinsics of a camera, float64 [T, 3, 3], pixels; pixel i's centre is coordinate i."""
         return self.tracks[f'K_{self.camera(camera).name}']
@@ -259,13 +284,17 @@ def write_episode(
 
 
 def _write_camera(folder: Path, camera: CameraTrack, fps: float, crf: int) -> CameraInfo:
-    rgb_file, depth_file = f'{camera.name}.mp4', None
+    rgb_file, depth_file, objects_file = f'{camera.name}.mp4', None, None
     write_video(folder / rgb_file, camera.rgb, fps, crf, faststart=False)
     if camera.depth is not None:
         depth_file = f'{camera.name}.depth.mkv'
         write_depth_video(folder / depth_file, camera.depth, fps)
+    if camera.objects is not None:
+        objects_file = f'{camera.name}.objects.mkv'
+        write_label_video(folder / objects_file, camera.objects, fps)
     height, width = camera.rgb.shape[1:3]
-    return CameraInfo(camera.name, camera.role, width, height, camera.depth is not None, rgb_file, depth_file)
+    has_depth = depth_file is not None
+    return CameraInfo(camera.name, camera.role, width, height, has_depth, rgb_file, depth_file, objects_file)
 
 
 def read_episode(path: str | Path) -> Episode:
@@ -287,7 +316,7 @@ def read_episode(path: str | Path) -> Episode:
     if len({info.name for info in head.cameras}) < len(head.cameras):
         raise UserError(f'{path / _JSON} names a camera twice', _AGAIN)
     for info in head.cameras:
-        for name in filter(None, (info.rgb_file, info.depth_file)):
+        for name in filter(None, (info.rgb_file, info.depth_file, info.objects_file)):
             check_name(name, f"A file of camera '{info.name}' of {path}")
             if not (path / name).exists():
                 raise UserError(f"{path} lacks {name} of camera '{info.name}'", _AGAIN)

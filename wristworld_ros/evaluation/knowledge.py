@@ -1,0 +1,109 @@
+"""What a stream is told of a scene beside its images, from nothing to everything, with the errors that real desks have."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from wristworld_ros.data.ground_truth import GroundTruth
+from wristworld_ros.errors import UserError
+from wristworld_ros.sim.sensor import EXACT, SensorSettings, displaced_pose, measured_depth
+from wristworld_ros.types import AnchorSet, RobotPoints
+
+
+@dataclass(frozen=True)
+class KnowledgeLevel:
+    """What is known of every set.
+
+    title: in tables. cameras: the anchors' calibrations and the wrist camera, whose pose kinematics give exactly. depth: of
+    the anchors. sensor: errors of depth and of the anchors' poses. robot: the robot's surface points, of simulated episodes.
+    memory: whether the stream remembers what the robot hides.
+    """
+
+    title: str
+    cameras: bool = False
+    depth: bool = False
+    sensor: SensorSettings = SensorSettings()
+    robot: bool = False
+    memory: bool = True
+
+
+LEVELS = {
+    'rgb': KnowledgeLevel('RGB'),
+    'calibrated': KnowledgeLevel('CALIBRATED', cameras=True),
+    'calibrated-exact': KnowledgeLevel('CALIBRATED exact', cameras=True, sensor=EXACT),
+    'rgbd': KnowledgeLevel('RGBD', cameras=True, depth=True),
+    'exact': KnowledgeLevel('RGBD exact', cameras=True, depth=True, sensor=EXACT),
+}
+
+
+def levels_from(names: str) -> list[KnowledgeLevel]:
+    """The levels of a list of names with commas between.
+
+    Raises:
+        UserError: A name is unknown.
+    """
+    chosen = [name.strip() for name in names.split(',')]
+    for name in chosen:
+        if name not in LEVELS:
+            raise UserError(f'Setting knowledge names {name!r}', f'give names out of {", ".join(LEVELS)}')
+    return [LEVELS[name] for name in chosen]
+
+
+def known_sets(truth: GroundTruth, level: KnowledgeLevel, seed: int = 0) -> list[AnchorSet]:
+    """The anchor sets of an episode with what a level knows of them.
+
+    Args:
+        truth: The episode.
+        level: What is known.
+        seed: Of the sensor's errors; the anchors' poses are off by the same amount in all frames.
+
+    Raises:
+        UserError: The level has depth or robot points, and the episode does not.
+    """
+    sets = [truth.anchor_set(i) for i in range(len(truth))]
+    rng = np.random.default_rng(seed)
+    if level.depth and truth.depth is None:
+        raise UserError('An episode has no depth of its anchors', 'leave out rgbd and exact, or record it with depth')
+    if level.cameras:
+        T = np.stack([displaced_pose(pose, level.sensor, rng) for pose in truth.T_anchor_world[:, 0]])
+        still = truth.T_anchor_world @ np.linalg.inv(truth.T_anchor_world[:, :1])  # the motion of an anchor that moves
+        T_base_anchor = np.linalg.inv(still @ T[:, None])
+        sets = [
+            replace(s, intrinsics=truth.K[:, i], T_base_anchor=T_base_anchor[:, i], wrist=truth.wrist_camera(i))
+            for i, s in enumerate(sets)
+        ]
+    if level.depth:
+        assert truth.depth is not None
+        maps = [np.stack([measured_depth(d, level.sensor, rng) for d in truth.depth[:, i]]) for i in range(len(truth))]
+        sets = [replace(s, depth=depth) for s, depth in zip(sets, maps, strict=True)]
+    if level.robot:
+        surface = _robot_surface(truth)
+        sets = [replace(s, robot_points=surface(i)) for i, s in enumerate(sets)]
+    return sets
+
+
+def _robot_surface(truth: GroundTruth) -> Callable[[int], RobotPoints]:
+    """The simulated robot's surface at a frame."""
+    from wristworld_ros.sim.robot_description import recorded_positions
+
+    joints, gripper = truth.joints, truth.gripper
+    if joints is None or gripper is None:
+        raise UserError('An episode has no joint angles', 'evaluate robot points on simulated episodes')
+    return lambda i: _simulated_robot().surface(recorded_positions(joints[i], gripper[i]))
+
+
+@cache
+def _simulated_robot():
+    from wristworld_ros.robot.description import RobotModel
+    from wristworld_ros.sim.robot_description import robot_description
+    from wristworld_ros.sim.scene import compile_scene
+    from wristworld_ros.sim.settings import SimulatorSettings
+
+    with tempfile.TemporaryDirectory() as folder:
+        return RobotModel.from_urdf(robot_description(compile_scene(SimulatorSettings().mesh_cell), Path(folder)))
