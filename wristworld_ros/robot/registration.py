@@ -5,15 +5,25 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_FACING = 0.4  # cosine of the angle to the camera's ray: surfaces seen more obliquely tell more of pixels than of places
-_VISIBLE_M = 0.015  # a point that far behind the nearest surface at its pixel is hidden; footprints bring that one forward
+_FACING = (
+    0.4  # cosine of the angle to the camera's ray: surfaces seen more obliquely tell more of pixels than of places
+)
+_VISIBLE_M = (
+    0.015  # a point that far behind the nearest surface at its pixel is hidden; footprints bring that one forward
+)
 _LIMIT_M = 0.2  # distances count as this at most
 _LEAST_POINTS = 100  # for a residual
 _MOST_POINTS = 20_000
 
 
 def registration_residual(
-    surface: Tensor, normals: Tensor | None, robot: Tensor, measured: Tensor, K: Tensor, T_camera_base: Tensor, stride: int
+    surface: Tensor,
+    normals: Tensor | None,
+    robot: Tensor,
+    measured: Tensor,
+    K: Tensor,
+    T_camera_base: Tensor,
+    stride: int,
 ) -> float:
     """Distance between the surface that a camera measures and the robot's.
 
