@@ -128,7 +128,7 @@ class StreamSettings:
     )
     max_residual: float | None = setting(
         0.03,
-        "Frames are invalid while an anchor with depth sees the robot's surface farther from where joint states and TF put it than this (median over the last sets), metres: the camera was moved, or a calibration is wrong.",
+        "Frames are invalid while an anchor with depth sees the robot's surface farther from where joint states and TF put it than this (median over the last sets), or clearly farther than it used to, metres: the camera was moved, or a calibration is wrong.",
         low=0.001,
         high=10.0,
         live=True,

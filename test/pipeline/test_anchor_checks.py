@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from wristworld_ros.pipeline.anchor_checks import AnchorChecks
+from wristworld_ros.pipeline.anchor_checks import AnchorChecks, RegistrationCheck
 from wristworld_ros.types import AnchorSet, FrameStatus
 
 HZ = 10
@@ -99,3 +99,36 @@ def test_a_reset_forgets_how_long_an_anchor_stood_still():
 
 def test_repeated_frames_of_a_slower_camera_are_not_frozen():
     assert set(statuses([(noise(i), noise(1000 + i // 10)) for i in range(100)])) == {FrameStatus.VALID}
+
+
+# Where the robot is seen
+
+
+def moved(residuals, most=0.03):
+    """Sets at 10 Hz in which one anchor has these residuals, millimetres: the numbers of those judged moved."""
+    check = RegistrationCheck()
+    verdicts = [check.judge(i * 10**8, ('left',), np.array([mm * 1e-3]), most) for i, mm in enumerate(residuals)]
+    return [i for i, verdict in enumerate(verdicts) if verdict.status is FrameStatus.ANCHOR_MOVED]
+
+
+def test_residuals_that_rise_and_stay_so_mean_that_the_camera_moved():
+    assert moved([1.5] * 50 + [8] * 50) == list(range(75, 100))
+    assert moved([6] * 50 + [18] * 50) == list(range(75, 100))
+
+
+def test_residuals_that_rise_for_a_moment_are_usual():
+    assert moved(([1.5] * 30 + [12] * 20) * 3) == []
+
+
+def test_a_camera_that_moved_stays_so_until_it_is_calibrated_again():
+    assert moved([1.5] * 50 + [8] * 600 + [1.5] * 10) == list(range(75, 650))
+
+
+def test_unknown_residuals_prove_nothing():
+    assert moved([np.nan] * 100) == []
+    assert moved([1.5] * 50 + [8, np.nan] * 25 + [1.5]) == list(range(75, 100))
+
+
+def test_a_large_residual_is_judged_without_anything_before_it_and_never_switches_it_off():
+    assert moved([40] * 20) == list(range(4, 20))
+    assert moved([40] * 20, most=None) == []

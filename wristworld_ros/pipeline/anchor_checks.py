@@ -99,7 +99,9 @@ class AnchorChecks:
 class RegistrationCheck:
     """Judges how far each anchor sees the robot from where joint states and calibration put it, over the last few sets.
 
-    One set alone proves little: the arm is hidden, or moves while clocks differ. A camera that was bumped stays wrong.
+    One set alone proves little: the arm is hidden, or moves while clocks differ. A camera that was bumped stays wrong. What is
+    accepted at all is a setting, for calibrations are more or less true; what is usual for an anchor it learns by itself, so that
+    a bump is noticed that leaves it within the setting.
     """
 
     SETS = 10
@@ -110,11 +112,13 @@ class RegistrationCheck:
     def reset(self) -> None:
         """Start a new stream."""
         self._recent: deque[np.ndarray] = deque(maxlen=self.SETS)
+        self._usual: dict[str, _UsualResidual] = {}
 
-    def judge(self, names: tuple[str, ...], residuals: np.ndarray, most: float | None) -> Verdict:
+    def judge(self, stamp_ns: int, names: tuple[str, ...], residuals: np.ndarray, most: float | None) -> Verdict:
         """Whether an anchor has moved.
 
         Args:
+            stamp_ns: Of the set.
             names: Of V anchors.
             residuals: [V], metres, NaN where unknown, or empty; see `WristFrame`.
             most: The most that is accepted, metres; None for anything.
@@ -122,16 +126,56 @@ class RegistrationCheck:
         if most is None or not len(residuals):
             return Verdict()
         self._recent.append(residuals)
+        verdict = Verdict()
         for view, name in enumerate(names):
             known = np.array([sets[view] for sets in self._recent if np.isfinite(sets[view])])
-            if len(known) >= self.SETS // 2 and (found := float(np.median(known))) > most:
-                return Verdict(
-                    FrameStatus.ANCHOR_MOVED,
-                    f'Anchor {name} sees the robot {found * 1e3:.0f} mm from where joint states and TF put it, and max_residual '
-                    f'is {most * 1e3:.0f} mm: the camera was moved, or its calibration or the robot description is wrong; '
-                    'calibrate it again (wristworld calibrate robot).',
-                )
-        return Verdict()
+            found = float(np.median(known)) if len(known) >= self.SETS // 2 else 0.0
+            usual = self._usual.setdefault(name, _UsualResidual())
+            risen = usual.has_risen(stamp_ns, float(residuals[view]))
+            if verdict.status is not FrameStatus.VALID or not (risen or found > most):
+                continue
+            limit = f'and max_residual is {most * 1e3:.0f} mm' if found > most else f'{usual.value * 1e3:.0f} mm before'
+            verdict = Verdict(
+                FrameStatus.ANCHOR_MOVED,
+                f'Anchor {name} sees the robot {found * 1e3:.0f} mm from where joint states and TF put it, {limit}: '
+                'the camera was moved, or its calibration or the robot description is wrong; calibrate it again '
+                '(wristworld calibrate robot).',
+            )
+        return verdict
+
+
+class _UsualResidual:
+    """The residuals of one anchor that are usual, and whether they have risen for good.
+
+    A residual counts as risen above half as much again as nine tenths of the usual ones, and 4 mm. Where it falls back within
+    `LASTING_S`, as it does when a fast motion ends, the risen ones were usual too.
+    """
+
+    LEAST, MOST = 20, 300  # residuals, for a judgement, and kept
+    MARGIN_M = 0.004
+    LASTING_S = 2.5
+
+    def __init__(self):
+        self._usual: deque[float] = deque(maxlen=self.MOST)
+        self._above: deque[float] = deque(maxlen=self.MOST)
+        self._since: int | None = None
+
+    @property
+    def value(self) -> float:
+        """What is usual, metres: nine tenths of the residuals are at most that."""
+        return float(np.quantile(self._usual, 0.9)) if self._usual else 0.0
+
+    def has_risen(self, stamp_ns: int, residual: float) -> bool:
+        """Take in the next one, NaN where it is not known; whether all have been above what is usual for long."""
+        if np.isfinite(residual):
+            if len(self._usual) < self.LEAST or residual <= 1.5 * self.value + self.MARGIN_M:
+                self._usual.extend([*self._above, residual])
+                self._above.clear()
+                self._since = None
+            else:
+                self._above.append(residual)
+                self._since = stamp_ns if self._since is None else self._since
+        return self._since is not None and (stamp_ns - self._since) * 1e-9 >= self.LASTING_S
 
 
 def judge_agreement(names: tuple[str, ...], agreements: np.ndarray, least: float | None) -> Verdict:

@@ -27,8 +27,9 @@ from wristworld_ros.geometry.surfaces import (
 from wristworld_ros.robot.appearance import RobotAppearance
 from wristworld_ros.robot.depth_fit import fit_depth
 from wristworld_ros.robot.known_cameras import KnownCameras, PlacedCameras, place_cameras
+from wristworld_ros.robot.registration import registration_residual
 from wristworld_ros.robot.scene_memory import SceneMemory
-from wristworld_ros.robot.surface import facing, is_robot, point_spacing, registration_residual, robot_depth
+from wristworld_ros.robot.surface import facing, is_robot, point_spacing, robot_depth
 from wristworld_ros.types import AnchorSet, Camera, ConditionMap, Geometry, PixelOrigin, Reconstruction, RobotPoints
 
 KNOWN_NEAR = 0.02  # metres: near plane where the wrist camera is known; a larger one deletes what is being grasped
@@ -151,9 +152,10 @@ class KnownGeometryStep:
             measured = torch.where(maps.origin == PixelOrigin.MEASURED, maps.depth, 0.0)
             small = measured[:, ::_DEPTH_STRIDE, ::_DEPTH_STRIDE]
             placed_views = known.placed & known.has_K
-            residuals = np.array(
-                [registration_residual(r, m) if ok else np.nan for r, m, ok in zip(robot, small, placed_views)]
-            )
+            for view in np.flatnonzero(placed_views):
+                residuals[view] = registration_residual(
+                    surface, normals, robot[view], small[view], K_maps[view], T[1 + view], _DEPTH_STRIDE
+                )
             self._appearance.observe(robot_points, maps.colors, robot, small, K_maps, T[1:], _DEPTH_STRIDE)
             layers = [_without(maps, is_robot(maps.depth, robot))]
             if self._memory:

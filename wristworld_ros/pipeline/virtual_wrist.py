@@ -94,7 +94,9 @@ class VirtualWrist:
                 raise
             verdict = Verdict(FrameStatus.OUT_OF_MEMORY, what_ran_out(error, self.model.device, 'stage 1'))
             observation = empty_observation(anchors, self.model.config.wrist_hw, verdict)
-        moved = self._registration.judge(anchors.names, observation.residuals, self.settings.max_residual)
+        moved = self._registration.judge(
+            anchors.stamp_ns, anchors.names, observation.residuals, self.settings.max_residual
+        )
         return replace(
             observation,
             arrived=arrived,

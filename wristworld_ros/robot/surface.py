@@ -1,4 +1,4 @@
-"""The robot's own surface in what cameras see of it: which measured points are the arm, and how far the two lie apart."""
+"""The robot's own surface in what cameras see of it: which measured points are the arm, and its depth alone."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ from wristworld_ros.types import RobotPoints
 
 SURFACE_DISTANCE = 0.015  # metres: what is measured this near to the robot's surface is the robot
 _FACING = -0.05  # cosine of the angle to the camera's ray from which on a surface point turns away
-_RESIDUAL_LIMIT = 0.2  # metres: differences count as this at most
-_LEAST_PIXELS = 100  # of the robot with depth, for a residual
 _MAX_POINTS = 12_000  # drawn into an anchor
 
 
@@ -93,20 +91,3 @@ def robot_depth(
     radii = footprint(spacing, z, K, 6)
     _, depth = nearest_points(surface, radii, K, T_camera_base[:3], image_hw=coarse, near=0.05)
     return depth
-
-
-def registration_residual(robot: Tensor, measured: Tensor) -> float:
-    """How far a camera sees the robot from where it must be.
-
-    Args:
-        robot: Float32 [h, w], `robot_depth`.
-        measured: Float32 [h, w], depth of the same pixels, 0 where unknown; metres both.
-
-    Returns:
-        The median difference, metres; NaN where too few pixels have both. The outermost pixels of the robot do not count.
-    """
-    inner = -F.max_pool2d(-(robot > 0).float()[None, None], 5, 1, 2)[0, 0]
-    both = (inner > 0) & (measured > 0)
-    if int(both.sum()) < _LEAST_PIXELS:
-        return float('nan')
-    return float((measured - robot)[both].abs().clamp(max=_RESIDUAL_LIMIT).median())
