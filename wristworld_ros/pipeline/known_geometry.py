@@ -27,7 +27,7 @@ from wristworld_ros.geometry.surfaces import (
 from wristworld_ros.robot.appearance import RobotAppearance
 from wristworld_ros.robot.depth_fit import fit_depth
 from wristworld_ros.robot.known_cameras import KnownCameras, PlacedCameras, place_cameras
-from wristworld_ros.robot.registration import registration_residual
+from wristworld_ros.robot.registration import CameraCorrection, surface_matches
 from wristworld_ros.robot.scene_memory import SceneMemory
 from wristworld_ros.robot.surface import facing, is_robot, point_spacing, robot_depth
 from wristworld_ros.types import AnchorSet, Camera, ConditionMap, Geometry, PixelOrigin, Reconstruction, RobotPoints
@@ -103,9 +103,11 @@ class KnownGeometryStep:
         self._memory = SceneMemory() if remember else None
         self._appearance = RobotAppearance()
         self._links: np.ndarray | None = None
+        self._corrections: list[CameraCorrection] = []
 
     def reset(self) -> None:
-        """Forget the scene and the robot's colours."""
+        """Forget the scene, the robot's colours and what was learnt of the cameras' poses."""
+        self._corrections = []
         self._appearance.reset()
         if self._memory:
             self._memory.reset()
@@ -133,6 +135,7 @@ class KnownGeometryStep:
         self, anchors: AnchorSet, placed: PlacedCameras, known: KnownCameras, prediction: Prediction | None
     ) -> KnownObservation:
         hw = tuple(anchors.images.shape[1:3])
+        placed = self._corrected(placed, known)
         stride = -(-hw[1] // _MOST_WIDE) if anchors.depth is not None else 1
         maps = self._maps(anchors, placed, prediction, stride)
         size = tuple(maps.depth.shape[1:])
@@ -153,9 +156,11 @@ class KnownGeometryStep:
             small = measured[:, ::_DEPTH_STRIDE, ::_DEPTH_STRIDE]
             placed_views = known.placed & known.has_K
             for view in np.flatnonzero(placed_views):
-                residuals[view] = registration_residual(
+                matches = surface_matches(
                     surface, normals, robot[view], small[view], K_maps[view], T[1 + view], _DEPTH_STRIDE
                 )
+                residuals[view] = matches.residual(known.T_camera_base[view])
+                self._corrections[view].update(anchors.stamp_ns, matches, known.T_camera_base[view])
             self._appearance.observe(robot_points, maps.colors, robot, small, K_maps, T[1:], _DEPTH_STRIDE)
             layers = [_without(maps, is_robot(maps.depth, robot))]
             if self._memory:
@@ -176,6 +181,15 @@ class KnownGeometryStep:
         finite = bool(np.isfinite(placed.K).all() and np.isfinite(placed.T).all())
         geometry = _geometry(known, maps)
         return KnownObservation(reconstruction, condition, geometry, residuals, agreements.cpu().numpy(), finite)
+
+    def _corrected(self, placed: PlacedCameras, known: KnownCameras) -> PlacedCameras:
+        """The cameras, with those that are known where the robot's surface says that they are."""
+        if len(self._corrections) != len(known.K):
+            self._corrections = [CameraCorrection() for _ in known.K]
+        T = placed.T.copy()
+        for view in np.flatnonzero(known.placed):
+            T[1 + view] = self._corrections[view].T @ T[1 + view]
+        return replace(placed, T=T)
 
     def _maps(
         self, anchors: AnchorSet, placed: PlacedCameras, prediction: Prediction | None, stride: int
