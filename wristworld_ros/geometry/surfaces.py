@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from wristworld_ros.geometry.cameras import shift_principal_point
@@ -122,6 +123,51 @@ def render_points(points: SurfacePoints, K: Tensor, T: Tensor, hw: tuple[int, in
         origin=torch.where(hit, points.origin[index], 0),
         confidence=torch.where(hit, points.confidence[index], 0.0),
     )
+
+
+def close_gaps(seen: ConditionMap, reach: int, apart: float = 0.003) -> ConditionMap:
+    """A surface that was drawn as single points, without the gaps between them, through which its far side is seen.
+
+    Grey-level closing of the inverse depth: gaps narrower than the window get the surface around them, and the outline stays.
+
+    Args:
+        seen: What was drawn.
+        reach: The window reaches that far to either side, pixels.
+        apart: A pixel is a gap where the surface around it is nearer by more than that, metres.
+    """
+    if reach < 1:
+        return seen
+    inverse = torch.where(seen.depth > 0, 1 / seen.depth.clamp(min=1e-6), 0.0)
+    closed = -_window_maximum(-_window_maximum(inverse, reach), reach)
+    depth = torch.where(closed > 0, 1 / closed.clamp(min=1e-6), 0.0)
+    gap = (closed > 0) & ((seen.depth == 0) | (seen.depth - depth > apart))
+    around = ((seen.depth > 0) & ~gap).float()
+    window = (2 * reach + 1, 1, reach)
+    planes = torch.cat([seen.image.permute(2, 0, 1).float(), seen.confidence[None]]) * around
+    share = F.avg_pool2d(around[None, None], *window)[0, 0].clamp(min=1e-6)
+    mean = F.avg_pool2d(planes[None], *window)[0] / share
+    return ConditionMap(
+        image=torch.where(gap[..., None], mean[:3].permute(1, 2, 0).round().to(torch.uint8), seen.image),
+        depth=torch.where(gap, depth, seen.depth),
+        origin=torch.where(gap, _window_maximum(seen.origin.float(), reach).to(torch.uint8), seen.origin),
+        confidence=torch.where(gap, mean[3], seen.confidence),
+    )
+
+
+def nearest_of(first: ConditionMap, second: ConditionMap) -> ConditionMap:
+    """Of two maps of one camera, what is nearer at each pixel; of equally near ones the first."""
+    behind = (second.depth > 0) & ((first.depth == 0) | (second.depth < first.depth))
+    chosen = {
+        f.name: torch.where(
+            behind[..., None] if f.name == 'image' else behind, getattr(second, f.name), getattr(first, f.name)
+        )
+        for f in fields(ConditionMap)
+    }
+    return ConditionMap(**chosen)
+
+
+def _window_maximum(image: Tensor, reach: int) -> Tensor:
+    return F.max_pool2d(image[None, None], 2 * reach + 1, 1, reach)[0, 0]
 
 
 def footprint(spacing: Tensor, z: Tensor, K: Tensor, most: int) -> Tensor:

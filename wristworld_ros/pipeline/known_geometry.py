@@ -20,7 +20,9 @@ from wristworld_ros.geometry.images import resize_images
 from wristworld_ros.geometry.surfaces import (
     SurfaceMaps,
     SurfacePoints,
+    close_gaps,
     footprint,
+    nearest_of,
     render_points,
     sample_surfaces,
 )
@@ -29,7 +31,7 @@ from wristworld_ros.robot.depth_fit import fit_depth
 from wristworld_ros.robot.known_cameras import KnownCameras, PlacedCameras, place_cameras
 from wristworld_ros.robot.registration import CameraCorrection, surface_matches
 from wristworld_ros.robot.scene_memory import SceneMemory
-from wristworld_ros.robot.surface import facing, is_robot, point_spacing, robot_depth
+from wristworld_ros.robot.surface import facing, is_robot, point_spacing, robot_depth, surface_distances
 from wristworld_ros.types import AnchorSet, Camera, ConditionMap, Geometry, PixelOrigin, Reconstruction, RobotPoints
 
 KNOWN_NEAR = 0.02  # metres: near plane where the wrist camera is known; a larger one deletes what is being grasped
@@ -39,6 +41,7 @@ TRUSTED = 0.3  # confidence, 0 to 1, from which on a pixel counts as covered
 _MEMORY_S = 30.0  # age at which what is remembered has lost two thirds of its confidence
 _MOST_WIDE = 400  # pixels: wider depth is thinned, for the wrist does not resolve it
 _ROBOT_REACH = 0.6  # metres from the wrist camera: farther parts of the robot are not drawn into its view
+_GAP = 4  # pixels of a wrist image of 128: half as wide as the gaps between such points that are closed
 _DEPTH_STRIDE = 2
 _FINER = 2  # pixels of the maps to one of predicted depth, along each side, for their colours
 
@@ -155,14 +158,16 @@ class KnownGeometryStep:
             measured = torch.where(maps.origin == PixelOrigin.MEASURED, maps.depth, 0.0)
             small = measured[:, ::_DEPTH_STRIDE, ::_DEPTH_STRIDE]
             placed_views = known.placed & known.has_K
+            fits = residuals.copy()
             for view in np.flatnonzero(placed_views):
                 matches = surface_matches(
                     surface, normals, robot[view], small[view], K_maps[view], T[1 + view], _DEPTH_STRIDE
                 )
                 residuals[view] = matches.residual(known.T_camera_base[view])
+                fits[view] = matches.residual(placed.T[1 + view])
                 self._corrections[view].update(anchors.stamp_ns, matches, known.T_camera_base[view])
             self._appearance.observe(robot_points, maps.colors, robot, small, K_maps, T[1:], _DEPTH_STRIDE)
-            layers = [_without(maps, is_robot(maps.depth, robot))]
+            layers = [_without(maps, is_robot(maps.depth, robot, torch.from_numpy(surface_distances(fits)).to(robot)))]
             if self._memory:
                 layers += self._recalled(anchors.stamp_ns, maps, measured, robot, K_maps, T[1:])
         wrist = Camera(placed.K[0], placed.T[0], self.wrist_hw[1], self.wrist_hw[0])
@@ -271,21 +276,27 @@ class KnownGeometryStep:
     ) -> ConditionMap:
         """What the wrist camera sees of the surfaces and of the robot's own surface."""
         parts = [sample_surfaces(layer, self.cloud.edge, K, T, self.wrist_hw, near) for layer in layers]
-        seen = SurfacePoints.joined(parts)
-        if surface is not None:
-            assert robot is not None
-            centre = torch.linalg.inv(T)[:3, 3].to(surface)
-            close = (surface - centre).norm(dim=1) < _ROBOT_REACH
-            own = surface[close]
-            colors = torch.from_numpy(self._appearance.colors(robot)).to(self.device)[close]
-            spacing = self._spacing(robot)[close]
-            shown = facing(own, None if normals is None else normals[close], T)
-            own, colors, spacing = own[shown], colors[shown], spacing[shown]
-            z = own.double() @ T[2, :3] + T[2, 3]
-            sure = torch.ones(len(own), device=self.device)
-            kind = torch.full((len(own),), int(PixelOrigin.ROBOT), dtype=torch.uint8, device=self.device)
-            seen = SurfacePoints.joined([seen, SurfacePoints(own, colors, kind, sure, footprint(spacing, z, K, 8))])
-        return render_points(seen, K, T, self.wrist_hw, near)
+        seen = render_points(SurfacePoints.joined(parts), K, T, self.wrist_hw, near)
+        if surface is None:
+            return seen
+        assert robot is not None
+        return nearest_of(self._own_surface(surface, normals, robot, K, T, near), seen)
+
+    def _own_surface(
+        self, surface: Tensor, normals: Tensor | None, robot: RobotPoints, K: Tensor, T: Tensor, near: float
+    ) -> ConditionMap:
+        """What the wrist camera sees of the robot alone."""
+        centre = torch.linalg.inv(T)[:3, 3].to(surface)
+        shown = ((surface - centre).norm(dim=1) < _ROBOT_REACH) & facing(surface, normals, T)
+        own, spacing = surface[shown], self._spacing(robot)[shown]
+        colors = torch.from_numpy(self._appearance.colors(robot)).to(self.device)[shown]
+        z = own.double() @ T[2, :3] + T[2, 3]
+        sure = torch.ones(len(own), device=self.device)
+        kind = torch.full((len(own),), int(PixelOrigin.ROBOT), dtype=torch.uint8, device=self.device)
+        gap = round(_GAP * self.wrist_hw[1] / 128)
+        radii = (footprint(spacing, z, K, 2 * gap) - gap).clamp(min=1)  # what closing leaves open
+        seen = render_points(SurfacePoints(own, colors, kind, sure, radii), K, T, self.wrist_hw, near)
+        return close_gaps(seen, gap)
 
     def _reconstruction(
         self, maps: SurfaceMaps, wrist: Camera, placed: PlacedCameras, K_maps: Tensor

@@ -12,12 +12,14 @@ from wristworld_ros.geometry.splat import nearest_points
 from wristworld_ros.geometry.surfaces import footprint
 from wristworld_ros.types import RobotPoints
 
-SURFACE_DISTANCE = 0.015  # metres: what is measured this near to the robot's surface is the robot
+SURFACE_DISTANCE = 0.015  # metres: what is measured this near to the robot's surface is the robot, where little is known
+_LEAST_DISTANCE = 0.006  # the same for a camera that measures exactly
+_DEVIATIONS = 4  # median distances from the robot's surface within which the robot is measured
 _FACING = -0.05  # cosine of the angle to the camera's ray from which on a surface point turns away
 _MAX_POINTS = 12_000  # drawn into an anchor
 
 
-def is_robot(depth: Tensor, robot: Tensor, distance: float = SURFACE_DISTANCE) -> Tensor:
+def is_robot(depth: Tensor, robot: Tensor, distance: Tensor) -> Tensor:
     """Which pixels of an anchor show the robot, a little wrong.
 
     What the gripper holds lies as near to its surface and is kept: where an anchor sees it, the robot alone would not be seen
@@ -26,15 +28,23 @@ def is_robot(depth: Tensor, robot: Tensor, distance: float = SURFACE_DISTANCE) -
     Args:
         depth: Float32 [V, H, W], metres, 0 where unknown.
         robot: Float32 [V, h, w], `robot_depth` of the same images, h = ceil(H / stride).
-        distance: A pixel is the robot where its depth is that near to the robot's, metres.
+        distance: [V], a pixel is the robot where its depth is that near to the robot's, metres.
 
     Returns:
         bool [V, H, W].
     """
     stride = -(-depth.shape[1] // robot.shape[1])
     small = depth[:, ::stride, ::stride]
-    found = (robot > 0) & (small > 0) & ((small - robot).abs() < distance)
+    found = (robot > 0) & (small > 0) & ((small - robot).abs() < distance[:, None, None])
     return F.interpolate(found[:, None].float(), depth.shape[1:], mode='nearest')[:, 0] > 0
+
+
+def surface_distances(residuals: np.ndarray) -> np.ndarray:
+    """How near to the robot's surface cameras measure it, float64 [V], metres, by their median distances from it (NaN unknown).
+
+    The better a camera measures, the less of what the gripper holds is taken for the robot.
+    """
+    return np.nan_to_num(np.clip(_DEVIATIONS * residuals, _LEAST_DISTANCE, SURFACE_DISTANCE), nan=SURFACE_DISTANCE)
 
 
 def point_spacing(robot: RobotPoints) -> np.ndarray:
