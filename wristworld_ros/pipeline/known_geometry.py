@@ -41,6 +41,7 @@ TRUSTED = 0.3  # confidence, 0 to 1, from which on a pixel counts as covered
 _MEMORY_S = 30.0  # age at which what is remembered has lost two thirds of its confidence
 _MOST_WIDE = 400  # pixels: wider depth is thinned, for the wrist does not resolve it
 _ROBOT_REACH = 0.6  # metres from the wrist camera: farther parts of the robot are not drawn into its view
+_MEASURED_EDGE = 0.02  # share of measured depth by which neighbours of one surface differ at most, noise included
 _GAP = 4  # pixels of a wrist image of 128: half as wide as the gaps between such points that are closed
 _DEPTH_STRIDE = 2
 _FINER = 2  # pixels of the maps to one of predicted depth, along each side, for their colours
@@ -275,7 +276,9 @@ class KnownGeometryStep:
         near: float,
     ) -> ConditionMap:
         """What the wrist camera sees of the surfaces and of the robot's own surface."""
-        parts = [sample_surfaces(layer, self.cloud.edge, K, T, self.wrist_hw, near) for layer in layers]
+        measured = bool((layers[0].origin == PixelOrigin.MEASURED).any())
+        edge = min(self.cloud.edge, _MEASURED_EDGE) if measured else self.cloud.edge
+        parts = [sample_surfaces(layer, edge, K, T, self.wrist_hw, near) for layer in layers]
         seen = render_points(SurfacePoints.joined(parts), K, T, self.wrist_hw, near)
         if surface is None:
             return seen
