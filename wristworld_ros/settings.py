@@ -242,6 +242,10 @@ class NodeSettings(StreamSettings):
         'Calibration of the real wrist camera whose picture is to be imitated: a YAML file (its name ends in .yaml or .yml) or a camera_info topic; unknown uses wrist_fov.',
         none='unknown',
     )
+    rectify: bool = setting(
+        False,
+        "Whether anchor images, and depth registered to them, are undistorted by their camera_info before use; those of topics named image_rect are already.",
+    )
     use_depth: str = setting(
         'auto',
         'Whether depth of the anchors is used: auto where it is good, never, or require (frames without are invalid).',
