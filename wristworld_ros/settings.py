@@ -134,6 +134,11 @@ class StreamSettings:
         live=True,
         none='never',
     )
+    geometry_model: str | None = setting(
+        None,
+        "Folder of a depth-estimation model of transformers (e.g. Depth Anything V2 Small), whose depth takes the place of stage 1's where all cameras and the robot's surface are known, for that fixes its scale and shift; none takes stage 1's.",
+        none='none',
+    )
     scene_memory: bool = setting(
         True, 'Whether what an anchor with depth saw before the arm moved in front of it is shown there meanwhile.'
     )

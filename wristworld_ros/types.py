@@ -210,7 +210,7 @@ class WristFrame:
     verdict: whether a policy may use it, and why not. Where ``verdict.status.is_blank``, image, camera and cloud are
     blank. reconstruction: the cloud and cameras behind it. geometry: what they were made from.
     residuals: float64 [V], metres: how far each anchor sees the robot's surface from where it must be (median); NaN where
-    that cannot be told.
+    that cannot be told. missing: what the set lacked for what the settings ask of it, one sentence each.
     """
 
     stamp_ns: int
@@ -225,6 +225,7 @@ class WristFrame:
     reconstruction: Reconstruction
     geometry: Geometry = Geometry.RGB
     residuals: np.ndarray = field(default_factory=lambda: np.empty(0))
+    missing: tuple[str, ...] = ()
 
     @property
     def valid(self) -> bool:

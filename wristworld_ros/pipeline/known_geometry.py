@@ -28,6 +28,7 @@ from wristworld_ros.geometry.surfaces import (
 )
 from wristworld_ros.robot.appearance import RobotAppearance
 from wristworld_ros.robot.depth_fit import fit_depth
+from wristworld_ros.robot.depth_reference import robot_reference
 from wristworld_ros.robot.known_cameras import KnownCameras, PlacedCameras, place_cameras
 from wristworld_ros.robot.registration import CameraCorrection, surface_matches
 from wristworld_ros.robot.scene_memory import SceneMemory
@@ -49,12 +50,14 @@ _FINER = 2  # pixels of the maps to one of predicted depth, along each side, for
 @dataclass(frozen=True)
 class Prediction:
     """What stage 1 says of a set: cameras float64 K [1 + V, 3, 3] (wrist first; anchors in pixels of the set's images) and T
-    [1 + V, 4, 4] camera from the first anchor's camera; depth and confidence (at least 1) float32 [V, h, w]."""
+    [1 + V, 4, 4] camera from the first anchor's camera; depth and confidence (at least 1) float32 [V, h, w]. metric: whether depth
+    is in metres already, 0 where there is none, and cameras in the robot's base."""
 
     K: np.ndarray
     T: np.ndarray
     depth: Tensor
     confidence: Tensor
+    metric: bool = False
 
 
 @dataclass(frozen=True)
@@ -131,7 +134,8 @@ class KnownGeometryStep:
     def completed(self, anchors: AnchorSet, prediction: Prediction) -> KnownObservation:
         """The observation from what is known and what stage 1 says of the rest."""
         known = KnownCameras.of(anchors, self.wrist_hw)
-        placed = place_cameras(prediction.K, prediction.T, known, _metric_scale(anchors, prediction))
+        scale = 1.0 if prediction.metric else _metric_scale(anchors, prediction)
+        placed = place_cameras(prediction.K, prediction.T, known, scale)
         return self._observe(anchors, placed, known, prediction)
 
     def _observe(
@@ -229,6 +233,8 @@ class KnownGeometryStep:
 
     def _predicted(self, prediction: Prediction, measured: Tensor, scale: float) -> Tensor:
         """Predicted depth at the size of the maps, in metres."""
+        if prediction.metric:
+            return F.interpolate(prediction.depth[:, None], measured.shape[1:], mode='nearest')[:, 0]
         predicted = F.interpolate(prediction.depth[:, None], measured.shape[1:], mode='bilinear', align_corners=False)[
             :, 0
         ]
@@ -257,6 +263,27 @@ class KnownGeometryStep:
             return None, None
         normals = None if robot.normals is None else torch.from_numpy(robot.normals).to(self.device)
         return torch.from_numpy(robot.points).to(self.device), normals
+
+    def robot_reference(self, anchors: AnchorSet, K: Tensor, T_camera_base: Tensor, stride: int) -> Tensor:
+        """Known depth of the robot's surface in every stride-th pixel of V anchors, float32 [V, h, w], metres, 0 where unknown.
+
+        Args:
+            anchors: Whose robot points are used; none give no depth.
+            K: [V, 3, 3], pixels of the images.
+            T_camera_base: [V, 4, 4].
+            stride: Of the pixels.
+        """
+        hw, robot = tuple(anchors.images.shape[1:3]), anchors.robot_points
+        if robot is None:
+            return torch.zeros(len(K), -(-hw[0] // stride), -(-hw[1] // stride), device=self.device)
+        surface, spacing = torch.from_numpy(robot.points).to(self.device), self._spacing(robot)
+        normals = None if robot.normals is None else torch.from_numpy(robot.normals).to(self.device)
+        K, T_camera_base = K.to(self.device), T_camera_base.to(self.device)
+        shown = [facing(surface, normals, t) for t in T_camera_base]
+        return torch.stack([
+            robot_reference(surface[own], spacing[own], k, t, hw, stride)
+            for own, k, t in zip(shown, K, T_camera_base, strict=True)
+        ])  # fmt: skip
 
     def _spacing(self, robot: RobotPoints) -> Tensor:
         """Of the robot's points, measured once for one robot, whose points keep their order."""

@@ -17,6 +17,7 @@ from wristworld_ros.models.vggt.config import input_size
 from wristworld_ros.models.vggt.model import own_points
 from wristworld_ros.models.vggt.scene_coordinates import patch_centers, refine_wrist
 from wristworld_ros.pipeline.known_geometry import KnownGeometryStep, Prediction
+from wristworld_ros.pipeline.modelled_depth import DepthSource, ModelledDepth
 from wristworld_ros.pipeline.model import WristModel
 from wristworld_ros.runtime.cuda_graphs import CudaGraphRunner
 from wristworld_ros.runtime.transfer import StageTimer, download, upload
@@ -35,7 +36,7 @@ class Observation:
     condition: the cloud seen by the wrist camera. coverage: share of the wrist's pixels that a point hits or, where more is
     known than images, a point that is measured or predicted with confidence, 0 to 1. confidence: see `visible_confidence`. agreements: float64 [V], of each anchor with the others, 0 to 1, NaN where
     there is nothing to compare; see `cloud_agreement`. verdict: valid, or why stage 1 gave nothing; reconstruction and
-    condition are then blank. geometry, residuals: see `WristFrame`. anchor_verdict: valid, or what is wrong with the anchor images themselves. seconds: time of
+    condition are then blank. geometry, residuals, missing: see `WristFrame`. anchor_verdict: valid, or what is wrong with the anchor images themselves. seconds: time of
     each part. arrived: `time.perf_counter()` when the set came. starts_stream: whether a new video begins with it.
     """
 
@@ -48,6 +49,7 @@ class Observation:
     verdict: Verdict = Verdict()
     geometry: Geometry = Geometry.RGB
     residuals: np.ndarray = field(default_factory=lambda: np.empty(0))
+    missing: tuple[str, ...] = ()
     anchor_verdict: Verdict = Verdict()
     seconds: dict[str, float] = field(default_factory=dict)
     arrived: float = 0.0
@@ -155,6 +157,7 @@ class ReconstructionStep:
         wrist_fov: Vertical field of view of the wrist camera, degrees, in place of the predicted one; None leaves it.
         graphs: Whether to replay both parts as CUDA graphs where device and model allow.
         remember: Whether what the robot covers is remembered, where depth is measured.
+        depth_source: Whose depth takes the place of stage 1's where cameras and robot are known; None for none.
     """
 
     def __init__(
@@ -164,11 +167,13 @@ class ReconstructionStep:
         wrist_fov: float | None = None,
         graphs: bool = False,
         remember: bool = True,
+        depth_source: DepthSource | None = None,
     ):
         self._reconstructor = Reconstructor(model.stage1, model.config.anchor_width, model.config.wrist_hw)
         self._cloud: CloudSettings = model.config.cloud if near is None else replace(model.config.cloud, near=near)
         self._fov, self._device = wrist_fov, model.device
         self._known = KnownGeometryStep(model.config.wrist_hw, model.config.cloud, near, model.device, remember)
+        self._modelled = None if depth_source is None else ModelledDepth(depth_source, self._known)
         graphs = graphs and model.device.type == 'cuda'
         self.stage1 = CudaGraphRunner(self._scene, graphs and not self._reconstructor.waits)
         self.condition = CudaGraphRunner(self._condition, graphs)
@@ -177,7 +182,10 @@ class ReconstructionStep:
     @torch.inference_mode()
     def __call__(self, anchors: AnchorSet) -> Observation:
         """Reconstruction and condition map of one anchor set, by what it knows."""
-        return self._known_set(anchors) if anchors.is_known else self._images_alone(anchors)
+        if anchors.is_known:
+            return self._known_set(anchors)
+        observation = self._images_alone(anchors)
+        return observation if self._modelled is None else replace(observation, missing=self._modelled.prediction(anchors)[1])
 
     def reset(self) -> None:
         """A new stream begins: what was remembered of the scene is forgotten."""
@@ -208,10 +216,9 @@ class ReconstructionStep:
 
     def _known_set(self, anchors: AnchorSet) -> Observation:
         timer = StageTimer(self._device)
-        found = self._known.measured(anchors)
-        seconds = {}
+        found, missing, seconds = self._known.measured(anchors), (), {}
         if found is None:
-            prediction = self._prediction(anchors)
+            prediction, missing = self._best_prediction(anchors)
             timer.split()
             found = self._known.completed(anchors, prediction)
             timer.split()
@@ -223,8 +230,17 @@ class ReconstructionStep:
             return _blank_observation(anchors, empty_reconstruction(found.reconstruction), NOT_FINITE, seconds)
         return Observation(
             anchors, found.reconstruction, found.condition, found.coverage, found.confidence, found.agreements,
-            geometry=found.geometry, residuals=found.residuals, seconds=seconds,
+            geometry=found.geometry, residuals=found.residuals, missing=missing, seconds=seconds,
         )  # fmt: skip
+
+    def _best_prediction(self, anchors: AnchorSet) -> tuple[Prediction, tuple[str, ...]]:
+        """Depth of the depth-estimation model where there is one that can be used, else stage 1; and what is missing."""
+        missing: tuple[str, ...] = ()
+        if self._modelled is not None:
+            modelled, missing = self._modelled.prediction(anchors)
+            if modelled is not None:
+                return modelled, missing
+        return self._prediction(anchors), missing
 
     def _prediction(self, anchors: AnchorSet) -> Prediction:
         colors = upload(self._reconstructor.resized(anchors.images), self._device)
