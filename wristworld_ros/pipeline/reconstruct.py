@@ -17,8 +17,8 @@ from wristworld_ros.models.vggt.config import input_size
 from wristworld_ros.models.vggt.model import own_points
 from wristworld_ros.models.vggt.scene_coordinates import patch_centers, refine_wrist
 from wristworld_ros.pipeline.known_geometry import KnownGeometryStep, Prediction
-from wristworld_ros.pipeline.modelled_depth import DepthSource, ModelledDepth
 from wristworld_ros.pipeline.model import WristModel
+from wristworld_ros.pipeline.modelled_depth import DepthSource, ModelledDepth
 from wristworld_ros.runtime.cuda_graphs import CudaGraphRunner
 from wristworld_ros.runtime.transfer import StageTimer, download, upload
 from wristworld_ros.types import AnchorSet, Camera, ConditionMap, FrameStatus, Geometry, Reconstruction, Verdict
