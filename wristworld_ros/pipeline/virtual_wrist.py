@@ -100,9 +100,9 @@ class VirtualWrist:
                 raise
             verdict = Verdict(FrameStatus.OUT_OF_MEMORY, what_ran_out(error, self.model.device, 'stage 1'))
             observation = empty_observation(anchors, self.model.config.wrist_hw, verdict)
-        moved = self._registration.judge(
-            anchors.stamp_ns, anchors.names, observation.residuals, self.settings.max_residual
-        )
+        # An estimated place is never as exact as max_residual asks.
+        most = self.settings.max_residual if observation.placement is None else None
+        moved = self._registration.judge(anchors.stamp_ns, anchors.names, observation.residuals, most)
         return replace(
             observation,
             arrived=arrived,
@@ -166,7 +166,7 @@ class VirtualWrist:
 
     def _new_reconstruction(self) -> ReconstructionStep:
         s = self.settings
-        return ReconstructionStep(self.model, s.near, s.wrist_fov, self.graphs, s.scene_memory, self._depth_source)
+        return ReconstructionStep(self.model, s.near, s.wrist_fov, self.graphs, s.scene_memory, s.place_anchors, self._depth_source)
 
     def _new_generation(self) -> ChunkGenerator:
         return ChunkGenerator(self.model, replace(self.settings, history=self.history, graphs=self.graphs))
@@ -218,6 +218,7 @@ class VirtualWrist:
             geometry=observation.geometry,
             residuals=observation.residuals,
             missing=observation.missing,
+            placement=observation.placement,
         )
 
     def _judge(self, observation: Observation) -> Verdict:
