@@ -134,6 +134,15 @@ class StreamSettings:
         live=True,
         none='never',
     )
+    geometry_model: str | None = setting(
+        None,
+        "Folder of a depth-estimation model of transformers (e.g. Depth Anything V2 Small), whose depth takes the place of stage 1's where all cameras and the robot's surface are known, for that fixes its scale and shift; none takes stage 1's.",
+        none='none',
+    )
+    place_anchors: bool = setting(
+        True,
+        "Whether anchors whose place in the robot's base nobody knows are placed by the wrist's known path, once it has moved enough (estimate to some centimetres; a calibration is better).",
+    )
     scene_memory: bool = setting(
         True, 'Whether what an anchor with depth saw before the arm moved in front of it is shown there meanwhile.'
     )
@@ -241,6 +250,10 @@ class NodeSettings(StreamSettings):
         None,
         'Calibration of the real wrist camera whose picture is to be imitated: a YAML file (its name ends in .yaml or .yml) or a camera_info topic; unknown uses wrist_fov.',
         none='unknown',
+    )
+    rectify: bool = setting(
+        False,
+        "Whether anchor images, and depth registered to them, are undistorted by their camera_info before use; those of topics named image_rect are already.",
     )
     use_depth: str = setting(
         'auto',

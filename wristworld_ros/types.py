@@ -200,6 +200,23 @@ class ConditionMap:
 
 
 @dataclass(frozen=True)
+class MotionPlacement:
+    """How the wrist's known path placed anchors that nobody calibrated.
+
+    used: whether any is placed. residual: standard deviation of a predicted wrist position along one axis about the known one,
+    metres, NaN where unknown: scatter, not error, for what a model does wrong in every frame is not seen. observability:
+    standard deviation of the wrist's motion along its second axis, metres. count: samples. reason: why an anchor is
+    not placed, one sentence; '' where all are.
+    """
+
+    used: bool
+    residual: float
+    observability: float
+    count: int
+    reason: str = ''
+
+
+@dataclass(frozen=True)
 class WristFrame:
     """One generated wrist image and how far to trust it.
 
@@ -210,7 +227,8 @@ class WristFrame:
     verdict: whether a policy may use it, and why not. Where ``verdict.status.is_blank``, image, camera and cloud are
     blank. reconstruction: the cloud and cameras behind it. geometry: what they were made from.
     residuals: float64 [V], metres: how far each anchor sees the robot's surface from where it must be (median); NaN where
-    that cannot be told.
+    that cannot be told. missing: what the set lacked for what the settings ask of it, one sentence each. placement: how
+    its anchors were placed by the wrist's motion; None where that was not tried.
     """
 
     stamp_ns: int
@@ -225,6 +243,8 @@ class WristFrame:
     reconstruction: Reconstruction
     geometry: Geometry = Geometry.RGB
     residuals: np.ndarray = field(default_factory=lambda: np.empty(0))
+    missing: tuple[str, ...] = ()
+    placement: MotionPlacement | None = None
 
     @property
     def valid(self) -> bool:

@@ -224,3 +224,37 @@ def test_a_robot_whose_root_is_not_the_base_is_brought_there_by_tf(desk):
     d.static.publish(TFMessage(transforms=[edge]))
     d.send_until(lambda: d.sets and d.sets[-1].robot_points is not None)
     np.testing.assert_allclose(d.sets[-1].robot_points.points, [[0, 0, -0.7]], atol=1e-6)
+
+
+BENT = (-0.3, 0.1, 0.0, 0.0, 0.0)
+
+
+def bent_calibration(d, names=('left', 'right')):
+    for name in names:
+        d.s.calibrate(name, width=64, height=48, k=K, d=list(BENT), distortion_model='plumb_bob')
+    d.s.spin_until(lambda: len(d.s.node.inputs.calibrated) == len(names))
+
+
+def test_distortion_is_said_once_with_its_fix_and_stays(desk):
+    d = desk(wrist_mount=MOUNT).activate(calibrated=False)
+    bent_calibration(d)
+    d.send_until(lambda: 'set rectify' in d.missing and len(d.sets) > 3)
+    assert 'anchor_left' in d.missing and 'pixels' in d.missing
+    np.testing.assert_allclose(d.sets[-1].intrinsics[0].ravel(), K)
+    assert len(d.s.warnings('distorted')) == 2  # one for each camera
+
+
+def test_images_and_depth_are_rectified_where_that_is_wanted(desk):
+    d = desk(wrist_mount=MOUNT, rectify=True).activate(calibrated=False)
+    d.place_anchors()
+    bent_calibration(d)
+    depth = np.tile(np.arange(800, 864, dtype=np.uint16), (48, 1))
+    d.send_until(lambda: d.sets and d.sets[-1].depth is not None and d.sets[-1].intrinsics is not None, depth=depth)
+    sent = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)  # what the stage sends
+    lens = d.s.node.inputs._anchors[0].lens(64, 48)
+    assert 'distorted' not in d.missing and lens.rectification is not None
+    np.testing.assert_allclose(d.sets[-1].intrinsics[0], lens.K)
+    assert not np.allclose(lens.K.ravel(), K)
+    np.testing.assert_allclose(d.sets[-1].depth[0], lens.rectification.depth(depth * np.float32(1e-3)), atol=1e-6)
+    np.testing.assert_array_equal(d.sets[-1].images[0], lens.rectification.image(sent))
+    assert d.s.node.inputs._anchors[0].lens(64, 48) is lens  # made once

@@ -28,6 +28,7 @@ from wristworld_ros.geometry.surfaces import (
 )
 from wristworld_ros.robot.appearance import RobotAppearance
 from wristworld_ros.robot.depth_fit import fit_depth
+from wristworld_ros.robot.depth_reference import robot_reference
 from wristworld_ros.robot.known_cameras import KnownCameras, PlacedCameras, place_cameras
 from wristworld_ros.robot.registration import CameraCorrection, surface_matches
 from wristworld_ros.robot.scene_memory import SceneMemory
@@ -44,18 +45,21 @@ _ROBOT_REACH = 0.6  # metres from the wrist camera: farther parts of the robot a
 _MEASURED_EDGE = 0.02  # share of measured depth by which neighbours of one surface differ at most, noise included
 _GAP = 4  # pixels of a wrist image of 128: half as wide as the gaps between such points that are closed
 _DEPTH_STRIDE = 2
+_LEAST_ROBOT = 100  # pixels of predicted depth that show the robot, for a scale from them
 _FINER = 2  # pixels of the maps to one of predicted depth, along each side, for their colours
 
 
 @dataclass(frozen=True)
 class Prediction:
     """What stage 1 says of a set: cameras float64 K [1 + V, 3, 3] (wrist first; anchors in pixels of the set's images) and T
-    [1 + V, 4, 4] camera from the first anchor's camera; depth and confidence (at least 1) float32 [V, h, w]."""
+    [1 + V, 4, 4] camera from the first anchor's camera; depth and confidence (at least 1) float32 [V, h, w]. metric: whether depth
+    is in metres already, 0 where there is none, and cameras in the robot's base."""
 
     K: np.ndarray
     T: np.ndarray
     depth: Tensor
     confidence: Tensor
+    metric: bool = False
 
 
 @dataclass(frozen=True)
@@ -129,10 +133,17 @@ class KnownGeometryStep:
         complete = (anchors.depth[:, ::8, ::8] > 0).mean() >= COMPLETE
         return observation if complete or observation.coverage >= ENOUGH else None
 
-    def completed(self, anchors: AnchorSet, prediction: Prediction) -> KnownObservation:
-        """The observation from what is known and what stage 1 says of the rest."""
+    def completed(self, anchors: AnchorSet, prediction: Prediction, scale: float | None = None) -> KnownObservation:
+        """The observation from what is known and what stage 1 says of the rest.
+
+        Args:
+            anchors: The set.
+            prediction: Of the rest.
+            scale: Metres to one unit of the prediction, where the wrist's motion told it; measured depth tells better.
+        """
         known = KnownCameras.of(anchors, self.wrist_hw)
-        placed = place_cameras(prediction.K, prediction.T, known, _metric_scale(anchors, prediction))
+        scale = 1.0 if prediction.metric else _metric_scale(anchors, prediction) or scale
+        placed = place_cameras(prediction.K, prediction.T, known, scale)
         return self._observe(anchors, placed, known, prediction)
 
     def _observe(
@@ -218,7 +229,7 @@ class KnownGeometryStep:
         depth, confidence = measured, torch.ones_like(measured)
         origin = torch.where(measured > 0, PixelOrigin.MEASURED, PixelOrigin.EMPTY).to(torch.uint8)
         if prediction is not None:
-            predicted = self._predicted(prediction, measured, placed.scale)
+            predicted = self._predicted(prediction, measured, placed.scale, self._robot_scales(anchors, placed, prediction))
             share = 1 - 1 / F.interpolate(prediction.confidence[:, None], predicted.shape[1:], mode='bilinear')[:, 0]
             fill = (measured == 0) & (predicted > 0)
             depth = torch.where(fill, predicted, measured)
@@ -228,16 +239,39 @@ class KnownGeometryStep:
         points = points.masked_fill((depth == 0)[..., None], float('nan'))
         return SurfaceMaps(points, depth, colors, origin, confidence)
 
-    def _predicted(self, prediction: Prediction, measured: Tensor, scale: float) -> Tensor:
-        """Predicted depth at the size of the maps, in metres."""
+    def _predicted(self, prediction: Prediction, measured: Tensor, scale: float, robot_scales: list[float]) -> Tensor:
+        """Predicted depth at the size of the maps, in metres: fitted to what is measured in the image, else scaled so that
+        the robot in it is where it must be, else by the scale of the cameras."""
+        if prediction.metric:
+            return F.interpolate(prediction.depth[:, None], measured.shape[1:], mode='nearest')[:, 0]
         predicted = F.interpolate(prediction.depth[:, None], measured.shape[1:], mode='bilinear', align_corners=False)[
             :, 0
         ]
         fitted = []
-        for own, reference in zip(predicted, measured):
+        for own, reference, robot_scale in zip(predicted, measured, robot_scales, strict=True):
             fit = fit_depth(own.cpu().numpy(), reference.cpu().numpy()) if bool((reference > 0).any()) else None
-            fitted.append(own * scale if fit is None else torch.from_numpy(fit.apply(own.cpu().numpy())).to(own))
+            if fit is not None:
+                fitted.append(torch.from_numpy(fit.apply(own.cpu().numpy())).to(own))
+            else:
+                fitted.append(own * (scale if np.isnan(robot_scale) else robot_scale))
         return torch.stack(fitted)
+
+    def _robot_scales(self, anchors: AnchorSet, placed: PlacedCameras, prediction: Prediction) -> list[float]:
+        """Metres of the robot's depth in each anchor to one of the predicted depth there; NaN where too little of it shows.
+
+        A scale alone: the arm's depths span too little of the scene's for a shift.
+        """
+        scales = [float('nan')] * len(anchors.names)
+        if placed.world != 'base' or anchors.robot_points is None or prediction.metric:
+            return scales
+        hw = (prediction.depth.shape[1], prediction.depth.shape[2])
+        K = resize_intrinsics(torch.from_numpy(placed.K[1:]), tuple(anchors.images.shape[1:3]), hw)
+        reference = self.robot_reference(anchors, K, torch.from_numpy(placed.T[1:]), 1, hw)
+        for view, (known, predicted) in enumerate(zip(reference, prediction.depth, strict=True)):
+            both = (known > 0) & (predicted > 0)
+            if int(both.sum()) >= _LEAST_ROBOT:
+                scales[view] = float((known[both] / predicted[both]).median())
+        return scales
 
     def _recalled(
         self, stamp_ns: int, maps: SurfaceMaps, measured: Tensor, robot: Tensor, K: Tensor, T: Tensor
@@ -258,6 +292,30 @@ class KnownGeometryStep:
             return None, None
         normals = None if robot.normals is None else torch.from_numpy(robot.normals).to(self.device)
         return torch.from_numpy(robot.points).to(self.device), normals
+
+    def robot_reference(
+        self, anchors: AnchorSet, K: Tensor, T_camera_base: Tensor, stride: int, hw: tuple[int, int]
+    ) -> Tensor:
+        """Known depth of the robot's surface in every stride-th pixel of V anchors, float32 [V, h, w], metres, 0 where unknown.
+
+        Args:
+            anchors: Whose robot points are used; none give no depth.
+            K: [V, 3, 3], pixels of the images.
+            T_camera_base: [V, 4, 4].
+            stride: Of the pixels.
+            hw: Size of the images that K is for, pixels.
+        """
+        robot = anchors.robot_points
+        if robot is None:
+            return torch.zeros(len(K), -(-hw[0] // stride), -(-hw[1] // stride), device=self.device)
+        surface, spacing = torch.from_numpy(robot.points).to(self.device), self._spacing(robot)
+        normals = None if robot.normals is None else torch.from_numpy(robot.normals).to(self.device)
+        K, T_camera_base = K.to(self.device), T_camera_base.to(self.device)
+        shown = [facing(surface, normals, t) for t in T_camera_base]
+        return torch.stack([
+            robot_reference(surface[own], spacing[own], k, t, hw, stride)
+            for own, k, t in zip(shown, K, T_camera_base, strict=True)
+        ])  # fmt: skip
 
     def _spacing(self, robot: RobotPoints) -> Tensor:
         """Of the robot's points, measured once for one robot, whose points keep their order."""

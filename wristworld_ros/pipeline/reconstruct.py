@@ -18,9 +18,21 @@ from wristworld_ros.models.vggt.model import own_points
 from wristworld_ros.models.vggt.scene_coordinates import patch_centers, refine_wrist
 from wristworld_ros.pipeline.known_geometry import KnownGeometryStep, Prediction
 from wristworld_ros.pipeline.model import WristModel
+from wristworld_ros.pipeline.modelled_depth import DepthSource, ModelledDepth
+from wristworld_ros.robot.known_cameras import KnownCameras
+from wristworld_ros.robot.motion_placement import AnchorPlacement, PlacedAnchors
 from wristworld_ros.runtime.cuda_graphs import CudaGraphRunner
 from wristworld_ros.runtime.transfer import StageTimer, download, upload
-from wristworld_ros.types import AnchorSet, Camera, ConditionMap, FrameStatus, Geometry, Reconstruction, Verdict
+from wristworld_ros.types import (
+    AnchorSet,
+    Camera,
+    ConditionMap,
+    FrameStatus,
+    Geometry,
+    MotionPlacement,
+    Reconstruction,
+    Verdict,
+)
 
 NOT_FINITE = Verdict(
     FrameStatus.NOT_FINITE,
@@ -35,7 +47,7 @@ class Observation:
     condition: the cloud seen by the wrist camera. coverage: share of the wrist's pixels that a point hits or, where more is
     known than images, a point that is measured or predicted with confidence, 0 to 1. confidence: see `visible_confidence`. agreements: float64 [V], of each anchor with the others, 0 to 1, NaN where
     there is nothing to compare; see `cloud_agreement`. verdict: valid, or why stage 1 gave nothing; reconstruction and
-    condition are then blank. geometry, residuals: see `WristFrame`. anchor_verdict: valid, or what is wrong with the anchor images themselves. seconds: time of
+    condition are then blank. geometry, residuals, missing, placement: see `WristFrame`. anchor_verdict: valid, or what is wrong with the anchor images themselves. seconds: time of
     each part. arrived: `time.perf_counter()` when the set came. starts_stream: whether a new video begins with it.
     """
 
@@ -48,6 +60,8 @@ class Observation:
     verdict: Verdict = Verdict()
     geometry: Geometry = Geometry.RGB
     residuals: np.ndarray = field(default_factory=lambda: np.empty(0))
+    missing: tuple[str, ...] = ()
+    placement: MotionPlacement | None = None
     anchor_verdict: Verdict = Verdict()
     seconds: dict[str, float] = field(default_factory=dict)
     arrived: float = 0.0
@@ -155,6 +169,8 @@ class ReconstructionStep:
         wrist_fov: Vertical field of view of the wrist camera, degrees, in place of the predicted one; None leaves it.
         graphs: Whether to replay both parts as CUDA graphs where device and model allow.
         remember: Whether what the robot covers is remembered, where depth is measured.
+        place_anchors: Whether anchors of unknown place are placed by the wrist's known path.
+        depth_source: Whose depth takes the place of stage 1's where cameras and robot are known; None for none.
     """
 
     def __init__(
@@ -164,11 +180,15 @@ class ReconstructionStep:
         wrist_fov: float | None = None,
         graphs: bool = False,
         remember: bool = True,
+        place_anchors: bool = True,
+        depth_source: DepthSource | None = None,
     ):
         self._reconstructor = Reconstructor(model.stage1, model.config.anchor_width, model.config.wrist_hw)
         self._cloud: CloudSettings = model.config.cloud if near is None else replace(model.config.cloud, near=near)
         self._fov, self._device = wrist_fov, model.device
         self._known = KnownGeometryStep(model.config.wrist_hw, model.config.cloud, near, model.device, remember)
+        self._placement = AnchorPlacement() if place_anchors else None
+        self._modelled = None if depth_source is None else ModelledDepth(depth_source, self._known)
         graphs = graphs and model.device.type == 'cuda'
         self.stage1 = CudaGraphRunner(self._scene, graphs and not self._reconstructor.waits)
         self.condition = CudaGraphRunner(self._condition, graphs)
@@ -177,11 +197,16 @@ class ReconstructionStep:
     @torch.inference_mode()
     def __call__(self, anchors: AnchorSet) -> Observation:
         """Reconstruction and condition map of one anchor set, by what it knows."""
-        return self._known_set(anchors) if anchors.is_known else self._images_alone(anchors)
+        if anchors.is_known:
+            return self._known_set(anchors)
+        observation = self._images_alone(anchors)
+        return observation if self._modelled is None else replace(observation, missing=self._modelled.prediction(anchors)[1])
 
     def reset(self) -> None:
         """A new stream begins: what was remembered of the scene is forgotten."""
         self._known.reset()
+        if self._placement is not None:
+            self._placement.reset()
 
     def _images_alone(self, anchors: AnchorSet) -> Observation:
         if anchors.images.shape != self._shape:  # graphs of the old size will not be used again
@@ -208,12 +233,14 @@ class ReconstructionStep:
 
     def _known_set(self, anchors: AnchorSet) -> Observation:
         timer = StageTimer(self._device)
-        found = self._known.measured(anchors)
-        seconds = {}
+        found, missing, placement, seconds = self._known.measured(anchors), (), None, {}
         if found is None:
-            prediction = self._prediction(anchors)
+            anchors, stage1, placed = self._placed_by_motion(anchors)
+            prediction, missing = self._best_prediction(anchors, stage1)
+            if placed is not None:
+                placement, missing = placed.summary, (*missing, _placement_sentence(placed.summary))
             timer.split()
-            found = self._known.completed(anchors, prediction)
+            found = self._known.completed(anchors, prediction, placed.scale if placed is not None else None)
             timer.split()
             seconds = dict(zip(('stage1', 'condition'), timer.seconds(), strict=True))
         else:
@@ -223,8 +250,35 @@ class ReconstructionStep:
             return _blank_observation(anchors, empty_reconstruction(found.reconstruction), NOT_FINITE, seconds)
         return Observation(
             anchors, found.reconstruction, found.condition, found.coverage, found.confidence, found.agreements,
-            geometry=found.geometry, residuals=found.residuals, seconds=seconds,
+            geometry=found.geometry, residuals=found.residuals, missing=missing,
+            placement=placement, seconds=seconds,
         )  # fmt: skip
+
+    def _placed_by_motion(self, anchors: AnchorSet) -> tuple[AnchorSet, Prediction | None, PlacedAnchors | None]:
+        """A set whose anchors' places nobody knows, with those that the wrist's path gives; stage 1, which ran for that; and how
+        they were found."""
+        known = KnownCameras.of(anchors, self._reconstructor.wrist_hw)
+        if self._placement is None or known.wrist is None or known.placed.any():
+            return anchors, None, None
+        prediction = self._prediction(anchors)
+        placed = self._placement.update(
+            anchors.stamp_ns, prediction.K[1:], prediction.T, known.K, np.linalg.inv(known.wrist.T_camera_world)
+        )
+        if placed.summary.used:
+            anchors = replace(anchors, T_base_anchor=placed.T_base_anchor)
+        return anchors, prediction, placed
+
+    def _best_prediction(
+        self, anchors: AnchorSet, stage1: Prediction | None = None
+    ) -> tuple[Prediction, tuple[str, ...]]:
+        """Depth of the depth-estimation model where there is one that can be used, else stage 1 (where it ran, as given); and
+        what is missing."""
+        missing: tuple[str, ...] = ()
+        if self._modelled is not None:
+            modelled, missing = self._modelled.prediction(anchors)
+            if modelled is not None:
+                return modelled, missing
+        return stage1 or self._prediction(anchors), missing
 
     def _prediction(self, anchors: AnchorSet) -> Prediction:
         colors = upload(self._reconstructor.resized(anchors.images), self._device)
@@ -253,6 +307,15 @@ class ReconstructionStep:
         finite = is_finite(K, T, points, confidence).double()
         agreements = cloud_agreement(points, colors, K[0], T[0], hw, self._cloud)
         return condition.image, condition.depth, torch.cat([torch.stack([coverage, confident, finite]), agreements])
+
+
+def _placement_sentence(placement: MotionPlacement) -> str:
+    if not placement.used:
+        return f"The anchors are not placed by the wrist's motion: {placement.reason}"
+    return (
+        f"The anchors' places are estimated from the wrist's motion ({placement.count} samples, scatter "
+        f'{placement.residual * 100:.0f} cm); calibrate them (wristworld calibrate) for exact ones.'
+    )
 
 
 def visible_confidence(points: Tensor, confidence: Tensor, K: Tensor, T: Tensor, hw: tuple[int, int]) -> Tensor:

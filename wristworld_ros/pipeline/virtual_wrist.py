@@ -12,8 +12,10 @@ from wristworld_ros.pipeline.anchor_checks import AnchorChecks, RegistrationChec
 from wristworld_ros.pipeline.composite import composite
 from wristworld_ros.pipeline.generate import ChunkGenerator, NotFiniteError
 from wristworld_ros.pipeline.model import WristModel
+from wristworld_ros.pipeline.modelled_depth import DepthSource
 from wristworld_ros.pipeline.oom_fallback import OomFallback, out_of_memory_reason, what_ran_out
 from wristworld_ros.pipeline.reconstruct import Observation, ReconstructionStep, empty_observation
+from wristworld_ros.robot.depth_model import DepthModel
 from wristworld_ros.runtime.gpu_errors import is_out_of_memory
 from wristworld_ros.runtime.offload import StageScheduler
 from wristworld_ros.setting import check
@@ -37,14 +39,18 @@ class VirtualWrist:
     Args:
         model: See `load_model`. Several streams may share one.
         settings: See `StreamSettings`.
+        depth_source: In place of the one that `settings.geometry_model` names.
 
     Raises:
-        UserError: A setting is out of its bounds.
+        UserError: A setting is out of its bounds, or its geometry_model cannot be loaded.
     """
 
-    def __init__(self, model: WristModel, settings: StreamSettings):
+    def __init__(self, model: WristModel, settings: StreamSettings, depth_source: DepthSource | None = None):
         check(settings)
         self.model, self.settings = model, settings
+        if depth_source is None and settings.geometry_model is not None:
+            depth_source = DepthModel.load(settings.geometry_model, model.device)
+        self._depth_source = depth_source
         self.history, self.graphs = settings.history, settings.graphs  # what a fallback may reduce
         self.oom_fallback, self.scheduler = OomFallback(settings.on_out_of_memory), StageScheduler()
         self._reconstruction: ReconstructionStep | None = self._new_reconstruction()
@@ -94,9 +100,9 @@ class VirtualWrist:
                 raise
             verdict = Verdict(FrameStatus.OUT_OF_MEMORY, what_ran_out(error, self.model.device, 'stage 1'))
             observation = empty_observation(anchors, self.model.config.wrist_hw, verdict)
-        moved = self._registration.judge(
-            anchors.stamp_ns, anchors.names, observation.residuals, self.settings.max_residual
-        )
+        # An estimated place is never as exact as max_residual asks.
+        most = self.settings.max_residual if observation.placement is None else None
+        moved = self._registration.judge(anchors.stamp_ns, anchors.names, observation.residuals, most)
         return replace(
             observation,
             arrived=arrived,
@@ -160,7 +166,7 @@ class VirtualWrist:
 
     def _new_reconstruction(self) -> ReconstructionStep:
         s = self.settings
-        return ReconstructionStep(self.model, s.near, s.wrist_fov, self.graphs, s.scene_memory)
+        return ReconstructionStep(self.model, s.near, s.wrist_fov, self.graphs, s.scene_memory, s.place_anchors, self._depth_source)
 
     def _new_generation(self) -> ChunkGenerator:
         return ChunkGenerator(self.model, replace(self.settings, history=self.history, graphs=self.graphs))
@@ -211,6 +217,8 @@ class VirtualWrist:
             reconstruction=observation.reconstruction,
             geometry=observation.geometry,
             residuals=observation.residuals,
+            missing=observation.missing,
+            placement=observation.placement,
         )
 
     def _judge(self, observation: Observation) -> Verdict:

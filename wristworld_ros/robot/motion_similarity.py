@@ -148,12 +148,16 @@ class MotionSimilarity:
             found = self._fit()
         return found
 
+    def poses(self) -> tuple[np.ndarray, np.ndarray]:
+        """Predicted and known poses of the window as they were added, [N, 4, 4] each."""
+        return np.stack([s[1] for s in self._samples]), np.stack([s[2] for s in self._samples])
+
     def _fit(self) -> MotionEstimate:
         settings, count = self.settings, len(self._samples)
         if count < settings.least:
             reason = f'The wrist moved through {count} places in {settings.window:g} s, of which {settings.least} are needed.'
             return MotionEstimate(None, float('nan'), 0.0, count, reason)
-        predicted, known = self._poses()
+        predicted, known = self.poses()
         spread = np.linalg.svd((known[:, :3, 3] - known[:, :3, 3].mean(0)) / np.sqrt(count), compute_uv=False)
         observability = float(spread[1])
         try:
@@ -175,9 +179,6 @@ class MotionSimilarity:
             reason = f"The model's scale would be off by {float(similarity.scale):.2g}, which cannot be."
         return MotionEstimate(similarity, residual, observability, count, reason)
 
-    def _poses(self) -> tuple[np.ndarray, np.ndarray]:
-        return np.stack([s[1] for s in self._samples]), np.stack([s[2] for s in self._samples])
-
     def _recent(self) -> np.ndarray:
         stamps = np.array([s[0] for s in self._samples])
         return stamps > stamps[-1] - self.settings.moved_after * 1e9
@@ -187,7 +188,7 @@ class MotionSimilarity:
         recent = self._recent()
         if recent.all() or recent.sum() < 5:
             return False
-        predicted, known = self._poses()
+        predicted, known = self.poses()
         errors = np.linalg.norm(found.place(predicted)[:, :3, 3] - known[:, :3, 3], axis=1)
         usual = max(float(np.median(errors[~recent])), 0.005)
         return bool(np.quantile(errors[recent], 0.2) > self.settings.moved_ratio * usual)

@@ -6,13 +6,13 @@ import time
 from collections import deque
 from typing import Protocol
 
-import numpy as np
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from wristworld_ros.ros.conversions import CalibrationError, to_intrinsics
 from wristworld_ros.ros.image_subscription import ImageSubscription
 from wristworld_ros.ros.lifecycle import ResponsiveLifecycleNode
 from wristworld_ros.ros.names import camera_info_topic, image_topic
+from wristworld_ros.ros.rectification import Lens, lens_key, lens_of
 from wristworld_ros.settings import NodeSettings
 
 SIZE_CHANGES = 3  # in so many seconds are a fault of the camera:
@@ -50,6 +50,7 @@ class AnchorCamera:
         self.heard_ns = 0
         self.fault = ''
         self.repeats = 0
+        self._lens = Lens()
 
     def subscribe(self) -> None:
         """Receive images and calibration."""
@@ -85,14 +86,12 @@ class AnchorCamera:
         """What explains that no images come, without a full stop; '' where nothing does."""
         return self._images.why_silent() if self._images else ''
 
-    def intrinsics(self, width: int, height: int) -> np.ndarray | None:
-        """float64 [3, 3] for images of that size; None without a calibration, or with one that describes no camera."""
-        if self.calibration is None:
-            return None
-        try:
-            return to_intrinsics(self.calibration, width, height, self.rectified)
-        except CalibrationError:
-            return None
+    def lens(self, width: int, height: int) -> Lens:
+        """What the last calibration says of images of that size. For the worker's thread."""
+        info = self.calibration
+        if info is not None and lens_key(info, width, height) != self._lens.key:
+            self._lens = lens_of(info, width, height, self.rectified, self._settings.rectify, self.name)
+        return self._lens
 
     @property
     def rectified(self) -> bool:

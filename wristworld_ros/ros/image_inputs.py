@@ -14,7 +14,7 @@ from wristworld_ros.msg import VirtualWristStatus
 from wristworld_ros.pipeline.frame_sync import FrameSync, Stamped
 from wristworld_ros.pipeline.memory_check import SAVINGS, check_input
 from wristworld_ros.pipeline.worker import ModelWorker
-from wristworld_ros.ros.anchor_camera import AnchorCamera
+from wristworld_ros.ros.anchor_camera import AnchorCamera, Lens
 from wristworld_ros.ros.conversions import DecoderError, scale_intrinsics, to_ns, to_rgb
 from wristworld_ros.ros.image_header import ImageError, ImageFault, ImageLimits, quoted, read_header
 from wristworld_ros.ros.input_problem import flickering, input_problem
@@ -203,8 +203,11 @@ class ImageInputs:
         intrinsics = np.full((len(decoded), 3, 3), np.nan)
         for i, (anchor, image, rgb) in enumerate(zip(self._anchors, matched, decoded, strict=True)):
             size = rgb.shape[1], rgb.shape[0]
-            K = anchor.intrinsics(*size)
-            views.append(self._view(anchor, image, size, K))
+            lens = anchor.lens(*size)
+            K = lens.K
+            views.append(self._view(anchor, image, size, lens))
+            if lens.rectification is not None:
+                rgb = lens.rectification.image(rgb)
             if size != (width, height):
                 rgb = resize_images(rgb[None], (height, width))[0]
                 K = None if K is None else scale_intrinsics(K, size, (width, height))
@@ -218,12 +221,15 @@ class ImageInputs:
             known.depth, known.T_base_anchor, known.wrist, known.robot_points,
         )  # fmt: skip
 
-    def _view(self, anchor: AnchorCamera, image: Stamped, size: tuple[int, int], K: np.ndarray | None) -> ViewSource:
+    def _view(self, anchor: AnchorCamera, image: Stamped, size: tuple[int, int], lens: Lens) -> ViewSource:
         """Where an image of that size, width and height, comes from."""
         frame_id = image.item.header.frame_id
         frame = self.anchor_frame if anchor is self._anchors[0] else normalized_frame(frame_id)
         frame = frame or f'anchor_{anchor.name}_optical_frame'
-        return ViewSource(anchor.name, anchor.topic, image.stamp_ns, frame, frame_id, (size[1], size[0]), K)
+        hw = size[1], size[0]
+        return ViewSource(
+            anchor.name, anchor.topic, image.stamp_ns, frame, frame_id, hw, lens.K, lens.rectification, lens.note
+        )
 
     def _update_silent(self, active: bool) -> None:
         """Notice cameras that fell silent or came back, and log either once."""

@@ -25,6 +25,7 @@ from wristworld_ros.ros.conversions import to_intrinsics
 from wristworld_ros.ros.depth_camera import DepthCamera, DepthError, DepthFault, fitted
 from wristworld_ros.ros.lifecycle import ResponsiveLifecycleNode
 from wristworld_ros.ros.metrics import Metrics
+from wristworld_ros.ros.rectification import Rectification
 from wristworld_ros.ros.robot_state import RobotError, RobotFault, RobotState
 from wristworld_ros.ros.transforms import TransformBuffer, TransformError, TransformFault, pose_matrix
 from wristworld_ros.settings import NodeSettings
@@ -44,7 +45,8 @@ ABSENT = (
 class ViewSource:
     """One image of a set. frame: TF frame of its camera. frame_id: as its header has it. hw: its own rows and columns.
 
-    K: float64 [3, 3] at that size, or None. topic: of its images.
+    K: float64 [3, 3] at that size, of the image as it is used, or None. topic: of its images. rectification: what its image, and
+    depth registered to it, go through first. note: one sentence on distortion that stays; see `anchor_camera.Lens`.
     """
 
     name: str
@@ -54,6 +56,8 @@ class ViewSource:
     frame_id: str
     hw: tuple[int, int]
     K: np.ndarray | None
+    rectification: Rectification | None = None
+    note: str = ''
 
 
 @dataclass(frozen=True)
@@ -206,6 +210,8 @@ class Knowledge:
         for i, view in enumerate(views):
             try:
                 depth = self.depth[view.name].depth_for(view.stamp_ns, view.frame_id, view.hw, deadline)
+                if view.rectification is not None:
+                    depth = view.rectification.depth(depth)
                 maps[i] = fitted(depth, views[0].hw, self.depth[view.name].topic)
                 found = True
             except DepthError as error:
@@ -252,7 +258,11 @@ class Knowledge:
                 f'The wrist camera is taken to see {DEFAULT_FOV:g} degrees; give wrist_camera_info (of the camera to be '
                 'imitated) or wrist_fov.'
             )
-        self.missing = tuple(texts)
+        notes_on_lenses = [view.note for view in views if view.note]
+        self.missing = (*texts, *notes_on_lenses)
+        for view in views:
+            if view.note and self._metrics.should_log('distortion', view.topic, every=math.inf):
+                self._node.get_logger().warning(view.note)
         for text, kind in logged:
             if self._metrics.should_log('knowledge', type(kind).__name__, kind.value, every=30.0):
                 self._node.get_logger().warning(text)

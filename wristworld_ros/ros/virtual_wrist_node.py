@@ -339,6 +339,7 @@ class VirtualWristNode(ResponsiveLifecycleNode):
             self.inputs.fill_status(status)
         if frame := self.last_frame:
             status.geometry, status.residuals = int(frame.geometry), [float(v) for v in frame.residuals]
+            status.missing = [*status.missing, *frame.missing]
         if self.worker:
             status.sets_used, status.sets_replaced = self.worker.used, self.worker.replaced
         problem = self.inputs.problem if self.inputs else ''

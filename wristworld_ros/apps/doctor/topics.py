@@ -160,7 +160,7 @@ def calibration_findings(survey: TopicSurvey) -> list[Finding]:
             findings.append(warning(f'{c.topic}: {c.bad}, so that no calibration is used', 'calibrate that camera again'))
         elif c.distorted:
             findings.append(
-                warning(f'{what}, with distortion, which is not corrected', 'where it is strong, remap to image_rect')
+                warning(f'{what}, with distortion', 'where it is strong, set rectify to true, or remap to image_rect')
             )
         elif a.images and c.width and c.width * a.height != c.height * a.width:
             findings.append(
