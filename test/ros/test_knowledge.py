@@ -123,6 +123,15 @@ def test_with_depth_and_tf_frames_are_made_of_rgbd_in_the_base_frame(desk):
     assert d.s.node.status().geometry == WristView.RGBD
 
 
+def test_while_the_hand_is_not_known_yet_the_wrist_gets_no_other_parent(desk):
+    d = desk(wrist_mount=MOUNT)
+    edges = d.s.listen(TFMessage, '/tf')
+    d.activate().place_anchors()
+    d.send_until(lambda: any(v.geometry == WristView.RGB and v.status == FrameStatus.VALID for v in d.views), hand=False)
+    d.send_until(lambda: any(v.geometry == WristView.CALIBRATED for v in d.views))
+    assert {t.child_frame_id for m in edges for t in m.transforms} == {'fr3_hand'}
+
+
 def test_pictures_alone_reach_the_model_alone_and_what_is_missing_is_listed(desk):
     d = desk().activate(calibrated=False)
     d.send_until(lambda: d.views, hand=False)
