@@ -10,13 +10,13 @@ from enum import Enum
 
 import cv2
 import numpy as np
+from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage, Image
 
 from wristworld_ros.errors import UserError
 from wristworld_ros.ros.conversions import to_ns
 from wristworld_ros.ros.image_header import quoted
 from wristworld_ros.ros.image_subscription import ImageSubscription
-from wristworld_ros.ros.lifecycle import ResponsiveLifecycleNode
 from wristworld_ros.ros.names import depth_topic, normalized_frame
 from wristworld_ros.settings import NodeSettings
 
@@ -56,7 +56,7 @@ class DepthCamera:
     topic: of its images, resolved.
     """
 
-    def __init__(self, node: ResponsiveLifecycleNode, name: str, settings: NodeSettings):
+    def __init__(self, node: Node, name: str, settings: NodeSettings):
         self._node, self._settings = node, settings
         self._compressed = settings.transport == 'compressed'
         self._relative = depth_topic(node, name, settings.transport)

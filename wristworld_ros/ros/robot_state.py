@@ -10,13 +10,13 @@ from enum import Enum
 from typing import Any, Protocol
 
 import numpy as np
+from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 
 from wristworld_ros.errors import UserError
 from wristworld_ros.ros.conversions import first_line, to_ns
-from wristworld_ros.ros.lifecycle import ResponsiveLifecycleNode
 from wristworld_ros.settings import NodeSettings
 from wristworld_ros.types import RobotPoints
 
@@ -76,7 +76,7 @@ class RobotState:
     """
 
     def __init__(
-        self, node: ResponsiveLifecycleNode, settings: NodeSettings, load: Callable[[str], SurfaceModel] = load_model
+        self, node: Node, settings: NodeSettings, load: Callable[[str], SurfaceModel] = load_model
     ):
         self._node, self._settings, self._load = node, settings, load
         self._changed = threading.Condition()
