@@ -191,20 +191,19 @@ def test_pose_and_tf_of_the_wrist_are_those_of_the_true_camera(desk, depth):
 
 def test_the_robots_own_surface_reaches_the_condition_map_and_fits_what_is_measured(desk):
     d = desk()
-    d.step_until(
-        lambda: any(
-            (o.condition.origin == PixelOrigin.ROBOT).sum() > 20
-            for o in d.observations
-            if o.condition.origin is not None
-        )
-    )
-    d.step_until(
-        lambda: d.statuses and d.statuses[-1].geometry == WristView.RGBD and len(d.statuses[-1].residuals) == 2
-    )
-    last = d.observations[-1]
-    links = set(last.anchors.robot_points.links)
-    assert {'fr3_leftfinger', 'fr3_rightfinger', 'fr3_link7'} <= links
-    assert max(d.statuses[-1].residuals) < 0.003 and not d.statuses[-1].missing
+
+    def robot_pixels():
+        maps = [o.condition.origin for o in d.observations if o.condition.origin is not None]
+        return max((int((origin == PixelOrigin.ROBOT).sum()) for origin in maps), default=0)
+
+    def all_is_known():
+        last = d.statuses[-1] if d.statuses else VirtualWristStatus()
+        return last.geometry == WristView.RGBD and np.isfinite(last.residuals).all() and not last.missing
+
+    d.step_until(lambda: robot_pixels() > 20 and all_is_known())
+    points = next(o.anchors.robot_points for o in reversed(d.observations) if o.anchors.robot_points is not None)
+    assert {'fr3_leftfinger', 'fr3_rightfinger', 'fr3_link7'} <= set(points.links)
+    assert len(d.statuses[-1].residuals) == 2 and max(d.statuses[-1].residuals) < 0.003
 
 
 def test_an_anchor_that_is_bumped_by_2_cm_and_2_degrees_is_named_within_5_seconds(desk):
