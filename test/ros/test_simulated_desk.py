@@ -6,6 +6,7 @@ What is given is exact, so what is published must be; and a camera that is bumpe
 import numpy as np
 import pytest
 import yaml
+from rosgraph_msgs.msg import Clock
 from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import CameraInfo, Image, JointState
 from std_msgs.msg import Header, String
@@ -17,6 +18,7 @@ pytest.importorskip('yourdfpy')
 
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
+from wristworld_ros.errors import UserError
 from wristworld_ros.msg import VirtualWristStatus, WristView
 from wristworld_ros.ros.conversions import message_data, to_camera_info, to_ns, to_quaternion, to_stamp, to_transform
 from wristworld_ros.ros.transforms import TransformBuffer, pose_matrix
@@ -25,6 +27,7 @@ from wristworld_ros.sim.stream import LIVE_SETTINGS, SimulatorStream
 from wristworld_ros.types import FrameStatus, PixelOrigin
 
 LATCHED = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+MS = 1_000_000
 NAMES = {'anchor0': 'left', 'anchor1': 'right'}
 WRIST_FRAME = 'virtual_wrist_optical_frame'
 
@@ -49,7 +52,8 @@ class Desk:
     """
 
     def __init__(self, stage, simulator, description, folder, depth=True, robot=True, **settings):
-        self.simulator, self.with_depth = simulator, depth
+        self.simulator, self.with_depth, self.with_robot = simulator, depth, robot
+        self.stamp_ns = 1_000_000 * MS
         simulator.reset(1)
         self.off, self.truth, self.observations = {}, {}, []
         wrist = simulator.env.wrist
@@ -62,7 +66,7 @@ class Desk:
         mount = wrist.T_hand_wrist
         self.s = stage(
             wrist_mount=' '.join(f'{value:.12f}' for value in (*mount[:3, 3], *to_quaternion(mount))),
-            wrist_camera_info=str(folder / 'wrist.yaml'), publish_invalid=True, points_stride=4, **settings,
+            wrist_camera_info=str(folder / 'wrist.yaml'), publish_invalid=True, use_sim_time=True, **settings,
         ).camera(*NAMES.values())  # fmt: skip
         peer = self.s.peer
         self.depth = {
@@ -71,6 +75,7 @@ class Desk:
         self.infos = {
             name: peer.create_publisher(CameraInfo, f'anchor_{name}/camera_info', 10) for name in NAMES.values()
         }
+        self.clock = peer.create_publisher(Clock, '/clock', 10)
         self.tf = peer.create_publisher(TFMessage, '/tf', 100)
         self.static = peer.create_publisher(TFMessage, '/tf_static', LATCHED)
         self.joints = peer.create_publisher(JointState, '/joint_states', 10)
@@ -107,12 +112,16 @@ class Desk:
         self.s.spin_until(lambda: self.s.node.inputs.knowledge.transforms.has('anchor_right_optical_frame'))
 
     def step(self):
-        """One moment of the simulator on all topics; returns its stamp."""
+        """One moment of the simulator on all topics, a tenth of a second after the one before; returns its stamp.
+
+        It takes as long as the node takes for it: nothing depends on how fast the machine is.
+        """
         env = self.simulator.env
         self.simulator.step()
-        cameras, stamp_ns = self.simulator.cameras(), self.s.now()
+        stamp_ns = self.stamp_ns = self.stamp_ns + 100 * MS
         stamp = to_stamp(stamp_ns)
-        self.truth[stamp_ns] = np.linalg.inv(cameras['wrist'].T_camera_world)
+        self.clock.publish(Clock(clock=stamp))
+        self.truth[stamp_ns] = np.linalg.inv(self.simulator.cameras()['wrist'].T_camera_world)
         T_base_hand = self.truth[stamp_ns] @ np.linalg.inv(env.wrist.T_hand_wrist)
         hand = to_transform(T_base_hand, Header(stamp=stamp, frame_id=BASE_FRAME), HAND_FRAME)
         self.tf.publish(TFMessage(transforms=[hand]))
@@ -120,13 +129,33 @@ class Desk:
         self.joints.publish(
             JointState(header=Header(stamp=stamp), name=list(positions), position=list(positions.values()))
         )
+        images = {}
         for key, camera in self.simulator._cameras().items():
             if key in NAMES:
-                self._send_anchor(NAMES[key], camera, stamp_ns)
-        self.s.spin(0.05)
+                images[NAMES[key]] = self._send_depth(NAMES[key], camera, stamp_ns)
+        self.s.spin_until(lambda: self._has_arrived(stamp_ns, images))
+        for name, image in images.items():
+            self.s.send(name, stamp_ns, image)
+        self.s.spin_until(lambda: self.observations and self.observations[-1].anchors.stamp_ns == stamp_ns)
+        self.s.spin(0.02)
         return stamp_ns
 
-    def _send_anchor(self, name, camera, stamp_ns):
+    def _has_arrived(self, stamp_ns, images):
+        """Whether the node has all that it will look up for images of that stamp."""
+        knowledge = self.s.node.inputs.knowledge
+        try:
+            knowledge.transforms.lookup(BASE_FRAME, HAND_FRAME, stamp_ns)
+            for name, image in images.items() if self.with_depth else ():
+                frame = f'anchor_{name}_optical_frame'
+                knowledge.depth[name].depth_for(stamp_ns, frame, image.shape[:2], 0.0)
+            if self.with_robot:
+                knowledge.robot.surface(stamp_ns, BASE_FRAME, 0.0)
+        except UserError:
+            return False
+        return self.s.node.now() >= stamp_ns and len(self.s.node.inputs.calibrated) == len(images)
+
+    def _send_depth(self, name, camera, stamp_ns):
+        """Depth and calibration of an anchor; returns its image."""
         header = Header(stamp=to_stamp(stamp_ns), frame_id=f'anchor_{name}_optical_frame')
         moved = type(camera)(
             camera.K, self.off.get(name, np.eye(4)) @ camera.T_camera_world, camera.width, camera.height
@@ -141,7 +170,7 @@ class Desk:
                     data=message_data(millimetres),
                 )
             )  # fmt: skip
-        self.s.send(name, stamp_ns, image)
+        return image
 
     def step_until(self, condition, most=100):
         for _ in range(most):
