@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from geometry_msgs.msg import PoseStamped
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import CameraInfo, Image
-from std_msgs.msg import Header
+from sensor_msgs.msg import CameraInfo, Image, JointState
+from std_msgs.msg import Header, String
 from tf2_msgs.msg import TFMessage
 
 from wristworld_ros.errors import UserError
@@ -36,6 +36,8 @@ class Desk:
         }
         self.tf = self.s.peer.create_publisher(TFMessage, '/tf', 100)
         self.static = self.s.peer.create_publisher(TFMessage, '/tf_static', LATCHED)
+        self.joints = self.s.peer.create_publisher(JointState, '/joint_states', 100)
+        self.description = self.s.peer.create_publisher(String, '/robot_description', LATCHED)
         self.views = self.s.listen(WristView, 'wrist/view')
         self.sets = []
 
@@ -63,13 +65,22 @@ class Desk:
         self.static.publish(TFMessage(transforms=edges))
         self.s.spin_until(lambda: self.s.node.inputs.knowledge.transforms.has('anchor_right_optical_frame'))
 
-    def send(self, depth=None, hand=True, frame=None, offset_ms=0):
-        """One set, with depth (uint16 [H, W]) and the hand's pose round it."""
+    def send_hand(self, *stamps, parent='fr3_link0'):
+        for when in stamps:
+            edge = to_transform(pose(0.0, 0.0, 0.0), Header(stamp=to_stamp(when), frame_id=parent), 'fr3_hand')
+            self.tf.publish(TFMessage(transforms=[edge]))
+
+    def send(
+        self, depth=None, hand=True, frame=None, offset_ms=0, hand_ms=(-50, 50), parents=('fr3_link0',), joints_ms=None
+    ):
+        """One set, with depth (uint16 or float32 [H, W]), the hand's pose and the joints at these times from the images."""
         stamp = self.s.now()
-        if hand:
-            for when in (stamp - 50 * MS, stamp + 50 * MS):
-                edge = to_transform(pose(0.0, 0.0, 0.0), Header(stamp=to_stamp(when), frame_id='fr3_link0'), 'fr3_hand')
-                self.tf.publish(TFMessage(transforms=[edge]))
+        for parent in parents if hand else ():
+            self.send_hand(*(stamp + ms * MS for ms in hand_ms), parent=parent)
+        for ms in joints_ms or ():
+            self.joints.publish(
+                JointState(header=Header(stamp=to_stamp(max(0, stamp + ms * MS))), name=['j'], position=[0.1])
+            )
         for name, publisher in self.depth.items():
             if depth is not None:
                 header = Header(
@@ -77,7 +88,14 @@ class Desk:
                 )
                 h, w = depth.shape
                 publisher.publish(
-                    Image(header=header, height=h, width=w, encoding='16UC1', step=2 * w, data=message_data(depth))
+                    Image(
+                        header=header,
+                        height=h,
+                        width=w,
+                        encoding='16UC1' if depth.dtype == np.uint16 else '32FC1',
+                        step=depth.itemsize * w,
+                        data=message_data(depth),
+                    )
                 )
         self.s.spin(0.01)
         self.s.send_set(stamp)
@@ -123,6 +141,17 @@ def test_with_depth_and_tf_frames_are_made_of_rgbd_in_the_base_frame(desk):
     assert d.s.node.status().geometry == WristView.RGBD
 
 
+def test_while_the_hand_is_not_known_yet_the_wrist_gets_no_other_parent(desk):
+    d = desk(wrist_mount=MOUNT)
+    edges = d.s.listen(TFMessage, '/tf')
+    d.activate().place_anchors()
+    d.send_until(
+        lambda: any(v.geometry == WristView.RGB and v.status == FrameStatus.VALID for v in d.views), hand=False
+    )
+    d.send_until(lambda: any(v.geometry == WristView.CALIBRATED for v in d.views))
+    assert {t.child_frame_id for m in edges for t in m.transforms} == {'fr3_hand'}
+
+
 def test_pictures_alone_reach_the_model_alone_and_what_is_missing_is_listed(desk):
     d = desk().activate(calibrated=False)
     d.send_until(lambda: d.views, hand=False)
@@ -148,9 +177,14 @@ def test_one_camera_alone_may_be_calibrated_and_placed(desk):
     [
         ({'depth': np.full((36, 64), 800, np.uint16)}, 'align_depth'),
         ({'depth': GOOD, 'frame': 'left_depth'}, 'not registered'),
-        ({'depth': np.full((48, 64), 1, np.uint16)}, 'metres'),
+        ({'depth': np.full((48, 64), 1, np.uint16)}, 'as if its numbers were metres; publish 16UC1 in millimetres'),
+        ({'depth': np.full((48, 64), 800, np.float32)}, 'as if its numbers were millimetres; publish 32FC1 in metres'),
         ({'depth': np.zeros((48, 64), np.uint16)}, 'zero everywhere'),
         ({'depth': GOOD, 'offset_ms': -200}, '200 ms older'),
+        (
+            {'depth': GOOD, 'offset_ms': -90_000},
+            '90.0 s before their colour images; have the driver stamp both by one clock',
+        ),
     ],
 )
 def test_depth_that_cannot_be_used_is_said_and_frames_go_on_without(desk, faulty, words):
@@ -159,6 +193,117 @@ def test_depth_that_cannot_be_used_is_said_and_frames_go_on_without(desk, faulty
     d.send_until(lambda: words in d.missing and any(v.geometry == WristView.CALIBRATED for v in d.views), **faulty)
     assert d.sets[-1].depth is None and d.sets[-1].wrist is not None
     assert d.s.warnings(words)
+
+
+@pytest.mark.parametrize(
+    ('faulty', 'words', 'fix'),
+    [
+        ({'hand': False}, 'TF has no frame fr3_hand', 'publish it on /tf'),
+        ({'hand_ms': (-300, -100)}, 'TF fr3_link0 -> fr3_hand is', 'raise tf_timeout, or publish TF at a higher rate'),
+        ({'hand_ms': (20_000,)}, 'are 20.0 s ahead of the node', 'use_sim_time'),
+        ({'hand_ms': (-30_000,)}, 'are 30.0 s from the images', 'use_sim_time'),
+        ({'parents': ('fr3_link0', 'world')}, 'fr3_hand has two parents, fr3_link0 and world', 'stop one of the nodes'),
+    ],
+)
+def test_tf_that_cannot_be_used_is_said_and_frames_go_on_without(desk, faulty, words, fix):
+    d = desk(wrist_mount=MOUNT, tf_timeout=0.02).activate()
+    d.place_anchors()
+    if faulty.get('hand', True):
+        d.send_until(lambda: 'wrist' in d.missing, hand=False)
+    d.send_until(lambda: words in d.missing and any(v.geometry == WristView.RGB for v in d.views), depth=GOOD, **faulty)
+    assert fix in d.missing and d.sets[-1].wrist is None and d.sets[-1].T_base_anchor is not None
+
+
+def test_tf_that_is_late_is_waited_for(desk):
+    d = desk(wrist_mount=MOUNT, tf_timeout=2.0).activate()
+    d.place_anchors()
+    d.send_until(lambda: d.sets and d.sets[-1].wrist is not None)
+    count, stamp = len(d.sets), d.s.now()
+    d.s.send_set(stamp)
+    d.s.spin(0.3)
+    assert len(d.sets) == count  # the worker waits
+    d.send_hand(stamp + 50 * MS)
+    d.s.spin_until(lambda: len(d.sets) > count)
+    assert d.sets[-1].stamp_ns == stamp and d.sets[-1].wrist is not None
+
+
+def test_tf_that_falls_silent_is_said_with_its_publisher(desk):
+    d = desk(wrist_mount=MOUNT, tf_timeout=0.02).activate()
+    d.place_anchors()
+    d.send_until(lambda: d.sets and d.sets[-1].wrist is not None)
+    d.s.spin(1.1)
+    d.send_until(lambda: 'TF fr3_link0 -> fr3_hand has been silent for' in d.missing, hand=False)
+    assert 'robot_state_publisher' in d.missing and d.sets[-1].wrist is None
+
+
+def test_images_from_before_the_first_tf_are_said_to_be_so(desk):
+    d = desk(wrist_mount=MOUNT, tf_timeout=0.02).activate()
+    d.place_anchors()
+    d.send_hand(d.s.now() + 950 * MS)
+    d.s.spin_until(lambda: d.s.node.inputs.knowledge.transforms.has('fr3_hand'))
+    d.send_until(lambda: 's after the image' in d.missing, hand=False)
+    assert 'begins' in d.missing and 'compare clocks' in d.missing and d.sets[-1].wrist is None
+
+
+SLIDER = """<robot name="r"><link name="fr3_link0"/><link name="arm"><visual><geometry>{}</geometry></visual></link>
+<joint name="j" type="prismatic"><parent link="fr3_link0"/><child link="arm"/><axis xyz="1 0 0"/>
+<limit lower="0" upper="1" effort="1" velocity="1"/></joint></robot>"""
+BOX, MESH = '<box size="0.1 0.1 0.1"/>', '<mesh filename="package://nowhere/hand.stl"/>'
+
+
+def robot_desk(desk, description, **settings):
+    """A desk where nothing but the robot may be missing."""
+    d = desk(wrist_mount=MOUNT, wrist_fov=70.0, tf_timeout=0.05, **settings).activate()
+    d.place_anchors()
+    if description is not None:
+        d.description.publish(String(data=description))
+    return d
+
+
+def test_the_robots_surface_is_at_the_joints_of_the_image(desk):
+    d = robot_desk(desk, SLIDER.format(BOX))
+    d.send_until(lambda: d.sets and d.sets[-1].robot_points is not None, depth=GOOD, joints_ms=(-50, 50))
+    np.testing.assert_allclose(d.sets[-1].robot_points.points.mean(0), [0.1, 0, 0], atol=0.005)
+    assert d.missing == ''
+
+
+@pytest.mark.parametrize(
+    ('description', 'faulty', 'words', 'fix'),
+    [
+        (None, {'joints_ms': (-50, 50)}, 'No robot description on /robot_description', 'start robot_state_publisher'),
+        ('no xml', {'joints_ms': (-50, 50)}, 'is not a URDF that can be read', 'publish the text that xacro makes'),
+        (SLIDER.format(MESH), {'joints_ms': (-50, 50)}, 'gives no surface, for meshes are missing (package://nowhere/hand.stl)',
+         'install the package'),
+        (SLIDER.format(BOX), {}, 'No joint states on /joint_states', 'start joint_state_broadcaster'),
+        (SLIDER.format(BOX), {'joints_ms': (-400,)}, 'ms behind the image', 'raise tf_timeout'),
+        (SLIDER.format(BOX), {'joints_ms': (-(10**12),)}, 's behind the image', 'use_sim_time'),
+        (SLIDER.format(BOX), {'joints_ms': (20_000,)}, 's after the image', 'use_sim_time'),
+        (SLIDER.format(BOX).replace('"j"', '"k"'), {'joints_ms': (-50, 50)}, '/joint_states lacks k', 'let all joints be published'),
+    ],
+)  # fmt: skip
+def test_a_robot_that_is_not_known_is_said_and_frames_go_on_without(desk, description, faulty, words, fix):
+    d = robot_desk(desk, description)
+    d.send_until(
+        lambda: words in d.missing and any(v.geometry == WristView.RGBD for v in d.views), depth=GOOD, **faulty
+    )
+    assert fix in d.missing and d.sets[-1].robot_points is None and d.sets[-1].depth is not None
+
+
+def test_joint_states_that_fall_silent_are_said(desk):
+    d = robot_desk(desk, SLIDER.format(BOX), freshness=0.3)
+    d.send_until(lambda: d.sets and d.sets[-1].robot_points is not None, depth=GOOD, joints_ms=(-50, 50))
+    d.send_until(lambda: '/joint_states has been silent for' in d.missing, depth=GOOD)
+    assert 'joint_state_broadcaster' in d.missing and d.sets[-1].robot_points is None
+
+
+def test_meshes_that_are_missing_are_said_and_the_other_links_used(desk):
+    two = SLIDER.format(BOX).replace(
+        '<link name="fr3_link0"/>', f'<link name="fr3_link0"><visual><geometry>{MESH}</geometry></visual></link>'
+    )
+    d = robot_desk(desk, two)
+    d.send_until(lambda: 'hand.stl' in d.missing, depth=GOOD, joints_ms=(-50, 50))
+    assert 'Some links of /robot_description have no surface' in d.missing and 'install the package' in d.missing
+    assert set(d.sets[-1].robot_points.links) == {'arm'}
 
 
 def test_anchors_that_tf_does_not_connect_are_said_with_both_roots(desk):

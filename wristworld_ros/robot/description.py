@@ -44,7 +44,7 @@ class RobotModel:
     """Kinematics and surface of a robot. The surface is sampled once; afterwards it is only moved.
 
     joint_names: joints that move by themselves. link_names: of all links. root: the link that no joint moves.
-    missing_meshes: files of visual meshes that were not found; their links have no surface.
+    missing_meshes: files of visual meshes that were not found, or cannot be read and say so; their links have no surface.
     """
 
     def __init__(
@@ -218,7 +218,7 @@ def _sampled(visual: Any, robot: Any, spacing: float, missing: list[str]) -> tup
         path = _find(geometry.mesh.filename)
         mesh = _load_mesh(path) if path else None
         if mesh is None:
-            missing.append(geometry.mesh.filename)
+            missing.append(geometry.mesh.filename + (' (cannot be read)' if path else ''))
             return None
         scale = np.asarray(geometry.mesh.scale if geometry.mesh.scale is not None else 1.0, np.float64)
         mesh.apply_transform(np.diag([*np.broadcast_to(scale, 3), 1.0]))

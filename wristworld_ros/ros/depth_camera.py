@@ -10,17 +10,18 @@ from enum import Enum
 
 import cv2
 import numpy as np
+from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage, Image
 
 from wristworld_ros.errors import UserError
 from wristworld_ros.ros.conversions import to_ns
 from wristworld_ros.ros.image_header import quoted
 from wristworld_ros.ros.image_subscription import ImageSubscription
-from wristworld_ros.ros.lifecycle import ResponsiveLifecycleNode
 from wristworld_ros.ros.names import depth_topic, normalized_frame
 from wristworld_ros.settings import NodeSettings
 
 KEPT = 8  # depth images that wait for their colour images
+CLOCK_GAP_S = 5.0  # depth that far from its colour has stamps of another clock
 ALIVE_S = 1.0  # a camera heard in so many seconds may be waited for
 NEAREST_M, FARTHEST_M = 0.05, 20.0  # the median of a desk's depth lies between
 _PARAMETERS = struct.Struct('<iff')  # before the PNG of compressedDepth: format, and A, B of depth = A / (value - B)
@@ -55,7 +56,7 @@ class DepthCamera:
     topic: of its images, resolved.
     """
 
-    def __init__(self, node: ResponsiveLifecycleNode, name: str, settings: NodeSettings):
+    def __init__(self, node: Node, name: str, settings: NodeSettings):
         self._node, self._settings = node, settings
         self._compressed = settings.transport == 'compressed'
         self._relative = depth_topic(node, name, settings.transport)
@@ -138,6 +139,9 @@ class DepthCamera:
             fix = why.replace('; ', ', so ', 1) if why else 'start the depth stream, or remap the topic'
             raise DepthError(DepthFault.SILENT, f'No depth images on {self.topic}', fix)
         off = (stamp_ns - to_ns(near.header.stamp)) * 1e-9
+        if abs(off) > CLOCK_GAP_S:
+            what = f'Depth images on {self.topic} are stamped {abs(off):.1f} s {"before" if off > 0 else "after"} their colour images'
+            raise DepthError(DepthFault.STAMP, what, 'have the driver stamp both by one clock')
         what = f'The nearest depth image on {self.topic} is {1e3 * abs(off):.0f} ms {"older" if off > 0 else "newer"} than its colour image'
         raise DepthError(
             DepthFault.STAMP, f'{what}, and slop allows {1e3 * self._settings.slop:.0f} ms',

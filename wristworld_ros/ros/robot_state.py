@@ -10,18 +10,21 @@ from enum import Enum
 from typing import Any, Protocol
 
 import numpy as np
+from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 
 from wristworld_ros.errors import UserError
 from wristworld_ros.ros.conversions import first_line, to_ns
-from wristworld_ros.ros.lifecycle import ResponsiveLifecycleNode
 from wristworld_ros.settings import NodeSettings
 from wristworld_ros.types import RobotPoints
 
 KEEP_NS = 10_000_000_000
 MAX_JOINTS = 1000
+CLOCK_GAP_S = 5.0  # joint states that far from an image have stamps of another clock
+ONE_CLOCK = 'let all computers share one clock (chrony or PTP), and set use_sim_time on all nodes or on none'
+INSTALL = "install the package that holds them (franka_description) on this machine, and wristworld-ros[robot], which reads them"
 LATCHED = QoSProfile(
     history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
 )  # fmt: skip
@@ -33,6 +36,7 @@ class RobotFault(Enum):
     NO_DESCRIPTION = 'no description'
     LOADING = 'loading'
     DESCRIPTION = 'description'
+    NO_SURFACE = 'no surface'
     NO_JOINTS = 'no joints'
     SILENT = 'silent'
     TIME = 'time'
@@ -72,7 +76,7 @@ class RobotState:
     """
 
     def __init__(
-        self, node: ResponsiveLifecycleNode, settings: NodeSettings, load: Callable[[str], SurfaceModel] = load_model
+        self, node: Node, settings: NodeSettings, load: Callable[[str], SurfaceModel] = load_model
     ):
         self._node, self._settings, self._load = node, settings, load
         self._changed = threading.Condition()
@@ -139,17 +143,24 @@ class RobotState:
         model = self._ready_model()
         joints = self._positions(model.joint_names, stamp_ns, deadline)
         frame = base if base in model.link_names else model.root
-        return model.surface(joints, frame), frame
+        points = model.surface(joints, frame)
+        if not len(points.points):
+            what = f'/robot_description gives no surface{self._lacking(model)}'
+            raise RobotError(RobotFault.NO_SURFACE, what, INSTALL)
+        return points, frame
 
     @property
     def hint(self) -> str:
         """One sentence on what the description in use lacks; '' for nothing."""
-        meshes = self.model.missing_meshes if self.model else ()
-        if not meshes:
+        if not self.model or not self.model.missing_meshes:
             return ''
+        return f'Some links of /robot_description have no surface{self._lacking(self.model)}; {INSTALL}.'
+
+    @staticmethod
+    def _lacking(model: SurfaceModel) -> str:
+        meshes = model.missing_meshes
         names = ', '.join(meshes[:3]) + (', ...' if len(meshes) > 3 else '')
-        what = f'/robot_description names meshes that are missing ({names}), so that these links have no surface'
-        return f'{what}; install the package that holds them (franka_description) on this machine.'
+        return f', for meshes are missing ({names})' if meshes else ''
 
     def _ready_model(self) -> SurfaceModel:
         with self._changed:
@@ -189,10 +200,12 @@ class RobotState:
     def _at(self, name: str, stamp_ns: int) -> float:
         stamps, positions = self._joints[name]
         if not stamps[0] <= stamp_ns <= stamps[-1]:
-            off = max(stamps[0] - stamp_ns, stamp_ns - stamps[-1]) * 1e-6
+            off_s = max(stamps[0] - stamp_ns, stamp_ns - stamps[-1]) * 1e-9
             side = 'behind' if stamp_ns > stamps[-1] else 'after'
-            fix = 'raise tf_timeout, publish them at a higher rate, or let all computers share one clock'
-            raise RobotError(RobotFault.TIME, f'Joint states of {name} are {off:.0f} ms {side} the image', fix)
+            if off_s > CLOCK_GAP_S:
+                raise RobotError(RobotFault.TIME, f'Joint states of {name} are {off_s:.1f} s {side} the image', ONE_CLOCK)
+            fix = f'raise tf_timeout, publish them at a higher rate, or {ONE_CLOCK}'
+            raise RobotError(RobotFault.TIME, f'Joint states of {name} are {1e3 * off_s:.0f} ms {side} the image', fix)
         at = bisect_left(stamps, stamp_ns)
         if stamps[at] == stamp_ns:
             return positions[at]

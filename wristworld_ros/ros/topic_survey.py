@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from wristworld_ros.input_files import decode_json, json_text
+from wristworld_ros.ros.robot_survey import RobotSurvey
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class TopicSurvey:
     """All anchors over one period.
 
     seconds: how long it was. sets: anchor sets that the node would have made. others: image topics on the graph that
-    belong to no anchor. profile: file with the Fast DDS profile that the node would use, '' for none.
+    belong to no anchor. profile: file with the Fast DDS profile that the node would use, '' for none. robot: what else was heard.
     """
 
     anchors: tuple[Anchor, ...]
@@ -79,6 +80,7 @@ class TopicSurvey:
     sets: int
     others: tuple[str, ...] = ()
     profile: str = ''
+    robot: RobotSurvey = RobotSurvey()
 
     def to_json(self) -> str:
         """One line."""

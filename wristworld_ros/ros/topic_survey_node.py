@@ -21,7 +21,8 @@ from wristworld_ros.ros import environment
 from wristworld_ros.ros.conversions import CalibrationError, to_intrinsics, to_ns, to_rgb
 from wristworld_ros.ros.image_header import ImageError, ImageLimits, read_header
 from wristworld_ros.ros.image_subscription import ImageSubscription
-from wristworld_ros.ros.names import camera_info_topic, image_topic
+from wristworld_ros.ros.names import camera_info_topic, image_topic, normalized_frame
+from wristworld_ros.ros.robot_listener import RobotListener, SeenAnchor
 from wristworld_ros.ros.topic_survey import Anchor, Calibration, Publisher, TopicSurvey
 from wristworld_ros.settings import NodeSettings
 
@@ -42,12 +43,14 @@ class TopicSurveyNode(Node):
         slop, jump, window = (round(s * 1e9) for s in (settings.slop, settings.jump_back, settings.sync_window))
         self.sync = FrameSync(tuple(settings.anchors), slop, jump, window)
         self._anchors = [AnchorListener(self, name, settings) for name in settings.anchors]
+        self._robot = RobotListener(self, settings)
         self.restart()
 
     def restart(self) -> None:
         """Count from here."""
         self.sync.reset()
         self.sync.counts.matched = 0
+        self._robot.restart()
         for anchor in self._anchors:
             anchor.restart()
 
@@ -61,11 +64,13 @@ class TopicSurveyNode(Node):
         """What came since `restart`, which was so many seconds ago."""
         reference = self._anchors[0]
         anchors = tuple(anchor.result(seconds, reference) for anchor in self._anchors)
-        ours = {anchor.topic for anchor in anchors}
+        ours = {anchor.topic for anchor in anchors} | self._robot.topics
         images = {kind for kind, _, _ in KINDS.values()}
         others = sorted(t for t, kinds in self.get_topic_names_and_types() if images & set(kinds) and t not in ours)
         others = [t for t in others if self.count_publishers(t)]
-        return TopicSurvey(anchors, seconds, self.sync.counts.matched, tuple(others), environment.profile())
+        robot = self._robot.survey(seconds, [anchor.seen() for anchor in self._anchors], others)
+        others = [t for t in others if t not in robot.depth_topics]
+        return TopicSurvey(anchors, seconds, self.sync.counts.matched, tuple(others), environment.profile(), robot)
 
 
 class AnchorListener:
@@ -73,6 +78,7 @@ class AnchorListener:
 
     def __init__(self, node: TopicSurveyNode, name: str, settings: NodeSettings):
         self._node, self._name, self._limits = node, name, ImageLimits.of(settings)
+        self._frame = settings.anchor_frame if name == settings.anchors[0] else None
         self._wanted, kind, _ = KINDS[settings.transport]
         depth = max(QUEUE, settings.input_depth)
         topic, info = image_topic(node, name, settings.transport), camera_info_topic(node, name, settings.transport)
@@ -119,6 +125,18 @@ class AnchorListener:
         return self._last is not None and (
             self._info is not None or not self._node.count_publishers(self._infos.topic)
         )
+
+    def seen(self) -> SeenAnchor:
+        """What came, for those who match other topics with it."""
+        last = self._last
+        frame_id = last.header.frame_id if last else ''
+        frame = normalized_frame(self._frame or frame_id) or f'anchor_{self._name}_optical_frame'
+        try:
+            header = read_header(last, self._limits) if last else None
+        except ImageError:
+            header = None
+        hw = (header.height, header.width) if header else (0, 0)
+        return SeenAnchor(self._name, frame, frame_id, hw, self.stamps if header else [], self.ages)
 
     def result(self, seconds: float, reference: AnchorListener) -> Anchor:
         """What came.

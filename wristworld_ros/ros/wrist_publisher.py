@@ -102,11 +102,11 @@ class WristPublisher:
         return sent
 
     def _send_tf(self, T_world_wrist: np.ndarray, world: Header, geometry: Geometry) -> None:
-        """Where the wrist camera is. Once it is known to be fixed to the hand, it never gets a second parent."""
+        """Where the wrist camera is. Where a mount is given it hangs on the hand or nowhere: a frame has one parent."""
         if not self.settings.publish_tf:
             return
-        if self._mount is not None and (self._mounted or geometry is not Geometry.RGB):
-            if not self._mounted:
+        if self._mount is not None:
+            if not self._mounted and geometry is not Geometry.RGB:
                 self._mount.header.stamp = world.stamp
                 self._mounted = self._send(self._static, TFMessage(transforms=[self._mount]))
             return

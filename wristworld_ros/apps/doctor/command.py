@@ -17,6 +17,8 @@ IMAGE_HW = (480, 640)  # pixels, where no image was received
 NODE_SETTINGS = (
     'model', 'device', 'precision', 'graphs', 'anchors', 'transport', 'slop', 'sync_window', 'max_image_pixels', 'max_aspect',
     'input_reliability', 'input_depth', 'freshness', 'jump_back', 'chunk', 'history', 'guidance', 'decoder', 'on_out_of_memory',
+    'anchor_frame', 'base_frame', 'hand_frame', 'wrist_mount', 'wrist_camera_frame', 'use_depth', 'use_tf', 'use_robot_model',
+    'tf_timeout', 'max_residual',
 )  # fmt: skip
 
 
@@ -75,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
 
 def examine(settings: NodeSettings, doctor: DoctorSettings) -> Iterator[tuple[str, list[Finding]]]:
     """Every section's title and findings, as soon as they are known."""
-    from wristworld_ros.apps.doctor import machine, ros, topics, weights
+    from wristworld_ros.apps.doctor import machine, robot, ros, topics, weights
 
     driver = machine.read_driver()
     device = 'cpu'
@@ -115,6 +117,7 @@ def examine(settings: NodeSettings, doctor: DoctorSettings) -> Iterator[tuple[st
         )
         yield 'Topics', topics.topic_findings(survey, settings, doctor.rate)
         yield 'Calibration', topics.calibration_findings(survey)
+        yield from robot.robot_sections(survey.robot, settings)
 
 
 def _memory(settings: NodeSettings, device: str, gpu_free: int, image_hw: tuple[int, int]) -> list[Finding]:

@@ -145,19 +145,19 @@ def calibration_findings(survey: TopicSurvey) -> list[Finding]:
     without = ', '.join(a.calibration.topic for a in active if a not in with_one)
     if not with_one:
         return [ok(f'No calibration on {without}; the model estimates the cameras')]
-    if without:
-        return [
-            warning(
-                f'No calibration (none received, or k[0] is 0) on {without}, so that of the other anchors is not used either',
-                'calibrate every anchor, or none',
-            )
-        ]
     findings = []
+    if without:
+        findings.append(
+            warning(
+                f'No calibration (none received, or k[0] is 0) on {without}, so that the model estimates it there',
+                'calibrate that camera too (camera_calibration), or have its driver publish camera_info',
+            )
+        )
     for a in with_one:
         c = a.calibration
         what = f'{c.topic}: calibrated at {c.width}x{c.height}'
         if c.bad:
-            findings.append(warning(f'{c.topic}: {c.bad}, so that no calibration is used', 'calibrate that camera again'))
+            findings.append(warning(f'{c.topic}: {c.bad}, so that it is not used', 'calibrate that camera again'))
         elif c.distorted:
             findings.append(
                 warning(f'{what}, with distortion', 'where it is strong, set rectify to true, or remap to image_rect')
