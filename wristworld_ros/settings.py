@@ -384,6 +384,13 @@ class CameraSettings:
         high=240.0,
         none='auto',
     )
+    depth: bool = setting(
+        True, 'With the simulator: whether its anchors measure depth, on anchor_<name>/depth/image_raw (16UC1, millimetres).'
+    )
+    robot: bool = setting(
+        True,
+        'With the simulator: whether its arm says what a real one does: /joint_states, /robot_description, and TF of its links.',
+    )
     loop: bool = setting(True, 'Start over at the end; otherwise the node falls silent.')
     transport: str = setting(
         'raw', 'What is published: image_raw, or JPEG on image_raw/compressed.', choices=('raw', 'compressed')
