@@ -107,7 +107,7 @@ def test_rviz_stands_on_the_robot_s_base_where_the_wrist_camera_has_its_place_th
     def fixed(**given):
         (_, starter), context = nodes('virtual_wrist', rviz='true', **given)
         starter._perform_substitutions(context)
-        command = [''.join(part.perform(context) for part in word) for word in starter.cmd]
+        command = [''.join(getattr(part, 'text', '') for part in word) for word in starter.cmd]
         return command[command.index('--fixed-frame') + 1] if '--fixed-frame' in command else ''
 
     assert fixed() == ''
