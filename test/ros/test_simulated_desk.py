@@ -80,7 +80,7 @@ def mount(seed):
 
 
 def test_the_node_makes_rgbd_frames_of_the_desk_at_the_true_place_of_its_wrist(desk):
-    d = desk({}, wrist_mount=mount(5), wrist_camera_info='true_wrist/camera_info')
+    d = desk({'sensor_errors': False}, wrist_mount=mount(5), wrist_camera_info='true_wrist/camera_info')
     d.s.spin_until(lambda: d.sets and d.sets[-1].robot_points is not None and d.last(WristView.RGBD), timeout=90)
     count = len(d.views)
     d.s.spin_until(lambda: len(d.views) >= count + 3, timeout=60)
@@ -112,6 +112,18 @@ def test_a_desk_that_says_less_gives_frames_of_a_lesser_geometry(desk, camera, g
     d = desk(camera, wrist_mount=mount(5))
     d.s.spin_until(lambda: d.last(geometry), timeout=90)
     assert d.last(WristView.RGBD) is None and d.sets[-1].depth is None
+
+
+def test_sensor_errors_move_what_tf_says_of_the_anchors_and_not_the_wrist(desk):
+    d = desk({}, wrist_mount=mount(5))
+    d.s.spin_until(lambda: d.last(WristView.RGBD) and d.sets[-1].robot_points is not None, timeout=90)
+    true = [c.T_camera_world for name, c in d.camera.source._stream.cameras().items() if name != 'wrist']
+    for found, camera in zip(d.sets[-1].T_base_anchor, true, strict=True):
+        error = camera @ found
+        assert np.linalg.norm(error[:3, 3]) == pytest.approx(0.005, abs=1e-4)
+        assert np.degrees(np.arccos((np.trace(error[:3, :3]) - 1) / 2)) == pytest.approx(0.5, abs=0.01)
+    assert 0.9 < (d.sets[-1].depth > 0).mean() < 0.999  # shadows of edges
+    assert 0.002 < np.nanmax(d.last(WristView.RGBD).residuals) < 0.03
 
 
 def test_compressed_desks_are_rgbd_too(desk):

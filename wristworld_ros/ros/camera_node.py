@@ -24,6 +24,7 @@ from wristworld_ros.ros.conversions import (
     to_compressed_depth,
     to_depth_image,
     to_image,
+    to_label_image,
     to_transform,
 )
 from wristworld_ros.ros.lifecycle import CLOCK_PATIENCE_S, STEADY, clock_missing
@@ -47,6 +48,7 @@ class CameraNode(Node):
         self._tf = self.create_publisher(TFMessage, '/tf', 100)
         self._tf_static = self.create_publisher(TFMessage, '/tf_static', latched())
         self._static_poses: dict[str, bytes] = {}
+        self._objects = self.create_publisher(Image, 'true_wrist/objects/image_raw', 2) if self.settings.objects else None
         self._robot = RobotOutput(self, self.source) if self.settings.robot and self.source.base else None
         self._logged: set[str] = set()
         self._timer = self.create_timer(1 / self._rate, self._tick)
@@ -85,6 +87,8 @@ class CameraNode(Node):
         self._publish_poses(moment, stamp)
         if self._robot and moment.arm:
             self._robot.publish(moment.arm, stamp)
+        if self._objects and moment.objects is not None:
+            self._objects.publish(to_label_image(moment.objects, Header(stamp=stamp, frame_id=optical_frame(self, WRIST))))
         for name, image in moment.images.items():
             if name not in self._outputs:
                 self._outputs[name] = CameraOutput(self, name, self.settings.transport, name in moment.depth)

@@ -13,6 +13,7 @@ from wristworld_ros.data.anchor_sources import SynchronizedVideos
 from wristworld_ros.errors import UserError
 from wristworld_ros.geometry.images import resize_images
 from wristworld_ros.settings import CameraSettings
+from wristworld_ros.sim.sensor import EXACT, SensorSettings, displaced_pose, measured_depth
 from wristworld_ros.types import Camera
 
 if TYPE_CHECKING:  # MuJoCo need not be installed where videos are played
@@ -35,15 +36,16 @@ class ArmState:
 class Moment:
     """What was taken at one time, by camera name.
 
-    images: uint8 [H, W, 3] RGB. cameras: where they are known; their world is the source's `base`. depth: float32 [H, W] of
+    images: uint8 [H, W, 3] RGB. cameras: as far as they are known; their world is the source's `base`. depth: float32 [H, W] of
     anchors that measure it, metres along the optical axis, registered to the image, 0 where unknown. arm: None where there
-    is no robot.
+    is no robot. objects: uint8 [H, W], which object each pixel of the true wrist image shows, or None.
     """
 
     images: dict[str, np.ndarray]
     cameras: dict[str, Camera] = field(default_factory=dict)
     depth: dict[str, np.ndarray] = field(default_factory=dict)
     arm: ArmState | None = None
+    objects: np.ndarray | None = None
 
 
 class Source(Protocol):
@@ -114,21 +116,29 @@ class Simulator:
         if settings.width and settings.height:
             live = replace(live, anchor_width=settings.width, anchor_height=settings.height)
         self._names = {f'anchor{i}': name for i, name in enumerate(settings.anchors)} | {'wrist': WRIST}
-        self._seed, self._depth = settings.seed, settings.depth
+        self._settings = settings
+        self._sensor = SensorSettings() if settings.sensor_errors else EXACT
         self._stream = SimulatorStream(live, settings.seed)
         self.damage: list[str] = []
 
     def moments(self, rate: float) -> Iterator[Moment]:
         """One moment per simulated frame."""
-        self._stream.reset(self._seed)
+        stream, given = self._stream, self._settings
+        stream.reset(given.seed)
+        rng = np.random.default_rng([given.seed, 2])
+        calibrated = {name: displaced_pose(np.eye(4), self._sensor, rng) for name in given.anchors}
         while True:
-            images, env = self._stream.step(self._depth), self._stream.env
+            images = self._named(stream.step(given.depth))
             yield Moment(
-                self._named(images),
-                self._named(self._stream.cameras()),
-                {name: _in_range(depth) for name, depth in self._named(self._stream.depth).items()},
-                ArmState(env.joint_positions(), env.link_poses()),
+                images,
+                {name: _off(camera, calibrated.get(name)) for name, camera in self._named(stream.cameras()).items()},
+                {name: self._measured(depth, rng) for name, depth in self._named(stream.depth).items()},
+                ArmState(stream.env.joint_positions(), stream.env.link_poses()),
+                stream.wrist_objects() if given.objects else None,
             )
+
+    def _measured(self, depth: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        return measured_depth(np.where(depth < DEPTH_RANGE_M, depth, np.float32(0)), self._sensor, rng)
 
     def robot_description(self, folder: Path) -> str:
         """URDF of the simulated arm."""
@@ -144,8 +154,9 @@ class Simulator:
         return {self._names[name]: value for name, value in values.items()}
 
 
-def _in_range(depth: np.ndarray) -> np.ndarray:
-    return np.where(depth < DEPTH_RANGE_M, depth, np.float32(0))
+def _off(camera: Camera, error: np.ndarray | None) -> Camera:
+    """A camera as a calibration has it that errs by T_found_true, float64 [4, 4]; None: it does not."""
+    return camera if error is None else replace(camera, T_camera_world=error @ camera.T_camera_world)
 
 
 def whole_rate(rate: float) -> int:

@@ -143,6 +143,12 @@ def to_compressed(rgb: np.ndarray, header: Header, quality: int = 90) -> Compres
     return CompressedImage(header=header, format='rgb8; jpeg compressed bgr8', data=message_data(jpeg))
 
 
+def to_label_image(labels: np.ndarray, header: Header) -> Image:
+    """mono8 message of uint8 [H, W]."""
+    height, width = labels.shape
+    return Image(header=header, height=height, width=width, encoding='mono8', step=width, data=message_data(labels))
+
+
 def to_depth_image(depth: np.ndarray, header: Header) -> Image:
     """16UC1 message, millimetres as RealSense writes them, of float32 [H, W], metres, 0 where unknown."""
     height, width = depth.shape

@@ -95,6 +95,10 @@ class SimulatorStream:
                 self.depth[name] = measured
         return images
 
+    def wrist_objects(self) -> np.ndarray:
+        """What each pixel of the true wrist camera shows, uint8 [H, W]: 0, `ROBOT` of data.formats.native, or an object's number."""
+        return self.env.objects(self.env.wrist.camera(self.env.data))
+
     def close(self) -> None:
         """Free the renderer."""
         self.env.close()
