@@ -95,7 +95,7 @@ def summarise(recording: Recording) -> RunFigures:
         if not view['valid']:
             reasons.setdefault(view['status'], []).append(view['reason'])
     first, last = (_counters(recording.status[i]) if recording.status else {} for i in (0, -1))
-    names = [name for name in last if name not in ('stamp', 'state', 'memory')]
+    names = [name for name in last if name not in ('stamp', 'state', 'memory', 'geometry')]
     return RunFigures(
         seconds=span, frames=len(seconds), rate=(len(seconds) - 1) / span if span else 0.0,
         invalid=sum(len(found) for found in reasons.values()),

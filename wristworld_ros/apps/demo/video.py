@@ -15,7 +15,7 @@ from wristworld_ros.data.video import write_video
 from wristworld_ros.geometry.images import resize_images
 
 TILE = 272  # height of an image, pixels
-GAP, LABELS, FOOT = 12, 34, 40
+GAP, LABELS, FOOT = 12, 34, 34
 PAPER, MISSING, INK, MUTED = (15, 20, 28), (32, 39, 50), (235, 239, 245), (138, 150, 168)
 ACCENT, ALARM = (88, 150, 255), (240, 92, 80)
 TITLES = {CONDITION: 'condition map', WRIST: 'generated wrist', TRUE_WRIST: 'true wrist'}
@@ -45,7 +45,9 @@ class Layout:
             for stream, width in zip(row, widths[i], strict=True):
                 self.boxes[stream] = (x, y, width)
                 x += width + GAP
-        self.height = len(rows) * (LABELS + TILE) + FOOT
+        self._feet = len(rows)  # lines of text below: a narrow picture has no room for both sides of one
+        self.height = len(rows) * (LABELS + TILE) + self._feet * FOOT
+        self.height += self.height % 2
         self.background = self._background()
 
     def _width(self, stream: str) -> int:
@@ -90,11 +92,11 @@ class Layout:
             f'confidence {view["confidence"]:.0%}',
         ]
         facts += [quality] if quality else []
-        foot = self.height - FOOT / 2
+        foot, top = self.height - FOOT / 2, self.height - self._feet * FOOT
         left = f'{seconds:5.1f} s' if view['valid'] else f'{seconds:5.1f} s    invalid: {view["reason"]}'
-        texts = [(GAP, foot, left, MUTED if view['valid'] else ALARM, 14, 'lm')]
+        texts = [(GAP, top + FOOT / 2, left, MUTED if view['valid'] else ALARM, 14, 'lm')]
         texts.append((self.width - GAP, foot, '   ·   '.join(facts), MUTED, 14, 'rm'))
-        return _write_texts(composed, texts, top=self.height - FOOT)
+        return _write_texts(composed, texts, top=top)
 
 
 def write_side_by_side(
