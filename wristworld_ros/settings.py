@@ -397,6 +397,21 @@ class CameraSettings:
         high=240.0,
         none='auto',
     )
+    depth: bool = setting(
+        True, 'With the simulator: whether its anchors measure depth, on anchor_<name>/depth/image_raw (16UC1, millimetres).'
+    )
+    robot: bool = setting(
+        True,
+        'With the simulator: whether its arm says what a real one does: /joint_states, /robot_description, and TF of its links.',
+    )
+    sensor_errors: bool = setting(
+        True,
+        'With the simulator: whether depth has the noise and the holes of a real camera, and TF of the anchors the errors of a real calibration (0.5 %, 1 pixel, 0.5 degree, 5 mm); false: exact, apart from whole millimetres.',
+    )
+    objects: bool = setting(
+        False,
+        'With the simulator: whether true_wrist/objects/image_raw (mono8) says which object each pixel of the true wrist image shows, for measures.',
+    )
     loop: bool = setting(True, 'Start over at the end; otherwise the node falls silent.')
     transport: str = setting(
         'raw', 'What is published: image_raw, or JPEG on image_raw/compressed.', choices=('raw', 'compressed')

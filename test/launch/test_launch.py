@@ -23,15 +23,18 @@ try:
 except PackageNotFoundError:
     pytest.skip('wristworld_ros is not installed', allow_module_level=True)
 
+MOUNT = '0.05 0 0.04 0 0 0.7071068 0.7071068'
 ROOT = Path(__file__).resolve().parents[2]
 EXPECTED = {
     'virtual_wrist': {
         'anchors', 'topics', 'transport', 'model', 'device', 'rate', 'namespace', 'use_sim_time', 'autostart', 'respawn', 'rviz', 'params_file',
-        'wrist_frame', 'anchor_frame',
+        'wrist_frame', 'anchor_frame', 'depth', 'depth_topics', 'base_frame', 'hand_frame', 'wrist_mount', 'wrist_camera_frame',
+        'wrist_camera_info', 'joint_states', 'robot_description',
     },
     'demo': {
         'source', 'videos', 'anchors', 'camera_rate', 'loop', 'seed', 'model', 'device', 'rate', 'namespace', 'autostart', 'rviz',
-        'params_file', 'transport', 'use_sim_time', 'wrist_frame', 'anchor_frame',
+        'params_file', 'transport', 'use_sim_time', 'wrist_frame', 'anchor_frame', 'depth', 'base_frame', 'hand_frame', 'wrist_mount',
+        'wrist_camera_info',
     },
 }  # fmt: skip
 
@@ -71,6 +74,23 @@ def test_topics_of_one_s_own_are_remapped_with_their_calibrations():
     assert mapped['anchor_b/image_raw/compressed'] == '/cam_2/color/image_raw/compressed'
 
 
+def mapped(node, context):
+    node._perform_substitutions(context)
+    return dict(node.expanded_remapping_rules or [])
+
+
+def test_depth_is_taken_beside_colour_as_realsense_has_it_or_where_it_is_said_to_be():
+    topics = '/left/camera/color/image_raw,/cam_2/image_raw'
+    (node,), context = nodes('virtual_wrist', anchors='a,b', topics=topics)
+    found = mapped(node, context)
+    assert found['anchor_a/depth/image_raw'] == '/left/camera/aligned_depth_to_color/image_raw'
+    assert found['anchor_b/depth/image_raw/compressedDepth'] == '/cam_2/depth/image_raw/compressedDepth'
+    (node,), context = nodes('virtual_wrist', anchors='a,b', topics=topics, depth_topics='/x/depth,/y/depth')
+    assert mapped(node, context)['anchor_b/depth/image_raw'] == '/y/depth'
+    with pytest.raises(ValueError, match='1 depth_topics for 2 anchors'):
+        nodes('virtual_wrist', anchors='a,b', depth_topics='/one')
+
+
 def test_a_topic_too_few_is_refused_in_one_sentence():
     with pytest.raises(ValueError, match='1 topics for 2 anchors'):
         nodes('virtual_wrist', anchors='a,b', topics='/one')
@@ -81,6 +101,20 @@ def test_rviz_waits_for_the_frame_of_the_images_and_has_the_topics_of_the_node()
     assert [n.node_executable for n in found] == ['virtual_wrist', 'rviz_starter']
     found[1]._perform_substitutions(context)
     assert dict(found[1].expanded_remapping_rules)['anchor_a/image_raw'] == '/cam_1/image_raw'
+
+
+def test_rviz_stands_on_the_robot_s_base_where_the_wrist_camera_has_its_place_there(tmp_path):
+    def fixed(**given):
+        (_, starter), context = nodes('virtual_wrist', rviz='true', **given)
+        starter._perform_substitutions(context)
+        command = [''.join(getattr(part, 'text', '') for part in word) for word in starter.cmd]
+        return command[command.index('--fixed-frame') + 1] if '--fixed-frame' in command else ''
+
+    assert fixed() == ''
+    assert fixed(wrist_mount=MOUNT) == 'fr3_link0'
+    assert fixed(wrist_camera_frame='eye', base_frame='base') == 'base'
+    (tmp_path / 'p.yaml').write_text(f'/**:\n  ros__parameters: {{wrist_mount: {MOUNT}, base_frame: there}}\n')
+    assert fixed(params_file=str(tmp_path / 'p.yaml')) == 'there'
 
 
 def anchors_of(node, context):
@@ -123,6 +157,31 @@ def test_frames_transport_and_clock_reach_every_node_of_the_demo():
     assert camera['transport'] == wrist['transport'] == 'compressed'
     assert camera['use_sim_time'] is wrist['use_sim_time'] is True
     assert (wrist['wrist_frame'], wrist['anchor_frame']) == ('eye', 'base')
+
+
+def test_what_the_robot_knows_reaches_the_node():
+    given = {'depth': 'false', 'wrist_mount': MOUNT, 'base_frame': 'panda_link0', 'hand_frame': 'panda_hand'}
+    (node,), context = nodes('virtual_wrist', joint_states='/franka/joint_states', wrist_camera_info='/real/camera_info', **given)
+    written = written_parameters(node, context)
+    assert (written['use_depth'], written['wrist_mount']) == ('never', MOUNT)
+    assert (written['base_frame'], written['hand_frame']) == ('panda_link0', 'panda_hand')
+    assert written['wrist_camera_info'] == '/real/camera_info'
+    assert mapped(node, context)['/joint_states'] == '/franka/joint_states'
+    assert '/robot_description' not in mapped(node, context)
+
+
+def test_the_simulated_desk_s_true_mount_reaches_the_node():
+    pytest.importorskip('robosuite', reason='the simulator is not installed')
+    from wristworld_ros.ros.transforms import pose_text
+    from wristworld_ros.sim.stream import wrist_mount
+
+    (camera, wrist), context = nodes('demo', seed='7', depth='false')
+    written = written_parameters(wrist, context)
+    assert written['wrist_mount'] == pose_text(wrist_mount(7))
+    assert written['wrist_camera_info'] == 'true_wrist/camera_info'
+    assert written['use_depth'] == 'never' and written_parameters(camera, context)['depth'] is False
+    (_, wrist), context = nodes('demo', source='videos', videos='a.mp4,b.mp4')
+    assert written_parameters(wrist, context)['wrist_mount'] == 'unknown'
 
 
 def test_the_demo_has_cameras_and_the_virtual_wrist():

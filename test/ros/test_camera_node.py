@@ -3,7 +3,7 @@
 import pytest
 
 from wristworld_ros.errors import UserError
-from wristworld_ros.ros.camera_node import Simulator
+from wristworld_ros.ros.camera_sources import Simulator
 from wristworld_ros.settings import CameraSettings
 
 # 15 Hz took the nearest divisor of 20: the images came at 15 Hz and showed an arm that moved at 0.75 times its speed.

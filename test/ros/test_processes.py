@@ -237,8 +237,10 @@ def test_the_simulator_plays_as_calibrated_cameras_with_their_poses(start, peer)
         assert info.k[0] > 0 and (info.width, info.height) == (rgb.shape[1], rgb.shape[0])
     assert to_rgb(images['anchor_left'][0]).shape == (240, 320, 3)
     edges = {e.child_frame_id: e.header.frame_id for m in static for e in m.transforms}
-    assert edges == {'anchor_left_optical_frame': 'panda_link0', 'anchor_right_optical_frame': 'panda_link0'}
-    assert moving[0].transforms[0].child_frame_id == 'true_wrist_optical_frame'
+    assert edges['anchor_left_optical_frame'] == edges['anchor_right_optical_frame'] == 'fr3_link0'
+    assert edges['fr3_hand'] == 'fr3_link7'
+    moved = {e.child_frame_id: e.header.frame_id for e in moving[0].transforms}
+    assert moved['true_wrist_optical_frame'] == 'fr3_link0' and moved['fr3_link7'] == 'fr3_link6'
 
 
 # The node, but its GPU falls off the bus at the third anchor set.

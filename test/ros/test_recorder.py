@@ -20,11 +20,12 @@ STAMP = Time(sec=12, nanosec=34)
 @pytest.mark.parametrize('status', FrameStatus)
 def test_a_view_is_recorded_with_the_name_of_its_status_and_whether_it_is_valid(status):
     view = WristView(header=Header(stamp=STAMP), coverage=0.5, confidence=0.25, agreement=0.75, latency=0.125, age=2.0)
+    view.geometry = WristView.CALIBRATED
     view.status, view.reason = int(status), '' if status is FrameStatus.VALID else 'a sentence'
     record = json.loads(json.dumps(view_record(view, 99)))
     assert record == {
         'stamp_ns': 12_000_000_034, 'received_ns': 99, 'coverage': 0.5, 'confidence': 0.25, 'agreement': 0.75, 'latency': 0.125, 'age': 2.0,
-        'status': status.name, 'valid': status is FrameStatus.VALID, 'reason': view.reason,
+        'status': status.name, 'geometry': 'CALIBRATED', 'valid': status is FrameStatus.VALID, 'reason': view.reason,
     }  # fmt: skip
 
 

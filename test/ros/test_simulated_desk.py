@@ -1,256 +1,150 @@
-"""The node beside a whole simulated desk over DDS: colour, depth, calibration, TF, joint states and robot description.
-
-What is given is exact, so what is published must be; and a camera that is bumped must be named.
-"""
+"""The simulated desk with all that a real one says, and the node with the model that ships, over real DDS."""
 
 import numpy as np
 import pytest
-import yaml
-from rosgraph_msgs.msg import Clock
-from scipy.spatial.transform import Rotation
-from sensor_msgs.msg import CameraInfo, Image, JointState
-from std_msgs.msg import Header, String
+from rclpy.parameter import Parameter
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
 from tf2_msgs.msg import TFMessage
 
-pytest.importorskip('mujoco')
-pytest.importorskip('robosuite')
-pytest.importorskip('yourdfpy')
-
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-
-from wristworld_ros.errors import UserError
-from wristworld_ros.msg import VirtualWristStatus, WristView
-from wristworld_ros.ros.conversions import message_data, to_camera_info, to_ns, to_quaternion, to_stamp, to_transform
-from wristworld_ros.ros.transforms import TransformBuffer, pose_matrix
-from wristworld_ros.sim.robot_description import BASE_FRAME, HAND_FRAME, joint_positions, robot_description
-from wristworld_ros.sim.stream import LIVE_SETTINGS, SimulatorStream
-from wristworld_ros.types import FrameStatus, PixelOrigin
+from wristworld_ros.msg import WristView
+from wristworld_ros.ros.camera_node import CameraNode
+from wristworld_ros.ros.conversions import to_compressed_depth, to_depth_image, to_ns
+from wristworld_ros.ros.depth_camera import metric_depth
+from wristworld_ros.ros.transforms import TransformBuffer, pose_matrix, pose_text
+from wristworld_ros.settings import NodeSettings
 
 LATCHED = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-MS = 1_000_000
-NAMES = {'anchor0': 'left', 'anchor1': 'right'}
-WRIST_FRAME = 'virtual_wrist_optical_frame'
-
-
-@pytest.fixture(scope='module')
-def simulator():
-    """The simulated arm; what it is asked for is of its last step."""
-    stream = SimulatorStream(LIVE_SETTINGS, 1)
-    yield stream
-    stream.close()
-
-
-@pytest.fixture(scope='module')
-def description(simulator, tmp_path_factory):
-    return robot_description(simulator.env.model, tmp_path_factory.mktemp('meshes'))
 
 
 class Desk:
-    """A stage whose cameras, arm and TF are the simulator's. off: motions of anchors, [4, 4] by name, that TF does not know of.
+    """The node under test beside the camera node; every set that reached the model, and every frame that came of one."""
 
-    truth: T_base_wrist by stamp. observations: all that were reconstructed.
-    """
-
-    def __init__(self, stage, simulator, description, folder, depth=True, robot=True, **settings):
-        self.simulator, self.with_depth, self.with_robot = simulator, depth, robot
-        self.stamp_ns = 1_000_000 * MS
-        simulator.reset(1)
-        self.off, self.truth, self.observations = {}, {}, []
-        wrist = simulator.env.wrist
-        info = {
-            'image_width': wrist.size,
-            'image_height': wrist.size,
-            'camera_matrix': {'data': wrist.K.ravel().tolist()},
-        }
-        (folder / 'wrist.yaml').write_text(yaml.safe_dump(info))
-        mount = wrist.T_hand_wrist
-        self.s = stage(
-            wrist_mount=' '.join(f'{value:.12f}' for value in (*mount[:3, 3], *to_quaternion(mount))),
-            wrist_camera_info=str(folder / 'wrist.yaml'), publish_invalid=True, use_sim_time=True, **settings,
-        ).camera(*NAMES.values())  # fmt: skip
-        peer = self.s.peer
-        self.depth = {
-            name: peer.create_publisher(Image, f'anchor_{name}/depth/image_raw', 10) for name in NAMES.values()
-        }
-        self.infos = {
-            name: peer.create_publisher(CameraInfo, f'anchor_{name}/camera_info', 10) for name in NAMES.values()
-        }
-        self.clock = peer.create_publisher(Clock, '/clock', 10)
-        self.tf = peer.create_publisher(TFMessage, '/tf', 100)
-        self.static = peer.create_publisher(TFMessage, '/tf_static', LATCHED)
-        self.joints = peer.create_publisher(JointState, '/joint_states', 10)
-        self.buffer = TransformBuffer()
-        peer.create_subscription(TFMessage, '/tf', lambda m: self.buffer.add(m.transforms), 100)
-        peer.create_subscription(TFMessage, '/tf_static', lambda m: self.buffer.add(m.transforms, static=True), LATCHED)
-        self.views = self.s.listen(WristView, 'wrist/view')
-        self.statuses = self.s.listen(VirtualWristStatus, 'virtual_wrist/status')
-        self.s.activate()
-        self._keep_observations()
-        if robot:
-            peer.create_publisher(String, '/robot_description', LATCHED).publish(String(data=description))
-            self.s.spin_until(lambda: self.s.node.inputs.knowledge.robot.model is not None)
-        self._place_anchors()
-
-    def _keep_observations(self):
-        reconstruct = self.s.node.stream.reconstruct
-
-        def kept(anchors):
-            self.observations.append(reconstruct(anchors))
-            return self.observations[-1]
-
-        self.s.node.stream.reconstruct = kept
-
-    def _place_anchors(self):
-        cameras = self.simulator.cameras()
-        edges = [
-            to_transform(
-                np.linalg.inv(cameras[key].T_camera_world), Header(frame_id=BASE_FRAME), f'anchor_{name}_optical_frame'
-            )
-            for key, name in NAMES.items()
-        ]
-        self.static.publish(TFMessage(transforms=edges))
-        self.s.spin_until(lambda: self.s.node.inputs.knowledge.transforms.has('anchor_right_optical_frame'))
-
-    def step(self):
-        """One moment of the simulator on all topics, a tenth of a second after the one before; returns its stamp.
-
-        It takes as long as the node takes for it: nothing depends on how fast the machine is.
-        """
-        env = self.simulator.env
-        self.simulator.step()
-        stamp_ns = self.stamp_ns = self.stamp_ns + 100 * MS
-        stamp = to_stamp(stamp_ns)
-        self.clock.publish(Clock(clock=stamp))
-        self.truth[stamp_ns] = np.linalg.inv(self.simulator.cameras()['wrist'].T_camera_world)
-        T_base_hand = self.truth[stamp_ns] @ np.linalg.inv(env.wrist.T_hand_wrist)
-        hand = to_transform(T_base_hand, Header(stamp=stamp, frame_id=BASE_FRAME), HAND_FRAME)
-        self.tf.publish(TFMessage(transforms=[hand]))
-        positions = joint_positions(env.model, env.data)
-        self.joints.publish(
-            JointState(header=Header(stamp=stamp), name=list(positions), position=list(positions.values()))
+    def __init__(self, stage, camera, **settings):
+        self.s = stage(**settings)
+        self.camera = CameraNode(
+            context=self.s.contexts[1],
+            parameter_overrides=[Parameter(name, value=value) for name, value in camera.items()],
         )
-        images = {}
-        for key, camera in self.simulator._cameras().items():
-            if key in NAMES:
-                images[NAMES[key]] = self._send_depth(NAMES[key], camera, stamp_ns)
-        self.s.spin_until(lambda: self._has_arrived(stamp_ns, images))
-        for name, image in images.items():
-            self.s.send(name, stamp_ns, image)
-        self.s.spin_until(lambda: self.observations and self.observations[-1].anchors.stamp_ns == stamp_ns)
-        self.s.spin(0.02)
-        return stamp_ns
+        self.s.executors[1].add_node(self.camera)
+        self.views, self.sets, self.transforms = self.s.listen(WristView, 'wrist/view'), [], TransformBuffer(keep_s=600)
+        self.s.peer.create_subscription(TFMessage, '/tf_static', self._fix, LATCHED)
+        self.s.peer.create_subscription(TFMessage, '/tf', lambda msg: self.transforms.add(msg.transforms), 100)
+        self.parents = {}
 
-    def _has_arrived(self, stamp_ns, images):
-        """Whether the node has all that it will look up for images of that stamp."""
-        knowledge = self.s.node.inputs.knowledge
-        try:
-            knowledge.transforms.lookup(BASE_FRAME, HAND_FRAME, stamp_ns)
-            for name, image in images.items() if self.with_depth else ():
-                frame = f'anchor_{name}_optical_frame'
-                knowledge.depth[name].depth_for(stamp_ns, frame, image.shape[:2], 0.0)
-            if self.with_robot:
-                knowledge.robot.surface(stamp_ns, BASE_FRAME, 0.0)
-        except UserError:
-            return False
-        return self.s.node.now() >= stamp_ns and len(self.s.node.inputs.calibrated) == len(images)
+    def _fix(self, msg):
+        self.transforms.add(msg.transforms, static=True)
+        self.parents |= {edge.child_frame_id: edge.header.frame_id for edge in msg.transforms}
 
-    def _send_depth(self, name, camera, stamp_ns):
-        """Depth and calibration of an anchor; returns its image."""
-        header = Header(stamp=to_stamp(stamp_ns), frame_id=f'anchor_{name}_optical_frame')
-        moved = type(camera)(
-            camera.K, self.off.get(name, np.eye(4)) @ camera.T_camera_world, camera.width, camera.height
-        )
-        image, depth = self.simulator.env.renderer.render(moved)
-        self.infos[name].publish(to_camera_info(camera.K, camera.width, camera.height, header))
-        if self.with_depth:
-            millimetres = np.round(depth * 1e3).astype(np.uint16)
-            self.depth[name].publish(
-                Image(
-                    header=header, height=camera.height, width=camera.width, encoding='16UC1', step=2 * camera.width,
-                    data=message_data(millimetres),
-                )
-            )  # fmt: skip
-        return image
+    def activate(self):
+        assert self.s.node.autostart()
+        decode = self.s.node.inputs.decode
 
-    def step_until(self, condition, most=100):
-        for _ in range(most):
-            if condition():
-                return
-            self.step()
-        raise AssertionError(f'what was awaited did not come; missing: {self.s.node.status().missing}')
+        def noted(matched):
+            self.sets.append(decode(matched))
+            return self.sets[-1]
 
-    def published(self, stamp_ns, parent=BASE_FRAME):
-        """T_base_wrist as TF has it at a time."""
-        return self.buffer.lookup(parent, WRIST_FRAME, stamp_ns)
+        self.s.node.inputs.decode = noted
+        return self
+
+    def last(self, geometry):
+        return next((view for view in reversed(self.views) if view.geometry == geometry), None)
+
+    def close(self):
+        self.s.executors[1].remove_node(self.camera)
+        self.camera.close()
+        self.camera.destroy_node()
 
 
 @pytest.fixture
-def desk(stage, simulator, description, tmp_path):
-    return lambda **settings: Desk(stage, simulator, description, tmp_path, **settings)
+def desk(stage):
+    pytest.importorskip('robosuite', reason='the simulator is not installed')
+    pytest.importorskip('yourdfpy', reason='the robot extra is not installed')
+    made = []
+
+    def make(camera, **settings):
+        given = {'model': 'sim_tiny', 'threads': 1, 'tf_timeout': 1.0, 'publish_invalid': True, 'freshness': 60.0}
+        made.append(Desk(stage, {'rate': 2.0, 'seed': 5} | camera, **(given | settings)))
+        return made[-1].activate()
+
+    yield make
+    for one in made:
+        one.close()
 
 
-def difference(one, other):
-    """Metres and degrees between two poses."""
-    turn = Rotation.from_matrix(one[:3, :3].T @ other[:3, :3]).magnitude()
-    return float(np.linalg.norm(one[:3, 3] - other[:3, 3])), float(np.degrees(turn))
+def mount(seed):
+    from wristworld_ros.sim.stream import wrist_mount
+
+    return pose_text(wrist_mount(seed))
 
 
-def to_matrix(pose):
-    p, q = pose.position, pose.orientation
-    return pose_matrix((p.x, p.y, p.z, q.x, q.y, q.z, q.w))
+def test_the_node_makes_rgbd_frames_of_the_desk_at_the_true_place_of_its_wrist(desk):
+    d = desk({'sensor_errors': False}, wrist_mount=mount(5), wrist_camera_info='true_wrist/camera_info')
+    d.s.spin_until(lambda: d.sets and d.sets[-1].robot_points is not None and d.last(WristView.RGBD), timeout=90)
+    count = len(d.views)
+    d.s.spin_until(lambda: len(d.views) >= count + 3, timeout=60)
+    assert d.s.node.status().geometry == WristView.RGBD and not d.s.node.status().missing
+    known = d.sets[-1]
+    assert (known.depth > 0).mean() > 0.9 and np.isfinite(known.T_base_anchor).all()
+    assert {'fr3_leftfinger', 'fr3_link7'} <= set(known.robot_points.links)
+    assert d.parents['virtual_wrist_optical_frame'] == 'fr3_hand'
+    view = d.views[-1]
+    stamp = to_ns(view.header.stamp)
+    found, true = (
+        d.transforms.lookup('fr3_link0', frame, stamp)
+        for frame in ('virtual_wrist_optical_frame', 'true_wrist_optical_frame')
+    )
+    assert np.linalg.norm(found[:3, 3] - true[:3, 3]) < 0.001
+    angle = np.degrees(np.arccos(np.clip((np.trace(found[:3, :3].T @ true[:3, :3]) - 1) / 2, -1, 1)))
+    assert angle < 0.1
+    pose = view.pose.pose.position
+    np.testing.assert_allclose([pose.x, pose.y, pose.z], true[:3, 3], atol=0.001)
+    assert view.pose.header.frame_id == 'fr3_link0'
+    assert np.nanmax(view.residuals) < 0.01  # anchors see the arm where joints and calibration put it
 
 
-@pytest.mark.parametrize('depth', [True, False])
-def test_pose_and_tf_of_the_wrist_are_those_of_the_true_camera(desk, depth):
-    geometry = WristView.RGBD if depth else WristView.CALIBRATED
-    d = desk(depth=depth)
-    d.step_until(lambda: sum(v.geometry == geometry for v in d.views) >= 8)
-    views = [v for v in d.views if v.geometry == geometry and v.status == FrameStatus.VALID]
-    assert len(views) >= 5
-    places = []
-    for view in views:
-        stamp_ns = to_ns(view.header.stamp)
-        assert view.pose.header.frame_id == BASE_FRAME
-        for found in (to_matrix(view.pose.pose), d.published(stamp_ns)):
-            metres, degrees = difference(found, d.truth[stamp_ns])
-            assert metres < 1e-3 and degrees < 0.1
-        places.append(d.truth[stamp_ns][:3, 3])
-    assert np.ptp(places, axis=0).max() > 0.01  # the arm moved meanwhile
+@pytest.mark.parametrize(
+    ('camera', 'geometry'),
+    [({'depth': False}, WristView.CALIBRATED), ({'depth': False, 'robot': False}, WristView.RGB)],
+)
+def test_a_desk_that_says_less_gives_frames_of_a_lesser_geometry(desk, camera, geometry):
+    d = desk(camera, wrist_mount=mount(5))
+    d.s.spin_until(lambda: d.last(geometry), timeout=90)
+    assert d.last(WristView.RGBD) is None and d.sets[-1].depth is None
 
 
-def test_the_robots_own_surface_reaches_the_condition_map_and_fits_what_is_measured(desk):
-    d = desk()
-
-    def robot_pixels():
-        maps = [o.condition.origin for o in d.observations if o.condition.origin is not None]
-        return max((int((origin == PixelOrigin.ROBOT).sum()) for origin in maps), default=0)
-
-    def all_is_known():
-        last = d.statuses[-1] if d.statuses else VirtualWristStatus()
-        return last.geometry == WristView.RGBD and np.isfinite(last.residuals).all() and not last.missing
-
-    d.step_until(lambda: robot_pixels() > 20 and all_is_known())
-    points = next(o.anchors.robot_points for o in reversed(d.observations) if o.anchors.robot_points is not None)
-    assert {'fr3_leftfinger', 'fr3_rightfinger', 'fr3_link7'} <= set(points.links)
-    assert len(d.statuses[-1].residuals) == 2 and max(d.statuses[-1].residuals) < 0.003
+def test_sensor_errors_move_what_tf_says_of_the_anchors_and_not_the_wrist(desk):
+    d = desk({}, wrist_mount=mount(5))
+    d.s.spin_until(lambda: d.last(WristView.RGBD) and d.sets[-1].robot_points is not None, timeout=90)
+    true = [c.T_camera_world for name, c in d.camera.source._stream.cameras().items() if name != 'wrist']
+    for found, camera in zip(d.sets[-1].T_base_anchor, true, strict=True):
+        error = camera @ found
+        assert np.linalg.norm(error[:3, 3]) == pytest.approx(0.005, abs=1e-4)
+        assert np.degrees(np.arccos((np.trace(error[:3, :3]) - 1) / 2)) == pytest.approx(0.5, abs=0.01)
+    assert 0.9 < (d.sets[-1].depth > 0).mean() < 0.999  # shadows of edges
+    assert 0.002 < np.nanmax(d.last(WristView.RGBD).residuals) < 0.03
 
 
-def test_an_anchor_that_is_bumped_by_2_cm_and_2_degrees_is_named_within_5_seconds(desk):
-    d = desk(diagnostics_period=0.2)
-    d.step_until(lambda: sum(np.isfinite(o.residuals).all() for o in d.observations if len(o.residuals)) >= 30)
-    assert not any(v.status == FrameStatus.ANCHOR_MOVED for v in d.views)
-    bump = np.eye(4)
-    bump[:3, :3] = Rotation.from_euler('y', 2, degrees=True).as_matrix()
-    bump[:3, 3] = 0.02, 0, 0
-    d.off['right'] = bump
-    began = d.step()
+def test_compressed_desks_are_rgbd_too(desk):
+    d = desk({'transport': 'compressed'}, wrist_mount=mount(5), transport='compressed')
+    d.s.spin_until(lambda: d.last(WristView.RGBD), timeout=90)
 
-    def named():
-        return any(v.status == FrameStatus.ANCHOR_MOVED for v in d.views)
 
-    d.step_until(named)
-    view = next(v for v in d.views if v.status == FrameStatus.ANCHOR_MOVED)
-    assert (to_ns(view.header.stamp) - began) * 1e-9 < 5.0
-    assert 'Anchor right' in view.reason and 'left' not in view.reason and 'calibrate' in view.reason
-    d.step_until(lambda: 'Anchor right' in d.statuses[-1].reason)
-    assert d.statuses[-1].residuals[1] > 3 * d.statuses[-1].residuals[0]
+def test_depth_messages_keep_millimetres_and_what_is_unknown():
+    depth = np.float32([[0, 0.5, 1.2344], [9.9996, 70, 0.0004]])
+    header = Header(frame_id='camera')
+    for msg, kind in ((to_depth_image(depth, header), Image), (to_compressed_depth(depth, header), CompressedImage)):
+        assert isinstance(msg, kind) and msg.header.frame_id == 'camera'
+        np.testing.assert_allclose(metric_depth(msg, 't', 10**6), [[0, 0.5, 1.234], [10, 65.535, 0]], atol=1e-6)
+
+
+def test_a_mount_in_words_is_the_mount():
+    T = pose_matrix((0.05, -0.01, 0.04, 0.5, -0.5, 0.5, 0.5))
+    np.testing.assert_allclose(pose_matrix(map(float, pose_text(T).split())), T, atol=1e-8)
+
+
+def test_the_desk_s_frames_are_the_node_s_defaults():
+    from wristworld_ros.sim.robot_description import BASE_FRAME, HAND_FRAME
+
+    assert (NodeSettings().base_frame, NodeSettings().hand_frame) == (BASE_FRAME, HAND_FRAME)

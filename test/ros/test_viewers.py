@@ -43,11 +43,13 @@ def test_foxglove_shows_topics_that_exist_and_every_panel_of_its_layout():
 
 def test_rviz_gets_the_frame_of_the_images_a_display_for_each_anchor_and_the_namespace():
     topics = {'a': '/cam_1/image_raw', 'b': '/cam_2/image_raw', 'c': '/cam_3/image_raw/compressed'}
-    tree = rviz_starter.configured(rviz(), 'cam_1_optical', topics, lambda t: f'/robot/{t}')
+    tree = rviz_starter.configured(rviz(), 'cam_1_optical', topics, lambda t: f'/robot/{t.lstrip("/")}')
     manager = tree['Visualization Manager']
     assert manager['Global Options']['Fixed Frame'] == 'cam_1_optical'
     assert topics_of(manager['Displays'])[:4] == [*topics.values(), '/robot/wrist/image_raw']
     assert not any(t.startswith(('/anchor_', '/wrist/')) for t in topics_of(manager['Displays']))
+    (model,) = [d for d in manager['Displays'] if 'RobotModel' in d['Class']]
+    assert model['Description Topic']['Value'] == '/robot/robot_description'
 
 
 def test_without_rviz_it_says_so_and_is_content(monkeypatch, capsys):

@@ -15,7 +15,7 @@ from wristworld_ros.sim.env import SimEnv
 from wristworld_ros.sim.record import record_episode
 from wristworld_ros.sim.settings import SimulatorSettings, check_simulator
 from wristworld_ros.sim.simulate import episode_seed, simulate
-from wristworld_ros.sim.stream import LIVE_SETTINGS, SimulatorStream
+from wristworld_ros.sim.stream import LIVE_SETTINGS, SimulatorStream, wrist_mount
 
 SETTINGS = SimulatorSettings(clip_frames=3, shadows=0.0, anchor_width=160, anchor_height=120, keep_failures=True)
 
@@ -100,6 +100,31 @@ def test_a_stream_runs_past_the_end_of_a_task(tmp_path):
     assert images['anchor1'].shape == (48, 64, 3) and images['wrist'].std() > 3
     np.testing.assert_array_equal(stream.cameras()['anchor0'].T_camera_world, first['anchor0'].T_camera_world)
     assert stream.stamp_ns > 1_000_000_000
+    stream.close()
+
+
+def test_a_stream_says_where_hand_joints_and_links_are_and_what_its_anchors_measure():
+    stream = SimulatorStream(replace(LIVE_SETTINGS, anchor_width=64, anchor_height=48, wrist_size=32), seed=3)
+    stream.step()
+    assert stream.depth == {}
+    images = stream.step(depth=True)
+    assert set(stream.depth) == {'anchor0', 'anchor1'}
+    env, cameras = stream.env, stream.cameras()
+    for name, depth in stream.depth.items():
+        assert depth.shape == images[name].shape[:2] and depth.dtype == np.float32
+        middle = cameras[name].T_camera_world[:3, :3] @ [0.6, 0, 0] + cameras[name].T_camera_world[:3, 3]
+        assert abs(np.median(depth) - middle[2]) < 0.5  # the table's middle is about as far as what is seen
+    mounted = np.linalg.inv(cameras['wrist'].T_camera_world)
+    np.testing.assert_allclose(env.T_base_hand @ wrist_mount(3), mounted, atol=1e-9)
+    links, T = env.link_poses(), np.eye(4)
+    link = 'fr3_hand'
+    while link != 'fr3_link0':
+        T, link = links[link].T_parent_link @ T, links[link].parent
+    np.testing.assert_allclose(T, env.T_base_hand, atol=1e-9)
+    assert links['fr3_hand'].fixed and not links['fr3_link7'].fixed and not links['fr3_leftfinger'].fixed
+    assert [env.joint_positions()[f'fr3_joint{i}'] for i in range(1, 8)] == stream.joints.tolist()
+    stream.reset(4)
+    assert np.abs(stream.env.wrist.T_hand_wrist - wrist_mount(3)).max() > 1e-4
     stream.close()
 
 

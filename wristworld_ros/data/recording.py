@@ -1,9 +1,11 @@
 """What a live run leaves on disk: images by stream and stamp, and what the node reported about them. No ROS.
 
 recording.json          what was run (`head`) and the anchors' names
-<stream>/<stamp>.png    or .jpg; streams are anchor_<name>, condition, wrist, true_wrist; stamps in nanoseconds
+<stream>/<stamp>.png    or .jpg; streams are anchor_<name>, condition, wrist, true_wrist, true_objects (which object each pixel of
+                        the true wrist image shows), and wrist_<mode>: what another mode made of the same sets; stamps in ns
 views.jsonl             one line per wrist frame: stamp_ns, received_ns, coverage, confidence, agreement, latency, age, valid, status,
-                        reason
+                        geometry, reason
+desk.jsonl              one line per wrist frame whose wrist camera was known: what else was known; see `DeskRecord`
 status.jsonl            one line per status message of the node
 """
 
@@ -19,7 +21,7 @@ import time
 from collections import deque
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import cv2
 import numpy as np
@@ -28,7 +30,7 @@ from wristworld_ros.data.images import read_image, write_image
 from wristworld_ros.errors import UserError
 from wristworld_ros.input_files import check_name, json_text, read_json, read_json_lines
 
-CONDITION, WRIST, TRUE_WRIST = 'condition', 'wrist', 'true_wrist'
+CONDITION, WRIST, TRUE_WRIST, TRUE_OBJECTS = 'condition', 'wrist', 'true_wrist', 'true_objects'
 WAITING = 40  # images per stream that are kept until the first wrist frame comes
 _PNG, _JPEG = (cv2.IMWRITE_PNG_COMPRESSION, 1), (cv2.IMWRITE_JPEG_QUALITY, 93)
 log = logging.getLogger(__name__)
@@ -46,7 +48,21 @@ class WristRecord(TypedDict):
     age: float | None
     valid: bool
     status: str
+    geometry: NotRequired[str]
     reason: str
+
+
+class DeskRecord(TypedDict):
+    """A line of desk.jsonl. Matrices row by row: K in pixels of the images, T_base_anchor and T_wrist_base in metres; by anchor,
+    those that are known. joints: radians and metres, empty where unknown. wrist_size: width, height."""
+
+    stamp_ns: int
+    intrinsics: dict[str, list[float]]
+    T_base_anchor: dict[str, list[float]]
+    joints: dict[str, float]
+    wrist_K: list[float]
+    T_wrist_base: list[float]
+    wrist_size: list[int]
 
 
 class _About(TypedDict):
@@ -225,6 +241,13 @@ class Recording:
             raise UserError(
                 f'No wrist frame was recorded in {self.folder}', 'see in its log folder what the node reported'
             )
+
+    @cached_property
+    def desk(self) -> dict[int, DeskRecord]:
+        """What was known of the wrist frames, by their stamps; empty where nothing was recorded of it."""
+        if not (self.folder / 'desk.jsonl').exists():
+            return {}
+        return {record['stamp_ns']: record for record in self._lines('desk', DeskRecord)}
 
     @property
     def has_truth(self) -> bool:

@@ -1,42 +1,42 @@
-"""The node `camera`: plays the simulator or videos as anchor cameras, and the true wrist camera for comparison."""
+"""The node `camera`: plays the simulated desk or videos as anchor cameras, and the true wrist camera for comparison."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.publisher import Publisher
-from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 from tf2_msgs.msg import TFMessage
 
-from wristworld_ros.data.anchor_sources import SynchronizedVideos
 from wristworld_ros.errors import UserError
-from wristworld_ros.geometry.images import resize_images
 from wristworld_ros.ros import environment
-from wristworld_ros.ros.conversions import to_camera_info, to_compressed, to_image, to_transform
+from wristworld_ros.ros.camera_sources import WRIST, Moment, open_source
+from wristworld_ros.ros.conversions import (
+    to_camera_info,
+    to_compressed,
+    to_compressed_depth,
+    to_depth_image,
+    to_image,
+    to_label_image,
+    to_transform,
+)
 from wristworld_ros.ros.lifecycle import CLOCK_PATIENCE_S, STEADY, clock_missing
-from wristworld_ros.ros.names import frame_in_namespace
+from wristworld_ros.ros.names import COMPRESSED, COMPRESSED_DEPTH, frame_in_namespace
 from wristworld_ros.ros.parameters import Parameters
+from wristworld_ros.ros.simulated_robot import RobotOutput, latched, link_edges
 from wristworld_ros.settings import CameraSettings
 from wristworld_ros.types import Camera
 
-BASE = 'panda_link0'  # the simulator's world: the base of its arm
-WRIST = 'wrist'  # name of the true wrist camera among the images of a moment
-CONTROL_HZ = 20  # of the simulated arm, at least
-
 
 class CameraNode(Node):
-    """Publishes the images of one moment per tick, all with one stamp."""
+    """Publishes one moment per tick, all with one stamp: what robot and cameras know of it first, then their images."""
 
     def __init__(self, **kwargs: Any):
         super().__init__('camera', **kwargs)
@@ -46,10 +46,10 @@ class CameraNode(Node):
         self._moments = self.source.moments(self._rate)
         self._outputs: dict[str, CameraOutput] = {}
         self._tf = self.create_publisher(TFMessage, '/tf', 100)
-        self._tf_static = self.create_publisher(
-            TFMessage, '/tf_static', QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        )
+        self._tf_static = self.create_publisher(TFMessage, '/tf_static', latched())
         self._static_poses: dict[str, bytes] = {}
+        self._objects = self.create_publisher(Image, 'true_wrist/objects/image_raw', 2) if self.settings.objects else None
+        self._robot = RobotOutput(self, self.source) if self.settings.robot and self.source.base else None
         self._logged: set[str] = set()
         self._timer = self.create_timer(1 / self._rate, self._tick)
         self._clock_timer = self.create_timer(CLOCK_PATIENCE_S, self._check_clock, clock=STEADY)
@@ -81,12 +81,24 @@ class CameraNode(Node):
             self.get_logger().info('The videos have ended; nothing more is played.')
             self._timer.cancel()
             return
-        stamp = self.get_clock().now().to_msg()
+        self._publish(moment, self.get_clock().now().to_msg())
+
+    def _publish(self, moment: Moment, stamp: Any) -> None:
+        self._publish_poses(moment, stamp)
+        if self._robot and moment.arm:
+            self._robot.publish(moment.arm, stamp)
+        if self._objects and moment.objects is not None:
+            self._objects.publish(to_label_image(moment.objects, Header(stamp=stamp, frame_id=optical_frame(self, WRIST))))
         for name, image in moment.images.items():
             if name not in self._outputs:
-                self._outputs[name] = CameraOutput(self, name, self.settings.transport)
-            self._outputs[name].publish(image, moment.cameras.get(name), stamp)
-        self._publish_poses(moment.cameras, stamp)
+                self._outputs[name] = CameraOutput(self, name, self.settings.transport, name in moment.depth)
+            self._outputs[name].publish(image, moment.depth.get(name), moment.cameras.get(name), stamp)
+
+    def close(self) -> None:
+        """Free the source and what was written for subscribers."""
+        self.source.close()
+        if self._robot:
+            self._robot.close()
 
     def _log_damage(self) -> None:
         """What a pass could not decode, once for all passes."""
@@ -95,40 +107,57 @@ class CameraNode(Node):
                 self._logged.add(sentence)
                 self.get_logger().warning(sentence)
 
-    def _publish_poses(self, cameras: dict[str, Camera], stamp: Any) -> None:
-        """Where the source knows its cameras: anchors on /tf_static whenever they have moved, the true wrist on /tf."""
-        header = Header(stamp=stamp, frame_id=frame_in_namespace(self, BASE))
+    def _publish_poses(self, moment: Moment, stamp: Any) -> None:
+        """Where the source knows its cameras: anchors and fixed links on /tf_static whenever the anchors have moved, the true
+        wrist and moving links on /tf."""
+        header = Header(stamp=stamp, frame_id=self.source.base)
         edges = {
             name: to_transform(np.linalg.inv(c.T_camera_world), header, optical_frame(self, name))
-            for name, c in cameras.items()
+            for name, c in moment.cameras.items()
         }
-        if WRIST in edges:
-            self._tf.publish(TFMessage(transforms=[edges.pop(WRIST)]))
-        poses = {name: cameras[name].T_camera_world.tobytes() for name in edges}
+        arm = moment.arm if self._robot else None
+        moving = [edges.pop(WRIST)] if WRIST in edges else []
+        moving += link_edges(arm, stamp, fixed=False) if arm else []
+        if moving:
+            self._tf.publish(TFMessage(transforms=moving))
+        poses = {name: moment.cameras[name].T_camera_world.tobytes() for name in edges}
         if edges and poses != self._static_poses:
             self._static_poses = poses
-            self._tf_static.publish(TFMessage(transforms=list(edges.values())))
+            fixed = link_edges(arm, stamp, fixed=True) if arm else []
+            self._tf_static.publish(TFMessage(transforms=[*edges.values(), *fixed]))
 
 
 class CameraOutput:
-    """The publishers of one camera: images, raw or JPEG, and their calibration."""
+    """The publishers of one camera: images, raw or JPEG, their calibration, and depth where it measures that."""
 
-    def __init__(self, node: Node, name: str, transport: str):
+    def __init__(self, node: Node, name: str, transport: str, has_depth: bool):
         self._node, self._frame, self._compressed = node, optical_frame(node, name), transport == 'compressed'
         topic = 'true_wrist' if name == WRIST else f'anchor_{name}'
-        kind, suffix = (CompressedImage, '/compressed') if self._compressed else (Image, '')
+        kind = CompressedImage if self._compressed else Image
+        suffix, depth_suffix = (COMPRESSED, COMPRESSED_DEPTH) if self._compressed else ('', '')
         self._images = self._create(kind, f'{topic}/image_raw{suffix}')
         self._infos = self._create(CameraInfo, f'{topic}/camera_info')
+        self._depth = self._create(kind, f'{topic}/depth/image_raw{depth_suffix}') if has_depth else None
 
-    def publish(self, image: np.ndarray, camera: Camera | None, stamp: Any) -> None:
-        """Publish uint8 [H, W, 3] with its calibration, or with k[0] = 0 where that is not known."""
+    def publish(self, image: np.ndarray, depth: np.ndarray | None, camera: Camera | None, stamp: Any) -> None:
+        """Publish one moment.
+
+        Args:
+            image: uint8 [H, W, 3].
+            depth: float32 [H, W], metres, 0 where unknown, or None.
+            camera: Its calibration; where that is not known, k[0] = 0 says so.
+            stamp: Of all messages.
+        """
         header = Header(stamp=stamp, frame_id=self._frame)
         height, width = image.shape[:2]
         info = CameraInfo(header=header, width=width, height=height)
         if camera:
             info = to_camera_info(camera.K, width, height, header)
-        self._images.publish(to_compressed(image, header) if self._compressed else to_image(image, header))
         self._infos.publish(info)
+        if self._depth and depth is not None:
+            to_depth = to_compressed_depth if self._compressed else to_depth_image
+            self._depth.publish(to_depth(depth, header))
+        self._images.publish(to_compressed(image, header) if self._compressed else to_image(image, header))
 
     def _create(self, kind: type, topic: str) -> Publisher:
         options = QoSOverridingOptions.with_default_policies()
@@ -138,120 +167,6 @@ class CameraOutput:
 def optical_frame(node: Node, name: str) -> str:
     """Optical frame of a camera, below the node's namespace."""
     return frame_in_namespace(node, 'true_wrist_optical_frame' if name == WRIST else f'anchor_{name}_optical_frame')
-
-
-# Sources
-
-
-@dataclass(frozen=True)
-class Moment:
-    """Images taken at one time, uint8 [H, W, 3] RGB by camera name, and cameras where they are known (world: the base)."""
-
-    images: dict[str, np.ndarray]
-    cameras: dict[str, Camera]
-
-
-class Source(Protocol):
-    """Something to play.
-
-    rate: its own frames per second. damage: sentences about what the last pass could not decode.
-    """
-
-    rate: float
-
-    @property
-    def damage(self) -> list[str]: ...
-
-    def moments(self, rate: float) -> Iterator[Moment]:
-        """One pass from the beginning, at `rate` frames per second of its own time."""
-        ...
-
-    def close(self) -> None:
-        """Free what it holds."""
-        ...
-
-
-class Videos:
-    """Video files that were started together and run side by side; the shortest one ends a pass."""
-
-    def __init__(self, files: dict[str, Path], width: int | None, height: int | None):
-        self._names, self._videos = tuple(files), SynchronizedVideos(list(files.values()))
-        self._hw = (height, width) if width and height else None
-        self.rate = self._videos.rate
-
-    def moments(self, rate: float) -> Iterator[Moment]:
-        """Each moment shows every video's newest frame: frames are skipped or repeated where the rates differ."""
-        for _, images in self._videos.resampled(rate):
-            shown = (image if self._hw is None else resize_images(image[None], self._hw)[0] for image in images)
-            yield Moment(dict(zip(self._names, shown, strict=True)), {})
-
-    @property
-    def damage(self) -> list[str]:
-        """What the last pass could not decode."""
-        return self._videos.damage
-
-    def close(self) -> None:
-        """Files are closed at the end of a pass."""
-
-
-def whole_rate(rate: float) -> int:
-    """Frames per second of the simulator, each a whole number of control periods, so that the arm moves at its own speed.
-
-    Raises:
-        UserError: It is not a whole number.
-    """
-    if rate < 1 or rate != int(rate):
-        raise UserError(f'Setting rate is {rate:g}, and the simulator gives whole frames per second', 'give rate as 1 to 240')
-    return int(rate)
-
-
-class Simulator:
-    """The simulated robot at work, without end. Its cameras are calibrated; its base is the world."""
-
-    def __init__(self, settings: CameraSettings):
-        from wristworld_ros.sim.stream import LIVE_SETTINGS, SimulatorStream
-
-        self.rate = 10.0
-        fps = whole_rate(settings.rate or self.rate)
-        live = replace(LIVE_SETTINGS, anchors=len(settings.anchors), fps=fps, control_hz=-(-CONTROL_HZ // fps) * fps)
-        if settings.width and settings.height:
-            live = replace(live, anchor_width=settings.width, anchor_height=settings.height)
-        self._names = {f'anchor{i}': name for i, name in enumerate(settings.anchors)} | {'wrist': WRIST}
-        self._seed = settings.seed
-        self._stream = SimulatorStream(live, settings.seed)
-        self.damage: list[str] = []
-
-    def moments(self, rate: float) -> Iterator[Moment]:
-        """One moment per simulated frame."""
-        self._stream.reset(self._seed)
-        while True:
-            images, cameras = self._stream.step(), self._stream.cameras()
-            yield Moment(
-                {self._names[k]: v for k, v in images.items()}, {self._names[k]: v for k, v in cameras.items()}
-            )
-
-    def close(self) -> None:
-        """Free the renderer."""
-        self._stream.close()
-
-
-def open_source(settings: CameraSettings) -> Source:
-    """The source that the settings name.
-
-    Raises:
-        UserError: It is not there, or not everything it needs was given.
-    """
-    if settings.source == 'simulator':
-        return Simulator(settings)
-    if len(settings.videos) != len(settings.anchors):
-        raise UserError(
-            f'{len(settings.videos)} videos for {len(settings.anchors)} anchors',
-            'give one per camera (videos, anchors)',
-        )
-    files = {name: Path(path) for name, path in zip(settings.anchors, settings.videos, strict=True)}
-    if settings.wrist_video:
-        files[WRIST] = Path(settings.wrist_video)
-    return Videos(files, settings.width, settings.height)
 
 
 def main(args: list[str] | None = None) -> int:
@@ -269,7 +184,7 @@ def main(args: list[str] | None = None) -> int:
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     environment.spin(executor)
-    node.source.close()
+    node.close()
     executor.shutdown()
     node.destroy_node()
     rclpy.try_shutdown()

@@ -143,6 +143,32 @@ def to_compressed(rgb: np.ndarray, header: Header, quality: int = 90) -> Compres
     return CompressedImage(header=header, format='rgb8; jpeg compressed bgr8', data=message_data(jpeg))
 
 
+def to_label_image(labels: np.ndarray, header: Header) -> Image:
+    """mono8 message of uint8 [H, W]."""
+    height, width = labels.shape
+    return Image(header=header, height=height, width=width, encoding='mono8', step=width, data=message_data(labels))
+
+
+def to_depth_image(depth: np.ndarray, header: Header) -> Image:
+    """16UC1 message, millimetres as RealSense writes them, of float32 [H, W], metres, 0 where unknown."""
+    height, width = depth.shape
+    data = message_data(_millimetres(depth))
+    return Image(header=header, height=height, width=width, encoding='16UC1', step=2 * width, data=data)
+
+
+def to_compressed_depth(depth: np.ndarray, header: Header) -> CompressedImage:
+    """The same as compressed_depth_image_transport sends it: 12 bytes of parameters, which mean nothing for 16UC1, and a PNG."""
+    done, png = cv2.imencode('.png', _millimetres(depth), [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    if not done:
+        raise ValueError(f'OpenCV cannot encode depth of shape {list(depth.shape)} as PNG.')
+    data = array.array('B', bytes(12) + png.tobytes())
+    return CompressedImage(header=header, format='16UC1; compressedDepth png', data=data)
+
+
+def _millimetres(depth: np.ndarray) -> np.ndarray:
+    return np.clip(np.rint(depth * 1e3), 0, 65535).astype('<u2')
+
+
 # Calibrations
 
 

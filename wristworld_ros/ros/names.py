@@ -47,5 +47,15 @@ def depth_topic(node: Node, anchor: str, transport: str) -> str:
     return node.resolve_topic_name(raw) + COMPRESSED_DEPTH
 
 
+def aligned_depth_topic(images: str) -> str:
+    """Where a driver publishes depth registered to its colour images: for .../color/image_raw as RealSense's has it,
+    .../aligned_depth_to_color/image_raw; for other names .../depth/image_raw beside them, as the node `camera` has it."""
+    parent = images.removesuffix(COMPRESSED).rpartition('/')[0]
+    above, _, last = parent.rpartition('/')
+    if last == 'color':
+        return f'{above}/aligned_depth_to_color/image_raw' if above else '/aligned_depth_to_color/image_raw'
+    return f'{parent}/depth/image_raw'
+
+
 def _is_remapped(node: Node, topic: str) -> bool:
     return node.resolve_topic_name(topic) != node.resolve_topic_name(topic, only_expand=True)

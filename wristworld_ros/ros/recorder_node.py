@@ -22,17 +22,18 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 
-from wristworld_ros.data.recording import CONDITION, TRUE_WRIST, WRIST, RecordingWriter
+from wristworld_ros.data.recording import CONDITION, TRUE_OBJECTS, TRUE_WRIST, WRIST, RecordingWriter
 from wristworld_ros.errors import UserError
 from wristworld_ros.input_files import decode_json, json_text
 from wristworld_ros.msg import VirtualWristStatus, WristView
 from wristworld_ros.ros import environment
 from wristworld_ros.ros.conversions import to_ns, to_rgb
+from wristworld_ros.ros.desk_recorder import DeskRecorder
 from wristworld_ros.ros.image_header import ImageError, ImageFault, ImageLimits
 from wristworld_ros.ros.image_subscription import ImageSubscription
 from wristworld_ros.ros.metrics import Metrics
 from wristworld_ros.ros.viewer import LOOPBACK, LiveViewer
-from wristworld_ros.types import FrameStatus
+from wristworld_ros.types import FrameStatus, Geometry
 
 QUEUE = 10  # images per stream: a recorder wants all of them
 RATE_WINDOW_S = 5.0
@@ -44,6 +45,7 @@ class RecorderOptions:
 
     out: folder. anchors: names of the anchor cameras. head: JSON object that goes into the recording. view: whether to serve
     the live viewer, view_bind: on which address. images: whether images are stored; without them only what was said of them is.
+    desk: whether to store what a desk knows beside images (`desk_recorder`), and where objects are in the true wrist image.
     """
 
     out: Path
@@ -52,6 +54,7 @@ class RecorderOptions:
     view: bool = False
     view_bind: str = LOOPBACK
     images: bool = True
+    desk: bool = False
 
 
 class RecorderNode(Node):
@@ -72,9 +75,11 @@ class RecorderNode(Node):
         self._streams: list[ImageSubscription] = []
         self.create_subscription(WristView, 'wrist/view', self._on_view, QoSProfile(depth=10))
         self.create_subscription(VirtualWristStatus, 'virtual_wrist/status', self._on_status, QoSProfile(depth=10))
+        self._desk = DeskRecorder(self, options.anchors) if options.desk else None
         if options.images:
             topics = {f'anchor_{name}': f'anchor_{name}/image_raw' for name in options.anchors}
             topics |= {CONDITION: 'wrist/condition/image_raw', TRUE_WRIST: 'true_wrist/image_raw'}
+            topics |= {TRUE_OBJECTS: 'true_wrist/objects/image_raw'} if options.desk else {}
             for stream, topic in topics.items():
                 on_image = ImageStream(self, stream).on_image
                 self._streams.append(ImageSubscription(self, Image, topic, on_image, depth=QUEUE))
@@ -91,7 +96,7 @@ class RecorderNode(Node):
             return
         if self._images:
             self._writer.image(stream, to_ns(msg.header.stamp), rgb)
-        if self._viewer:
+        if self._viewer and stream != TRUE_OBJECTS:
             self._viewer.show_image(stream, to_ns(msg.header.stamp), rgb)
 
     def _on_view(self, msg: WristView) -> None:
@@ -99,6 +104,8 @@ class RecorderNode(Node):
         record = view_record(msg, self.get_clock().now().nanoseconds)
         self._writer.start()
         self._writer.line('views', record)
+        if self._desk and (known := self._desk.record(msg)):
+            self._writer.line('desk', dict(known))
         self.take_image(WRIST, msg.image)
         if self._viewer:
             self._viewer.plot(stamp_ns, record)
@@ -143,7 +150,7 @@ def view_record(msg: WristView, received_ns: int) -> dict[str, Any]:
     return {
         'stamp_ns': to_ns(msg.header.stamp), 'received_ns': received_ns, 'coverage': msg.coverage,
         'confidence': msg.confidence, 'agreement': msg.agreement, 'latency': msg.latency, 'age': msg.age, 'status': FrameStatus(msg.status).name,
-        'valid': msg.status == WristView.VALID, 'reason': msg.reason,
+        'geometry': Geometry(msg.geometry).name, 'valid': msg.status == WristView.VALID, 'reason': msg.reason,
     }  # fmt: skip
 
 
@@ -166,11 +173,12 @@ def main(args: list[str] | None = None) -> int:
     parser.add_argument('--head', type=_head, default={}, help='JSON object that goes into the recording.')
     parser.add_argument('--view', action='store_true', help='Serve the live viewer.')
     parser.add_argument('--view-bind', default=LOOPBACK, help='IP address that the live viewer is served on.')
+    parser.add_argument('--desk', action='store_true', help='Store what the desk knows of every wrist frame too.')
     parser.add_argument('--no-images', action='store_true', help='Store what is said of images, not the images.')
     given = parser.parse_args(args)
     environment.prepare()
     rclpy.init(args=[])
-    options = RecorderOptions(given.out, tuple(given.anchors), given.head, given.view, given.view_bind, not given.no_images)
+    options = RecorderOptions(given.out, tuple(given.anchors), given.head, given.view, given.view_bind, not given.no_images, given.desk)
     try:
         node = RecorderNode(options)
     except UserError as error:

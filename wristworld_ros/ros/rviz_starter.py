@@ -1,6 +1,7 @@
-"""Waits for the first image of an anchor, whose frame becomes rviz's fixed frame, and becomes rviz2.
+"""Becomes rviz2, for the anchors and topics of one node.
 
-A fixed frame that does not exist leaves rviz empty, and only the images tell which one does.
+A fixed frame that does not exist leaves rviz empty. Where the robot's base is not part of TF only the images tell which frame does:
+then this waits for the first one of the first anchor.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def configured(tree: dict[str, Any], frame: str, topics: dict[str, str], resolve
         tree: What the file says.
         frame: The fixed frame.
         topics: Image topic of each anchor; each gets a copy of the display of anchor_left.
-        resolve: A topic of the virtual wrist node, relative, to its full name.
+        resolve: A topic of the virtual wrist node to its full name.
     """
     tree = copy.deepcopy(tree)
     manager = tree['Visualization Manager']
@@ -73,6 +74,8 @@ def configured(tree: dict[str, Any], frame: str, topics: dict[str, str], resolve
                 displays.append(copy.deepcopy(display) | {'Name': f'Anchor {name}'})
                 displays[-1]['Topic']['Value'] = own
         elif not topic.startswith('/anchor_'):
+            if described := display.get('Description Topic'):
+                described['Value'] = resolve(described['Value'])
             if topic.startswith('/wrist/'):
                 display['Topic']['Value'] = resolve(topic.removeprefix('/'))
             displays.append(display)
@@ -85,7 +88,8 @@ def main(args: list[str] | None = None) -> int:
     environment.prepare()
     arguments = sys.argv if args is None else args
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--anchors', nargs='+', required=True, help='Names of the anchors; the frame of the first is fixed.')
+    parser.add_argument('--anchors', nargs='+', required=True, help='Names of the anchors.')
+    parser.add_argument('--fixed-frame', default='', help="rviz's fixed frame; default: that of the first anchor's images.")
     given = parser.parse_args(remove_ros_args(arguments)[1:])
     rviz = shutil.which('rviz2')
     if rviz is None:
@@ -101,8 +105,8 @@ def main(args: list[str] | None = None) -> int:
         return 0
     executor = SingleThreadedExecutor()
     executor.add_node(node)
-    environment.spin(executor, until=lambda: bool(node.frame))
-    frame, sim_time = node.frame, node.get_parameter('use_sim_time').value
+    environment.spin(executor, until=lambda: bool(given.fixed_frame or node.frame))
+    frame, sim_time = given.fixed_frame or node.frame, node.get_parameter('use_sim_time').value
     if frame:  # otherwise it was stopped
         tree = yaml.safe_load((environment.share() / 'config/virtual_wrist.rviz').read_text())
         with tempfile.NamedTemporaryFile('w', prefix='virtual_wrist_', suffix='.rviz', delete=False) as file:

@@ -269,6 +269,11 @@ def pose_matrix(numbers: Iterable[float]) -> np.ndarray | None:
     return T
 
 
+def pose_text(T: np.ndarray) -> str:
+    """T, float64 [4, 4], as x y z qx qy qz qw: what the setting wrist_mount takes."""
+    return ' '.join(f'{value:.9g}' for value in (*T[:3, 3], *Rotation.from_matrix(T[:3, :3]).as_quat()))
+
+
 def _matrix(edge: TransformStamped) -> np.ndarray | None:
     t, q = edge.transform.translation, edge.transform.rotation
     return pose_matrix((t.x, t.y, t.z, q.x, q.y, q.z, q.w))

@@ -12,6 +12,7 @@ from wristworld_ros.sim.opengl import mujoco
 from wristworld_ros.sim.policy import GRIP_SITE, OPEN, ScriptedPolicy, succeeded
 from wristworld_ros.sim.randomise import Layout, Randomiser
 from wristworld_ros.sim.render import Renderer
+from wristworld_ros.sim.robot_description import HAND_FRAME, LinkPose, joint_positions, link_poses, pose_in_base
 from wristworld_ros.sim.scene import TIMESTEP, compile_scene
 from wristworld_ros.sim.settings import SimulatorSettings, check_simulator
 from wristworld_ros.types import Camera
@@ -98,6 +99,19 @@ class SimEnv:
     def grip(self) -> np.ndarray:
         """Middle between the fingers in MuJoCo's world, float64 [3], metres."""
         return self.data.site_xpos[self.model.site(GRIP_SITE).id].copy()
+
+    @property
+    def T_base_hand(self) -> np.ndarray:
+        """Pose of the hand (`robot_description.HAND_FRAME`) in the robot's base, float64 [4, 4], metres."""
+        return pose_in_base(self.data, HAND_FRAME)
+
+    def joint_positions(self) -> dict[str, float]:
+        """Positions of all joints by their names in the robot description, radians and metres."""
+        return joint_positions(self.model, self.data)
+
+    def link_poses(self) -> dict[str, LinkPose]:
+        """Where every link of the robot description is, in its parent."""
+        return link_poses(self.model, self.data)
 
     def task_done(self) -> bool:
         """Whether the task is done in the present state."""

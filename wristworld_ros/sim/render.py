@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 from wristworld_ros.geometry.images import resize_images
@@ -133,8 +135,7 @@ class Renderer:
 
 def _centre_depth(raw: np.ndarray, factor: int) -> np.ndarray:
     """Window depth at pixel centres: the mean of a pixel's samples (exact on planes), the nearest across an edge."""
-    height, width = raw.shape[0] // factor, raw.shape[1] // factor
-    samples = raw.reshape(height, factor, width, factor)
-    nearest, furthest = samples.min(axis=(1, 3)), samples.max(axis=(1, 3))
+    samples = [raw[row::factor, column::factor] for row in range(factor) for column in range(factor)]
+    nearest, furthest = functools.reduce(np.minimum, samples), functools.reduce(np.maximum, samples)
     edge = (1 - nearest) > 1.02 * (1 - furthest)  # 1 - raw falls as 1 / depth
-    return np.where(edge, nearest, samples.mean(axis=(1, 3)))
+    return np.where(edge, nearest, functools.reduce(np.add, samples) / np.float32(len(samples)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,36 @@ def recorded_positions(joints: np.ndarray, gripper: float) -> dict[str, float]:
     return dict(zip(JOINTS.values(), map(float, (*joints, *fingers)), strict=True))
 
 
+@dataclass(frozen=True)
+class LinkPose:
+    """Where a link is: T_parent_link, float64 [4, 4], metres; fixed where no joint moves it."""
+
+    parent: str
+    T_parent_link: np.ndarray
+    fixed: bool
+
+
+def link_poses(model, data) -> dict[str, LinkPose]:
+    """Where every link but the base is, parents before children, as robot_state_publisher would say it of the joints.
+
+    Args:
+        model: mujoco.MjModel of `scene.compile_scene`.
+        data: Its mujoco.MjData, whose kinematics are up to date.
+    """
+    poses = {}
+    for body, link in list(LINKS.items())[1:]:
+        parent = model.body(int(model.body_parentid[model.body(body).id])).name
+        T = np.linalg.inv(_body_pose(data, parent)) @ _body_pose(data, body)
+        poses[link] = LinkPose(LINKS[parent], T, not model.body_jntnum[model.body(body).id])
+    return poses
+
+
+def pose_in_base(data, link: str) -> np.ndarray:
+    """T_base_link, float64 [4, 4], metres, of a link in the state `data`."""
+    bodies = {name: body for body, name in LINKS.items()}
+    return np.linalg.inv(_body_pose(data, bodies[BASE_FRAME])) @ _body_pose(data, bodies[link])
+
+
 def robot_description(model, folder: Path) -> str:
     """URDF of the arm.
 
@@ -61,6 +92,13 @@ def robot_description(model, folder: Path) -> str:
     for body, link in list(LINKS.items())[1:]:
         _add_joint(robot, model, model.body(body).id, link)
     return ET.tostring(robot, encoding='unicode')
+
+
+def _body_pose(data, body: str) -> np.ndarray:
+    """T_world_body, float64 [4, 4], metres, world of MuJoCo."""
+    T = np.eye(4)
+    T[:3, :3], T[:3, 3] = data.body(body).xmat.reshape(3, 3), data.body(body).xpos
+    return T
 
 
 def _add_joint(robot: ET.Element, model, body: int, link: str) -> None:

@@ -130,3 +130,42 @@ def test_a_blur_is_called_poor_whatever_its_psnr(recorded):
     quality = measure_quality(recording)
     quality.table.rows[GENERATED][0]['sharpness'] = 0.05
     assert trust(recording, quality, summarise(recording))['level'] == 'poor'
+
+
+@pytest.fixture
+def several(tmp_path):
+    """A recording of which other modes were made afterwards, the less is told the worse, with objects in the true images."""
+    folder = made.write_recording(tmp_path / 'recording', head=made.HEAD | {'mode': 'rgbd'})
+    for i in range(made.FRAMES):
+        stamp = made.BASE + i * 100_000_000
+        true = made.coarse_image(i, 32, 32)
+        objects = np.zeros((64, 64, 3), np.uint8)  # at a size of its own
+        objects[16:32, 24:48] = 1
+        images = {'wrist_rgb': true[::-1], 'wrist_calibrated': np.roll(true, 6, 1), 'true_objects': objects}
+        for stream, image in images.items():
+            (folder / stream).mkdir(exist_ok=True)
+            cv2.imwrite(str(folder / stream / f'{stamp}.png'), image[..., ::-1])
+    return folder
+
+
+def test_the_modes_of_a_recording_stand_side_by_side_in_table_page_and_pictures(several, tmp_path):
+    page = render_report(several, tmp_path / 'report', progress=False)
+    table = json.loads((page.parent / 'table.json').read_text())['summary']
+    assert list(table)[:4] == ['RGB: generated', 'CALIBRATED: generated', 'RGBD: generated', 'RGBD: filled condition map']
+    assert table['RGBD: generated']['found']['mean'] == 1 > table['RGB: generated']['found']['mean']
+    assert table['RGBD: generated']['psnr']['mean'] > 30 > table['CALIBRATED: generated']['psnr']['mean']
+    text = re.sub(r'\s+', ' ', page.read_text())
+    assert 'Told less, the same model made of the same sets: RGB' in text and '100% (RGBD)' in text
+    assert 'computed afterwards' in text
+    poster = cv2.imread(str(page.parent / 'poster.png'))
+    assert poster.shape[0] > 2 * 272 and poster.shape[1] < 1300
+    sheet = cv2.imread(str(page.parent / 'contact_sheet.png'))
+    assert sheet.shape[1] > 2 * 362 + 4 * 272
+
+
+def test_frames_of_which_a_mode_is_missing_are_measured_in_none(several):
+    for path in sorted((several / 'wrist_rgb').iterdir())[:3]:
+        path.unlink()
+    quality = measure_quality(Recording(several))
+    assert len(quality.seconds) == made.FRAMES - 3
+    assert all(len(values) == made.FRAMES - 3 for values in quality.psnr.values())

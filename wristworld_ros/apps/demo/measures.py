@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import cv2
 import numpy as np
 
-from wristworld_ros.data.recording import CONDITION, TRUE_WRIST, WRIST, Recording
+from wristworld_ros.apps.demo.replay import replayed_stream
+from wristworld_ros.apps.demo.settings import MODES
+from wristworld_ros.data.recording import CONDITION, TRUE_OBJECTS, TRUE_WRIST, WRIST, Recording
 from wristworld_ros.evaluation import baselines, metrics
+from wristworld_ros.evaluation.objects import flicker, object_measures
 from wristworld_ros.evaluation.table import EvaluationTable
 from wristworld_ros.geometry.images import resize_images
 from wristworld_ros.models.config import ModelConfig
 from wristworld_ros.pipeline.model_directory import find_model
 
-GENERATED, OWN_WARP = 'generated', 'warp of own geometry + inpainting'
+GENERATED, OWN_WARP = 'generated', 'warp of own geometry + inpainting'  # of the live run, where only one mode was recorded
+SLOP_S = 0.06  # between the stamps of an anchor set and of the true wrist image
 COPY, MEAN = 'copy of an anchor', 'mean wrist image'
 
 
@@ -48,7 +53,8 @@ class Quality:
     """Wrist frames against the true wrist camera.
 
     stamps_ns: int64 [N]. seconds: float64 [N], since the first wrist frame. psnr, ssim: row -> float64 [N]. table: one
-    record per row.
+    record per row. live, warp: rows of what was published and of its condition map. modes: rows of generated images, by mode;
+    empty where one mode alone was recorded.
     """
 
     stamps_ns: np.ndarray
@@ -56,10 +62,28 @@ class Quality:
     psnr: dict[str, np.ndarray]
     ssim: dict[str, np.ndarray]
     table: EvaluationTable
+    live: str = GENERATED
+    warp: str = OWN_WARP
+    modes: dict[str, str] = field(default_factory=dict)
 
-    def psnr_by_stamp(self) -> dict[int, float]:
-        """PSNR of the generated frames, dB, by stamp in nanoseconds."""
-        return dict(zip(self.stamps_ns.tolist(), self.psnr[GENERATED].tolist(), strict=True))
+    def psnr_by_stamp(self, row: str | None = None) -> dict[int, float]:
+        """PSNR of a row of generated frames, dB, by stamp in nanoseconds; None for those of the live run."""
+        return dict(zip(self.stamps_ns.tolist(), self.psnr[row or self.live].tolist(), strict=True))
+
+
+def live_mode_of(recording: Recording) -> str:
+    """The mode of the live run, of `MODES`; rgb where none was noted."""
+    mode = recording.head.get('mode', MODES[0])
+    return mode if mode in MODES else MODES[0]
+
+
+def recorded_modes(recording: Recording) -> dict[str, str]:
+    """Streams of generated images by mode, where several were recorded; the least told first."""
+    streams = {mode: replayed_stream(mode) for mode in MODES if len(recording.stamps(replayed_stream(mode)))}
+    if not streams:
+        return {}
+    streams[live_mode_of(recording)] = WRIST
+    return {mode: streams[mode] for mode in MODES if mode in streams}
 
 
 def summarise(recording: Recording) -> RunFigures:
@@ -71,7 +95,7 @@ def summarise(recording: Recording) -> RunFigures:
         if not view['valid']:
             reasons.setdefault(view['status'], []).append(view['reason'])
     first, last = (_counters(recording.status[i]) if recording.status else {} for i in (0, -1))
-    names = [name for name in last if name not in ('stamp', 'state', 'memory')]
+    names = [name for name in last if name not in ('stamp', 'state', 'memory', 'geometry')]
     return RunFigures(
         seconds=span, frames=len(seconds), rate=(len(seconds) - 1) / span if span else 0.0,
         invalid=sum(len(found) for found in reasons.values()),
@@ -87,7 +111,7 @@ def summarise(recording: Recording) -> RunFigures:
 
 
 def measure_quality(recording: Recording, mean_wrist: np.ndarray | None = None) -> Quality | None:
-    """Quality of every wrist frame that has a true one within the slop.
+    """Quality of every wrist frame that has a true one within the slop, and that every recorded mode has.
 
     Args:
         recording: Of the demo.
@@ -98,22 +122,34 @@ def measure_quality(recording: Recording, mean_wrist: np.ndarray | None = None) 
     """
     if not recording.has_truth:
         return None
-    videos: dict[str, list[np.ndarray]] = {GENERATED: [], OWN_WARP: [], COPY: []}
-    truth, stamps = [], []
-    streams = (WRIST, TRUE_WRIST, CONDITION, f'anchor_{recording.anchors[0]}')
+    modes = recorded_modes(recording)
+    rows = {mode: f'{mode.upper()}: generated' for mode in modes}
+    live = rows.get(live_mode_of(recording), GENERATED)
+    warp = f'{live_mode_of(recording).upper()}: filled condition map' if modes else OWN_WARP
+    generated = {rows[mode]: stream for mode, stream in modes.items()} or {GENERATED: WRIST}
+    has_objects = len(recording.stamps(TRUE_OBJECTS)) > 0
+    streams = [*generated.values(), TRUE_WRIST, CONDITION, f'anchor_{recording.anchors[0]}', *([TRUE_OBJECTS] * has_objects)]
+    videos: dict[str, list[np.ndarray]] = {name: [] for name in (*generated, warp, COPY)}
+    truth, objects, stamps = [], [], []
     for view in recording.views:
-        stamp = view['stamp_ns']
-        images = [image for stream in streams if (image := recording.nearest(stream, stamp)) is not None]
-        if len(images) < len(streams):
+        found = {}
+        for stream in streams:
+            image = recording.nearest(stream, view['stamp_ns'], 1e-6 if stream in generated.values() else SLOP_S)
+            if image is not None:
+                found[stream] = image
+        if len(found) < len(streams):
             continue
-        generated, true, condition, anchor = images
-        hw = generated.shape[:2]
-        truth.append(_resized(true, hw))
-        videos[GENERATED].append(generated)
+        hw = found[WRIST].shape[:2]
+        truth.append(_resized(found[TRUE_WRIST], hw))
+        for name, stream in generated.items():
+            videos[name].append(found[stream])
+        condition = found[CONDITION]
         hit = (condition > 0).any(-1).astype(np.float32)  # holes alone are black, as `ConditionMap.marked`
-        videos[OWN_WARP].append(_resized(baselines.inpaint(condition, hit), hw))
-        videos[COPY].append(baselines.anchor_copy(anchor, hw))
-        stamps.append(stamp)
+        videos[warp].append(_resized(baselines.inpaint(condition, hit), hw))
+        videos[COPY].append(baselines.anchor_copy(found[f'anchor_{recording.anchors[0]}'], hw))
+        if has_objects:
+            objects.append(cv2.resize(found[TRUE_OBJECTS][..., 0], hw[::-1], interpolation=cv2.INTER_NEAREST))
+        stamps.append(view['stamp_ns'])
     if not truth:
         return None
     true_video = np.stack(truth)
@@ -126,13 +162,15 @@ def measure_quality(recording: Recording, mean_wrist: np.ndarray | None = None) 
     psnr, ssim = {}, {}
     for name, video in stacked.items():
         psnr[name], ssim[name] = metrics.psnr(video, true_video), metrics.ssim(video, true_video)
-        record = {'psnr': psnr[name].mean(), 'ssim': ssim[name].mean()}
+        record = {'psnr': psnr[name].mean(), 'ssim': ssim[name].mean(), 'flicker': flicker(video, true_video)}
+        record |= object_measures(video, true_video, np.stack(objects)) if objects else {}
         table.add(
             name, record | {'sharpness': metrics.sharpness(video, true_video), 'change': metrics.frame_change(video)}
         )
     table.add('true wrist', {'sharpness': 1.0, 'change': metrics.frame_change(true_video)})
     stamps_ns = np.array(stamps, np.int64)
-    return Quality(stamps_ns, (stamps_ns - recording.views[0]['stamp_ns']) * 1e-9, psnr, ssim, table)
+    seconds = (stamps_ns - recording.views[0]['stamp_ns']) * 1e-9
+    return Quality(stamps_ns, seconds, psnr, ssim, table, live, warp, rows)
 
 
 def mean_wrist_of(model: str) -> np.ndarray | None:

@@ -12,6 +12,7 @@ from wristworld_ros.apps.demo.measures import COPY, GENERATED, MEAN, OWN_WARP, Q
 INK, MUTED, GRID = '#1c2430', '#6b7686', '#e4e8ee'
 BLUE, ORANGE, GREEN, RED = '#2563eb', '#e07b18', '#15966b', '#d0342c'
 COLORS = {GENERATED: BLUE, OWN_WARP: ORANGE, COPY: '#9aa5b4', MEAN: '#c58bd6'}
+MODE_COLORS = {'rgb': RED, 'calibrated': GREEN, 'rgbd': BLUE}
 STYLE: dict[Any, Any] = {
     'font.family': 'DejaVu Sans', 'font.size': 9.5, 'text.color': INK, 'axes.labelcolor': MUTED, 'axes.edgecolor': GRID,
     'xtick.color': MUTED, 'ytick.color': MUTED, 'axes.spines.top': False, 'axes.spines.right': False, 'axes.grid': True,
@@ -26,18 +27,21 @@ def quality_plot(quality: Quality, path: Path) -> Path:
 
     def fill(figure):
         axes = figure.subplots(2, 1, sharex=True)
+        colors = COLORS | {quality.warp: ORANGE, quality.live: BLUE}
+        colors |= {row: MODE_COLORS[mode] for mode, row in quality.modes.items()}
         for axis, series, label in ((axes[0], quality.psnr, 'PSNR, dB'), (axes[1], quality.ssim, 'SSIM')):
             for name in reversed(list(series)):
-                main = name == GENERATED
+                main = name == quality.live
                 axis.plot(
-                    quality.seconds, series[name], color=COLORS.get(name, MUTED), lw=2 if main else 1.1,
+                    quality.seconds, series[name], color=colors.get(name, MUTED), lw=2 if main else 1.1,
                     alpha=1 if main else 0.85, label=f'{name} ({np.mean(series[name]):.3g})', zorder=3 if main else 2,
                 )  # fmt: skip
             axis.set_ylabel(label)
             handles, labels = axis.get_legend_handles_labels()
             axis.legend(
-                handles[::-1], labels[::-1], ncol=4, loc='lower left', bbox_to_anchor=(-0.01, 1.0), fontsize=8.5
-            )
+                handles[::-1], labels[::-1], ncol=3 if quality.modes else 4, loc='lower left', bbox_to_anchor=(-0.01, 1.0),
+                fontsize=8.5,
+            )  # fmt: skip
         axes[1].set_xlabel('seconds')
 
     return _save(fill, path, height=4.6)

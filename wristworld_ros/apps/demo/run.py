@@ -13,8 +13,17 @@ from typing import TypedDict
 from tqdm import tqdm
 
 from wristworld_ros.apps.demo.measures import mean_wrist_of
+from wristworld_ros.apps.demo.replay import replay
 from wristworld_ros.apps.demo.report import render_report, require_report_packages
-from wristworld_ros.apps.demo.settings import DemoSettings, camera_settings, check_demo, node_settings
+from wristworld_ros.apps.demo.settings import (
+    DemoSettings,
+    camera_settings,
+    check_demo,
+    live_mode,
+    node_remappings,
+    node_settings,
+    replayed_modes,
+)
 from wristworld_ros.apps.processes import ManagedProcess, ProcessGroup, ros_parameters, wait_for
 from wristworld_ros.errors import UserError, require_package
 from wristworld_ros.input_files import decode_json, json_text
@@ -25,6 +34,11 @@ from wristworld_ros.setting import shown
 from wristworld_ros.settings import CameraSettings, StreamSettings
 
 CAMERA, NODE, RECORDER = 'camera node', 'virtual_wrist node', 'recorder'
+TOLD = {
+    'rgb': 'RGB: images alone, as published',
+    'calibrated': 'CALIBRATED: images, calibration, TF, joint states, robot description',
+    'rgbd': 'RGBD: images, depth, calibration, TF, joint states, robot description',
+}
 
 
 def run_demo(
@@ -53,17 +67,21 @@ def run_demo(
         require_package('rerun', 'view', 'The live viewer')
     check_demo(demo)
     cameras = camera_settings(demo, videos, wrist_video)
-    node = node_settings(stream, cameras)
+    mode, others = live_mode(demo, cameras.source), replayed_modes(demo, cameras.source)
+    if mode != 'rgb':
+        require_package('yourdfpy', 'robot', 'The simulated desk')
+    node = node_settings(stream, cameras, mode)
     config = ModelConfig.read(find_model(stream.model) / 'config.json')  # so that a missing model is reported at once
     folder = _new_folder(Path(out))
     recording = folder / 'recording'
-    head = json_text(_head(stream, cameras, config), indent=None)
+    head = json_text(_head(stream, cameras, config, mode, others), indent=None)
     with ProcessGroup(folder / 'logs') as processes:
         arguments = ['--out', str(recording), '--anchors', *cameras.anchors, '--head', head]
+        arguments += ['--desk'] if cameras.source == 'simulator' else []
         arguments += ['--view', '--view-bind', demo.view_bind] if demo.view else []
         recorder = processes.start(RECORDER, 'wristworld_ros.ros.recorder_node', arguments)
         passive = {'OMP_WAIT_POLICY': 'PASSIVE'}
-        processes.start(NODE, 'wristworld_ros.ros.virtual_wrist_node', ros_parameters(node), passive)
+        processes.start(NODE, 'wristworld_ros.ros.virtual_wrist_node', ros_parameters(node) + node_remappings(cameras, mode), passive)
         processes.start(CAMERA, 'wristworld_ros.ros.camera_node', ros_parameters(cameras))
         domain = processes.env['ROS_DOMAIN_ID']
         print(f'Nodes are up; to watch from another terminal: export ROS_DOMAIN_ID={domain}', flush=True)
@@ -81,6 +99,8 @@ def run_demo(
         lost = _last_status(recorder)
         if lost.get('problem'):
             print(f'{lost["dropped"]} images and records are not in the recording: {lost["problem"]}', flush=True)
+    if others:
+        replay(recording, others, stream, progress)
     page = render_report(recording, folder, mean_wrist_of(stream.model), progress)
     print(f'Open {page} in a browser.')
     return folder
@@ -153,19 +173,16 @@ def _new_folder(out: Path) -> Path:
     raise UserError(f'{out} holds 99 reports of this second', 'wait a moment')
 
 
-def _head(stream: StreamSettings, cameras: CameraSettings, config: ModelConfig) -> dict:
+def _head(
+    stream: StreamSettings, cameras: CameraSettings, config: ModelConfig, mode: str, others: tuple[str, ...]
+) -> dict:
     """What the report says of the run before it starts."""
-    count, rate = len(cameras.anchors), f'{cameras.rate:g} Hz' if cameras.rate else "the videos' rate"
-    if cameras.source == 'simulator':
-        about = f'A simulated Franka arm at work, filmed by {count} third-person cameras at {rate}. '
-    else:
-        about = f'{count} video{"s" * (count > 1)} played as third-person cameras at {rate}. '
-    about += 'Over ROS 2 topics, the virtual_wrist node generates what a camera on the wrist would see.'
+    rate = f'{cameras.rate:g} Hz' if cameras.rate else "the videos' rate"
     settings = {f.name: str(shown(f, getattr(stream, f.name))) for f in fields(stream) if f.name not in ('model', 'device')}
     height, width = config.wrist_hw
     program = Path(sys.argv[0]).name
-    return {
-        'about': about, 'source': cameras.source, 'date': time.strftime('%Y-%m-%d %H:%M'),
+    head = {
+        'about': _about(cameras, rate, mode), 'source': cameras.source, 'date': time.strftime('%Y-%m-%d %H:%M'),
         'model_name': config.name,
         'model': f'{config.name} ({config.licence}), wrist {width}x{height}',
         'cameras': f'{", ".join(cameras.anchors)}: {cameras.width}x{cameras.height} at {rate}',
@@ -173,3 +190,18 @@ def _head(stream: StreamSettings, cameras: CameraSettings, config: ModelConfig) 
         'command': shlex.join(['wristworld', *sys.argv[1:]]) if program in ('wristworld', 'cli.py') else '',
         'machine': machine.describe(), 'settings': settings,
     }  # fmt: skip
+    if cameras.source == 'simulator':
+        head |= {'mode': mode, 'what it was told': TOLD[mode]}
+        head |= {'afterwards, on the same sets': ', '.join(other.upper() for other in others)} if others else {}
+    return head
+
+
+def _about(cameras: CameraSettings, rate: str, mode: str) -> str:
+    """The run in two sentences."""
+    count = len(cameras.anchors)
+    if cameras.source == 'simulator':
+        depth = ' with depth' if mode == 'rgbd' else ''
+        about = f'A simulated Franka arm at work, filmed by {count} third-person cameras{depth} at {rate}. '
+    else:
+        about = f'{count} video{"s" * (count > 1)} played as third-person cameras at {rate}. '
+    return about + 'Over ROS 2 topics, the virtual_wrist node generates what a camera on the wrist would see.'
