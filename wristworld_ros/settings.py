@@ -229,7 +229,7 @@ class NodeSettings(StreamSettings):
     hand_frame: str = setting('fr3_hand', 'TF frame of the hand, to which the wrist camera is mounted.', **FRAME)
     wrist_mount: str | None = setting(
         None,
-        'Pose of the wrist camera (optical: z forward, x right, y down) in hand_frame: x y z qx qy qz qw, metres and a unit quaternion; unknown leaves its place to the model.',
+        'Pose of the wrist camera (optical: z forward, x right, y down) in hand_frame: x y z qx qy qz qw, metres and a unit quaternion; unknown leaves its place to calibration_file, or to the model.',
         none='unknown',
         pattern=r'\s*([-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?(\s+|$)){7}',
         described='seven numbers x y z qx qy qz qw',
@@ -240,6 +240,11 @@ class NodeSettings(StreamSettings):
     wrist_camera_info: str | None = setting(
         None,
         'Calibration of the real wrist camera whose picture is to be imitated: a YAML file (its name ends in .yaml or .yml) or a camera_info topic; unknown uses wrist_fov.',
+        none='unknown',
+    )
+    calibration_file: str | None = setting(
+        None,
+        'Calibration file of `wristworld calibrate`: for the anchors that it names its places win over TF; its intrinsics count where there is no camera_info, its wrist mount where neither wrist_mount nor wrist_camera_frame is set.',
         none='unknown',
     )
     use_depth: str = setting(

@@ -93,7 +93,7 @@ def test_a_mistake_is_refused_with_its_place(tmp_path, change, words):
 def test_something_else_is_refused(tmp_path, text):
     path = tmp_path / 'calibration.yaml'
     path.write_text(text)
-    with pytest.raises(UserError, match='calibration.yaml'):
+    with pytest.raises(UserError, match=r'calibration\.yaml'):
         read_calibration(path)
     with pytest.raises(UserError, match='missing'):
         read_calibration(tmp_path / 'none.yaml')

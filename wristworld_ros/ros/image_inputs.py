@@ -204,6 +204,8 @@ class ImageInputs:
         for i, (anchor, image, rgb) in enumerate(zip(self._anchors, matched, decoded, strict=True)):
             size = rgb.shape[1], rgb.shape[0]
             K = anchor.intrinsics(*size)
+            if K is None:
+                K = self.knowledge.calibration.intrinsics(anchor.name, *size)
             views.append(self._view(anchor, image, size, K))
             if size != (width, height):
                 rgb = resize_images(rgb[None], (height, width))[0]
