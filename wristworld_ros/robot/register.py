@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
@@ -19,12 +20,14 @@ from scipy.spatial.transform import Rotation
 from wristworld_ros.errors import UserError
 from wristworld_ros.robot.board import Intrinsics
 from wristworld_ros.robot.hand_eye import point_error
+from wristworld_ros.robot.surface import visible_points
 from wristworld_ros.types import RobotPoints
 
 LEAST_POSES = 3
 MOVED = 0.04  # metres that a pixel must have come nearer, beside the noise of depth:
 NOISE = 0.02  # of the depth
-LEAST_POINTS = 300  # on the arm, of all poses
+LEAST_POINTS = 300  # that moved, of all poses
+LEAST_NEAR = 50  # within reach of the surface, for a step
 REACH = (0.25, 0.18, 0.12, 0.08, 0.05)  # metres, of the coarse steps
 FINE = (0.04, 0.03, 0.02, 0.015, 0.012, 0.012)
 TURN = 10.0  # degrees of the starts beside the guess
@@ -96,6 +99,24 @@ def register_arm(
     return _judged(T, guess, views)
 
 
+def surface_distances(
+    depth: np.ndarray, camera: Intrinsics, surfaces: Sequence[RobotPoints], T_base_camera: np.ndarray, seed: int = 0
+) -> np.ndarray:
+    """Distances [N] of what moved to the visible surface of the arm, with the camera at a place; metres, at most 0.1.
+
+    Arguments and errors as of `register_arm`.
+    """
+    found = []
+    for view in _views(depth, camera, surfaces, np.random.default_rng(seed)):
+        visible = view.visible(T_base_camera, False)
+        points = view.points @ T_base_camera[:3, :3].T + T_base_camera[:3, 3]
+        if len(visible) and len(points):
+            found.append(np.minimum(cKDTree(view.surface[visible]).query(points, distance_upper_bound=0.1)[0], 0.1))
+        else:
+            found.append(np.full(len(points), 0.1))
+    return np.concatenate(found)
+
+
 @dataclass(frozen=True)
 class _View:
     """One pose. points: measured, float64 [N, 3], camera frame. surface, normals: [M, 3], base frame. depth: [H, W]."""
@@ -107,26 +128,10 @@ class _View:
     camera: Intrinsics
 
     def visible(self, T: np.ndarray, coarse: bool) -> np.ndarray:
-        """Indices of the surface points that the camera at T_base_camera sees: in view, facing it, not behind others."""
+        """Indices of the surface points that the camera at T_base_camera sees."""
         step = max(1, len(self.surface) // COARSE_SURFACE) if coarse else 1
-        surface, normals = self.surface[::step], self.normals[::step]
-        facing = ((T[:3, 3] - surface) * normals).sum(1) > 0
-        index = np.flatnonzero(facing)
-        local = (surface[index] - T[:3, 3]) @ T[:3, :3]
-        front = local[:, 2] > 0.05
-        index, local = index[front], local[front]
-        pixels = self.camera.project(local) if len(local) else np.zeros((0, 2))
-        # Cells several points wide, so that the near side has no holes.
-        cell = (
-            max(1.0, 3 * SPACING * step**0.5 * self.camera.K[0, 0] / max(float(np.median(local[:, 2])), 0.1))
-            if len(local)
-            else 1.0
-        )
-        inside = (pixels > -0.5).all(1) & (pixels < np.array([self.camera.width, self.camera.height]) - 0.5).all(1)
-        index, z, cells = index[inside], local[inside, 2], ((pixels[inside] + 0.5) / cell).astype(int)
-        nearest = np.full((int(self.camera.height / cell) + 1, int(self.camera.width / cell) + 1), np.inf)
-        np.minimum.at(nearest, (cells[:, 1], cells[:, 0]), z)
-        return index[z < nearest[cells[:, 1], cells[:, 0]] + 0.03] * step
+        spacing = SPACING * step**0.5
+        return visible_points(self.surface[::step], self.normals[::step], self.camera, T, spacing) * step
 
 
 def moved_pixels(depth: np.ndarray) -> np.ndarray:
@@ -168,8 +173,6 @@ def _views(depth, camera, surfaces, rng) -> list[_View]:
 
 def _rays(camera: Intrinsics) -> np.ndarray:
     """Float64 [H, W, 3], the point at z = 1 that each pixel shows."""
-    import cv2
-
     y, x = np.mgrid[: camera.height, : camera.width].astype(np.float64)
     pixels = np.stack([x, y], -1).reshape(-1, 1, 2)
     distortion = camera.distortion if camera.distortion.size else None
@@ -203,8 +206,8 @@ def _refined(T: np.ndarray, views: list[_View], reaches: tuple[float, ...], coar
     for reach in reaches:
         trees = _trees(T, views, coarse)
         for _ in range(3):
-            H, g, *_ = _normal_equations(T, views, trees, reach, COARSE_POINTS if coarse else FINE_POINTS)
-            if H is None:
+            H, g, distances = _normal_equations(T, views, trees, reach, COARSE_POINTS if coarse else FINE_POINTS)
+            if sum(map(len, distances)) < LEAST_NEAR:
                 break
             step = -np.linalg.solve(H.sum(0) + 1e-6 * np.trace(H.sum(0)) * np.eye(6), g.sum(0))
             T = _moved(T, step, views)
@@ -236,32 +239,24 @@ def _moved(T: np.ndarray, step: np.ndarray, views: list[_View]) -> np.ndarray:
 
 
 def _normal_equations(T, views, trees, reach: float, count: int):
-    """H [P, 6, 6] and g [P, 6] of each pose for a step of rotation about the middle and translation, in the base frame.
-
-    Also signed distances to the surface and their weights, by pose. Tukey's weights: nothing beyond the reach counts.
-    """
+    """H [P, 6, 6] and g [P, 6] of each pose for a step of rotation about the middle and translation, in the base frame, and the
+    signed distances to the surface, by pose. Tukey's weights: nothing beyond the reach counts."""
     center = T[:3, :3] @ _center(views) + T[:3, 3]
     H, g = np.zeros((len(views), 6, 6)), np.zeros((len(views), 6))
-    distances, weights = [], []
+    distances = [np.zeros(0)] * len(views)
     for i, (view, tree) in enumerate(zip(views, trees)):
         if tree is None:
-            distances.append(np.zeros(0))
-            weights.append(np.zeros(0))
             continue
         points = view.points[:count] @ T[:3, :3].T + T[:3, 3]
         gap, index = tree[0].query(points, distance_upper_bound=reach)
         near = np.isfinite(gap)
         points, index = points[near], tree[1][index[near]]
         normals = view.normals[index]
-        r = ((points - view.surface[index]) * normals).sum(1)
-        w = (1 - (gap[near] / reach) ** 2) ** 2
+        distances[i] = ((points - view.surface[index]) * normals).sum(1)
+        weights = (1 - (gap[near] / reach) ** 2) ** 2
         J = np.concatenate([np.cross(points - center, normals), normals], 1)
-        H[i], g[i] = (J * w[:, None]).T @ J, J.T @ (w * r)
-        distances.append(r)
-        weights.append(w)
-    if sum(map(len, distances)) < 50:
-        return None, g, distances, weights
-    return H, g, distances, weights
+        H[i], g[i] = (J * weights[:, None]).T @ J, J.T @ (weights * distances[i])
+    return H, g, distances
 
 
 def _misfit(T: np.ndarray, views: list[_View]) -> tuple[float, float]:
@@ -284,11 +279,11 @@ def _misfit(T: np.ndarray, views: list[_View]) -> tuple[float, float]:
 
 def _judged(T: np.ndarray, guess: np.ndarray, views: list[_View]) -> Registration:
     trees = _trees(T, views, False)
-    H, g, distances, _ = _normal_equations(T, views, trees, ON_SURFACE, FINE_POINTS)
+    H, g, distances = _normal_equations(T, views, trees, ON_SURFACE, FINE_POINTS)
     counts = np.array([len(view.points) for view in views])
     on = np.array([len(d) for d in distances])
     share, through = float(on.sum() / counts.sum()), _misfit(T, views)[1]
-    if H is None or share < LEAST_ON_SURFACE or through > MOST_SEEN_THROUGH:
+    if share < LEAST_ON_SURFACE or through > MOST_SEEN_THROUGH:
         raise UserError(
             f'what moved in the depth images does not fit the arm: {share:.0%} of it lies on its surface, and {through:.0%} of the '
             'arm was seen through',
