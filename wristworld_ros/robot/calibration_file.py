@@ -26,8 +26,9 @@ from msgspec import Meta, Struct
 from scipy.spatial.transform import Rotation
 
 from wristworld_ros.errors import UserError
-from wristworld_ros.input_files import Size, convert, read_bytes
+from wristworld_ros.input_files import Size, convert
 from wristworld_ros.robot.board import Intrinsics
+from wristworld_ros.robot.calibration_images import load_yaml
 from wristworld_ros.runtime.files import write_text
 
 FIX = 'correct it, or write it again with `wristworld calibrate`'
@@ -159,12 +160,7 @@ def read_calibration(path: str | Path) -> Calibration:
         UserError: It is missing, is not YAML, or holds something else; the sentence names the place.
     """
     path = Path(path).expanduser()
-    try:
-        content = yaml.safe_load(read_bytes(path, FIX, 1 << 20))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        mark = getattr(error, 'problem_mark', None)
-        raise UserError(f'{path}{f", line {mark.line + 1}" if mark else ""} is not YAML', FIX) from None
-    return convert(content, Calibration, str(path), FIX)
+    return convert(load_yaml(path, FIX), Calibration, str(path), FIX)
 
 
 def write_calibration(path: str | Path, calibration: Calibration) -> None:

@@ -1,7 +1,8 @@
 """Folders of calibration images: what was seen, where the hand was, and the camera's intrinsics.
 
 A folder holds
-- ``camera.yaml``, as ROS writes it: image_width, image_height, camera_matrix.data and distortion_coefficients.data;
+- ``camera_info.yaml`` (or ``camera.yaml``), as ROS camera calibration writes it (image_width, image_height, camera_matrix.data and
+  distortion_coefficients.data), or as ``ros2 topic echo --once`` prints the message (width, height, k and d);
 - ``poses.csv`` with the header ``image,x,y,z,qx,qy,qz,qw``: the hand in the robot's base at each image, metres.
 File names are relative to the folder. ViSP's layout (``*_camera.xml``, ``*_image-N.png``, ``*_pose_rPe_N.yaml`` with a
 translation and a rotation vector) is read as it is.
@@ -23,7 +24,7 @@ import yaml
 from scipy.spatial.transform import Rotation
 
 from wristworld_ros.errors import UserError
-from wristworld_ros.input_files import Size, read_bytes
+from wristworld_ros.input_files import Size, convert, read_bytes
 from wristworld_ros.robot.board import Intrinsics
 
 POSE_COLUMNS = ('image', 'x', 'y', 'z', 'qx', 'qy', 'qz', 'qw')
@@ -39,6 +40,17 @@ class _CameraFile(msgspec.Struct):
     camera_matrix: _Data
     distortion_coefficients: _Data | None = None
     distortion_model: str = 'plumb_bob'
+
+
+class _CameraMessage(msgspec.Struct):
+    width: Size
+    height: Size
+    k: Annotated[list[float], msgspec.Meta(min_length=9, max_length=9)]
+    d: Annotated[list[float], msgspec.Meta(max_length=64)] = []
+    distortion_model: str = 'plumb_bob'
+
+    def as_file(self) -> _CameraFile:
+        return _CameraFile(self.width, self.height, _Data(self.k), _Data(self.d), self.distortion_model or 'plumb_bob')
 
 
 def read_poses(folder: Path) -> tuple[list[Path], np.ndarray]:
@@ -63,9 +75,17 @@ def read_poses(folder: Path) -> tuple[list[Path], np.ndarray]:
         if image is None:
             raise UserError(f'{path} has no image *image-{number}.png beside it', 'add it, or remove the pose')
         images.append(image)
-        vectors.append(np.ravel(read_yaml(path, _Data6).data))
+        vectors.append(np.ravel(convert(load_yaml(path), _Data6, str(path), 'correct it').data))
     numbers = np.array(vectors)
     return images, rigid(numbers[:, :3], Rotation.from_rotvec(numbers[:, 3:]))
+
+
+def _read_camera(path: Path) -> _CameraFile:
+    fix = 'write it as ROS camera calibration does, or save what `ros2 topic echo --once` prints of camera_info'
+    content = load_yaml(path, fix)
+    if isinstance(content, dict) and 'k' in content:
+        return convert(content, _CameraMessage, str(path), fix).as_file()
+    return convert(content, _CameraFile, str(path), fix)
 
 
 class _Data6(msgspec.Struct):
@@ -73,16 +93,17 @@ class _Data6(msgspec.Struct):
 
 
 def read_intrinsics(folder: Path) -> Intrinsics:
-    """Intrinsics of a folder's camera.yaml, or of ViSP's *_camera.xml.
+    """Intrinsics of a folder's camera_info.yaml or camera.yaml, or of ViSP's *_camera.xml.
 
     Raises:
         UserError: There is none, or it does not hold what it must.
     """
     path = folder / 'camera.yaml'
+    path = path if path.exists() else folder / 'camera_info.yaml'
     visp = sorted(folder.glob('*camera.xml'))
     if not path.exists() and visp:
         return _visp_intrinsics(visp[0])
-    given = read_yaml(path, _CameraFile, 'write it as ROS camera calibration does, or copy a camera_info message')
+    given = _read_camera(path)
     if len(given.camera_matrix.data) != 9:
         raise UserError(f'{path}: camera_matrix.data has {len(given.camera_matrix.data)} numbers', 'give 9')
     distortion = np.array(given.distortion_coefficients.data if given.distortion_coefficients else [])
@@ -95,18 +116,15 @@ def read_intrinsics(folder: Path) -> Intrinsics:
     return Intrinsics(K, distortion, given.image_width, given.image_height)
 
 
-def read_yaml(path: Path, kind: Any, fix: str = 'correct it') -> Any:
-    """A YAML file as a msgspec type; UserError where it cannot be read or holds something else."""
+def load_yaml(path: Path, fix: str = 'correct it') -> Any:
+    """What a YAML file holds, without the '---' with which ROS ends a message; UserError where it cannot be read."""
+    text = read_bytes(path, fix, 1 << 20).decode('utf-8', 'replace').rstrip().removesuffix('---')
     try:
-        content = yaml.safe_load(read_bytes(path, fix, 1 << 20))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError) as error:
         mark = getattr(error, 'problem_mark', None)
         where = f', line {mark.line + 1}' if mark else ''
         raise UserError(f'{path}{where} is not YAML', fix) from None
-    try:
-        return msgspec.convert(content, kind)
-    except msgspec.ValidationError as error:
-        raise UserError(f'{path}: {str(error)[:1].lower()}{str(error)[1:]}', fix) from None
 
 
 def rigid(translation: np.ndarray, rotation: Rotation) -> np.ndarray:
