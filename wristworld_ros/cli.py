@@ -23,6 +23,7 @@ COMMANDS = {
     'demo': ('wristworld_ros.apps.demo.command', 'run the virtual wrist live over ROS 2 topics and write a report'),
     'run': ('wristworld_ros.apps.run', 'run the virtual_wrist node'),
     'simulate': ('wristworld_ros.apps.simulate', 'record episodes of a simulated Franka arm'),
+    'calibrate': ('wristworld_ros.apps.calibrate.command', 'find where cameras are, with a board or by the arm itself'),
     'convert': ('wristworld_ros.apps.convert.command', 'make a model directory from the published weights'),
     'train': ('wristworld_ros.apps.train', 'train stage 1, stage 2 or a tiny decoder'),
     'generate': ('wristworld_ros.apps.generate.command', 'generate the wrist video of an episode or of anchor videos'),
