@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.ndimage import binary_dilation, gaussian_filter, maximum_filter, minimum_filter
+from scipy.spatial.transform import Rotation
 
 from wristworld_ros.sim.opengl import mujoco
 from wristworld_ros.sim.robot_description import joint_positions
@@ -62,6 +63,15 @@ def record_arm_poses(stream: SimulatorStream, seed: int, poses: int = 5, noise: 
         colors.append(color)
         joints.append(joint_positions(env.model, env.data))
     return ArmPoses(np.stack(depths), np.stack(colors), tuple(joints), camera)
+
+
+def wrong_guess(T: np.ndarray, seed: int, metres: float = 0.1, degrees: float = 10.0) -> np.ndarray:
+    """A pose [4, 4] moved and turned by so much, in directions that the seed chooses."""
+    move, turn = np.random.default_rng([seed, 2]).normal(size=(2, 3))
+    wrong = T.copy()
+    wrong[:3, 3] += metres * move / np.linalg.norm(move)
+    wrong[:3, :3] = T[:3, :3] @ Rotation.from_rotvec(np.radians(degrees) * turn / np.linalg.norm(turn)).as_matrix()
+    return wrong
 
 
 def sensed(depth: np.ndarray, rng: np.random.Generator, noise: float) -> np.ndarray:

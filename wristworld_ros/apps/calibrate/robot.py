@@ -26,7 +26,6 @@ from wristworld_ros.runtime.files import write_text
 from wristworld_ros.types import RobotPoints
 
 PICTURES = 6  # poses in the page
-GUESS_OFF = 0.1, 10.0  # metres and degrees, of the guess in a simulated folder
 
 
 def calibrate_robot(args: argparse.Namespace) -> Outcome:
@@ -53,7 +52,7 @@ def simulate_folder(folder: Path, seed: int, poses: int) -> None:
     """
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f'{folder} holds something already', 'give a new folder to --simulate, or leave --simulate out')
-    from wristworld_ros.sim.arm_poses import SETTINGS, record_arm_poses
+    from wristworld_ros.sim.arm_poses import SETTINGS, record_arm_poses, wrong_guess
     from wristworld_ros.sim.robot_description import robot_description
     from wristworld_ros.sim.stream import SimulatorStream
 
@@ -66,16 +65,6 @@ def simulate_folder(folder: Path, seed: int, poses: int) -> None:
     truth = np.linalg.inv(record.camera.T_camera_world)
     write_arm_recording(folder, record.depth, record.color, record.joints, record.camera, wrong_guess(truth, seed))
     write_text(folder / ROBOT, urdf)
-
-
-def wrong_guess(T: np.ndarray, seed: int) -> np.ndarray:
-    """A pose [4, 4] moved by 10 cm and turned by 10 degrees, both in directions that the seed chooses."""
-    metres, degrees = GUESS_OFF
-    move, turn = np.random.default_rng([seed, 2]).normal(size=(2, 3))
-    wrong = T.copy()
-    wrong[:3, 3] += metres * move / np.linalg.norm(move)
-    wrong[:3, :3] = T[:3, :3] @ Rotation.from_rotvec(np.radians(degrees) * turn / np.linalg.norm(turn)).as_matrix()
-    return wrong
 
 
 def looking_at(position: np.ndarray, target: np.ndarray) -> np.ndarray:
