@@ -12,7 +12,7 @@ pytest.importorskip('yourdfpy')
 from wristworld_ros.errors import UserError
 from wristworld_ros.robot.board import Intrinsics
 from wristworld_ros.robot.description import RobotModel
-from wristworld_ros.robot.register import moved_pixels, register_arm, surface_distances
+from wristworld_ros.robot.register import moved_pixels, register_arm, distances_to_arm
 from wristworld_ros.sim.arm_poses import SETTINGS, record_arm_poses, sensed, wrong_guess
 from wristworld_ros.sim.robot_description import BASE_FRAME, robot_description
 from wristworld_ros.sim.stream import SimulatorStream
@@ -67,7 +67,7 @@ def test_a_pose_whose_joints_are_wrong_is_named_and_does_not_move_the_answer(sim
 
 def test_distances_to_the_arm_are_small_at_the_truth_only(simulator):
     depth, camera, surfaces, truth = simulator(4, poses=3)
-    right, wrong = (np.median(surface_distances(depth, camera, surfaces, T)) for T in (truth, wrong_guess(truth, 4)))
+    right, wrong = (np.median(distances_to_arm(depth, camera, surfaces, T)) for T in (truth, wrong_guess(truth, 4)))
     assert right < 0.005 < 0.01 < wrong
 
 

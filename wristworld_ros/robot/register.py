@@ -99,7 +99,7 @@ def register_arm(
     return _judged(T, guess, views)
 
 
-def surface_distances(
+def distances_to_arm(
     depth: np.ndarray, camera: Intrinsics, surfaces: Sequence[RobotPoints], T_base_camera: np.ndarray, seed: int = 0
 ) -> np.ndarray:
     """Distances [N] of what moved to the visible surface of the arm, with the camera at a place; metres, at most 0.1.

@@ -21,7 +21,7 @@ from wristworld_ros.robot.arm_recording import (
     write_arm_recording,
 )
 from wristworld_ros.robot.calibration_file import Calibration, CameraModel, PlacedCamera, Quality, place, wrist_pixels
-from wristworld_ros.robot.register import Registration, register_arm, surface_distances
+from wristworld_ros.robot.register import Registration, register_arm, distances_to_arm
 from wristworld_ros.runtime.files import write_text
 from wristworld_ros.types import RobotPoints
 
@@ -161,7 +161,7 @@ def _pictures(fit: Registration, recording: ArmRecording, surfaces, names: list[
 
 def _plots(fit: Registration, recording: ArmRecording, surfaces, names: list[str]) -> list[Plot]:
     before, after = (
-        surface_distances(recording.depth, recording.camera, surfaces, T) for T in (fit.start, fit.T_base_camera)
+        distances_to_arm(recording.depth, recording.camera, surfaces, T) for T in (fit.start, fit.T_base_camera)
     )
     return [
         Plot(
