@@ -12,7 +12,7 @@ pytest.importorskip('yourdfpy')
 from wristworld_ros.errors import UserError
 from wristworld_ros.robot.board import Intrinsics
 from wristworld_ros.robot.description import RobotModel
-from wristworld_ros.robot.register import moved_pixels, register_arm, distances_to_arm
+from wristworld_ros.robot.register import distances_to_arm, moved_pixels, register_arm
 from wristworld_ros.sim.arm_poses import SETTINGS, record_arm_poses, sensed, wrong_guess
 from wristworld_ros.sim.robot_description import BASE_FRAME, robot_description
 from wristworld_ros.sim.stream import SimulatorStream

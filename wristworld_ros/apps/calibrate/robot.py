@@ -21,7 +21,7 @@ from wristworld_ros.robot.arm_recording import (
     write_arm_recording,
 )
 from wristworld_ros.robot.calibration_file import Calibration, CameraModel, PlacedCamera, Quality, place, wrist_pixels
-from wristworld_ros.robot.register import Registration, register_arm, distances_to_arm
+from wristworld_ros.robot.register import Registration, distances_to_arm, register_arm
 from wristworld_ros.runtime.files import write_text
 from wristworld_ros.types import RobotPoints
 
