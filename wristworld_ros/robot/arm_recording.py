@@ -22,17 +22,18 @@ import cv2
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from wristworld_ros.data.images import read_image, write_image
+from wristworld_ros.data.images import read_image
 from wristworld_ros.errors import UserError
 from wristworld_ros.input_files import MAX_IMAGE, read_bytes
 from wristworld_ros.robot.board import Intrinsics
 from wristworld_ros.robot.calibration_file import place
-from wristworld_ros.robot.calibration_images import read_intrinsics, read_table
+from wristworld_ros.robot.calibration_images import POSE_COLUMNS, read_intrinsics, read_table
 from wristworld_ros.robot.description import RobotModel
-from wristworld_ros.runtime.files import write_text
-from wristworld_ros.types import Camera, RobotPoints
+from wristworld_ros.runtime.files import write_atomically, write_text
+from wristworld_ros.types import RobotPoints
 
-JOINTS, CAMERA, ROBOT, GUESS, TRUTH = 'joints.csv', 'camera_info.yaml', 'robot.urdf', 'guess.txt', 'truth.txt'
+JOINTS, POSES, CAMERA, ROBOT = 'joints.csv', 'poses.csv', 'camera_info.yaml', 'robot.urdf'
+GUESS, TRUTH = 'guess.txt', 'truth.txt'
 NEAREST, FARTHEST = 0.1, 20.0  # metres, within which the median of a depth image lies
 MAX_URDF = 16 << 20
 SEVEN = 'write x y z qx qy qz qw: metres, and a quaternion of length 1'
@@ -108,40 +109,93 @@ def read_arm_recording(folder: Path) -> ArmRecording:
     )  # fmt: skip
 
 
-def write_arm_recording(
-    folder: Path,
-    depth: np.ndarray,
-    color: np.ndarray,
-    joints: tuple[dict[str, float], ...],
-    camera: Camera,
-    guess: np.ndarray,
-) -> None:
-    """Write a folder, its robot description aside.
+class ArmRecordingWriter:
+    """Writes a folder pose by pose; whatever is there after each is a whole recording, and one that exists goes on.
 
-    Args:
-        folder: Made where missing.
-        depth: Float32 [P, H, W], metres, 0 unknown.
-        color: Uint8 [P, H, W, 3].
-        joints: Positions by joint, of each pose.
-        camera: The true camera; its world is the robot's base. It goes into truth.txt.
-        guess: T_base_camera, float64 [4, 4].
+    count: poses in the folder. `poses.csv` is that of `calibration_images`, so that the same folder serves a board.
     """
-    for name in ('depth', 'color'):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-    lines = [','.join(['depth', 'color', *joints[0]])]
-    for i, positions in enumerate(joints):
-        files = f'depth/{i:03d}.png', f'color/{i:03d}.png'
-        cv2.imwrite(str(folder / files[0]), np.round(depth[i] * 1000).astype(np.uint16))
-        write_image(folder / files[1], color[i])
-        lines.append(','.join([*files, *(f'{value:.9g}' for value in positions.values())]))
-    write_text(folder / JOINTS, '\n'.join(lines) + '\n')
-    K = ', '.join(f'{value:.9g}' for value in camera.K.ravel())
-    write_text(
-        folder / CAMERA, f'image_width: {camera.width}\nimage_height: {camera.height}\ncamera_matrix: {{data: [{K}]}}\n'
-    )
-    for name, T in ((GUESS, guess), (TRUTH, np.linalg.inv(camera.T_camera_world))):
+
+    def __init__(self, folder: Path):
+        self._folder = Path(folder)
+        self._tables = {}
+        for name in (JOINTS, POSES):
+            path = self._folder / name
+            self._tables[name] = path.read_text().splitlines() if path.exists() else []
+        self.count = max(
+            (int(path.stem) + 1 for path in self._folder.glob('color/*.png') if path.stem.isdigit()), default=0
+        )
+
+    def add(
+        self,
+        color: np.ndarray,
+        depth: np.ndarray | None = None,
+        joints: dict[str, float] | None = None,
+        T_base_hand: np.ndarray | None = None,
+    ) -> None:
+        """Write one pose.
+
+        Args:
+            color: Uint8 [H, W, 3].
+            depth: Float32 [H, W], metres, 0 unknown; goes into the table with `joints` only.
+            joints: Positions by joint; the same joints each time.
+            T_base_hand: Float64 [4, 4], metres.
+
+        Raises:
+            UserError: The joints are others than before, or the disk refuses a file.
+        """
+        for name in ('depth', 'color'):
+            (self._folder / name).mkdir(parents=True, exist_ok=True)
+        files = f'depth/{self.count:03d}.png', f'color/{self.count:03d}.png'
+        if depth is not None and joints is not None:
+            self._check_header(','.join(['depth', 'color', *joints]))
+            self._write(files[0], np.round(depth * 1000).clip(0, 65535).astype(np.uint16))
+            self._append(
+                JOINTS, ','.join(['depth', 'color', *joints]), [*files, *(f'{value:.9g}' for value in joints.values())]
+            )
+        if T_base_hand is not None:
+            xyz, quaternion = place(T_base_hand)
+            self._append(POSES, ','.join(POSE_COLUMNS), [files[1], *(f'{value:.9g}' for value in [*xyz, *quaternion])])
+        self._write(files[1], color[..., ::-1])
+        self.count += 1
+
+    def write_camera(self, camera: Intrinsics) -> None:
+        """Write camera_info.yaml."""
+        numbers = {'camera_matrix': camera.K, 'distortion_coefficients': camera.distortion}
+        lines = [f'image_width: {camera.width}', f'image_height: {camera.height}']
+        if camera.distortion.size == 8:
+            lines.append('distortion_model: rational_polynomial')
+        lines += [
+            f'{name}: {{data: [{", ".join(f"{v:.9g}" for v in values.ravel())}]}}'
+            for name, values in numbers.items()
+            if values.size
+        ]
+        write_text(self._folder / CAMERA, '\n'.join(lines) + '\n')
+
+    def write_robot(self, urdf: str) -> None:
+        """Write robot.urdf."""
+        write_text(self._folder / ROBOT, urdf)
+
+    def write_pose(self, name: str, T: np.ndarray) -> None:
+        """Write guess.txt or truth.txt."""
         xyz, quaternion = place(T)
-        write_text(folder / name, ' '.join(f'{value:.9g}' for value in [*xyz, *quaternion]) + '\n')
+        write_text(self._folder / name, ' '.join(f'{value:.9g}' for value in [*xyz, *quaternion]) + '\n')
+
+    def _check_header(self, header: str) -> None:
+        lines = self._tables[JOINTS]
+        if lines and lines[0] != header:
+            raise UserError(
+                f'{self._folder / JOINTS} has the columns {lines[0]}, and this pose {header}',
+                'record into a new folder',
+            )
+
+    def _append(self, name: str, header: str, cells: list[str]) -> None:
+        lines = self._tables[name] or [header]
+        self._tables[name] = [*lines, ','.join(cells)]
+        write_text(self._folder / name, '\n'.join(self._tables[name]) + '\n')
+
+    def _write(self, name: str, values: np.ndarray) -> None:
+        with write_atomically(self._folder / name) as path:
+            path.write_bytes(cv2.imencode('.png', values)[1].tobytes())
 
 
 def pose_of(numbers: list[float], source: str) -> np.ndarray:

@@ -14,15 +14,15 @@ from wristworld_ros.apps.calibrate.outcome import Outcome, Plot
 from wristworld_ros.errors import UserError
 from wristworld_ros.robot.arm_recording import (
     GUESS,
-    ROBOT,
+    TRUTH,
     ArmRecording,
+    ArmRecordingWriter,
     pose_of,
     read_arm_recording,
-    write_arm_recording,
 )
+from wristworld_ros.robot.board import Intrinsics
 from wristworld_ros.robot.calibration_file import Calibration, CameraModel, PlacedCamera, Quality, place, wrist_pixels
 from wristworld_ros.robot.register import Registration, distances_to_arm, register_arm
-from wristworld_ros.runtime.files import write_text
 from wristworld_ros.types import RobotPoints
 
 PICTURES = 6  # poses in the page
@@ -62,9 +62,15 @@ def simulate_folder(folder: Path, seed: int, poses: int) -> None:
         urdf = robot_description(stream.env.model, folder / 'meshes')
     finally:
         stream.close()
-    truth = np.linalg.inv(record.camera.T_camera_world)
-    write_arm_recording(folder, record.depth, record.color, record.joints, record.camera, wrong_guess(truth, seed))
-    write_text(folder / ROBOT, urdf)
+    writer = ArmRecordingWriter(folder)
+    for color, depth, joints in zip(record.color, record.depth, record.joints):
+        writer.add(color, depth, joints)
+    camera = record.camera
+    truth = np.linalg.inv(camera.T_camera_world)
+    writer.write_camera(Intrinsics(camera.K, np.empty(0), camera.width, camera.height))
+    writer.write_robot(urdf)
+    writer.write_pose(TRUTH, truth)
+    writer.write_pose(GUESS, wrong_guess(truth, seed))
 
 
 def looking_at(position: np.ndarray, target: np.ndarray) -> np.ndarray:
