@@ -73,7 +73,9 @@ def remappings(anchors: list[str], topics: list[str], depth_topics: list[str]) -
     """Anchor topics of the node to the cameras' own."""
     for what, given in (('topics', topics), ('depth_topics', depth_topics)):
         if given and len(given) != len(anchors):
-            raise UserError(f'{len(given)} {what} for {len(anchors)} anchors ({", ".join(anchors)})', 'give one per anchor')
+            raise UserError(
+                f'{len(given)} {what} for {len(anchors)} anchors ({", ".join(anchors)})', 'give one per anchor'
+            )
     out = []
     for name, topic in zip(anchors, topics):
         topic = topic.removesuffix('/compressed')
@@ -105,14 +107,18 @@ def rviz_starter(given: dict[str, str], transport: str, anchors: list[str], rena
 
 def fixed_frame(settings: dict) -> str:
     """The robot's base where the place of the wrist camera is known in it; '' where only the images' frame is."""
-    known = {'wrist_mount', 'wrist_camera_frame'} & {key for key, value in settings.items() if value not in (None, 'unknown')}
+    known = {'wrist_mount', 'wrist_camera_frame'} & {
+        key for key, value in settings.items() if value not in (None, 'unknown')
+    }
     return settings.get('base_frame') or NodeSettings().base_frame if known else ''
 
 
 def start(context):
     """The actions, once the arguments are known."""
     given = {a.name: LaunchConfiguration(a.name).perform(context) for a in ARGUMENTS}
-    in_file = node_parameters(given['params_file'], f'/{given["namespace"].strip("/")}/virtual_wrist'.replace('//', '/'))
+    in_file = node_parameters(
+        given['params_file'], f'/{given["namespace"].strip("/")}/virtual_wrist'.replace('//', '/')
+    )
     anchors = names(given['anchors']) or in_file.get('anchors') or NodeSettings().anchors
     renamed = remappings(anchors, names(given['topics']), names(given['depth_topics']))
     renamed += [(f'/{name}', given[name]) for name in ROBOT_TOPICS if given[name] != f'/{name}']

@@ -89,7 +89,9 @@ def box(folder: str, x: float, y: float) -> list[str]:
         f'<text x="{x + 12:.0f}" y="{y + 21:.0f}" font-size="15" font-weight="bold" fill="{INK}">{escape(name)}</text>',
     ]
     for i, line in enumerate(lines):
-        parts.append(f'<text x="{x + 12:.0f}" y="{y + 38 + 14 * i:.0f}" font-size="11" fill="{MUTED}">{escape(line)}</text>')
+        parts.append(
+            f'<text x="{x + 12:.0f}" y="{y + 38 + 14 * i:.0f}" font-size="11" fill="{MUTED}">{escape(line)}</text>'
+        )
     return parts
 
 

@@ -23,12 +23,16 @@ COMMANDS = {
     'demo': ('wristworld_ros.apps.demo.command', 'run the virtual wrist live over ROS 2 topics and write a report'),
     'run': ('wristworld_ros.apps.run', 'run the virtual_wrist node'),
     'simulate': ('wristworld_ros.apps.simulate', 'record episodes of a simulated Franka arm'),
+    'calibrate': ('wristworld_ros.apps.calibrate.command', 'find where cameras are, with a board or by the arm itself'),
     'convert': ('wristworld_ros.apps.convert.command', 'make a model directory from the published weights'),
     'train': ('wristworld_ros.apps.train', 'train stage 1, stage 2 or a tiny decoder'),
     'generate': ('wristworld_ros.apps.generate.command', 'generate the wrist video of an episode or of anchor videos'),
     'evaluate': ('wristworld_ros.apps.evaluate', 'evaluate a model on held-out episodes, next to baselines'),
     'report': ('wristworld_ros.apps.report', 'render the report of an earlier demo again'),
-    'doctor': ('wristworld_ros.apps.doctor.command', 'check this machine and its topics, and say how to fix what is wrong'),
+    'doctor': (
+        'wristworld_ros.apps.doctor.command',
+        'check this machine and its topics, and say how to fix what is wrong',
+    ),
     'bench': ('wristworld_ros.apps.bench.command', 'measure rate, latency and memory on this machine'),
 }
 USER_ERROR, INTERRUPTED = 2, 130
@@ -68,7 +72,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         # A path that a command was given and that the system refuses, where the command did not say it better itself.
         if error.filename is None or os.environ.get('WRISTWORLD_TRACEBACK'):
             raise
-        return _fail(name, f'{os.fsdecode(error.filename)}: {error.strerror}; give another path, or change it.', USER_ERROR)
+        return _fail(
+            name, f'{os.fsdecode(error.filename)}: {error.strerror}; give another path, or change it.', USER_ERROR
+        )
 
 
 class _Parser(argparse.ArgumentParser):

@@ -144,7 +144,9 @@ def convert(value: Any, kind: type[Kind], source: str, fix: str = RESTORE, other
     if not other_keys and dataclasses.is_dataclass(kind) and isinstance(value, dict):
         known = {field.name for field in dataclasses.fields(kind)}
         if unknown := sorted(str(key) for key in value if key not in known):
-            raise UserError(f'{source} has the unknown key {", ".join(unknown)}', f'give some of {", ".join(sorted(known))}')
+            raise UserError(
+                f'{source} has the unknown key {", ".join(unknown)}', f'give some of {", ".join(sorted(known))}'
+            )
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
@@ -199,8 +201,17 @@ def check_name(name: str, what: str) -> str:
     Raises:
         UserError: It is empty, '.' or '..', hidden, too long, or holds a slash or a character that cannot be printed.
     """
-    if not name or name.startswith('.') or '/' in name or '\\' in name or not name.isprintable() or len(name.encode()) > 200:
-        raise UserError(f'{what} is {name!r}', 'give a plain name, without slashes and without a full stop at its start')
+    if (
+        not name
+        or name.startswith('.')
+        or '/' in name
+        or '\\' in name
+        or not name.isprintable()
+        or len(name.encode()) > 200
+    ):
+        raise UserError(
+            f'{what} is {name!r}', 'give a plain name, without slashes and without a full stop at its start'
+        )
     return name
 
 

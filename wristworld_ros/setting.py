@@ -15,7 +15,13 @@ from wristworld_ros.errors import UserError
 KINDS: dict[str, tuple[type, ...]] = {
     'bool': (bool,), 'int': (int,), 'float': (int, float), 'str': (str,), 'list': (list, tuple),
 }  # fmt: skip
-_NOUNS = {'bool': 'true or false', 'int': 'a whole number', 'float': 'a number', 'str': 'a text', 'list': 'a list of words'}
+_NOUNS = {
+    'bool': 'true or false',
+    'int': 'a whole number',
+    'float': 'a number',
+    'str': 'a text',
+    'list': 'a list of words',
+}
 
 
 def setting(

@@ -238,7 +238,7 @@ class NodeSettings(StreamSettings):
     hand_frame: str = setting('fr3_hand', 'TF frame of the hand, to which the wrist camera is mounted.', **FRAME)
     wrist_mount: str | None = setting(
         None,
-        'Pose of the wrist camera (optical: z forward, x right, y down) in hand_frame: x y z qx qy qz qw, metres and a unit quaternion; unknown leaves its place to the model.',
+        'Pose of the wrist camera (optical: z forward, x right, y down) in hand_frame: x y z qx qy qz qw, metres and a unit quaternion; unknown leaves its place to calibration_file, or to the model.',
         none='unknown',
         pattern=r'\s*([-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?(\s+|$)){7}',
         described='seven numbers x y z qx qy qz qw',
@@ -253,7 +253,12 @@ class NodeSettings(StreamSettings):
     )
     rectify: bool = setting(
         False,
-        "Whether anchor images, and depth registered to them, are undistorted by their camera_info before use; those of topics named image_rect are already.",
+        'Whether anchor images, and depth registered to them, are undistorted by their camera_info before use; those of topics named image_rect are already.',
+    )
+    calibration_file: str | None = setting(
+        None,
+        'Calibration file of `wristworld calibrate`: for the anchors that it names its places win over TF; its intrinsics count where there is no camera_info, its wrist mount where neither wrist_mount nor wrist_camera_frame is set.',
+        none='unknown',
     )
     use_depth: str = setting(
         'auto',
@@ -398,7 +403,8 @@ class CameraSettings:
         none='auto',
     )
     depth: bool = setting(
-        True, 'With the simulator: whether its anchors measure depth, on anchor_<name>/depth/image_raw (16UC1, millimetres).'
+        True,
+        'With the simulator: whether its anchors measure depth, on anchor_<name>/depth/image_raw (16UC1, millimetres).',
     )
     robot: bool = setting(
         True,

@@ -139,7 +139,9 @@ class AnchorSet:
                 f'AnchorSet.images is {self.images.dtype} {list(self.images.shape)}', 'give uint8 [V, H, W, 3], RGB'
             )
         if len(self.names) != len(self.images):
-            raise UserError(f'AnchorSet has {len(self.names)} names for {len(self.images)} images', 'give one name per image')
+            raise UserError(
+                f'AnchorSet has {len(self.names)} names for {len(self.images)} images', 'give one name per image'
+            )
         views = len(self.images)
         _check_array('AnchorSet.intrinsics', self.intrinsics, (views, 3, 3))
         _check_array('AnchorSet.T_base_anchor', self.T_base_anchor, (views, 4, 4))

@@ -145,13 +145,19 @@ def hostile_files(folder):
 def test_an_unknown_option_is_told_with_the_one_that_may_be_meant(capsys):
     with pytest.raises(SystemExit):
         cli.main(['simulate', 'out', '--episods', '3'])
-    assert 'unrecognized arguments: --episods 3 (did you mean --episodes?); see wristworld simulate --help.' in capsys.readouterr().err
+    assert (
+        'unrecognized arguments: --episods 3 (did you mean --episodes?); see wristworld simulate --help.'
+        in capsys.readouterr().err
+    )
 
 
 def test_what_the_system_refuses_of_a_path_is_one_sentence(monkeypatch, capsys):
     raising(PermissionError(13, 'Permission denied', '/root/x.mp4'), monkeypatch)
     assert cli.main(['evaluate', 'x']) == 2
-    assert capsys.readouterr().err == 'wristworld evaluate: /root/x.mp4: Permission denied; give another path, or change it.\n'
+    assert (
+        capsys.readouterr().err
+        == 'wristworld evaluate: /root/x.mp4: Permission denied; give another path, or change it.\n'
+    )
 
 
 def raising(error, monkeypatch):

@@ -172,6 +172,7 @@ def test_hostile_recordings_are_one_sentence_each(recorded, tmp_path):
 
 def png_of(width, height):
     """A PNG whose header announces a size and whose data are a few bytes."""
+
     def chunk(kind, data):
         return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
 
@@ -183,7 +184,11 @@ def test_images_that_are_bombs_pipes_or_damaged_are_missing_and_said(recorded, c
     recording = Recording(recorded)
     stamp = recording.views[0]['stamp_ns']
     path = recorded / 'wrist' / f'{stamp}.png'
-    for write in (lambda: path.write_bytes(png_of(60000, 60000)), lambda: path.write_bytes(b'no image'), lambda: os.mkfifo(path)):
+    for write in (
+        lambda: path.write_bytes(png_of(60000, 60000)),
+        lambda: path.write_bytes(b'no image'),
+        lambda: os.mkfifo(path),
+    ):
         path.unlink()
         write()
         caplog.clear()

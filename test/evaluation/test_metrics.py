@@ -113,9 +113,7 @@ def test_wrist_pose_errors_find_one_frame_that_is_rotated():
     turn = np.eye(4)
     turn[:3, :3] = rotation((0, 0, 1), np.deg2rad(10))
     own[5] = turn @ own[5]
-    errors = metrics.wrist_pose_errors(
-        in_another_world(true_anchors), in_another_world(own), true_anchors, wrists()
-    )
+    errors = metrics.wrist_pose_errors(in_another_world(true_anchors), in_another_world(own), true_anchors, wrists())
     for degrees in (errors.rotation_deg, errors.aligned_rotation_deg):
         assert degrees[5] == pytest.approx(10, abs=1)
         assert np.delete(degrees, 5).max() < 1

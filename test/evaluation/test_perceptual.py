@@ -85,7 +85,9 @@ def test_lpips_is_the_papers_formula(lpips):
 
     def activations(x):
         x = torch.from_numpy(x).permute(0, 3, 1, 2).float() / 127.5 - 1
-        x = (x - torch.tensor([-0.030, -0.088, -0.188]).view(1, 3, 1, 1)) / torch.tensor([0.458, 0.448, 0.450]).view(1, 3, 1, 1)
+        x = (x - torch.tensor([-0.030, -0.088, -0.188]).view(1, 3, 1, 1)) / torch.tensor([0.458, 0.448, 0.450]).view(
+            1, 3, 1, 1
+        )
         for i, (stride, padding) in zip((0, 3, 6, 8, 10), ((4, 2), (1, 2), (1, 1), (1, 1), (1, 1))):
             x = F.relu(F.conv2d(x, weights[f'features.{i}.weight'], weights[f'features.{i}.bias'], stride, padding))
             yield F.normalize(x, dim=1)

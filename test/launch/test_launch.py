@@ -161,7 +161,9 @@ def test_frames_transport_and_clock_reach_every_node_of_the_demo():
 
 def test_what_the_robot_knows_reaches_the_node():
     given = {'depth': 'false', 'wrist_mount': MOUNT, 'base_frame': 'panda_link0', 'hand_frame': 'panda_hand'}
-    (node,), context = nodes('virtual_wrist', joint_states='/franka/joint_states', wrist_camera_info='/real/camera_info', **given)
+    (node,), context = nodes(
+        'virtual_wrist', joint_states='/franka/joint_states', wrist_camera_info='/real/camera_info', **given
+    )
     written = written_parameters(node, context)
     assert (written['use_depth'], written['wrist_mount']) == ('never', MOUNT)
     assert (written['base_frame'], written['hand_frame']) == ('panda_link0', 'panda_hand')

@@ -34,12 +34,16 @@ def _imported_distributions() -> set[str]:
 
 
 def test_every_import_is_declared():
-    groups = [PROJECT['dependencies'], *(PROJECT['optional-dependencies'][extra] for extra in ('sim', 'sim-parts', 'robot', 'train', 'view'))]
+    groups = [
+        PROJECT['dependencies'],
+        *(PROJECT['optional-dependencies'][extra] for extra in ('sim', 'sim-parts', 'robot', 'train', 'view')),
+    ]
     declared = {_name(requirement) for group in groups for requirement in group}
     # One import name, several distributions of it: any declared one will do.
     known = packages_distributions()
     missing = {
-        module for module in _imports()
+        module
+        for module in _imports()
         if not declared & {name.lower().replace('_', '-') for name in known.get(module, [module])}
     }
     assert not missing, f'imported, but in no dependency or extra: {sorted(missing)}'

@@ -25,7 +25,9 @@ def test_an_error_survives_pickling_with_its_class_and_attributes():
 
 def test_a_missing_package_is_answered_with_the_command_that_installs_it():
     require_package('json', 'view', 'The report')
-    with pytest.raises(MissingPackageError, match=r"The report needs .* no_such_package.*pip install 'wristworld-ros\[view\]'"):
+    with pytest.raises(
+        MissingPackageError, match=r"The report needs .* no_such_package.*pip install 'wristworld-ros\[view\]'"
+    ):
         require_package('no_such_package', 'view', 'The report')
 
 
@@ -45,5 +47,7 @@ def raised_user_errors():
 
 
 def test_no_half_ends_like_a_sentence():
-    wrong = [f'{path}:{line} {text!r}' for path, line, text in raised_user_errors() if text.rstrip().endswith(('.', ';'))]
+    wrong = [
+        f'{path}:{line} {text!r}' for path, line, text in raised_user_errors() if text.rstrip().endswith(('.', ';'))
+    ]
     assert not wrong

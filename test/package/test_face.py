@@ -18,7 +18,9 @@ def test_another_name_is_an_attribute_error():
         _ = wristworld_ros.NoSuchThing
 
 
-@pytest.mark.parametrize('code', ['import wristworld_ros', 'import wristworld_ros.msg', 'import wristworld_ros.settings'])
+@pytest.mark.parametrize(
+    'code', ['import wristworld_ros', 'import wristworld_ros.msg', 'import wristworld_ros.settings']
+)
 def test_importing_the_package_or_its_messages_loads_no_torch(code):
     program = f'{code}; import sys; assert "torch" not in sys.modules and "wristworld_ros.types" not in sys.modules'
     done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True)

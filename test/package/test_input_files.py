@@ -64,7 +64,13 @@ def test_what_is_no_regular_file_is_named_before_it_is_opened(tmp_path):
     os.mkfifo(tmp_path / 'pipe')
     (tmp_path / 'zero').symlink_to('/dev/zero')
     (tmp_path / 'loop').symlink_to(tmp_path / 'loop')
-    for name, words in (('pipe', 'a named pipe'), ('zero', 'a device'), ('', 'a directory'), ('none', 'missing'), ('loop', 'read')):
+    for name, words in (
+        ('pipe', 'a named pipe'),
+        ('zero', 'a device'),
+        ('', 'a directory'),
+        ('none', 'missing'),
+        ('loop', 'read'),
+    ):
         with pytest.raises(UserError, match=words):
             read_json(tmp_path / name, Entry)
     with pytest.raises(UserError, match='cannot be read'):
@@ -104,7 +110,9 @@ def test_what_is_written_can_be_read_whatever_the_numbers():
     assert decode_json(text, dict, 'it') == {'a': None, 'b': [None, 1.5], 'c': [2]}
 
 
-@pytest.mark.parametrize('name', ['', '.', '..', '../x', 'a/b', '/etc/passwd', '.hidden', 'a\\b', 'a\0b', 'a\nb', 'x' * 300])
+@pytest.mark.parametrize(
+    'name', ['', '.', '..', '../x', 'a/b', '/etc/passwd', '.hidden', 'a\\b', 'a\0b', 'a\nb', 'x' * 300]
+)
 def test_a_name_that_leads_out_of_its_folder_is_refused(name):
     with pytest.raises(UserError, match='--name is'):
         check_name(name, '--name')

@@ -53,7 +53,9 @@ def test_the_dockerfile_runs_that_script():
 def test_the_profile_lets_cyclone_dds_peers_receive_images():
     tree = ElementTree.parse(ROOT / 'config/fastdds_shared_memory.xml')
     space = {'p': 'http://www.eprosima.com'}
-    found = {e.findtext('p:name', '', space): e.findtext('p:value', '', space) for e in tree.iterfind('.//p:property', space)}
+    found = {
+        e.findtext('p:name', '', space): e.findtext('p:value', '', space) for e in tree.iterfind('.//p:property', space)
+    }
     assert found == {'fastdds.type_propagation': 'disabled'}
     line = '<name>fastdds.type_propagation</name><value>disabled</value>'
     assert line in (ROOT / 'docs/ros.md').read_text()

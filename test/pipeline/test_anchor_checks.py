@@ -60,7 +60,11 @@ def test_an_anchor_that_stands_still_while_another_changes_is_frozen_after_a_whi
     frozen = [v.status is FrameStatus.FROZEN_ANCHOR for v in verdicts]
     # The first set in which the other had changed is number 1, and two seconds are twenty sets.
     assert frozen == [i >= 21 for i in range(50)]
-    assert 'Anchor right' in verdicts[21].reason and '2.1 s' in verdicts[21].reason and 'frozen_after is 2 s' in verdicts[21].reason
+    assert (
+        'Anchor right' in verdicts[21].reason
+        and '2.1 s' in verdicts[21].reason
+        and 'frozen_after is 2 s' in verdicts[21].reason
+    )
     assert judge(checks, 50, noise(50), noise(2000)).status is FrameStatus.VALID
 
 

@@ -110,7 +110,12 @@ def test_the_check_of_memory_refuses_them_too(folder):
 
 @pytest.mark.parametrize('name', ['config.json', 'stage1.safetensors', 'generator.safetensors'])
 def test_pipes_devices_and_directories_in_place_of_files_are_named(folder, name):
-    for kind, words in (('pipe', 'a named pipe'), ('device', 'a device'), ('directory', 'a directory'), ('none', 'missing')):
+    for kind, words in (
+        ('pipe', 'a named pipe'),
+        ('device', 'a device'),
+        ('directory', 'a directory'),
+        ('none', 'missing'),
+    ):
         path = folder / name
         path.unlink() if path.is_symlink() or path.is_file() or path.is_fifo() else path.is_dir() and path.rmdir()
         if kind == 'pipe':

@@ -117,7 +117,9 @@ def test_with_everything_known_the_wrist_sees_what_is_there_and_stage_1_does_not
 
 def test_without_depth_the_known_cameras_stand(model):
     (frame,) = stream(model).push(replace(anchor_set(), depth=None))
-    assert frame.geometry is Geometry.CALIBRATED and frame.reconstruction.world == 'base' and frame.reconstruction.metric
+    assert (
+        frame.geometry is Geometry.CALIBRATED and frame.reconstruction.world == 'base' and frame.reconstruction.metric
+    )
     np.testing.assert_array_equal(frame.camera.T_camera_world, WRIST.T_camera_world)
     for found, known in zip(frame.reconstruction.anchors, ANCHORS, strict=True):
         np.testing.assert_allclose(found.T_camera_world, known.T_camera_world, atol=1e-12)
@@ -139,7 +141,9 @@ def test_each_part_alone_is_used(model, part):
     elif part == 'wrist':
         np.testing.assert_allclose(frame.camera.K, WRIST.K)
     elif part == 'T_base_anchor':
-        np.testing.assert_allclose(frame.reconstruction.anchors[1].T_camera_world, ANCHORS[1].T_camera_world, atol=1e-12)
+        np.testing.assert_allclose(
+            frame.reconstruction.anchors[1].T_camera_world, ANCHORS[1].T_camera_world, atol=1e-12
+        )
     else:
         ratio = frame.reconstruction.anchors[0].K[0, 0] / frame.reconstruction.anchors[0].width
         np.testing.assert_allclose(ratio, ANCHORS[0].K[0, 0] / HW[1])
@@ -154,7 +158,10 @@ def test_what_is_unknown_of_one_view_is_filled_for_it_alone(model):
     T[1] = np.nan
     (frame,) = stream(model).push(replace(given, depth=depth, T_base_anchor=T))
     assert frame.geometry is Geometry.RGBD
-    assert torch.isinf(frame.reconstruction.confidence[0]).all() and torch.isfinite(frame.reconstruction.confidence[1]).all()
+    assert (
+        torch.isinf(frame.reconstruction.confidence[0]).all()
+        and torch.isfinite(frame.reconstruction.confidence[1]).all()
+    )
     assert np.isfinite(frame.reconstruction.anchors[1].T_camera_world).all()
 
 
@@ -226,7 +233,9 @@ def test_an_anchor_that_sees_the_robot_elsewhere_is_named_with_the_limit(model):
     assert 'Anchor right' in frame.reason and 'max_residual is 30 mm' in frame.reason and 'calibrate' in frame.reason
 
 
-@pytest.mark.parametrize('metres, degrees', [((0.02, 0, 0), (0, 2, 0)), ((0, 0, 0.02), (2, 0, 0)), ((0.012, 0.012, 0.01), (0, -2, 0))])
+@pytest.mark.parametrize(
+    'metres, degrees', [((0.02, 0, 0), (0, 2, 0)), ((0, 0, 0.02), (2, 0, 0)), ((0.012, 0.012, 0.01), (0, -2, 0))]
+)
 def test_a_camera_that_was_bumped_by_2_cm_and_2_degrees_is_named_within_5_seconds(model, metres, degrees):
     wrist = stream(model, scene_memory=False)
     verdicts = []

@@ -101,7 +101,9 @@ def test_the_condition_map_is_that_of_true_depth(model, inverse, monkeypatch):
     monkeypatch.setattr(wrist._reconstruction._reconstructor, 'scene', None)  # stage 1 takes no part
     found = wrist.reconstruct(anchor_set())
     truth = stream(model, scene_memory=False).reconstruct(anchor_set(depth=true_depth()))
-    assert found.geometry is Geometry.CALIBRATED and found.reconstruction.world == 'base' and found.reconstruction.metric
+    assert (
+        found.geometry is Geometry.CALIBRATED and found.reconstruction.world == 'base' and found.reconstruction.metric
+    )
     assert found.missing == ()
     depth, wanted = found.condition.depth.numpy(), truth.condition.depth.numpy()
     both = (depth > 0) & (wanted > 0)

@@ -55,7 +55,11 @@ def test_the_frame_is_invalid_and_the_next_is_that_of_a_new_stream(model, part, 
         assert stream.push(anchor_set(i))[0].valid
     with poisoned(parameter, value):
         (frame,) = stream.push(anchor_set(3))
-    assert frame.verdict.status is FrameStatus.NOT_FINITE and frame.reason.startswith(stage) and 'not finite' in frame.reason
+    assert (
+        frame.verdict.status is FrameStatus.NOT_FINITE
+        and frame.reason.startswith(stage)
+        and 'not finite' in frame.reason
+    )
     assert frame.stamp_ns == anchor_set(3).stamp_ns and not frame.image.any()
     for array in (frame.camera.K, frame.camera.T_camera_world, frame.reconstruction.points.numpy()):
         assert np.isfinite(array).all()

@@ -56,14 +56,20 @@ def fail(monkeypatch, module, error, times=1, after=0):
 
 @pytest.mark.parametrize('error', ERRORS)
 @pytest.mark.parametrize('part', ['stage1', 'generator'])
-def test_the_frame_is_invalid_with_what_ran_out_and_what_was_done_and_the_next_is_valid(model, monkeypatch, part, error):
+def test_the_frame_is_invalid_with_what_ran_out_and_what_was_done_and_the_next_is_valid(
+    model, monkeypatch, part, error
+):
     stream = VirtualWrist(model, settings(history=4))
     for i in range(3):
         assert stream.push(anchor_set(i))[0].valid
     full = stream._generation.cache.nbytes
     fail(monkeypatch, model.stage1 if part == 'stage1' else model.generator.transformer.patch_embedding, ERRORS[error])
     (frame,) = stream.push(anchor_set(3))
-    assert frame.verdict.status is FrameStatus.OUT_OF_MEMORY and not frame.image.any() and frame.stamp_ns == anchor_set(3).stamp_ns
+    assert (
+        frame.verdict.status is FrameStatus.OUT_OF_MEMORY
+        and not frame.image.any()
+        and frame.stamp_ns == anchor_set(3).stamp_ns
+    )
     assert 'ran out in stage ' + ('1' if part == 'stage1' else '2') in frame.reason
     assert 'history 2 instead of 4' in frame.reason and '\n' not in frame.reason and frame.reason.endswith('.')
     assert '2.00 GiB' in frame.reason or error != 'gpu'
@@ -94,7 +100,11 @@ def test_a_chunk_in_which_memory_ran_out_is_invalid_as_a_whole_and_every_set_com
 def test_without_fallback_steps_nothing_is_given_up(model, monkeypatch):
     stream = VirtualWrist(model, settings(on_out_of_memory=[]))
     fail(monkeypatch, model.generator.transformer.patch_embedding, ERRORS['gpu'])
-    assert 'nothing more' in stream.push(anchor_set(0))[0].reason and stream.oom_fallback.applied == () and str(stream.oom_fallback) == ''
+    assert (
+        'nothing more' in stream.push(anchor_set(0))[0].reason
+        and stream.oom_fallback.applied == ()
+        and str(stream.oom_fallback) == ''
+    )
     assert stream.push(anchor_set(1))[0].valid and stream.history == 4
 
 

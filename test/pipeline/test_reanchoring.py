@@ -29,7 +29,9 @@ def observations(model):
 def generated(model, observations, frames, **settings):
     """Images of one stream, float32 [N, h, w, 3]."""
     wrist = VirtualWrist(model, StreamSettings(**settings))
-    return np.stack([f.image for i in range(frames) for f in wrist.generate(observations[i % len(observations)])]).astype(np.float32)
+    return np.stack(
+        [f.image for i in range(frames) for f in wrist.generate(observations[i % len(observations)])]
+    ).astype(np.float32)
 
 
 def close(one, two):

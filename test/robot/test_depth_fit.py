@@ -25,7 +25,9 @@ def test_an_unknown_affine_map_is_undone(inverse):
 
 def test_a_fifth_of_outliers_does_not_move_it():
     rng, depth, known = scene()
-    known = np.where((known > 0) & (rng.random(depth.shape) < 0.2), 3.0, known) + (known > 0) * rng.normal(0, 0.004, depth.shape)
+    known = np.where((known > 0) & (rng.random(depth.shape) < 0.2), 3.0, known) + (known > 0) * rng.normal(
+        0, 0.004, depth.shape
+    )
     fit = fit_depth(2 * depth + 1, known)
     assert np.abs(fit.apply(2 * depth + 1) - depth).max() < 0.02
 

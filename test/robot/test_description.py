@@ -50,7 +50,9 @@ RECORDED = [
 
 
 def check_recorded(joints, pose) -> None:
-    found = RobotModel.from_urdf(panda()).link_poses({f'panda_joint{i}': q for i, q in enumerate(joints, 1)})['panda_link8']
+    found = RobotModel.from_urdf(panda()).link_poses({f'panda_joint{i}': q for i, q in enumerate(joints, 1)})[
+        'panda_link8'
+    ]
     np.testing.assert_allclose(found[:3, 3], pose[:3], atol=1e-4)
     np.testing.assert_allclose(found[:3, :3], Rotation.from_euler('xyz', pose[3:6]).as_matrix(), atol=1e-4)
 
@@ -69,7 +71,9 @@ def test_kinematics_are_those_of_whole_recordings():
     for file in files:
         record = json.loads(file.read_text())
         for row in range(0, len(record['observation.state.joint_position']), 20):
-            check_recorded(record['observation.state.joint_position'][row], record['observation.state.cartesian_position'][row])
+            check_recorded(
+                record['observation.state.joint_position'][row], record['observation.state.cartesian_position'][row]
+            )
 
 
 ONE_LINK = """<robot name="r"><material name="red"><color rgba="1 0 0 1"/></material><link name="base"/>
@@ -96,7 +100,9 @@ def test_the_same_description_gives_the_same_points():
 
 
 def test_a_missing_mesh_is_listed_and_the_rest_is_there(tmp_path):
-    text = ONE_LINK.replace('</link>\n<joint', f'<visual><geometry><mesh filename="{tmp_path}/no.stl"/></geometry></visual></link>\n<joint')
+    text = ONE_LINK.replace(
+        '</link>\n<joint', f'<visual><geometry><mesh filename="{tmp_path}/no.stl"/></geometry></visual></link>\n<joint'
+    )
     robot = RobotModel.from_urdf(text)
     assert robot.missing_meshes == (f'{tmp_path}/no.stl',)
     assert len(robot.surface({'j': 0.0}).points) > 100
@@ -113,7 +119,9 @@ def test_a_missing_joint_is_named():
         RobotModel.from_urdf(ONE_LINK).surface({})
 
 
-def followed(multiplier: str, source: str = 'j', kind: str = 'prismatic', shape: str = '<sphere radius="0.05"/>') -> str:
+def followed(
+    multiplier: str, source: str = 'j', kind: str = 'prismatic', shape: str = '<sphere radius="0.05"/>'
+) -> str:
     """ONE_LINK with a second link whose joint follows the first one's."""
     return ONE_LINK.replace(
         '</robot>',

@@ -105,7 +105,9 @@ def rendered(board: Board, T: np.ndarray) -> np.ndarray:
         print_ = cv2.aruco.generateImageMarker(dictionary, board.first_id, 4 * cell)
         origin, scale = 0, board.square / (4 * cell)
     print_ = cv2.copyMakeBorder(print_, margin, margin, margin, margin, cv2.BORDER_CONSTANT, value=255)
-    to_board = np.array([[scale, 0, -(origin + margin - 0.5) * scale], [0, scale, -(origin + margin - 0.5) * scale], [0, 0, 1]])
+    to_board = np.array(
+        [[scale, 0, -(origin + margin - 0.5) * scale], [0, scale, -(origin + margin - 0.5) * scale], [0, 0, 1]]
+    )
     H = CAMERA.K @ np.stack([T[:3, 0], T[:3, 1], T[:3, 3]], 1) @ to_board
     return cv2.warpPerspective(print_, H, (640, 480), flags=cv2.INTER_AREA, borderValue=255)
 

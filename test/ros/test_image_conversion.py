@@ -100,7 +100,9 @@ def test_every_fault_is_for_the_user_and_has_its_counter():
 
 
 @pytest.mark.skipif(bool(find_spec('cv_bridge')), reason='cv_bridge is installed')
-@pytest.mark.parametrize(('encoding', 'helps'), [('nv21', True), ('nv24', True), ('8UC3', False), ('16UC1', False), ('no_such', False)])
+@pytest.mark.parametrize(
+    ('encoding', 'helps'), [('nv21', True), ('nv24', True), ('8UC3', False), ('16UC1', False), ('no_such', False)]
+)
 def test_cv_bridge_is_advised_only_where_it_would_help(encoding, helps):
     with pytest.raises(ImageError) as error:
         to_rgb(message(np.zeros((2, 2, 3), np.uint8), encoding))
@@ -140,7 +142,9 @@ def test_sixteen_bits_are_scaled_to_eight_in_either_byte_order(encoding, big):
     np.testing.assert_array_equal(to_rgb(msg), np.repeat(rgb[..., :1], 3, -1) if encoding == 'mono16' else rgb)
 
 
-@pytest.mark.parametrize(('encoding', 'order'), [('yuv422', 'uyvy'), ('uyvy', 'uyvy'), ('yuv422_yuy2', 'yuyv'), ('yuyv', 'yuyv')])
+@pytest.mark.parametrize(
+    ('encoding', 'order'), [('yuv422', 'uyvy'), ('uyvy', 'uyvy'), ('yuv422_yuy2', 'yuyv'), ('yuyv', 'yuyv')]
+)
 def test_yuv_of_usb_cameras_is_read(encoding, order):
     grey = {'y': 180, 'u': 128, 'v': 128}
     data = array.array('B', [grey[c] for c in order] * 2 * 2)

@@ -196,7 +196,9 @@ def test_reliability_and_depth_are_settings(stage, wanted):
 
 def test_a_reliable_subscription_to_a_best_effort_camera_is_named(stage):
     s = stage(anchors=['left'], input_reliability='reliable', freshness=0.2)
-    s.peer.create_publisher(Image, 'anchor_left/image_raw', QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT))
+    s.peer.create_publisher(
+        Image, 'anchor_left/image_raw', QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+    )
     s.activate()
     s.spin_until(lambda: 'input_reliability' in s.node.status().reason, timeout=10)
 
@@ -239,7 +241,12 @@ def test_cameras_that_are_never_triggered_together_are_named_with_gap_slop_and_f
     s = stage(slop=0.01).camera('left', 'right').activate()
     start = s.now()
     wait_for_reason(
-        s, lambda i, t: both(s, start + i * 100 * MS, start + i * 100 * MS + 40 * MS), '/anchor_right', '0.040', 'slop', '0.01'
+        s,
+        lambda i, t: both(s, start + i * 100 * MS, start + i * 100 * MS + 40 * MS),
+        '/anchor_right',
+        '0.040',
+        'slop',
+        '0.01',
     )
 
 

@@ -10,6 +10,7 @@ from tf2_msgs.msg import TFMessage
 
 from wristworld_ros.errors import UserError
 from wristworld_ros.msg import WristView
+from wristworld_ros.robot.calibration_file import Calibration, CameraModel, PlacedCamera, WristMount, write_calibration
 from wristworld_ros.ros.conversions import message_data, to_intrinsics, to_stamp, to_transform
 from wristworld_ros.ros.knowledge import read_camera_info
 from wristworld_ros.types import FrameStatus, RobotPoints
@@ -403,3 +404,74 @@ def test_images_and_depth_are_rectified_where_that_is_wanted(desk):
     np.testing.assert_allclose(d.sets[-1].depth[0], lens.rectification.depth(depth * np.float32(1e-3)), atol=1e-6)
     np.testing.assert_array_equal(d.sets[-1].images[0], lens.rectification.image(sent))
     assert d.s.node.inputs._anchors[0].lens(64, 48) is lens  # made once
+
+
+@pytest.fixture
+def calibration_file(tmp_path):
+    """Writes a calibration of the left anchor and of the wrist, with changes; returns its path."""
+
+    def write(camera=None, **changes):
+        left = PlacedCamera(xyz=[0.3, 0, -0.5], quaternion=[0, 0, 0, 1], camera=camera)
+        wrist = WristMount(hand_frame='fr3_hand', xyz=[0.05, 0, 0.04], quaternion=[0, 0, 0, 1], camera=camera)
+        known = Calibration(**({'base_frame': 'fr3_link0', 'anchors': {'left': left}, 'wrist': wrist} | changes))
+        write_calibration(tmp_path / 'calibration.yaml', known)
+        return str(tmp_path / 'calibration.yaml')
+
+    return write
+
+
+def test_a_calibration_file_wins_over_tf_for_the_anchors_that_it_names(desk, calibration_file):
+    d = desk(calibration_file=calibration_file()).activate()
+    d.place_anchors()
+    d.send_until(lambda: any(v.geometry == WristView.RGBD for v in d.views), depth=GOOD)
+    known = d.sets[-1]
+    np.testing.assert_allclose(known.T_base_anchor, [pose(0.3, 0, -0.5), pose(0.1, 0, -0.5)], atol=1e-9)
+    np.testing.assert_allclose(np.linalg.inv(known.wrist.T_camera_world), pose(0.05, 0, 0.04), atol=1e-9)
+
+
+def test_a_calibration_file_stands_in_for_camera_info_and_places_without_tf(desk, calibration_file):
+    camera = CameraModel(128, 96, [120.0, 0, 63.5, 0, 120, 47.5, 0, 0, 1])
+    d = desk(calibration_file=calibration_file(camera), use_tf='never').activate(calibrated=False)
+    d.send_until(lambda: d.sets, hand=False)
+    known = d.sets[-1]
+    np.testing.assert_allclose(known.intrinsics[0].ravel(), K, atol=1e-9)
+    assert np.isnan(known.intrinsics[1]).all()
+    np.testing.assert_allclose(known.T_base_anchor[0], pose(0.3, 0, -0.5))
+    assert np.isnan(known.T_base_anchor[1]).all() and known.wrist is None
+
+
+def test_the_wrist_mount_of_the_settings_wins_over_that_of_the_file(desk, calibration_file):
+    d = desk(calibration_file=calibration_file(), wrist_mount='0 0 0.1 0 0 0 1').activate()
+    d.send_until(lambda: d.sets and d.sets[-1].wrist is not None)
+    np.testing.assert_allclose(np.linalg.inv(d.sets[-1].wrist.T_camera_world), pose(0, 0, 0.1), atol=1e-9)
+
+
+def test_the_wrist_mount_of_a_file_is_published_as_the_parent_of_the_virtual_camera(desk, calibration_file):
+    d = desk(calibration_file=calibration_file())
+    static = d.s.listen(TFMessage, '/tf_static', LATCHED)
+    d.activate().place_anchors()
+
+    def mounted():
+        return [t for m in static for t in m.transforms if t.child_frame_id == 'virtual_wrist_optical_frame']
+
+    d.send_until(mounted, depth=GOOD)
+    assert mounted()[0].header.frame_id == 'fr3_hand' and mounted()[0].transform.translation.x == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'words'),
+    [
+        (None, 'is missing'),
+        ({'base_frame': 'world'}, 'base_frame'),
+        ({'wrist': WristMount(hand_frame='panda_hand', xyz=[0, 0, 0], quaternion=[0, 0, 0, 1])}, 'hand_frame'),
+        (
+            {'anchors': {'top': PlacedCamera(xyz=[0, 0, 1], quaternion=[0, 0, 0, 1])}, 'wrist': None},
+            'none of them is in the setting anchors',
+        ),
+    ],
+)
+def test_a_calibration_file_that_cannot_be_used_is_one_sentence_at_configure(stage, calibration_file, changes, words):
+    path = calibration_file(**(changes or {}))
+    s = stage(calibration_file=path if changes is not None else path + '.none')
+    assert not s.node.autostart()
+    assert s.warnings(words)

@@ -100,10 +100,15 @@ def test_starting_by_itself_goes_on_in_the_executor(stage, gate):
 
 def test_after_shutdown_status_and_diagnostics_say_finalized(stage):
     s = stage()
-    status, diagnostics = s.listen(VirtualWristStatus, 'virtual_wrist/status'), s.listen(DiagnosticArray, '/diagnostics')
+    status, diagnostics = (
+        s.listen(VirtualWristStatus, 'virtual_wrist/status'),
+        s.listen(DiagnosticArray, '/diagnostics'),
+    )
     s.activate()
     change = client_of(s, ChangeState, 'virtual_wrist/change_state')
-    assert answer(s, change, ChangeState.Request(transition=Transition(id=Transition.TRANSITION_ACTIVE_SHUTDOWN))).success
+    assert answer(
+        s, change, ChangeState.Request(transition=Transition(id=Transition.TRANSITION_ACTIVE_SHUTDOWN))
+    ).success
     s.spin_until(lambda: status and status[-1].state == VirtualWristStatus.FINALIZED)
     s.spin_until(lambda: 'finalized' in diagnostics[-1].status[0].message)
     assert diagnostics[-1].status[0].level == DiagnosticStatus.OK and status[-1].reason == ''
@@ -172,9 +177,7 @@ def test_that_every_frame_is_invalid_is_said_once_and_taken_back_once(monkeypatc
 
 def test_compressed_images_are_encoded_only_when_somebody_subscribes(stage, monkeypatch):
     made, encode = [], wrist_publisher.to_compressed
-    monkeypatch.setattr(
-        wrist_publisher, 'to_compressed', lambda *args: (made.append(args), encode(*args))[1]
-    )
+    monkeypatch.setattr(wrist_publisher, 'to_compressed', lambda *args: (made.append(args), encode(*args))[1])
     s = stage(jpeg_quality=97).camera('left', 'right')
     raw = s.listen(Image, 'wrist/image_raw')
     s.activate().send_until(lambda: len(raw) >= 2)
@@ -236,12 +239,16 @@ REMAPPED = ['-r', 'anchor_left/image_raw:=/cam_1/color/image_raw', '-r', 'anchor
 def test_calibration_follows_a_remapped_image_topic(stage, transport, more, topics):
     s = stage([*more, *REMAPPED], transport=transport).activate()
     s.spin_until(lambda: topics <= {t for t in topics if s.peer.count_subscribers(t)})
-    infos = [t for t, kinds in s.node.get_subscriber_names_and_types_by_node('virtual_wrist', '/') if 'camera_info' in t]
+    infos = [
+        t for t, kinds in s.node.get_subscriber_names_and_types_by_node('virtual_wrist', '/') if 'camera_info' in t
+    ]
     assert 'calibration' in str(topics) or '/anchor_left/camera_info' not in infos
 
 
 def test_swapped_cameras_stay_swapped(stage):
-    s = stage(['-r', 'anchor_left/image_raw:=anchor_right/image_raw', '-r', 'anchor_right/image_raw:=anchor_left/image_raw'])
+    s = stage(
+        ['-r', 'anchor_left/image_raw:=anchor_right/image_raw', '-r', 'anchor_right/image_raw:=anchor_left/image_raw']
+    )
     seen = []
     s.camera('left', 'right').activate()
     take = s.node.inputs.take_image
@@ -254,7 +261,10 @@ def test_swapped_cameras_stay_swapped(stage):
 def test_without_a_clock_status_diagnostics_and_one_warning_come_all_the_same(stage, monkeypatch):
     monkeypatch.setattr(virtual_wrist_node, 'CLOCK_PATIENCE_S', 0.2)
     s = stage(['-p', 'use_sim_time:=true'])
-    status, diagnostics = s.listen(VirtualWristStatus, 'virtual_wrist/status'), s.listen(DiagnosticArray, '/diagnostics')
+    status, diagnostics = (
+        s.listen(VirtualWristStatus, 'virtual_wrist/status'),
+        s.listen(DiagnosticArray, '/diagnostics'),
+    )
     s.activate()
     status.clear()
     s.spin_until(lambda: len(status) >= 4 and diagnostics)

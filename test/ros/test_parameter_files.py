@@ -45,9 +45,7 @@ def test_a_node_gets_its_own_part_as_rclpy_reads_it(tmp_path, node, anchors):
     context = rclpy.Context()
     rclpy.init(args=['--ros-args', '--params-file', str(path)], context=context)
     namespace, _, name = node.rpartition('/')
-    real = Node(
-        name, namespace=namespace or '/', context=context, automatically_declare_parameters_from_overrides=True
-    )
+    real = Node(name, namespace=namespace or '/', context=context, automatically_declare_parameters_from_overrides=True)
     assert real.get_parameter('anchors').value == anchors
     real.destroy_node()
     rclpy.shutdown(context=context)

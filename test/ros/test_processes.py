@@ -289,7 +289,14 @@ def test_further_interrupts_change_nothing_about_a_clean_end(start, peer, videos
     topic, kind = ('wrist/image_raw', Image) if module == 'virtual_wrist_node' else ('anchor_left/image_raw', Image)
     images = peer.listen(kind, topic)
     start('camera_node', source='videos', videos=clips(videos), rate=30.0) if module != 'camera_node' else None
-    settings = {'autostart': 'true', 'model': model_dir, 'min_coverage': 0.0, 'min_confidence': 0.0, 'freshness': 10.0, 'check_anchors': 'false'}
+    settings = {
+        'autostart': 'true',
+        'model': model_dir,
+        'min_coverage': 0.0,
+        'min_confidence': 0.0,
+        'freshness': 10.0,
+        'check_anchors': 'false',
+    }
     if module == 'camera_node':
         settings = {'source': 'videos', 'videos': clips(videos), 'rate': 30.0}
     node = start(module, **settings)
@@ -327,7 +334,9 @@ def test_a_parameter_file_that_is_not_yaml_ends_it_with_one_sentence(tmp_path, c
     assert 'broken.yaml' in err and 'every parameter file' in err and 'Traceback' not in err
 
 
-@pytest.mark.parametrize(('module', 'node'), [('virtual_wrist_node', 'VirtualWristNode'), ('camera_node', 'CameraNode')])
+@pytest.mark.parametrize(
+    ('module', 'node'), [('virtual_wrist_node', 'VirtualWristNode'), ('camera_node', 'CameraNode')]
+)
 def test_an_interrupt_while_the_node_is_made_ends_it_cleanly(start, module, node):
     code = (
         'import os, signal, sys, time\n'

@@ -36,7 +36,9 @@ def test_a_status_is_recorded_whole():
     record = json.loads(json.dumps(status_record(message)))
     assert set(record) == set(VirtualWristStatus.get_fields_and_field_types())
     assert record['stamp'] == 12_000_000_034 and record['state'] == 3
-    assert record['silent_anchors'] == ['left'] and record['anchor_lags'] == [0.0, 0.5] and record['frames_invalid'] == 3
+    assert (
+        record['silent_anchors'] == ['left'] and record['anchor_lags'] == [0.0, 0.5] and record['frames_invalid'] == 3
+    )
 
 
 def test_images_that_cannot_be_used_are_counted_and_logged_by_stream_and_kind(tmp_path, capfd):

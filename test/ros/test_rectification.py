@@ -140,10 +140,14 @@ def test_what_has_no_distortion_passes_as_it_is():
     for given in (info('plumb_bob', [0.0] * 5), info('', []), CameraInfo(width=WIDTH, height=HEIGHT)):
         assert Rectification.of(given, WIDTH, HEIGHT) is None
         assert displacement(given, WIDTH, HEIGHT) == 0
-    assert lens_of(info(*LENSES['barrel']), WIDTH, HEIGHT, rectified=True, rectify=True, name='left').rectification is None
+    assert (
+        lens_of(info(*LENSES['barrel']), WIDTH, HEIGHT, rectified=True, rectify=True, name='left').rectification is None
+    )
 
 
-@pytest.mark.parametrize('model, d', [('inverse_brown', (0.1,) * 5), ('plumb_bob', (0.1,) * 3), ('plumb_bob', (np.nan,) * 5)])
+@pytest.mark.parametrize(
+    'model, d', [('inverse_brown', (0.1,) * 5), ('plumb_bob', (0.1,) * 3), ('plumb_bob', (np.nan,) * 5)]
+)
 def test_an_unknown_distortion_is_said_and_images_are_used_as_they_are(model, d):
     with pytest.raises(CalibrationError):
         Rectification.of(info(model, d), WIDTH, HEIGHT)

@@ -33,7 +33,9 @@ def listening(pid):
             sockets.add(os.readlink(entry).removeprefix('socket:[').rstrip(']'))
         except OSError:
             continue
-    rows = [row.split() for name in ('tcp', 'tcp6') for row in Path(f'/proc/{pid}/net/{name}').read_text().splitlines()[1:]]
+    rows = [
+        row.split() for name in ('tcp', 'tcp6') for row in Path(f'/proc/{pid}/net/{name}').read_text().splitlines()[1:]
+    ]
     return {row[1].split(':')[0] for row in rows if row[3] == '0A' and row[9] in sockets}
 
 

@@ -249,7 +249,12 @@ def test_names_that_make_no_topic_or_frame_are_refused_before_anything_loads(sta
         with pytest.raises(UserError, match=next(iter(settings))):
             stage(**settings)
     s = stage()
-    for name, value in (('anchors', ['left camera']), ('anchors', ['a', 'a']), ('wrist_frame', '/'), ('anchor_frame', '')):
+    for name, value in (
+        ('anchors', ['left camera']),
+        ('anchors', ['a', 'a']),
+        ('wrist_frame', '/'),
+        ('anchor_frame', ''),
+    ):
         (refused,) = s.node.set_parameters([Parameter(name, value=value)])
         assert not refused.successful and name in refused.reason and '\n' not in refused.reason
 

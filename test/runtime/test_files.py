@@ -37,7 +37,10 @@ def test_a_file_that_was_not_finished_leaves_the_old_one(tmp_path):
 
 
 def test_a_full_disk_is_one_sentence(tmp_path):
-    with pytest.raises(UserError, match=r'file\.txt cannot be written \(No space left'), write_atomically(tmp_path / 'file.txt'):
+    with (
+        pytest.raises(UserError, match=r'file\.txt cannot be written \(No space left'),
+        write_atomically(tmp_path / 'file.txt'),
+    ):
         raise OSError(28, 'No space left on device')
 
 

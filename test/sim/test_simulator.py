@@ -161,7 +161,9 @@ def test_every_fps_that_the_control_rate_allows_has_stamps_equal_to_the_states_t
     for fps in range(1, control_hz + 1):
         settings = replace(SETTINGS, fps=fps, control_hz=control_hz)
         if control_hz % fps:
-            with pytest.raises(UserError, match=rf'fps is {fps}, which does not divide control_hz, {control_hz}; give fps as'):
+            with pytest.raises(
+                UserError, match=rf'fps is {fps}, which does not divide control_hz, {control_hz}; give fps as'
+            ):
                 check_simulator(settings)
             continue
         check_simulator(settings)

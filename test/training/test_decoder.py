@@ -148,7 +148,12 @@ def test_clips_of_other_settings_or_another_recording_are_not_taken(converted, e
 
     def clips(settings):
         return prepare_clips(
-            [DecoderRecording(recording)], tmp_path / 'clips', vae, converted / 'autoencoder.safetensors', settings, 'cpu'
+            [DecoderRecording(recording)],
+            tmp_path / 'clips',
+            vae,
+            converted / 'autoencoder.safetensors',
+            settings,
+            'cpu',
         )
 
     before = clips(settings)
@@ -164,9 +169,7 @@ def test_videos_give_clips_too(own, tmp_path):
     for i, path in enumerate(paths):
         write_video(path, iter(smooth_images(i, (32, 48))), 10)
     data = DecoderData(videos=tuple(map(str, paths)), frames=9)
-    _, result = make_tiny_decoder(
-        str(own), data, tmp_path / 'run', replace(RUN, config=replace(FEW, steps=1)), 'cpu'
-    )
+    _, result = make_tiny_decoder(str(own), data, tmp_path / 'run', replace(RUN, config=replace(FEW, steps=1)), 'cpu')
     assert (result.clips, result.held_out) == (1, 1)
     assert '2 videos' in (own / 'README.md').read_text()
 
@@ -225,9 +228,7 @@ def test_a_saved_model_leaves_the_tiny_decoder_behind(trained, tmp_path):
 
 
 def test_a_tiny_decoder_that_is_not_there_is_refused(converted, own):
-    with pytest.raises(
-        ModelError, match=r'no tiny_decoder\.safetensors; make it with `wristworld train tiny-decoder'
-    ):
+    with pytest.raises(ModelError, match=r'no tiny_decoder\.safetensors; make it with `wristworld train tiny-decoder'):
         load_model(str(converted), 'cpu', decoder='tiny')
     with pytest.raises(ModelError, match=r'sim_tiny has no video autoencoder .* set decoder to full'):
         load_model('sim_tiny', 'cpu', decoder='tiny')

@@ -31,9 +31,7 @@ def losses(module, batch, step):
 def test_it_learns_and_writes_what_it_did(tmp_path):
     torch.manual_seed(0)
     steps = TrainerConfig(steps=300, learning_rate=0.05, warm_up=10, checkpoint_every=100, bf16=False)
-    average = train(
-        nn.Linear(4, 1), Batches(), losses, steps, tmp_path, validate=lambda m: {'val_bias': float(m.bias)}
-    )
+    average = train(nn.Linear(4, 1), Batches(), losses, steps, tmp_path, validate=lambda m: {'val_bias': float(m.bias)})
     assert float(losses(average, Batches(1)[0], None)['total']) < 1e-2
     log = [json.loads(line) for line in (tmp_path / 'log.jsonl').read_text().splitlines()]
     assert [r['step'] for r in log] == list(range(20, 301, 20))
@@ -85,7 +83,10 @@ def test_a_run_with_an_interruption_equals_one_without_to_the_bit(tmp_path, work
     one, two = (torch.load(tmp_path / name / 'last.pt', weights_only=True) for name in ('whole', 'parts'))
     assert all(torch.equal(one['module'][name], two['module'][name]) for name in one['module'])
     assert (one['batches'], one['skipped']) == (two['batches'], two['skipped']) == (51, 1)
-    logs = [[json.loads(line) for line in (tmp_path / name / 'log.jsonl').read_text().splitlines()] for name in ('whole', 'parts')]
+    logs = [
+        [json.loads(line) for line in (tmp_path / name / 'log.jsonl').read_text().splitlines()]
+        for name in ('whole', 'parts')
+    ]
     assert [(r['step'], r['total']) for r in logs[0]] == [(r['step'], r['total']) for r in logs[1]]
 
 
@@ -103,7 +104,9 @@ def test_a_run_that_diverged_ends_with_what_to_do(tmp_path):
         return {'total': losses(module, batch, step)['total'] * (float('nan') if step.number >= 5 else 1.0)}
 
     config = TrainerConfig(steps=20, max_skipped=3, bf16=False)
-    with pytest.raises(UserError, match=r'4 gradients in a row were NaN or infinite after step 5.*lower --learning-rate'):
+    with pytest.raises(
+        UserError, match=r'4 gradients in a row were NaN or infinite after step 5.*lower --learning-rate'
+    ):
         train(nn.Linear(4, 1), Batches(), diverged, config, tmp_path)
 
 
@@ -177,6 +180,10 @@ def test_a_user_error_of_one_process_reaches_the_caller(tmp_path):
     script.write_text(FAILING)
     repository = Path(__file__).parents[2]
     done = subprocess.run(
-        [sys.executable, script], check=True, env=os.environ | {'PYTHONPATH': str(repository)}, capture_output=True, text=True
+        [sys.executable, script],
+        check=True,
+        env=os.environ | {'PYTHONPATH': str(repository)},
+        capture_output=True,
+        text=True,
     )
     assert done.stdout == 'something is wrong; fix it.'

@@ -27,7 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='stage1: geometry and wrist pose. stage2: the generator, after stage1. package: both as a model directory. '
         "tiny-decoder: a cheap decoder of a model's own video autoencoder.",
     )  # fmt: skip
-    parser.add_argument('episodes', type=Path, nargs='?', help='Folder of episodes (`wristworld simulate` records them).')
+    parser.add_argument(
+        'episodes', type=Path, nargs='?', help='Folder of episodes (`wristworld simulate` records them).'
+    )
     parser.add_argument('--stage2', type=Path, help='package: folder of the stage 2 run.')
     parser.add_argument('--name', default='my_model', help='package: name of the model. Default: my_model.')
     add_options(parser, TrainSettings)
@@ -127,9 +129,7 @@ def _tiny_decoder(episodes: Path | None, settings: TrainSettings) -> None:
     from wristworld_ros.training.decoder.train import DecoderTraining
 
     if settings.model is None:
-        raise UserError(
-            'train tiny-decoder needs --model', 'give the model directory whose autoencoder it learns from'
-        )
+        raise UserError('train tiny-decoder needs --model', 'give the model directory whose autoencoder it learns from')
     if settings.start:
         raise UserError('train tiny-decoder takes no --start', 'leave it out; a run continues in its own --out')
     data = DecoderData(episodes, tuple(settings.videos), _path(settings.held_out), settings.limit)

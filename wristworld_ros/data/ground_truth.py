@@ -88,7 +88,9 @@ def read_ground_truth(
         else None,
         wrist_K=K[:count],
         T_wrist_world=episode.T_camera_world(wrist.name)[:count],
-        objects=resize_images(episode.objects(wrist.name, count), wrist_hw, nearest=True) if wrist.objects_file else None,
+        objects=resize_images(episode.objects(wrist.name, count), wrist_hw, nearest=True)
+        if wrist.objects_file
+        else None,
         joints=_track(episode, 'joints', count),
         gripper=_track(episode, 'gripper', count),
     )

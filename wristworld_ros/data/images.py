@@ -26,7 +26,9 @@ def read_image(path: str | Path) -> np.ndarray:
     if size is None:
         raise UserError(f'{path} is neither PNG nor JPEG', 'give a PNG or JPEG file')
     if not 0 < size[0] * size[1] <= MAX_PIXELS:
-        raise UserError(f'{path} is {size[0]}x{size[1]}, and at most {MAX_PIXELS} pixels are read', 'give a smaller image')
+        raise UserError(
+            f'{path} is {size[0]}x{size[1]}, and at most {MAX_PIXELS} pixels are read', 'give a smaller image'
+        )
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error:

@@ -257,7 +257,9 @@ class Recording:
     @cached_property
     def _paths(self) -> dict[str, dict[int, Path]]:
         streams = [p for p in self.folder.iterdir() if p.is_dir()]
-        return {s.name: {int(p.stem): p for p in s.iterdir() if p.stem.isdecimal() and len(p.stem) < 20} for s in streams}
+        return {
+            s.name: {int(p.stem): p for p in s.iterdir() if p.stem.isdecimal() and len(p.stem) < 20} for s in streams
+        }
 
     @cached_property
     def _stamps(self) -> dict[str, np.ndarray]:

@@ -54,7 +54,9 @@ def _read(path: Path, purpose: str) -> dict[str, torch.Tensor]:
             f'{path} is TorchScript, a program that can do anything when it is loaded', f'give weights alone ({_HELP})'
         )
     raw = _read_safetensors(path) if _is_safetensors(start, info.st_size) else _read_torch(path, purpose)
-    if not isinstance(raw, Mapping) or not all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in raw.items()):
+    if not isinstance(raw, Mapping) or not all(
+        isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in raw.items()
+    ):
         raise UserError(f'{path} holds more than tensors by name', f'give the state dict alone ({_HELP})')
     return dict(raw)
 

@@ -20,7 +20,10 @@ FOUND_CORRELATION = 0.5
 SEARCH = 40  # pixels to either side
 NEAR = 0.2  # metres from the wrist camera
 _MARGIN = 2  # pixels of surroundings that belong to an object's template, so that its outline counts
-_GAP, _RING = 3, 10  # pixels from an object where its surroundings begin and end: its own outline, a little off, is none of them
+_GAP, _RING = (
+    3,
+    10,
+)  # pixels from an object where its surroundings begin and end: its own outline, a little off, is none of them
 _LEAST = 40  # pixels of an object that is looked for
 _STATIC = 2  # grey levels: what changes less in the true video stands still
 _STEP = 1e-6
@@ -70,7 +73,9 @@ def object_figures(
         ring = _grown(mask, _RING * scale) & ~_grown(mask, _GAP * scale) & (objects == 0)
         projection, norm = _contrast(image, truth, mask, ring)
         error = float(((image[mask].astype(np.float64) - truth[mask]) ** 2).sum())
-        near = math.nan if depth is None or not (depth[mask] > 0).any() else float(np.median(depth[mask][depth[mask] > 0]))
+        near = (
+            math.nan if depth is None or not (depth[mask] > 0).any() else float(np.median(depth[mask][depth[mask] > 0]))
+        )
         found.append(ObjectFigures(shift / scale, correlation, projection, norm, error, int(mask.sum()), near))
     return found
 

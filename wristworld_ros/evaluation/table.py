@@ -57,7 +57,7 @@ LEGEND = (
     'change: from frame to frame, grey levels; '
     "wrist deg, m: wrist pose in the first anchor's frame, as TF has it; "
     'aligned deg, m: after one similarity an episode that fits the anchors alone; '
-    "scale %: error of the distances between the anchors; "
+    'scale %: error of the distances between the anchors; '
     "cloud px: the model's points in its own wrist camera against where they truly are, wrist pixels."
 )
 

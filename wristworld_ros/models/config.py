@@ -102,4 +102,6 @@ def building(folder: Path) -> Iterator[None]:
         raise ModelError(e.what if str(folder) in e.what else f'{where}: {e.what}', e.fix) from None
     except Exception as e:
         lines = [line.strip() for line in str(e).splitlines() if line.strip()] or [type(e).__name__]
-        raise ModelError(f'{where} does not describe networks that can be built ({lines[-1].rstrip(".")})', _RESTORE) from e
+        raise ModelError(
+            f'{where} does not describe networks that can be built ({lines[-1].rstrip(".")})', _RESTORE
+        ) from e

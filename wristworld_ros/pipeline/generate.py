@@ -175,7 +175,8 @@ def guidance_of(model: WristModel, guidance: float | None) -> tuple[float, torch
     if guidance is None:
         return 1.0, None
     raise UserError(
-        f'Setting guidance is {guidance}, and model {model.config.name} stores no negative prompt', 'set guidance to 1 or auto'
+        f'Setting guidance is {guidance}, and model {model.config.name} stores no negative prompt',
+        'set guidance to 1 or auto',
     )
 
 

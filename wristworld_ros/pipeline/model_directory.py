@@ -43,7 +43,9 @@ def find_model(name_or_path: str) -> Path:
     path = Path(name_or_path).expanduser()
     if not path.is_dir():
         names = ', '.join(sorted(p.name for p in PRETRAINED.glob('*') if p.is_dir())) or 'none'
-        raise ModelError(f'There is no model {name_or_path!r}', f'give the path of a model directory or one of: {names}')
+        raise ModelError(
+            f'There is no model {name_or_path!r}', f'give the path of a model directory or one of: {names}'
+        )
     return path
 
 
@@ -109,7 +111,9 @@ def load_model(
         )
     if not (config.stage1 and config.generator):
         there = 'stage 1' if config.stage1 else 'stage 2'
-        raise ModelError(f'{folder} holds {there} alone, and a wrist camera needs both', 'convert them into one directory')
+        raise ModelError(
+            f'{folder} holds {there} alone, and a wrist camera needs both', 'convert them into one directory'
+        )
     dtype = choose_precision(config, precision, device)
     _, stage1 = load_stage1(str(folder), device, dtype)
     _, generator, autoencoder = load_stage2(str(folder), device, dtype)
@@ -211,7 +215,9 @@ def load_tiny_decoder(
             f'make it with `wristworld train tiny-decoder EPISODES --model {folder}`, or set decoder to full',
         )
     try:
-        sizes = convert(config.tiny_decoder, TinyDecoderSizes, f'{folder / "config.json"}, tiny_decoder', 'train it again')
+        sizes = convert(
+            config.tiny_decoder, TinyDecoderSizes, f'{folder / "config.json"}, tiny_decoder', 'train it again'
+        )
     except UserError as e:
         raise ModelError(e.what, e.fix) from None
     decoder = tiny_decoder_for(autoencoder, sizes.width, sizes.blocks)
@@ -311,5 +317,6 @@ def _read_weights(path: Path) -> Tensors:
         raise ModelError(f'{path} cannot be read ({e.strerror or e})', 'make it readable') from None
     except SafetensorError as e:
         raise ModelError(
-            f'{path} cannot be read as safetensors ({e}) and may be truncated', 'copy it again from where the model came'
+            f'{path} cannot be read as safetensors ({e}) and may be truncated',
+            'copy it again from where the model came',
         ) from None

@@ -1,7 +1,8 @@
 """Folders of calibration images: what was seen, where the hand was, and the camera's intrinsics.
 
 A folder holds
-- ``camera.yaml``, as ROS writes it: image_width, image_height, camera_matrix.data and distortion_coefficients.data;
+- ``camera_info.yaml`` (or ``camera.yaml``), as ROS camera calibration writes it (image_width, image_height, camera_matrix.data and
+  distortion_coefficients.data), or as ``ros2 topic echo --once`` prints the message (width, height, k and d);
 - ``poses.csv`` with the header ``image,x,y,z,qx,qy,qz,qw``: the hand in the robot's base at each image, metres.
 File names are relative to the folder. ViSP's layout (``*_camera.xml``, ``*_image-N.png``, ``*_pose_rPe_N.yaml`` with a
 translation and a rotation vector) is read as it is.
@@ -23,7 +24,7 @@ import yaml
 from scipy.spatial.transform import Rotation
 
 from wristworld_ros.errors import UserError
-from wristworld_ros.input_files import Size, read_bytes
+from wristworld_ros.input_files import Size, convert, read_bytes
 from wristworld_ros.robot.board import Intrinsics
 
 POSE_COLUMNS = ('image', 'x', 'y', 'z', 'qx', 'qy', 'qz', 'qw')
@@ -41,6 +42,17 @@ class _CameraFile(msgspec.Struct):
     distortion_model: str = 'plumb_bob'
 
 
+class _CameraMessage(msgspec.Struct):
+    width: Size
+    height: Size
+    k: Annotated[list[float], msgspec.Meta(min_length=9, max_length=9)]
+    d: Annotated[list[float], msgspec.Meta(max_length=64)] = []
+    distortion_model: str = 'plumb_bob'
+
+    def as_file(self) -> _CameraFile:
+        return _CameraFile(self.width, self.height, _Data(self.k), _Data(self.d), self.distortion_model or 'plumb_bob')
+
+
 def read_poses(folder: Path) -> tuple[list[Path], np.ndarray]:
     """Images and the hand's poses T_base_hand, float64 [P, 4, 4], metres, of a folder.
 
@@ -51,7 +63,9 @@ def read_poses(folder: Path) -> tuple[list[Path], np.ndarray]:
         rows = read_table(folder / 'poses.csv', POSE_COLUMNS)
         numbers = np.array([[_number(row[key], folder / 'poses.csv', key) for key in POSE_COLUMNS[1:]] for row in rows])
         if (abs(np.linalg.norm(numbers[:, 3:], axis=1) - 1) > 0.02).any():
-            raise UserError(f'{folder / "poses.csv"}: a quaternion has not length 1', 'give qx, qy, qz, qw in this order')
+            raise UserError(
+                f'{folder / "poses.csv"}: a quaternion has not length 1', 'give qx, qy, qz, qw in this order'
+            )
         return [folder / row['image'] for row in rows], rigid(numbers[:, :3], Rotation.from_quat(numbers[:, 3:]))
     found = sorted(folder.glob('*_pose_rPe_*.yaml'), key=lambda path: int(re.findall(r'\d+', path.stem)[-1]))
     if not found:
@@ -63,26 +77,37 @@ def read_poses(folder: Path) -> tuple[list[Path], np.ndarray]:
         if image is None:
             raise UserError(f'{path} has no image *image-{number}.png beside it', 'add it, or remove the pose')
         images.append(image)
-        vectors.append(np.ravel(read_yaml(path, _Data6).data))
+        vectors.append(np.ravel(convert(load_yaml(path), _Data6, str(path), 'correct it').data))
     numbers = np.array(vectors)
     return images, rigid(numbers[:, :3], Rotation.from_rotvec(numbers[:, 3:]))
 
 
+def _read_camera(path: Path) -> _CameraFile:
+    fix = 'write it as ROS camera calibration does, or save what `ros2 topic echo --once` prints of camera_info'
+    content = load_yaml(path, fix)
+    if isinstance(content, dict) and 'k' in content:
+        return convert(content, _CameraMessage, str(path), fix).as_file()
+    return convert(content, _CameraFile, str(path), fix)
+
+
 class _Data6(msgspec.Struct):
-    data: Annotated[list[Annotated[list[float], msgspec.Meta(min_length=1, max_length=1)]], msgspec.Meta(min_length=6, max_length=6)]
+    data: Annotated[
+        list[Annotated[list[float], msgspec.Meta(min_length=1, max_length=1)]], msgspec.Meta(min_length=6, max_length=6)
+    ]
 
 
 def read_intrinsics(folder: Path) -> Intrinsics:
-    """Intrinsics of a folder's camera.yaml, or of ViSP's *_camera.xml.
+    """Intrinsics of a folder's camera_info.yaml or camera.yaml, or of ViSP's *_camera.xml.
 
     Raises:
         UserError: There is none, or it does not hold what it must.
     """
     path = folder / 'camera.yaml'
+    path = path if path.exists() else folder / 'camera_info.yaml'
     visp = sorted(folder.glob('*camera.xml'))
     if not path.exists() and visp:
         return _visp_intrinsics(visp[0])
-    given = read_yaml(path, _CameraFile, 'write it as ROS camera calibration does, or copy a camera_info message')
+    given = _read_camera(path)
     if len(given.camera_matrix.data) != 9:
         raise UserError(f'{path}: camera_matrix.data has {len(given.camera_matrix.data)} numbers', 'give 9')
     distortion = np.array(given.distortion_coefficients.data if given.distortion_coefficients else [])
@@ -95,18 +120,15 @@ def read_intrinsics(folder: Path) -> Intrinsics:
     return Intrinsics(K, distortion, given.image_width, given.image_height)
 
 
-def read_yaml(path: Path, kind: Any, fix: str = 'correct it') -> Any:
-    """A YAML file as a msgspec type; UserError where it cannot be read or holds something else."""
+def load_yaml(path: Path, fix: str = 'correct it') -> Any:
+    """What a YAML file holds, without the '---' with which ROS ends a message; UserError where it cannot be read."""
+    text = read_bytes(path, fix, 1 << 20).decode('utf-8', 'replace').rstrip().removesuffix('---')
     try:
-        content = yaml.safe_load(read_bytes(path, fix, 1 << 20))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError) as error:
         mark = getattr(error, 'problem_mark', None)
         where = f', line {mark.line + 1}' if mark else ''
         raise UserError(f'{path}{where} is not YAML', fix) from None
-    try:
-        return msgspec.convert(content, kind)
-    except msgspec.ValidationError as error:
-        raise UserError(f'{path}: {str(error)[:1].lower()}{str(error)[1:]}', fix) from None
 
 
 def rigid(translation: np.ndarray, rotation: Rotation) -> np.ndarray:
@@ -143,7 +165,9 @@ def _number(text: str, path: Path, column: str) -> float:
 def _visp_intrinsics(path: Path) -> Intrinsics:
     try:
         camera = ElementTree.fromstring(read_bytes(path, limit=1 << 20)).find('camera')
-        value = {tag: float(camera.find(f'.//{tag}').text) for tag in ('px', 'py', 'u0', 'v0', 'image_width', 'image_height')}
+        value = {
+            tag: float(camera.find(f'.//{tag}').text) for tag in ('px', 'py', 'u0', 'v0', 'image_width', 'image_height')
+        }
     except (ElementTree.ParseError, AttributeError, TypeError, ValueError):
         raise UserError(f"{path} is not one of ViSP's camera files", 'write a camera.yaml beside it') from None
     K = np.array([[value['px'], 0, value['u0']], [0, value['py'], value['v0']], [0, 0, 1]])

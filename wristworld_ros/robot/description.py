@@ -167,7 +167,8 @@ def _check_joints(joints: list[_Joint]) -> None:
     for joint in joints:
         if joint.kind not in KINDS:
             raise UserError(
-                f'Joint {joint.name} of the robot description is {joint.kind}', f'use joints that are {", ".join(KINDS)}'
+                f'Joint {joint.name} of the robot description is {joint.kind}',
+                f'use joints that are {", ".join(KINDS)}',
             )
         if joint.mimic is not None and joint.mimic[0] not in free:
             raise UserError(

@@ -92,7 +92,9 @@ def solve_hand_eye(
     moves = _moves(poses, parent)
     candidates = [board_poses(detection, camera) for detection in detections]
     if not all(candidates):
-        raise UserError('the corners of an image give no pose of the board', 'check the size of the board, or leave it out')
+        raise UserError(
+            'the corners of an image give no pose of the board', 'check the size of the board, or leave it out'
+        )
     # A flat board has two poses; the second is tried where it agrees better with the first answer.
     boards = np.stack([options[0] for options in candidates])
     start = park(moves, boards)
@@ -106,7 +108,9 @@ def solve_hand_eye(
     corrected = np.stack([moved(T, step) for T, step in zip(poses, corrections)])
     reprojected = tuple(_predict(_moves(corrected, parent), fit, other, detections, camera))
     residuals = np.array([np.linalg.norm(a - d.corners, axis=1).mean() for a, d in zip(reprojected, detections)])
-    arm = np.stack([np.linalg.norm(corrections[:, 3:], axis=1), np.degrees(np.linalg.norm(corrections[:, :3], axis=1))], 1)
+    arm = np.stack(
+        [np.linalg.norm(corrections[:, 3:], axis=1), np.degrees(np.linalg.norm(corrections[:, :3], axis=1))], 1
+    )
     return HandEye(
         parent, fit, other, start, _covariance(result), residuals, arm, reprojected, _outliers(residuals, arm), second,
         tuple(_warnings(poses, second)),
@@ -188,7 +192,9 @@ def _refine(poses, parent, start, boards, detections, camera):
     def errors(step):
         corrections = step[12:].reshape(-1, 6) * spread
         hands = np.stack([moved(T, c) for T, c in zip(poses, corrections)])
-        predicted = _predict(_moves(hands, parent), moved(start, step[:6]), moved(other, step[6:12]), detections, camera)
+        predicted = _predict(
+            _moves(hands, parent), moved(start, step[:6]), moved(other, step[6:12]), detections, camera
+        )
         return np.concatenate([(np.concatenate(predicted) - corners).ravel() / sigma, step[12:]])
 
     count = len(poses)

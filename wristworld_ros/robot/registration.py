@@ -12,7 +12,9 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 _FACING = 0.4  # cosine of the angle to the camera's ray: more oblique surfaces tell more of pixels than of places
-_VISIBLE_M = 0.015  # a point that far behind the nearest surface at its pixel is hidden; footprints bring that one forward
+_VISIBLE_M = (
+    0.015  # a point that far behind the nearest surface at its pixel is hidden; footprints bring that one forward
+)
 _LIMIT_M = 0.2  # distances count as this at most
 _LEAST_POINTS = 100  # for a residual
 _MOST_POINTS = 20_000
@@ -102,7 +104,10 @@ class CameraCorrection:
     PRIOR_DEG, PRIOR_M = 1.0, 0.01  # standard deviations of a calibration
     NOISE_M = 0.005  # of one match
     TOGETHER = 20  # matches that err alike: neighbours share the errors of sensor, mesh and pixel grid
-    REACH_M, LEAST_REACH_M = 0.03, 0.006  # matches farther apart than four times the usual do not count; within these bounds
+    REACH_M, LEAST_REACH_M = (
+        0.03,
+        0.006,
+    )  # matches farther apart than four times the usual do not count; within these bounds
 
     def __init__(self):
         self.reset()
@@ -119,7 +124,9 @@ class CameraCorrection:
         if not np.allclose(T_camera_base, self._given, atol=1e-6) or (self._stamp or 0) > stamp_ns:
             self.reset()
             self._given = T_camera_base.copy()
-        if len(matches.points) < _LEAST_POINTS or (self._stamp is not None and stamp_ns - self._stamp < self.EVERY_S * 1e9):
+        if len(matches.points) < _LEAST_POINTS or (
+            self._stamp is not None and stamp_ns - self._stamp < self.EVERY_S * 1e9
+        ):
             return
         self._stamp = stamp_ns
         chosen = np.linspace(0, len(matches.points) - 1, min(self.MATCHES, len(matches.points))).astype(int)

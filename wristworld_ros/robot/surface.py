@@ -10,13 +10,18 @@ from torch import Tensor
 
 from wristworld_ros.geometry.splat import nearest_points
 from wristworld_ros.geometry.surfaces import footprint
+from wristworld_ros.robot.board import Intrinsics
 from wristworld_ros.types import RobotPoints
 
-SURFACE_DISTANCE = 0.015  # metres: what is measured this near to the robot's surface is the robot, where little is known
+SURFACE_DISTANCE = (
+    0.015  # metres: what is measured this near to the robot's surface is the robot, where little is known
+)
 _LEAST_DISTANCE = 0.006  # the same for a camera that measures exactly
 _DEVIATIONS = 4  # median distances from the robot's surface within which the robot is measured
 _FACING = -0.05  # cosine of the angle to the camera's ray from which on a surface point turns away
 _MAX_POINTS = 12_000  # drawn into an anchor
+_NEAR = 0.05  # metres before a camera
+_BEHIND = 0.03  # metres behind the nearest point of its cell, from which on a point is hidden
 
 
 def is_robot(depth: Tensor, robot: Tensor, distance: Tensor) -> Tensor:
@@ -72,6 +77,37 @@ def facing(surface: Tensor, normals: Tensor | None, T_camera_base: Tensor) -> Te
         return torch.ones(len(surface), dtype=torch.bool, device=surface.device)
     rays = torch.linalg.inv(T_camera_base.double())[:3, 3].to(surface) - surface
     return (rays * normals).sum(1) > _FACING * rays.norm(dim=1)
+
+
+def visible_points(
+    points: np.ndarray, normals: np.ndarray, camera: Intrinsics, T_base_camera: np.ndarray, spacing: float
+) -> np.ndarray:
+    """Which surface points a camera sees of a robot alone: in view, facing it, and not behind nearer ones.
+
+    Args:
+        points: Float64 [M, 3], base frame, metres.
+        normals: Float64 [M, 3], outward, of unit length.
+        camera: Its intrinsics.
+        T_base_camera: Float64 [4, 4].
+        spacing: Metres between neighbouring points.
+
+    Returns:
+        Indices [N] into the points.
+    """
+    index = np.flatnonzero(((T_base_camera[:3, 3] - points) * normals).sum(1) > 0)
+    local = (points[index] - T_base_camera[:3, 3]) @ T_base_camera[:3, :3]
+    front = local[:, 2] > _NEAR
+    index, local = index[front], local[front]
+    if not len(index):
+        return index
+    pixels = camera.project(local)
+    inside = (pixels > -0.5).all(1) & (pixels < np.array([camera.width, camera.height]) - 0.5).all(1)
+    # Cells several points wide, so that the near side has no holes.
+    cell = max(1.0, 3 * spacing * camera.K[0, 0] / float(np.median(local[:, 2])))
+    index, z, cells = index[inside], local[inside, 2], ((pixels[inside] + 0.5) / cell).astype(int)
+    nearest = np.full((int(camera.height / cell) + 1, int(camera.width / cell) + 1), np.inf)
+    np.minimum.at(nearest, (cells[:, 1], cells[:, 0]), z)
+    return index[z < nearest[cells[:, 1], cells[:, 0]] + _BEHIND]
 
 
 def robot_depth(

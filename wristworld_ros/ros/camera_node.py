@@ -48,7 +48,9 @@ class CameraNode(Node):
         self._tf = self.create_publisher(TFMessage, '/tf', 100)
         self._tf_static = self.create_publisher(TFMessage, '/tf_static', latched())
         self._static_poses: dict[str, bytes] = {}
-        self._objects = self.create_publisher(Image, 'true_wrist/objects/image_raw', 2) if self.settings.objects else None
+        self._objects = (
+            self.create_publisher(Image, 'true_wrist/objects/image_raw', 2) if self.settings.objects else None
+        )
         self._robot = RobotOutput(self, self.source) if self.settings.robot and self.source.base else None
         self._logged: set[str] = set()
         self._timer = self.create_timer(1 / self._rate, self._tick)
@@ -88,7 +90,9 @@ class CameraNode(Node):
         if self._robot and moment.arm:
             self._robot.publish(moment.arm, stamp)
         if self._objects and moment.objects is not None:
-            self._objects.publish(to_label_image(moment.objects, Header(stamp=stamp, frame_id=optical_frame(self, WRIST))))
+            self._objects.publish(
+                to_label_image(moment.objects, Header(stamp=stamp, frame_id=optical_frame(self, WRIST)))
+            )
         for name, image in moment.images.items():
             if name not in self._outputs:
                 self._outputs[name] = CameraOutput(self, name, self.settings.transport, name in moment.depth)

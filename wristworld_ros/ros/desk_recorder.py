@@ -27,7 +27,9 @@ class DeskRecorder:
         self._transforms = TransformBuffer()
         self._joints: OrderedDict[int, dict[str, float]] = OrderedDict()
         best = QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT)
-        latched = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        latched = QoSProfile(
+            depth=100, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
+        )
         for name in anchors:
             node.create_subscription(CameraInfo, f'anchor_{name}/camera_info', self._infos_of(name), best)
         node.create_subscription(TFMessage, '/tf_static', self._on_static, latched)

@@ -157,7 +157,9 @@ def read_header(msg: Image | CompressedImage, limits: ImageLimits | None = None)
     if limits:
         limits.check(header.width, header.height)
     if (code := ENCODINGS.get(header.encoding)) and code.code is not None and (header.width % 2 or header.height % 2):
-        what = f"image is {header.width}x{header.height}, and encoding '{header.encoding}' needs an even width and height"
+        what = (
+            f"image is {header.width}x{header.height}, and encoding '{header.encoding}' needs an even width and height"
+        )
         raise ImageError(ImageFault.SIZE, what, _PUBLISH)
     return header
 
@@ -189,7 +191,10 @@ def known_encoding(name: str) -> Encoding:
     if name in ENCODINGS:
         return ENCODINGS[name]
     if name in _DEPTH:
-        what, fix = f"encoding '{name}' is that of depth images", 'remap the topic to the colour image of the camera (rgb8 or bgr8)'
+        what, fix = (
+            f"encoding '{name}' is that of depth images",
+            'remap the topic to the colour image of the camera (rgb8 or bgr8)',
+        )
     elif name.startswith(('8UC', '8SC')):
         what = f'encoding {quoted(name)} does not say which channels are red, green and blue'
         fix = 'have the camera say which: rgb8 or bgr8'
@@ -276,10 +281,14 @@ def _checked(
         raise ImageError(ImageFault.ENCODING, what, 'repair the format that the camera states')
     if channels < 3 and sample_bytes == 2:
         what = f'{codec} image has one channel of 16 bits, and format {quoted(msg.format)} does not say whether it is depth'
-        raise ImageError(ImageFault.ENCODING, what, 'remap the topic to the colour image, or state mono16 in the format')
+        raise ImageError(
+            ImageFault.ENCODING, what, 'remap the topic to the colour image, or state mono16 in the format'
+        )
     return ImageHeader(width, height, '')
 
 
 def _damaged(codec: str, msg: CompressedImage, why: str) -> ImageError:
-    what = f'compressed image (format {quoted(msg.format)}, {len(msg.data)} bytes) cannot be decoded: {codec}, but {why}'
+    what = (
+        f'compressed image (format {quoted(msg.format)}, {len(msg.data)} bytes) cannot be decoded: {codec}, but {why}'
+    )
     return ImageError(ImageFault.DATA, what, 'send JPEG or PNG')

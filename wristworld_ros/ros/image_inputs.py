@@ -205,7 +205,9 @@ class ImageInputs:
             size = rgb.shape[1], rgb.shape[0]
             lens = anchor.lens(*size)
             K = lens.K
-            views.append(self._view(anchor, image, size, lens))
+            if K is None:
+                K = self.knowledge.calibration.intrinsics(anchor.name, *size)
+            views.append(self._view(anchor, image, size, lens, K))
             if lens.rectification is not None:
                 rgb = lens.rectification.image(rgb)
             if size != (width, height):
@@ -221,14 +223,16 @@ class ImageInputs:
             known.depth, known.T_base_anchor, known.wrist, known.robot_points,
         )  # fmt: skip
 
-    def _view(self, anchor: AnchorCamera, image: Stamped, size: tuple[int, int], lens: Lens) -> ViewSource:
+    def _view(
+        self, anchor: AnchorCamera, image: Stamped, size: tuple[int, int], lens: Lens, K: np.ndarray | None
+    ) -> ViewSource:
         """Where an image of that size, width and height, comes from."""
         frame_id = image.item.header.frame_id
         frame = self.anchor_frame if anchor is self._anchors[0] else normalized_frame(frame_id)
         frame = frame or f'anchor_{anchor.name}_optical_frame'
         hw = size[1], size[0]
         return ViewSource(
-            anchor.name, anchor.topic, image.stamp_ns, frame, frame_id, hw, lens.K, lens.rectification, lens.note
+            anchor.name, anchor.topic, image.stamp_ns, frame, frame_id, hw, K, lens.rectification, lens.note
         )
 
     def _update_silent(self, active: bool) -> None:

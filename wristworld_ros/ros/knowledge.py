@@ -21,13 +21,14 @@ from tf2_msgs.msg import TFMessage
 
 from wristworld_ros.errors import UserError
 from wristworld_ros.input_files import check_file
+from wristworld_ros.ros.calibration import NodeCalibration
 from wristworld_ros.ros.conversions import to_intrinsics
 from wristworld_ros.ros.depth_camera import DepthCamera, DepthError, DepthFault, fitted
 from wristworld_ros.ros.lifecycle import ResponsiveLifecycleNode
 from wristworld_ros.ros.metrics import Metrics
 from wristworld_ros.ros.rectification import Rectification
 from wristworld_ros.ros.robot_state import RobotError, RobotFault, RobotState
-from wristworld_ros.ros.transforms import TransformBuffer, TransformError, TransformFault, pose_matrix
+from wristworld_ros.ros.transforms import TransformBuffer, TransformError, TransformFault
 from wristworld_ros.settings import NodeSettings
 from wristworld_ros.types import Camera, RobotPoints
 
@@ -76,6 +77,7 @@ class Knowledge:
     The executor's thread takes messages in; `gather` is called in the worker's thread, which may wait there.
 
     settings: assignable; live ones count at once. missing: what the next better view lacks, sentences, as of the last set.
+    calibration: of the calibration file; read once, here.
     """
 
     def __init__(
@@ -87,7 +89,7 @@ class Knowledge:
         self.robot = RobotState(node, settings)
         self.depth = {name: DepthCamera(node, name, settings) for name in settings.anchors}
         self.missing: tuple[str, ...] = ()
-        self._mount = None if settings.wrist_mount is None else pose_matrix(map(float, settings.wrist_mount.split()))
+        self.calibration = NodeCalibration(settings)
         self._wrist_info = (
             read_camera_info(settings.wrist_camera_info) if _is_file(settings.wrist_camera_info) else None
         )
@@ -145,7 +147,7 @@ class Knowledge:
         """What is known of a set; it waits up to `tf_timeout` for what may still come."""
         s, deadline = self.settings, time.monotonic() + self.settings.tf_timeout
         places, wrist, depth, robot = _Notes(), _Notes(), _Notes(), _Notes()
-        T = self._placed(views, places, deadline) if s.use_tf != 'never' else None
+        T = self._placed(views, places, deadline)
         camera = self._wrist(views[0].stamp_ns, wrist, deadline) if s.use_tf != 'never' else None
         maps = self._depth(views, depth, deadline) if s.use_depth != 'never' else None
         points = self._robot(views[0].stamp_ns, robot, deadline) if s.use_robot_model != 'never' else None
@@ -165,9 +167,14 @@ class Knowledge:
         return self._unmet.get(stamp_ns, '')
 
     def _placed(self, views: Sequence[ViewSource], notes: _Notes, deadline: float) -> np.ndarray | None:
-        """T_base_anchor, float64 [V, 4, 4], NaN where unknown; None where all are."""
+        """T_base_anchor, float64 [V, 4, 4], NaN where unknown; None where all are. The calibration file wins over TF."""
         T = np.full((len(views), 4, 4), np.nan)
         for i, view in enumerate(views):
+            if view.name in self.calibration.places:
+                T[i] = self.calibration.places[view.name]
+                continue
+            if self.settings.use_tf == 'never':
+                continue
             try:
                 T[i] = self.transforms.lookup(self.settings.base_frame, view.frame, view.stamp_ns, deadline)
             except TransformError as error:
@@ -176,14 +183,14 @@ class Knowledge:
 
     def _wrist(self, stamp_ns: int, notes: _Notes, deadline: float) -> Camera | None:
         s = self.settings
-        if self._mount is None and s.wrist_camera_frame is None:
+        if self.calibration.mount is None and s.wrist_camera_frame is None:
             text = (
                 f'The place of the wrist camera is not known; set wrist_mount (its pose in {s.hand_frame}: x y z qx qy qz qw), or '
-                'wrist_camera_frame where TF has it.'
+                'wrist_camera_frame where TF has it, or calibration_file.'
             )
             notes.add(text, TransformFault.MISSING)
             return None
-        mount = np.eye(4) if self._mount is None else self._mount
+        mount = np.eye(4) if self.calibration.mount is None else self.calibration.mount
         frame = s.wrist_camera_frame or s.hand_frame
         try:
             T_base_wrist = self.transforms.lookup(s.base_frame, frame, stamp_ns, deadline) @ mount
@@ -200,6 +207,9 @@ class Knowledge:
             K = to_intrinsics(info, info.width, info.height)
             if K is not None:
                 return K, info.height, info.width
+        real = self.calibration.wrist_camera
+        if real is not None and self.settings.wrist_fov is None:
+            return real.K, real.height, real.width
         f = height / 2 / math.tan(math.radians(self.settings.wrist_fov or DEFAULT_FOV) / 2)
         return np.array([[f, 0, (width - 1) / 2], [0, f, (height - 1) / 2], [0, 0, 1.0]]), height, width
 
@@ -252,7 +262,8 @@ class Knowledge:
                     texts.append(text)
         if not texts and self.robot.hint and self.settings.use_robot_model != 'never':
             texts.append(self.robot.hint)
-        guessed = self._wrist_info is None and self.settings.wrist_fov is None
+        real = self._wrist_info or self.calibration.wrist_camera
+        guessed = real is None and self.settings.wrist_fov is None
         if not texts and guessed and self.settings.use_tf != 'never':
             texts.append(
                 f'The wrist camera is taken to see {DEFAULT_FOV:g} degrees; give wrist_camera_info (of the camera to be '

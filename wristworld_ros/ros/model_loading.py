@@ -53,5 +53,3 @@ def warm_up(stream: VirtualWrist, settings: NodeSettings) -> None:
                 f'Memory ran out while {settings.model} was warmed up, and on_out_of_memory names nothing more to give up',
                 'end other programs, or take fewer anchors, a smaller chunk or a smaller model',
             )
-
-

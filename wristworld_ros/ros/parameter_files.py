@@ -35,7 +35,8 @@ def node_parameters(path: str | Path, node: str) -> dict[str, Any]:
     anchors = found.get('anchors', [])
     if not isinstance(anchors, list) or not all(isinstance(name, str) for name in anchors):
         raise UserError(
-            f'Parameter file {path} gives {node} the anchors {anchors!r}', "give a list of names, as in ['left', 'right']"
+            f'Parameter file {path} gives {node} the anchors {anchors!r}',
+            "give a list of names, as in ['left', 'right']",
         )
     return found
 
@@ -44,14 +45,18 @@ def _tree(path: Path) -> dict:
     try:
         tree = yaml.safe_load(path.read_text())
     except OSError as error:
-        raise UserError(f'Parameter file {path} cannot be read ({error.strerror})', 'see the argument params_file') from None
+        raise UserError(
+            f'Parameter file {path} cannot be read ({error.strerror})', 'see the argument params_file'
+        ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(
             f'Parameter file {path} is not YAML ({" ".join(str(error).split())})', 'correct it, or give another'
         ) from None
     if not isinstance(tree, dict):
         what = 'is empty' if tree is None else f'holds a {type(tree).__name__} and no nodes'
-        raise UserError(f'Parameter file {path} {what}', 'begin it as config/virtual_wrist.yaml begins: /**: and ros__parameters:')
+        raise UserError(
+            f'Parameter file {path} {what}', 'begin it as config/virtual_wrist.yaml begins: /**: and ros__parameters:'
+        )
     return tree
 
 

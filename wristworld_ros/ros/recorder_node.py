@@ -178,7 +178,9 @@ def main(args: list[str] | None = None) -> int:
     given = parser.parse_args(args)
     environment.prepare()
     rclpy.init(args=[])
-    options = RecorderOptions(given.out, tuple(given.anchors), given.head, given.view, given.view_bind, not given.no_images, given.desk)
+    options = RecorderOptions(
+        given.out, tuple(given.anchors), given.head, given.view, given.view_bind, not given.no_images, given.desk
+    )
     try:
         node = RecorderNode(options)
     except UserError as error:

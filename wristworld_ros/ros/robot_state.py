@@ -24,7 +24,7 @@ KEEP_NS = 10_000_000_000
 MAX_JOINTS = 1000
 CLOCK_GAP_S = 5.0  # joint states that far from an image have stamps of another clock
 ONE_CLOCK = 'let all computers share one clock (chrony or PTP), and set use_sim_time on all nodes or on none'
-INSTALL = "install the package that holds them (franka_description) on this machine, and wristworld-ros[robot], which reads them"
+INSTALL = 'install the package that holds them (franka_description) on this machine, and wristworld-ros[robot], which reads them'
 LATCHED = QoSProfile(
     history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
 )  # fmt: skip
@@ -75,9 +75,7 @@ class RobotState:
     model: of the last description that could be loaded, or None. fault: why the last description cannot be used.
     """
 
-    def __init__(
-        self, node: Node, settings: NodeSettings, load: Callable[[str], SurfaceModel] = load_model
-    ):
+    def __init__(self, node: Node, settings: NodeSettings, load: Callable[[str], SurfaceModel] = load_model):
         self._node, self._settings, self._load = node, settings, load
         self._changed = threading.Condition()
         self._joints: dict[str, tuple[list[int], list[float]]] = {}  # stamps, positions
@@ -203,7 +201,9 @@ class RobotState:
             off_s = max(stamps[0] - stamp_ns, stamp_ns - stamps[-1]) * 1e-9
             side = 'behind' if stamp_ns > stamps[-1] else 'after'
             if off_s > CLOCK_GAP_S:
-                raise RobotError(RobotFault.TIME, f'Joint states of {name} are {off_s:.1f} s {side} the image', ONE_CLOCK)
+                raise RobotError(
+                    RobotFault.TIME, f'Joint states of {name} are {off_s:.1f} s {side} the image', ONE_CLOCK
+                )
             fix = f'raise tf_timeout, publish them at a higher rate, or {ONE_CLOCK}'
             raise RobotError(RobotFault.TIME, f'Joint states of {name} are {1e3 * off_s:.0f} ms {side} the image', fix)
         at = bisect_left(stamps, stamp_ns)

@@ -54,7 +54,9 @@ class FrameListener(Node):
         self.get_logger().info(f'rviz starts with the first image on {self._images.topic_name}.')
 
 
-def configured(tree: dict[str, Any], frame: str, topics: dict[str, str], resolve: Callable[[str], str]) -> dict[str, Any]:
+def configured(
+    tree: dict[str, Any], frame: str, topics: dict[str, str], resolve: Callable[[str], str]
+) -> dict[str, Any]:
     """A copy of config/virtual_wrist.rviz for one node.
 
     Args:
@@ -89,7 +91,9 @@ def main(args: list[str] | None = None) -> int:
     arguments = sys.argv if args is None else args
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--anchors', nargs='+', required=True, help='Names of the anchors.')
-    parser.add_argument('--fixed-frame', default='', help="rviz's fixed frame; default: that of the first anchor's images.")
+    parser.add_argument(
+        '--fixed-frame', default='', help="rviz's fixed frame; default: that of the first anchor's images."
+    )
     given = parser.parse_args(remove_ros_args(arguments)[1:])
     rviz = shutil.which('rviz2')
     if rviz is None:

@@ -122,9 +122,7 @@ class AnchorListener:
     @property
     def complete(self) -> bool:
         """Whether an image came, and a calibration where somebody publishes one."""
-        return self._last is not None and (
-            self._info is not None or not self._node.count_publishers(self._infos.topic)
-        )
+        return self._last is not None and (self._info is not None or not self._node.count_publishers(self._infos.topic))
 
     def seen(self) -> SeenAnchor:
         """What came, for those who match other topics with it."""

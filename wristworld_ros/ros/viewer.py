@@ -116,7 +116,9 @@ class LiveViewer:
         self._server.kill()
         self._server.wait()
         self._log.close()
-        raise UserError(f'The live viewer does not start ({printed[-1].rstrip(".")})', 'reinstall rerun-sdk, or leave --view out')
+        raise UserError(
+            f'The live viewer does not start ({printed[-1].rstrip(".")})', 'reinstall rerun-sdk, or leave --view out'
+        )
 
 
 def _serve(web_port: int, grpc_port: int, bind: str, log) -> subprocess.Popen:
@@ -159,5 +161,6 @@ def _free(port: int, bind: str) -> int:
             except OSError as error:
                 refused = error
     raise UserError(
-        f'The live viewer cannot listen on {bind} ({refused and refused.strerror})', 'give an IP address of this machine'
+        f'The live viewer cannot listen on {bind} ({refused and refused.strerror})',
+        'give an IP address of this machine',
     )

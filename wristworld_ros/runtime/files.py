@@ -150,7 +150,8 @@ def _locked(descriptor: int) -> bool:
 def write_error(path: Path, error: OSError) -> UserError:
     """What an operating system's refusal to write a file means to a user."""
     return UserError(
-        f'{path} cannot be written ({error.strerror or error})', 'free disk space, check permissions, or choose another folder'
+        f'{path} cannot be written ({error.strerror or error})',
+        'free disk space, check permissions, or choose another folder',
     )
 
 

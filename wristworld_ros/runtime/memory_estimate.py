@@ -112,9 +112,7 @@ def is_guided(config: ModelConfig, guidance: float | None) -> bool:
     return s.text == 'stored' and (s.cfg_scale if guidance is None else guidance) != 1.0
 
 
-def cache_bytes(
-    config: ModelConfig, chunk: int, history: int, param_bytes: int = FLOAT, guided: bool = False
-) -> int:
+def cache_bytes(config: ModelConfig, chunk: int, history: int, param_bytes: int = FLOAT, guided: bool = False) -> int:
     """Keys and values of a stream: all layers, `history` chunks and the current one; twice with guidance."""
     s = GeneratorConfig.from_config(config.generator)
     streams = 2 if guided else 1
@@ -150,7 +148,9 @@ def _stage1_working(config: ModelConfig, views: int, image_hw: tuple[int, int], 
     h, w = input_size(image_hw, config.anchor_width, stage1.patch_size)
     tokens = views * (h * w // stage1.patch_size**2 + 5)
     kept = len(stage1.dpt_layers) * 2 * stage1.embed_dim * tokens * param_bytes
-    block = (4 + 4 + 3) * stage1.embed_dim * tokens * param_bytes  # MLP before and after its GELU; queries, keys, values
+    block = (
+        (4 + 4 + 3) * stage1.embed_dim * tokens * param_bytes
+    )  # MLP before and after its GELU; queries, keys, values
     wrist = 6 * 2 * stage1.embed_dim * tokens * FLOAT  # all tokens, their keys and values, the MLP
     dense = min(views, VIEWS_AT_A_TIME) * h * w * 2 * stage1.dpt_features * FLOAT  # the last maps, at full size
     points = views * h * w * config.cloud.upsample**2 * 24 * FLOAT  # positions, projections, colours, splat indices

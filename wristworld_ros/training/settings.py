@@ -15,9 +15,7 @@ class TrainSettings:
         'runs/train', 'Folder of the run: checkpoints, log.jsonl, model.pt; a run that was stopped continues.'
     )
     held_out: str | None = setting(None, 'Folder of episodes to validate on while training.', none='none')
-    minutes: float | None = setting(
-        None, 'Train for so many minutes; none trains for --steps.', low=0.01, none='none'
-    )
+    minutes: float | None = setting(None, 'Train for so many minutes; none trains for --steps.', low=0.01, none='none')
     steps: int = setting(10_000, 'Optimizer steps, where no --minutes are given.', low=1)
     batch: int | None = setting(None, 'Samples per step; auto takes the default of the stage.', low=1, none='auto')
     learning_rate: float = setting(8e-4, 'Peak learning rate.', low=0.0)
@@ -44,9 +42,7 @@ class TrainSettings:
     start: str | None = setting(
         None, "Another run's last.pt to take the weights from when this run begins.", none='none'
     )
-    only: str = setting(
-        'all', 'Stage 1: train this head alone, or all.', choices=('all', 'camera', 'wrist', 'depth')
-    )
+    only: str = setting('all', 'Stage 1: train this head alone, or all.', choices=('all', 'camera', 'wrist', 'depth'))
     spc: bool = setting(
         True, 'Stage 1: train the wrist pose by Spatial Projection Consistency; --no-spc is the ablation.'
     )

@@ -75,9 +75,7 @@ def test_the_tiny_decoder_is_measured_next_to_the_full_one():
     shapes = Shapes((28, 42), (32, 32), views=(1,), history=1)
     rows = {part.name: part for part in parts_of(model, shapes)}
     with torch.inference_mode():
-        assert (
-            rows['tiny decoder, a chunk'].run().shape == rows['VAE decode, a chunk'].run().shape == (1, 3, 4, 32, 32)
-        )
+        assert rows['tiny decoder, a chunk'].run().shape == rows['VAE decode, a chunk'].run().shape == (1, 3, 4, 32, 32)
 
 
 def test_a_random_model_that_does_not_exist_is_answered_with_those_that_do():

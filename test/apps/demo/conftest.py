@@ -17,7 +17,9 @@ def coarse_image(seed, height, width):
     return coarse.repeat(8, 0).repeat(8, 1)
 
 
-def write_recording(folder, truth=True, head=HEAD, invalid=(5, 6), anchors=('left', 'right'), statuses=('LOW_COVERAGE',)):
+def write_recording(
+    folder, truth=True, head=HEAD, invalid=(5, 6), anchors=('left', 'right'), statuses=('LOW_COVERAGE',)
+):
     writer = RecordingWriter(folder, head, anchors)
     writer.start()
     for i in range(FRAMES):

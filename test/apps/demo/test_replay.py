@@ -71,7 +71,10 @@ def test_modes_are_replayed_into_the_recording(desk, tmp_path, monkeypatch):
     settings = StreamSettings(model=str(tmp_path / 'model'), threads=1, min_coverage=0.0, min_confidence=0.0)
     replay(desk, ('rgb', 'calibrated'), settings, progress=False)
     recording = Recording(desk)
-    assert len(recording.stamps('wrist_rgb')) == made.FRAMES and len(recording.stamps('wrist_calibrated')) == made.FRAMES - 1
+    assert (
+        len(recording.stamps('wrist_rgb')) == made.FRAMES
+        and len(recording.stamps('wrist_calibrated')) == made.FRAMES - 1
+    )
     for mode in ('rgb', 'calibrated'):
         lines = [json.loads(line) for line in (desk / f'views_{mode}.jsonl').read_text().splitlines()]
         assert {line['geometry'] for line in lines} == {mode.upper()}
@@ -79,7 +82,10 @@ def test_modes_are_replayed_into_the_recording(desk, tmp_path, monkeypatch):
 
 def test_each_mode_of_the_demo_tells_the_node_what_it_says():
     everything = DemoSettings()
-    assert (live_mode(everything, 'simulator'), replayed_modes(everything, 'simulator')) == ('rgbd', ('rgb', 'calibrated'))
+    assert (live_mode(everything, 'simulator'), replayed_modes(everything, 'simulator')) == (
+        'rgbd',
+        ('rgb', 'calibrated'),
+    )
     assert (live_mode(everything, 'videos'), replayed_modes(everything, 'videos')) == ('rgb', ())
     one = DemoSettings(mode='rgb')
     cameras = camera_settings(one, [], None)

@@ -106,7 +106,10 @@ def test_invalid_frames_are_counted_by_their_status_with_an_example_of_each(tmp_
     figures = summarise(Recording(folder))
     assert figures.invalid == 4
     assert figures.invalid_statuses == {'STALE': 3, 'LOW_COVERAGE': 1}
-    assert figures.examples == {'STALE': 'Only 5% are covered; more is wanted.', 'LOW_COVERAGE': 'Only 4% are covered; more is wanted.'}
+    assert figures.examples == {
+        'STALE': 'Only 5% are covered; more is wanted.',
+        'LOW_COVERAGE': 'Only 4% are covered; more is wanted.',
+    }
     text = ' '.join(trust(Recording(folder), None, figures)['text'])
     assert '4 of 12 frames were invalid, most often for stale (3 frames), e.g. "Only 5% are covered' in text
 
@@ -151,7 +154,12 @@ def several(tmp_path):
 def test_the_modes_of_a_recording_stand_side_by_side_in_table_page_and_pictures(several, tmp_path):
     page = render_report(several, tmp_path / 'report', progress=False)
     table = json.loads((page.parent / 'table.json').read_text())['summary']
-    assert list(table)[:4] == ['RGB: generated', 'CALIBRATED: generated', 'RGBD: generated', 'RGBD: filled condition map']
+    assert list(table)[:4] == [
+        'RGB: generated',
+        'CALIBRATED: generated',
+        'RGBD: generated',
+        'RGBD: filled condition map',
+    ]
     assert table['RGBD: generated']['found']['mean'] == 1 > table['RGB: generated']['found']['mean']
     assert table['RGBD: generated']['psnr']['mean'] > 30 > table['CALIBRATED: generated']['psnr']['mean']
     text = re.sub(r'\s+', ' ', page.read_text())

@@ -120,7 +120,9 @@ def test_compressed_images_are_seen_and_offered_to_who_asked_for_raw_ones(camera
     assert (anchor.width, anchor.height, anchor.bad) == (64, 48, '') and 'jpeg' in anchor.encoding and anchor.images
     raw = NodeSettings(anchors=['left'])
     (finding,) = topic_findings(survey_topics(raw, [], 0.1), raw, 5.0)
-    assert 'but /anchor_left/image_raw/compressed exists' in finding.what and finding.fix == 'set transport to compressed'
+    assert (
+        'but /anchor_left/image_raw/compressed exists' in finding.what and finding.fix == 'set transport to compressed'
+    )
 
 
 def test_a_camera_that_nobody_named_so_is_offered_and_may_be_remapped(cameras):

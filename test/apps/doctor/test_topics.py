@@ -63,7 +63,10 @@ def test_stamps_that_do_not_match_are_reported_with_their_distance(sets, state):
 
 
 def test_clocks_that_are_apart_are_reported_with_the_camera_that_is_behind():
-    for lag, behind in ((3.0, 'right are 3.00 s behind those of left'), (-3.0, 'left are 3.00 s behind those of right')):
+    for lag, behind in (
+        (3.0, 'right are 3.00 s behind those of left'),
+        (-3.0, 'left are 3.00 s behind those of right'),
+    ):
         right = replace(FINE, name='right', apart=1.0, lag=lag)
         found = topic_findings(TopicSurvey((FINE, right), 2.0, 0), NodeSettings(), 5.0)[-1]
         assert found.state == 'error' and behind in found.what and 'sync_window' in found.fix
@@ -133,5 +136,7 @@ def test_it_is_said_what_a_calibration_is_used_for():
 
 
 def test_a_survey_survives_its_way_as_json():
-    survey = TopicSurvey((FINE, replace(FINE, name='right', sizes=('1x1', '2x2'))), 2.0, 30, ('/a', '/b'), '/profile.xml')
+    survey = TopicSurvey(
+        (FINE, replace(FINE, name='right', sizes=('1x1', '2x2'))), 2.0, 30, ('/a', '/b'), '/profile.xml'
+    )
     assert TopicSurvey.from_json(survey.to_json()) == survey

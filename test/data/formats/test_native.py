@@ -207,7 +207,10 @@ def test_files_that_are_pipes_devices_bombs_or_damaged_are_named(tmp_path):
         (path / 'tracks.npz').write_bytes(data)
         with pytest.raises(UserError, match=r'tracks\.npz cannot be read'):
             read_episode(path)
-    with zipfile.ZipFile(path / 'tracks.npz', 'w', zipfile.ZIP_DEFLATED) as archive, archive.open('a.npy', 'w', force_zip64=True) as file:
+    with (
+        zipfile.ZipFile(path / 'tracks.npz', 'w', zipfile.ZIP_DEFLATED) as archive,
+        archive.open('a.npy', 'w', force_zip64=True) as file,
+    ):
         for _ in range(1100):
             file.write(bytes(1 << 20))
     with pytest.raises(UserError, match=r'unpacks to \d+ bytes'):

@@ -31,7 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f'What to measure. {HELP} Default: all; for a random model {" ".join(RANDOM_MODEL_SECTIONS)}.',
     )
     parser.add_argument(
-        '--anchors', nargs='+', type=int, default=[1, 2, 3], metavar='N', help='Numbers of anchor cameras. Default: 1 2 3.'
+        '--anchors',
+        nargs='+',
+        type=int,
+        default=[1, 2, 3],
+        metavar='N',
+        help='Numbers of anchor cameras. Default: 1 2 3.',
     )
     parser.add_argument(
         '--chunks', nargs='+', type=int, default=[1, 2, 4], metavar='N', help='Chunk lengths. Default: 1 2 4.'

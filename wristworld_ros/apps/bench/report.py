@@ -60,7 +60,7 @@ def sections(results: dict, table: Callable) -> list[str]:
     ]
     if c := results.get('condition'):
         found.append(
-            f"Condition map of {c['points']:,} points at {c['height']}x{c['width']}: splat {c['splat_ms']:.1f} ms, point by point "
+            f'Condition map of {c["points"]:,} points at {c["height"]}x{c["width"]}: splat {c["splat_ms"]:.1f} ms, point by point '
             f'{c["reference_ms"]:.0f} ms, {c["ratio"]:.0f} times as long; {c["pixels_that_differ"]} pixels differ.'
         )
     if rows := results.get('stream'):

@@ -141,7 +141,11 @@ def _card(config: ModelConfig, sources: list[Source], written: list[Written], se
     lines = [f'# {config.name}', '', 'Converted by `wristworld convert`; the weights are those of the files below.', '']
     lines += ['## Sources', '', '| file | part | licence | sha256 |', '| --- | --- | --- | --- |']
     lines += [f'| `{s.path.parent.name}/{s.path.name}` | {s.part} | {s.licence} | `{s.sha256}` |' for s in sources]
-    lines += ['', 'What is made from a file is under its licence: read it before you use or redistribute the model.', '']
+    lines += [
+        '',
+        'What is made from a file is under its licence: read it before you use or redistribute the model.',
+        '',
+    ]
     lines += ['## Files', '', '| file | size | sha256 |', '| --- | --- | --- |']
     lines += [f'| `{w.name}` | {w.size / 1e6:.1f} MB | `{w.sha256}` |' for w in written]
     lines += [

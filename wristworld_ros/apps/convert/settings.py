@@ -26,7 +26,9 @@ class ConvertSettings:
     wrist_height: int = setting(480, 'Height of the wrist image, pixels.', low=16, high=4096)
     anchor_width: int = setting(518, 'Width of anchor images in stage 1, pixels.', low=14, high=4096)
     prompt: str = setting('robotic manipulation scene', 'The constant prompt.')
-    negative_prompt: str = setting('low quality, distorted, ugly, bad anatomy', 'The prompt that guidance steers away from.')
+    negative_prompt: str = setting(
+        'low quality, distorted, ugly, bad anatomy', 'The prompt that guidance steers away from.'
+    )
     sizes: str | None = setting(
         None, 'JSON file with sizes that shapes do not say; published uses the published ones; see docs/models.md.',
         none='published',

@@ -184,11 +184,14 @@ def read_overrides(path: str | None) -> dict[str, dict[str, Any]]:
     except UserError as error:
         raise ModelError(error.what, error.fix) from None
     if any(section not in SECTIONS for section in raw):
-        raise ModelError(f'{path} holds something else than sections', f'write objects named {", ".join(SECTIONS)} only')
+        raise ModelError(
+            f'{path} holds something else than sections', f'write objects named {", ".join(SECTIONS)} only'
+        )
     known = {f.name for f in fields(GeneratorConfig)}
     if unknown := sorted(set(raw.get('generator', {})) - known):
         raise ModelError(
-            f'{path}: the generator has no setting {", ".join(unknown)}', f'use those it has: {", ".join(sorted(known))}'
+            f'{path}: the generator has no setting {", ".join(unknown)}',
+            f'use those it has: {", ".join(sorted(known))}',
         )
     return raw
 

@@ -186,7 +186,8 @@ def _check_together(config: Mapping[str, Any], paths: Mapping[str, Path]) -> Non
     if wrong:
         part, key, found, needed, by = wrong
         raise ModelError(
-            f'{paths[part]}: key {key} has {found} channels, wanted {needed} ({by} of {video})', 'give files of one model'
+            f'{paths[part]}: key {key} has {found} channels, wanted {needed} ({by} of {video})',
+            'give files of one model',
         )
 
 

@@ -18,7 +18,10 @@ from wristworld_ros.geometry.images import resize_images
 from wristworld_ros.models.config import ModelConfig
 from wristworld_ros.pipeline.model_directory import find_model
 
-GENERATED, OWN_WARP = 'generated', 'warp of own geometry + inpainting'  # of the live run, where only one mode was recorded
+GENERATED, OWN_WARP = (
+    'generated',
+    'warp of own geometry + inpainting',
+)  # of the live run, where only one mode was recorded
 SLOP_S = 0.06  # between the stamps of an anchor set and of the true wrist image
 COPY, MEAN = 'copy of an anchor', 'mean wrist image'
 
@@ -128,7 +131,13 @@ def measure_quality(recording: Recording, mean_wrist: np.ndarray | None = None) 
     warp = f'{live_mode_of(recording).upper()}: filled condition map' if modes else OWN_WARP
     generated = {rows[mode]: stream for mode, stream in modes.items()} or {GENERATED: WRIST}
     has_objects = len(recording.stamps(TRUE_OBJECTS)) > 0
-    streams = [*generated.values(), TRUE_WRIST, CONDITION, f'anchor_{recording.anchors[0]}', *([TRUE_OBJECTS] * has_objects)]
+    streams = [
+        *generated.values(),
+        TRUE_WRIST,
+        CONDITION,
+        f'anchor_{recording.anchors[0]}',
+        *([TRUE_OBJECTS] * has_objects),
+    ]
     videos: dict[str, list[np.ndarray]] = {name: [] for name in (*generated, warp, COPY)}
     truth, objects, stamps = [], [], []
     for view in recording.views:

@@ -57,7 +57,9 @@ def latency_plot(seconds: np.ndarray, age_s: np.ndarray, model_s: np.ndarray, pa
         axes[0].scatter(seconds, ages, s=12, color=BLUE, alpha=0.4, lw=0, label='one frame')
         axes[0].plot(seconds, _running(ages, 50), color=BLUE, lw=1.8, label=f'p50 ({p50:.0f} ms overall)')
         axes[0].plot(seconds, _running(ages, 95), color=ORANGE, lw=1.8, label=f'p95 ({p95:.0f} ms overall)')
-        axes[0].plot(seconds, _running(model, 50), color=MUTED, lw=1.2, ls=(0, (3, 2)), label='of which in the model, p50')
+        axes[0].plot(
+            seconds, _running(model, 50), color=MUTED, lw=1.2, ls=(0, (3, 2)), label='of which in the model, p50'
+        )
         axes[0].set_ylabel('stamp to publishing, ms')
         axes[0].set_xlabel('seconds')
         axes[0].set_ylim(0, max(np.percentile(ages, 99.5) * 1.25, 1))
@@ -71,7 +73,12 @@ def latency_plot(seconds: np.ndarray, age_s: np.ndarray, model_s: np.ndarray, pa
 
 
 def trust_plot(
-    seconds: np.ndarray, coverage: np.ndarray, confidence: np.ndarray, agreement: np.ndarray, valid: np.ndarray, path: Path
+    seconds: np.ndarray,
+    coverage: np.ndarray,
+    confidence: np.ndarray,
+    agreement: np.ndarray,
+    valid: np.ndarray,
+    path: Path,
 ) -> Path:
     """Coverage, confidence and agreement (where it is known) over time; invalid frames are shaded."""
 

@@ -68,7 +68,11 @@ def render_report(
         if quality:
             quality.table.write(folder)
         _write_frames(recording, quality.psnr_by_stamp() if quality else {}, folder / 'frames.csv')
-        record = {'head': recording.head, 'live': asdict(figures), 'quality': quality.table.record() if quality else None}
+        record = {
+            'head': recording.head,
+            'live': asdict(figures),
+            'quality': quality.table.record() if quality else None,
+        }
         write_text(folder / 'report.json', json_text(record))
         page = _write_page(recording, quality, figures, folder)
         bar.update(10)
@@ -125,7 +129,9 @@ def trust(recording: Recording, quality: Quality | None, figures: RunFigures) ->
 def _other_modes(quality: Quality) -> str:
     """What was reached with less told, on the same sets; '' where one mode alone was recorded."""
     others = [
-        f'{mode.upper()} {quality.table.mean(row, "psnr"):.1f} dB' for mode, row in quality.modes.items() if row != quality.live
+        f'{mode.upper()} {quality.table.mean(row, "psnr"):.1f} dB'
+        for mode, row in quality.modes.items()
+        if row != quality.live
     ]
     if not others:
         return ''
@@ -170,7 +176,9 @@ def _own_verdict(figures: RunFigures) -> str:
         return f'{text}.'
     status = max(figures.invalid_statuses, key=figures.invalid_statuses.__getitem__)
     words = status.lower().replace('_', ' ')
-    return f'{text}, most often for {words} ({figures.invalid_statuses[status]} frames), e.g. "{figures.examples[status]}"'
+    return (
+        f'{text}, most often for {words} ({figures.invalid_statuses[status]} frames), e.g. "{figures.examples[status]}"'
+    )
 
 
 def _domain(recording: Recording) -> str:
@@ -178,7 +186,9 @@ def _domain(recording: Recording) -> str:
     model = recording.head.get('model_name', 'the model')
     tiny = 'sim_tiny' in model
     if recording.head.get('source') == 'simulator':
-        known = f' that {model} was trained in, with objects, lights and camera poses that are new to it' if tiny else ''
+        known = (
+            f' that {model} was trained in, with objects, lights and camera poses that are new to it' if tiny else ''
+        )
         return f'The scenes come from the simulator{known}. What is measured here does not carry over to real cameras.'
     if tiny:
         return (
@@ -237,7 +247,19 @@ def _counters(figures: RunFigures) -> list[tuple[str, int]]:
 
 def _write_frames(recording: Recording, psnr: dict[int, float], path: Path) -> None:
     """Every wrist frame as a row of a CSV file."""
-    columns = ('stamp_ns', 'seconds', 'age_s', 'latency_s', 'coverage', 'confidence', 'agreement', 'valid', 'status', 'psnr_db', 'reason')
+    columns = (
+        'stamp_ns',
+        'seconds',
+        'age_s',
+        'latency_s',
+        'coverage',
+        'confidence',
+        'agreement',
+        'valid',
+        'status',
+        'psnr_db',
+        'reason',
+    )
     with open(path, 'w', newline='') as file:
         writer = csv.writer(file)
         writer.writerow(columns)

@@ -81,7 +81,12 @@ def run_demo(
         arguments += ['--view', '--view-bind', demo.view_bind] if demo.view else []
         recorder = processes.start(RECORDER, 'wristworld_ros.ros.recorder_node', arguments)
         passive = {'OMP_WAIT_POLICY': 'PASSIVE'}
-        processes.start(NODE, 'wristworld_ros.ros.virtual_wrist_node', ros_parameters(node) + node_remappings(cameras, mode), passive)
+        processes.start(
+            NODE,
+            'wristworld_ros.ros.virtual_wrist_node',
+            ros_parameters(node) + node_remappings(cameras, mode),
+            passive,
+        )
         processes.start(CAMERA, 'wristworld_ros.ros.camera_node', ros_parameters(cameras))
         domain = processes.env['ROS_DOMAIN_ID']
         print(f'Nodes are up; to watch from another terminal: export ROS_DOMAIN_ID={domain}', flush=True)
@@ -117,7 +122,9 @@ def _record(seconds: float, processes: ProcessGroup, recorder: ManagedProcess, p
             bar.n = min(time.monotonic() - start, seconds)
             status = _last_status(recorder)
             if status and status['age'] is not None:
-                bar.set_postfix_str(f'{status["rate"]:.1f} frames/s, {status["age"] * 1e3:.0f} ms behind', refresh=False)
+                bar.set_postfix_str(
+                    f'{status["rate"]:.1f} frames/s, {status["age"] * 1e3:.0f} ms behind', refresh=False
+                )
             bar.refresh()
 
 
@@ -168,7 +175,9 @@ def _new_folder(out: Path) -> Path:
         except FileExistsError:
             continue
         except OSError as error:
-            raise UserError(f'The report folder {folder} cannot be made ({error.strerror})', 'choose another --out') from None
+            raise UserError(
+                f'The report folder {folder} cannot be made ({error.strerror})', 'choose another --out'
+            ) from None
         return folder
     raise UserError(f'{out} holds 99 reports of this second', 'wait a moment')
 
@@ -178,7 +187,9 @@ def _head(
 ) -> dict:
     """What the report says of the run before it starts."""
     rate = f'{cameras.rate:g} Hz' if cameras.rate else "the videos' rate"
-    settings = {f.name: str(shown(f, getattr(stream, f.name))) for f in fields(stream) if f.name not in ('model', 'device')}
+    settings = {
+        f.name: str(shown(f, getattr(stream, f.name))) for f in fields(stream) if f.name not in ('model', 'device')
+    }
     height, width = config.wrist_hw
     program = Path(sys.argv[0]).name
     head = {

@@ -88,7 +88,9 @@ def camera_settings(demo: DemoSettings, videos: Sequence[Path], wrist_video: Pat
             robot=mode != 'rgb', objects=True,
         )  # fmt: skip
     if demo.mode in MODES[1:]:
-        raise UserError(f'Setting mode is {demo.mode}, and videos are images alone', 'leave --mode out, or play the simulator')
+        raise UserError(
+            f'Setting mode is {demo.mode}, and videos are images alone', 'leave --mode out, or play the simulator'
+        )
     from wristworld_ros.data.video import VideoReader
 
     readers = [VideoReader(Path(path)) for path in [*videos, *([wrist_video] if wrist_video else [])]]
@@ -128,4 +130,6 @@ def node_remappings(cameras: CameraSettings, mode: str) -> list[str]:
     """ROS arguments for images alone: the node is not to hear even the calibrations of the anchors."""
     if mode != 'rgb':
         return []
-    return [word for name in cameras.anchors for word in ('-r', f'anchor_{name}/camera_info:=unheard/{name}/camera_info')]
+    return [
+        word for name in cameras.anchors for word in ('-r', f'anchor_{name}/camera_info:=unheard/{name}/camera_info')
+    ]

@@ -51,7 +51,9 @@ def run(args: argparse.Namespace) -> int:
     check(settings)
     check(doctor)
     if len(set(settings.anchors)) < len(settings.anchors):
-        raise UserError(f'--anchors is {" ".join(settings.anchors)}, with a name twice', 'give each camera a name of its own')
+        raise UserError(
+            f'--anchors is {" ".join(settings.anchors)}, with a name twice', 'give each camera a name of its own'
+        )
     for rule in doctor.remap:
         if ':=' not in rule:
             raise UserError(f'--remap got {rule!r}', 'write FROM:=TO')

@@ -88,9 +88,7 @@ def gpu_findings(device: str, driver: tuple[Gpu, ...], torch: Torch, card: bool)
     if torch.gpus:
         return [_gpu_finding(name, capability, driver, torch) for name, capability in torch.gpus]
     if driver and not torch.cuda:
-        return [
-            unusable(f'There is a GPU ({driver[0].name}), but torch {torch.version} is a CPU build', CUDA_BUILD)
-        ]
+        return [unusable(f'There is a GPU ({driver[0].name}), but torch {torch.version} is a CPU build', CUDA_BUILD)]
     if driver:
         said = f' ({torch.warning})' if torch.warning else ''
         return [
@@ -107,7 +105,8 @@ def gpu_findings(device: str, driver: tuple[Gpu, ...], torch: Torch, card: bool)
     if device.startswith('cuda'):
         return [
             error(
-                f'The setting device is {device}, but there is no NVIDIA GPU here', 'use a machine with one, or device auto'
+                f'The setting device is {device}, but there is no NVIDIA GPU here',
+                'use a machine with one, or device auto',
             )
         ]
     if torch.cuda:

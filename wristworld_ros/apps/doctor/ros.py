@@ -161,7 +161,9 @@ def profile_finding(profile: str, image: int) -> Finding:
     """Of Fast DDS's profile; cameras need one too, since images are kept in the sender's memory."""
     use = f'set {VARIABLES[0]} (until Jazzy {VARIABLES[1]}) to {PROFILE} of this package, for cameras too'
     if not profile:
-        return warning(f'Fast DDS has no profile; its default of {format_bytes(SEGMENT)} of shared memory drops big images', use)
+        return warning(
+            f'Fast DDS has no profile; its default of {format_bytes(SEGMENT)} of shared memory drops big images', use
+        )
     try:
         segments, builtin = read_profile(Path(profile))
     except (OSError, ET.ParseError) as e:
@@ -170,7 +172,9 @@ def profile_finding(profile: str, image: int) -> Finding:
         segments = [*segments, SEGMENT]
     if not segments:
         return warning(f"Fast DDS's profile {profile} has no shared memory", use)
-    what = f"Fast DDS's profile {profile}: {format_bytes(max(segments))} of shared memory, images of {format_bytes(image)}"
+    what = (
+        f"Fast DDS's profile {profile}: {format_bytes(max(segments))} of shared memory, images of {format_bytes(image)}"
+    )
     if max(segments) < IMAGES * image:
         return warning(f'{what}: room for fewer than {IMAGES}, so that some are lost', use)
     return ok(f'{what}; the cameras should use it too')

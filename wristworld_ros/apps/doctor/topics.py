@@ -62,7 +62,10 @@ def _anchor_finding(a: Anchor, survey: TopicSurvey, settings: NodeSettings, rate
     if a.bad:
         return error(f'{what}, but {a.bad}', a.fix)
     if len(a.publishers) > 1:
-        return error(f'{what}: {len(a.publishers)} publishers on one topic', 'stop all but one, or remap them to different topics')
+        return error(
+            f'{what}: {len(a.publishers)} publishers on one topic',
+            'stop all but one, or remap them to different topics',
+        )
     if len(a.sizes) > 1:
         return error(
             f'{what}, but their size changes ({", ".join(a.sizes)}), and every change clears the stream',
@@ -124,7 +127,9 @@ def _match_finding(survey: TopicSurvey, settings: NodeSettings) -> Finding:
     lags = {a.name: a.lag for a in survey.anchors}
     last, newest = max(lags, key=lags.__getitem__), min(lags, key=lags.__getitem__)
     if (lag := lags[last] - lags[newest]) > settings.sync_window:
-        what += f'; stamps of {last} are {lag:.2f} s behind those of {newest}, sync_window is {settings.sync_window:g} s'
+        what += (
+            f'; stamps of {last} are {lag:.2f} s behind those of {newest}, sync_window is {settings.sync_window:g} s'
+        )
         fix = 'synchronise the clocks of the cameras (chrony or PTP), or raise sync_window'
         return warning(what, fix) if survey.sets else error(what, fix)
     if worst.apart <= settings.slop:

@@ -91,7 +91,9 @@ def _file_finding(path: Path, stored: dict[str, Stored], hashed: str, row: CardR
     types = ', '.join(sorted({s.dtype for s in stored.values()}))
     count = sum(math.prod(s.shape) for s in stored.values())
     licence = row.licence or config_licence
-    what = f'{path.name}: {count / 1e6:.1f} M parameters ({types}, {format_bytes(path.stat().st_size)}), sha256 {hashed}'
+    what = (
+        f'{path.name}: {count / 1e6:.1f} M parameters ({types}, {format_bytes(path.stat().st_size)}), sha256 {hashed}'
+    )
     if row.sha256 and row.sha256 != hashed:
         return warning(
             f'{what}, while the model card says {row.sha256}',
@@ -130,7 +132,9 @@ def weight_findings(name_or_path: str) -> tuple[list[Finding], dict[Path, dict[s
     for name, tensors in wanted.items():
         path = folder / name
         if not path.exists():
-            findings.append(error(f'{path} is missing', 'copy it there from where the model came, or choose another model'))
+            findings.append(
+                error(f'{path} is missing', 'copy it there from where the model came, or choose another model')
+            )
             continue
         try:
             headers[path] = read_header(path)

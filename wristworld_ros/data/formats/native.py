@@ -310,7 +310,8 @@ def read_episode(path: str | Path) -> Episode:
     raw = read_json(path / _JSON, dict[str, Any], _AGAIN)
     if raw.get('version') != VERSION:
         raise UserError(
-            f'{path} has format version {raw.get("version")}, and this program reads {VERSION}', 'record the episode again'
+            f'{path} has format version {raw.get("version")}, and this program reads {VERSION}',
+            'record the episode again',
         )
     head = convert(raw, _Head, str(path / _JSON), _AGAIN)
     if len({info.name for info in head.cameras}) < len(head.cameras):
@@ -338,7 +339,9 @@ def _check_tracks(path: Path, tracks: dict[str, np.ndarray], head: _Head) -> Non
         found = tracks[name]
         if found.shape != (head.frames, *shape):
             raise UserError(f'{path}: {name} is {list(found.shape)}, and {[head.frames, *shape]} is wanted', _AGAIN)
-        numbers = found.dtype == np.int64 if name == 'stamps_ns' else found.dtype.kind == 'f' and np.isfinite(found).all()
+        numbers = (
+            found.dtype == np.int64 if name == 'stamps_ns' else found.dtype.kind == 'f' and np.isfinite(found).all()
+        )
         if not numbers:
             raise UserError(f'{path}: {name} holds something else than finite numbers ({found.dtype})', _AGAIN)
     if (np.diff(tracks['stamps_ns']) <= 0).any():

@@ -97,7 +97,9 @@ def main() -> None:
     parser.add_argument('--model', default='sim_tiny')
     parser.add_argument('--every', type=int, default=4, help='Take every n-th frame of an episode.')
     parser.add_argument('--thresholds', default='0.86,0.87,0.88,0.89,0.9')
-    parser.add_argument('--videos', type=Path, nargs='*', default=[], help='Pairs of real anchor videos, one after another.')
+    parser.add_argument(
+        '--videos', type=Path, nargs='*', default=[], help='Pairs of real anchor videos, one after another.'
+    )
     args = parser.parse_args()
     study, rng = Study(args.model), np.random.default_rng(0)
     hw = study.model.config.wrist_hw

@@ -109,7 +109,9 @@ def finished_stage1(folder: Path) -> tuple[dict, ReconstructionModel]:
     """
     if not (folder / 'model.pt').exists():
         raise UserError(f'{folder} has no model.pt', 'give the folder of a finished `wristworld train stage1`')
-    config = read_json(folder / 'config.json', dict[str, Any], 'give the folder of a finished `wristworld train stage1`')
+    config = read_json(
+        folder / 'config.json', dict[str, Any], 'give the folder of a finished `wristworld train stage1`'
+    )
     config = {k: v for k, v in config.items() if k not in ('wrist_dropout', 'float32_heads')}
     model = ReconstructionModel.from_config(config).eval()
     read_weights(model, folder / 'model.pt')
