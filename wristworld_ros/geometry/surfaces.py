@@ -137,15 +137,15 @@ def close_gaps(seen: ConditionMap, reach: int, apart: float = 0.003) -> Conditio
     """
     if reach < 1:
         return seen
+    assert seen.origin is not None and seen.confidence is not None
     inverse = torch.where(seen.depth > 0, 1 / seen.depth.clamp(min=1e-6), 0.0)
     closed = -_window_maximum(-_window_maximum(inverse, reach), reach)
     depth = torch.where(closed > 0, 1 / closed.clamp(min=1e-6), 0.0)
     gap = (closed > 0) & ((seen.depth == 0) | (seen.depth - depth > apart))
     around = ((seen.depth > 0) & ~gap).float()
-    window = (2 * reach + 1, 1, reach)
-    planes = torch.cat([seen.image.permute(2, 0, 1).float(), seen.confidence[None]]) * around
-    share = F.avg_pool2d(around[None, None], *window)[0, 0].clamp(min=1e-6)
-    mean = F.avg_pool2d(planes[None], *window)[0] / share
+    planes = torch.cat([seen.image.permute(2, 0, 1).float(), seen.confidence[None], torch.ones_like(around)[None]])
+    *means, share = _window_mean(planes * around, reach)
+    mean = torch.stack(means) / share.clamp(min=1e-6)
     return ConditionMap(
         image=torch.where(gap[..., None], mean[:3].permute(1, 2, 0).round().to(torch.uint8), seen.image),
         depth=torch.where(gap, depth, seen.depth),
@@ -167,7 +167,13 @@ def nearest_of(first: ConditionMap, second: ConditionMap) -> ConditionMap:
 
 
 def _window_maximum(image: Tensor, reach: int) -> Tensor:
-    return F.max_pool2d(image[None, None], 2 * reach + 1, 1, reach)[0, 0]
+    rows = F.max_pool2d(image[None, None], (2 * reach + 1, 1), 1, (reach, 0))
+    return F.max_pool2d(rows, (1, 2 * reach + 1), 1, (0, reach))[0, 0]
+
+
+def _window_mean(planes: Tensor, reach: int) -> Tensor:
+    rows = F.avg_pool2d(planes[None], (2 * reach + 1, 1), 1, (reach, 0))
+    return F.avg_pool2d(rows, (1, 2 * reach + 1), 1, (0, reach))[0]
 
 
 def footprint(spacing: Tensor, z: Tensor, K: Tensor, most: int) -> Tensor:

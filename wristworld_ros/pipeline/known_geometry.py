@@ -20,20 +20,15 @@ from wristworld_ros.geometry.images import resize_images
 from wristworld_ros.geometry.surfaces import (
     SurfaceMaps,
     SurfacePoints,
-    close_gaps,
-    footprint,
     nearest_of,
     render_points,
     sample_surfaces,
 )
-from wristworld_ros.robot.appearance import RobotAppearance
+from wristworld_ros.pipeline.own_robot import OwnRobot, RobotInAnchors
 from wristworld_ros.robot.depth_fit import fit_depth
-from wristworld_ros.robot.depth_reference import robot_reference
 from wristworld_ros.robot.known_cameras import KnownCameras, PlacedCameras, place_cameras
-from wristworld_ros.robot.registration import CameraCorrection, surface_matches
 from wristworld_ros.robot.scene_memory import SceneMemory
-from wristworld_ros.robot.surface import facing, is_robot, point_spacing, robot_depth, surface_distances
-from wristworld_ros.types import AnchorSet, Camera, ConditionMap, Geometry, PixelOrigin, Reconstruction, RobotPoints
+from wristworld_ros.types import AnchorSet, Camera, ConditionMap, Geometry, PixelOrigin, Reconstruction
 
 KNOWN_NEAR = 0.02  # metres: near plane where the wrist camera is known; a larger one deletes what is being grasped
 ENOUGH = 0.5  # of the wrist's view: where that much is measured, stage 1 does not run
@@ -41,10 +36,7 @@ COMPLETE = 0.9  # of the anchors' pixels: where depth is so complete, stage 1 ha
 TRUSTED = 0.3  # confidence, 0 to 1, from which on a pixel counts as covered
 _MEMORY_S = 30.0  # age at which what is remembered has lost two thirds of its confidence
 _MOST_WIDE = 400  # pixels: wider depth is thinned, for the wrist does not resolve it
-_ROBOT_REACH = 0.6  # metres from the wrist camera: farther parts of the robot are not drawn into its view
 _MEASURED_EDGE = 0.02  # share of measured depth by which neighbours of one surface differ at most, noise included
-_GAP = 4  # pixels of a wrist image of 128: half as wide as the gaps between such points that are closed
-_DEPTH_STRIDE = 2
 _LEAST_ROBOT = 100  # pixels of predicted depth that show the robot, for a scale from them
 _FINER = 2  # pixels of the maps to one of predicted depth, along each side, for their colours
 
@@ -96,6 +88,9 @@ class KnownGeometryStep:
         near: Near plane in its place, metres; None for `KNOWN_NEAR` where the wrist camera is known.
         device: Where maps are rendered.
         remember: Whether scene memory is kept.
+
+    Attributes:
+        robot: What the stream knows of the robot's own surface.
     """
 
     def __init__(
@@ -109,14 +104,11 @@ class KnownGeometryStep:
         self.wrist_hw, self.cloud, self.device = wrist_hw, cloud, device
         self._near = near
         self._memory = SceneMemory() if remember else None
-        self._appearance = RobotAppearance()
-        self._links: np.ndarray | None = None
-        self._corrections: list[CameraCorrection] = []
+        self.robot = OwnRobot(device)
 
     def reset(self) -> None:
         """Forget the scene, the robot's colours and what was learnt of the cameras' poses."""
-        self._corrections = []
-        self._appearance.reset()
+        self.robot.reset()
         if self._memory:
             self._memory.reset()
 
@@ -150,41 +142,25 @@ class KnownGeometryStep:
         self, anchors: AnchorSet, placed: PlacedCameras, known: KnownCameras, prediction: Prediction | None
     ) -> KnownObservation:
         hw = tuple(anchors.images.shape[1:3])
-        placed = self._corrected(placed, known)
+        placed = self.robot.corrected(placed, known)
         stride = -(-hw[1] // _MOST_WIDE) if anchors.depth is not None else 1
         maps = self._maps(anchors, placed, prediction, stride)
         size = tuple(maps.depth.shape[1:])
         K, T = torch.from_numpy(placed.K).to(self.device), torch.from_numpy(placed.T).to(self.device)
         K_maps = _thinned(K[1:], stride) if anchors.depth is not None else resize_intrinsics(K[1:], hw, size)
-        surface, normals = self._robot(anchors, placed)
-        residuals = np.full(len(anchors.names), np.nan)
-        layers = [maps]
-        robot_points = anchors.robot_points
-        if surface is not None:
-            spacing = self._spacing(robot_points)
-            shown = [facing(surface, normals, t) for t in T[1:]]
-            robot = torch.stack([
-                robot_depth(surface[own], spacing[own], k, t, size, _DEPTH_STRIDE)
-                for own, k, t in zip(shown, K_maps, T[1:], strict=True)
-            ])  # fmt: skip
-            measured = torch.where(maps.origin == PixelOrigin.MEASURED, maps.depth, 0.0)
-            small = measured[:, ::_DEPTH_STRIDE, ::_DEPTH_STRIDE]
-            placed_views = known.placed & known.has_K
-            fits = residuals.copy()
-            for view in np.flatnonzero(placed_views):
-                matches = surface_matches(
-                    surface, normals, robot[view], small[view], K_maps[view], T[1 + view], _DEPTH_STRIDE
-                )
-                residuals[view] = matches.residual(known.T_camera_base[view])
-                fits[view] = matches.residual(placed.T[1 + view])
-                self._corrections[view].update(anchors.stamp_ns, matches, known.T_camera_base[view])
-            self._appearance.observe(robot_points, maps.colors, robot, small, K_maps, T[1:], _DEPTH_STRIDE)
-            layers = [_without(maps, is_robot(maps.depth, robot, torch.from_numpy(surface_distances(fits)).to(robot)))]
+        layers, surface = [maps], None
+        if anchors.robot_points is not None and placed.world == 'base':
+            surface = self.robot.place(anchors.robot_points)
+            shown = self.robot.observe(anchors.stamp_ns, surface, maps, known, K_maps, T[1:])
+            layers = [_without(maps, shown.is_robot)]
             if self._memory:
-                layers += self._recalled(anchors.stamp_ns, maps, measured, robot, K_maps, T[1:])
+                layers += self._recalled(anchors.stamp_ns, maps, shown, K_maps, T[1:])
+        residuals = np.full(len(anchors.names), np.nan) if surface is None else self.robot.residuals.copy()
         wrist = Camera(placed.K[0], placed.T[0], self.wrist_hw[1], self.wrist_hw[0])
         near = self._near or (KNOWN_NEAR if known.wrist is not None else self.cloud.near)
-        condition = self._render(layers, surface, normals, robot_points, K[0], T[0], near)
+        condition = self._render(layers, K[0], T[0], near)
+        if surface is not None:
+            condition = nearest_of(self.robot.seen_by_wrist(surface, K[0], T[0], self.wrist_hw, near), condition)
         reconstruction = self._reconstruction(maps, wrist, placed, K_maps)
         thin = slice(None, None, max(1, size[1] // 128))
         agreements = cloud_agreement(
@@ -198,15 +174,6 @@ class KnownGeometryStep:
         finite = bool(np.isfinite(placed.K).all() and np.isfinite(placed.T).all())
         geometry = _geometry(known, maps)
         return KnownObservation(reconstruction, condition, geometry, residuals, agreements.cpu().numpy(), finite)
-
-    def _corrected(self, placed: PlacedCameras, known: KnownCameras) -> PlacedCameras:
-        """The cameras, with those that are known where the robot's surface says that they are."""
-        if len(self._corrections) != len(known.K):
-            self._corrections = [CameraCorrection() for _ in known.K]
-        T = placed.T.copy()
-        for view in np.flatnonzero(known.placed):
-            T[1 + view] = self._corrections[view].T @ T[1 + view]
-        return replace(placed, T=T)
 
     def _maps(
         self, anchors: AnchorSet, placed: PlacedCameras, prediction: Prediction | None, stride: int
@@ -268,7 +235,7 @@ class KnownGeometryStep:
             return scales
         hw = (prediction.depth.shape[1], prediction.depth.shape[2])
         K = resize_intrinsics(torch.from_numpy(placed.K[1:]), tuple(anchors.images.shape[1:3]), hw)
-        reference = self.robot_reference(anchors, K, torch.from_numpy(placed.T[1:]), 1, hw)
+        reference = self.robot.reference(anchors.robot_points, K, torch.from_numpy(placed.T[1:]), 1, hw)
         for view, (known, predicted) in enumerate(zip(reference, prediction.depth, strict=True)):
             both = (known > 0) & (predicted > 0)
             if int(both.sum()) >= _LEAST_ROBOT:
@@ -276,90 +243,23 @@ class KnownGeometryStep:
         return scales
 
     def _recalled(
-        self, stamp_ns: int, maps: SurfaceMaps, measured: Tensor, robot: Tensor, K: Tensor, T: Tensor
+        self, stamp_ns: int, maps: SurfaceMaps, shown: RobotInAnchors, K: Tensor, T: Tensor
     ) -> list[SurfaceMaps]:
         assert self._memory is not None
-        robot = F.interpolate(robot[:, None], measured.shape[1:], mode='nearest')[:, 0]
-        depth, colors, age = self._memory.update(stamp_ns, measured, maps.colors, robot, K, T)
+        robot = F.interpolate(shown.depth[:, None], shown.measured.shape[1:], mode='nearest')[:, 0]
+        depth, colors, age = self._memory.update(stamp_ns, shown.measured, maps.colors, robot, K, T)
         if not bool((depth > 0).any()):
             return []
         points = unproject_depth(depth, K.to(depth), T.to(depth)).masked_fill((depth == 0)[..., None], float('nan'))
         origin = torch.where(depth > 0, PixelOrigin.MEMORY, PixelOrigin.EMPTY).to(torch.uint8)
         return [SurfaceMaps(points, depth, colors, origin, torch.exp(-age / _MEMORY_S))]
 
-    def _robot(self, anchors: AnchorSet, placed: PlacedCameras) -> tuple[Tensor | None, Tensor | None]:
-        """The robot's surface points and normals, where the world is its base."""
-        robot = anchors.robot_points
-        if robot is None or placed.world != 'base':
-            return None, None
-        normals = None if robot.normals is None else torch.from_numpy(robot.normals).to(self.device)
-        return torch.from_numpy(robot.points).to(self.device), normals
-
-    def robot_reference(
-        self, anchors: AnchorSet, K: Tensor, T_camera_base: Tensor, stride: int, hw: tuple[int, int]
-    ) -> Tensor:
-        """Known depth of the robot's surface in every stride-th pixel of V anchors, float32 [V, h, w], metres, 0 where unknown.
-
-        Args:
-            anchors: Whose robot points are used; none give no depth.
-            K: [V, 3, 3], pixels of the images.
-            T_camera_base: [V, 4, 4].
-            stride: Of the pixels.
-            hw: Size of the images that K is for, pixels.
-        """
-        robot = anchors.robot_points
-        if robot is None:
-            return torch.zeros(len(K), -(-hw[0] // stride), -(-hw[1] // stride), device=self.device)
-        surface, spacing = torch.from_numpy(robot.points).to(self.device), self._spacing(robot)
-        normals = None if robot.normals is None else torch.from_numpy(robot.normals).to(self.device)
-        K, T_camera_base = K.to(self.device), T_camera_base.to(self.device)
-        shown = [facing(surface, normals, t) for t in T_camera_base]
-        return torch.stack([
-            robot_reference(surface[own], spacing[own], k, t, hw, stride)
-            for own, k, t in zip(shown, K, T_camera_base, strict=True)
-        ])  # fmt: skip
-
-    def _spacing(self, robot: RobotPoints) -> Tensor:
-        """Of the robot's points, measured once for one robot, whose points keep their order."""
-        if self._links is None or len(self._links) != len(robot.links):
-            self._links, self._spacings = robot.links, torch.from_numpy(point_spacing(robot)).to(self.device)
-        return self._spacings
-
-    def _render(
-        self,
-        layers: list[SurfaceMaps],
-        surface: Tensor | None,
-        normals: Tensor | None,
-        robot: RobotPoints | None,
-        K: Tensor,
-        T: Tensor,
-        near: float,
-    ) -> ConditionMap:
-        """What the wrist camera sees of the surfaces and of the robot's own surface."""
+    def _render(self, layers: list[SurfaceMaps], K: Tensor, T: Tensor, near: float) -> ConditionMap:
+        """What the wrist camera sees of the surfaces."""
         measured = bool((layers[0].origin == PixelOrigin.MEASURED).any())
         edge = min(self.cloud.edge, _MEASURED_EDGE) if measured else self.cloud.edge
         parts = [sample_surfaces(layer, edge, K, T, self.wrist_hw, near) for layer in layers]
-        seen = render_points(SurfacePoints.joined(parts), K, T, self.wrist_hw, near)
-        if surface is None:
-            return seen
-        assert robot is not None
-        return nearest_of(self._own_surface(surface, normals, robot, K, T, near), seen)
-
-    def _own_surface(
-        self, surface: Tensor, normals: Tensor | None, robot: RobotPoints, K: Tensor, T: Tensor, near: float
-    ) -> ConditionMap:
-        """What the wrist camera sees of the robot alone."""
-        centre = torch.linalg.inv(T)[:3, 3].to(surface)
-        shown = ((surface - centre).norm(dim=1) < _ROBOT_REACH) & facing(surface, normals, T)
-        own, spacing = surface[shown], self._spacing(robot)[shown]
-        colors = torch.from_numpy(self._appearance.colors(robot)).to(self.device)[shown]
-        z = own.double() @ T[2, :3] + T[2, 3]
-        sure = torch.ones(len(own), device=self.device)
-        kind = torch.full((len(own),), int(PixelOrigin.ROBOT), dtype=torch.uint8, device=self.device)
-        gap = round(_GAP * self.wrist_hw[1] / 128)
-        radii = (footprint(spacing, z, K, 2 * gap) - gap).clamp(min=1)  # what closing leaves open
-        seen = render_points(SurfacePoints(own, colors, kind, sure, radii), K, T, self.wrist_hw, near)
-        return close_gaps(seen, gap)
+        return render_points(SurfacePoints.joined(parts), K, T, self.wrist_hw, near)
 
     def _reconstruction(
         self, maps: SurfaceMaps, wrist: Camera, placed: PlacedCameras, K_maps: Tensor

@@ -77,7 +77,9 @@ class ModelledDepth:
     def _reference(self, anchors: AnchorSet, known: KnownCameras, stride: int) -> np.ndarray:
         """Known depth of every stride-th pixel, float32 [V, h, w], metres, 0 where unknown: measured, else the robot's."""
         K, T = torch.from_numpy(known.K), torch.from_numpy(known.T_camera_base)
-        reference = self._step.robot_reference(anchors, K, T, stride, anchors.images.shape[1:3]).cpu().numpy()
+        reference = (
+            self._step.robot.reference(anchors.robot_points, K, T, stride, anchors.images.shape[1:3]).cpu().numpy()
+        )
         if anchors.depth is not None:
             measured = anchors.depth[:, ::stride, ::stride]
             known_there = np.isfinite(measured) & (measured > 0)

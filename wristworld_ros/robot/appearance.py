@@ -6,11 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wristworld_ros.robot.surface import facing
-from wristworld_ros.types import RobotPoints
+from wristworld_ros.robot.surface import RobotSurface, facing
 
 _VISIBLE_M = 0.012  # a point this near to the robot's depth in an anchor is what the anchor sees there
-_NEW = 0.2  # weight of a new brightness against the remembered one
+_NEW = 0.4  # weight of a new brightness against the remembered one
 _LEAST_SEEN = 30  # points of a link, for a brightness of its own
 _DARKEST = 16  # grey levels: darker described colours tell nothing of the light
 
@@ -23,11 +22,11 @@ class RobotAppearance:
 
     def reset(self) -> None:
         """Forget it."""
-        self._gains: dict[str, np.ndarray] = {}
+        self._gains: dict[int, np.ndarray] = {}
 
     def observe(
         self,
-        robot: RobotPoints,
+        surface: RobotSurface,
         images: Tensor,
         depth: Tensor,
         measured: Tensor,
@@ -38,7 +37,7 @@ class RobotAppearance:
         """Take in what V anchors see of the robot.
 
         Args:
-            robot: Its surface.
+            surface: Of the robot.
             images: Uint8 [V, H, W, 3].
             depth: Float32 [V, h, w] of the robot alone, as `robot_depth` gives it, metres.
             measured: Float32 [V, h, w] of the same pixels, 0 where unknown.
@@ -46,15 +45,14 @@ class RobotAppearance:
             T_camera_base: [V, 4, 4].
             stride: Of the pixels of `depth`.
         """
-        thin = slice(None, None, max(1, len(robot.points) // 8000))
-        points = torch.from_numpy(robot.points[thin]).to(images.device)
-        normals = None if robot.normals is None else torch.from_numpy(robot.normals[thin]).to(images.device)
-        described, links = robot.colors[thin].astype(np.float32), robot.links[thin]
+        thin = surface.thin
+        described, links = thin.colors.cpu().numpy().astype(np.float32), thin.links.cpu().numpy()
         ratios, owners = [], []
         for view in range(len(images)):
             visible, u, v = _visible(
-                points, normals, depth[view], measured[view], images.shape[1:3], K[view], T_camera_base[view], stride
-            )
+                thin.points, thin.normals, depth[view], measured[view], images.shape[1:3], K[view], T_camera_base[view],
+                stride,
+            )  # fmt: skip
             seen = images[view, v[visible], u[visible]].cpu().numpy().astype(np.float32)
             visible = visible.cpu().numpy()
             ratios.append(seen / np.maximum(described[visible], _DARKEST))
@@ -64,16 +62,18 @@ class RobotAppearance:
             own = owner == link
             if own.sum() >= _LEAST_SEEN:
                 gain = np.median(ratio[own], axis=0)
-                self._gains[link] = self._gains.get(link, gain) + _NEW * (gain - self._gains.get(link, gain))
+                self._gains[int(link)] = (1 - _NEW) * self._gains.get(int(link), gain) + _NEW * gain
 
-    def colors(self, robot: RobotPoints) -> np.ndarray:
-        """Colours of all points in the present light, uint8 [N, 3]; a link that was never seen has the light of the others."""
+    def colors(self, surface: RobotSurface, chosen: Tensor) -> Tensor:
+        """Colours of chosen points [N] in the present light, uint8 [N, 3]; a link that was never seen has the light of the
+        others."""
+        whole = surface.whole
         if not self._gains:
-            return robot.colors
-        links, group = np.unique(robot.links, return_inverse=True)
+            return whole.colors[chosen]
         usual = np.median(list(self._gains.values()), axis=0)
-        gains = np.stack([self._gains.get(link, usual) for link in links])
-        return np.clip(robot.colors * gains[group.reshape(-1)], 0, 255).astype(np.uint8)
+        gains = np.stack([self._gains.get(link, usual) for link in range(len(surface.names))])
+        gain = torch.from_numpy(gains).to(whole.points)[whole.links[chosen]]
+        return (whole.colors[chosen] * gain).clamp(0, 255).to(torch.uint8)
 
 
 def _visible(points, normals, depth, measured, hw, K, T, stride) -> tuple[Tensor, Tensor, Tensor]:
@@ -86,5 +86,5 @@ def _visible(points, normals, depth, measured, hw, K, T, stride) -> tuple[Tensor
     u, v = u.clamp(0, hw[1] - 1), v.clamp(0, hw[0] - 1)
     same = (depth[v // stride, u // stride] - z).abs() < _VISIBLE_M
     found = measured[v // stride, u // stride]
-    hidden = (found > 0) & ((found - z).abs() > _VISIBLE_M)  # by what the gripper holds, for one
+    hidden = (found > 0) & ((found - z).abs() > _VISIBLE_M)  # e.g. by what the gripper holds
     return inside & facing(points, normals, T) & same & ~hidden, u, v

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -19,9 +21,73 @@ SURFACE_DISTANCE = (
 _LEAST_DISTANCE = 0.006  # the same for a camera that measures exactly
 _DEVIATIONS = 4  # median distances from the robot's surface within which the robot is measured
 _FACING = -0.05  # cosine of the angle to the camera's ray from which on a surface point turns away
-_MAX_POINTS = 12_000  # drawn into an anchor
 _NEAR = 0.05  # metres before a camera
 _BEHIND = 0.03  # metres behind the nearest point of its cell, from which on a point is hidden
+
+
+@dataclass(frozen=True)
+class PointSet:
+    """Points of the robot's surface.
+
+    points: float32 [N, 3], base frame, metres. normals: float32 [N, 3], or None. colors: uint8 [N, 3]. links: int64 [N],
+    index into the names of the surface. spacing: float32 [N], metres between neighbouring points.
+    """
+
+    points: Tensor
+    normals: Tensor | None
+    colors: Tensor
+    links: Tensor
+    spacing: Tensor
+
+
+class RobotSurface:
+    """One robot's surface on a device: whole, and thinned for cameras that see it from afar.
+
+    What depends on the robot alone is found once; `move` puts it where a set has it.
+
+    Args:
+        robot: Its points, which keep their order and links.
+        device: Where it is drawn.
+
+    Attributes:
+        names: Of the links.
+        whole: All points.
+        thin: About `THIN` of them.
+    """
+
+    THIN = 12_000
+
+    def __init__(self, robot: RobotPoints, device: torch.device):
+        self._of, self._device = robot.links, device
+        links, group = np.unique(robot.links, return_inverse=True)
+        self.names = tuple(map(str, links))
+        self._group = torch.from_numpy(group.reshape(-1)).to(device)
+        self._spacing = torch.from_numpy(point_spacing(robot)).to(device)
+        self._step = max(1, len(robot.links) // self.THIN)
+        self._members = [(self._group == link).nonzero()[:, 0] for link in range(len(links))]
+        self.move(robot)
+
+    def is_of(self, robot: RobotPoints) -> bool:
+        """Whether these are the points of the same robot."""
+        return robot.links is self._of or np.array_equal(robot.links, self._of)
+
+    def move(self, robot: RobotPoints) -> None:
+        """Put the surface where the robot is."""
+        points = torch.from_numpy(robot.points).to(self._device)
+        normals = None if robot.normals is None else torch.from_numpy(robot.normals).to(self._device)
+        colors = torch.from_numpy(robot.colors).to(self._device)
+        self.whole = PointSet(points, normals, colors, self._group, self._spacing)
+        few = slice(None, None, self._step)
+        self.thin = PointSet(
+            points[few], None if normals is None else normals[few], colors[few], self._group[few],
+            self._spacing[few] * self._step**0.5,
+        )  # fmt: skip
+
+    def near(self, centre: Tensor, reach: float) -> Tensor:
+        """Indices [M] of all points of the links that come within reach, metres, of a place [3]."""
+        close = (self.thin.points - centre.to(self.thin.points)).square().sum(1) < reach**2
+        links = torch.unique(self.thin.links[close]).tolist()
+        return torch.cat([self._members[link] for link in links]) if links else self._group[:0]
 
 
 def is_robot(depth: Tensor, robot: Tensor, distance: Tensor) -> Tensor:
@@ -127,8 +193,6 @@ def robot_depth(
         Float32 [ceil(H / stride), ceil(W / stride)], metres, 0 where the robot is not; pixel (i, j) is that of the image at
         (i * stride, j * stride).
     """
-    thinning = max(1, len(surface) // _MAX_POINTS)
-    surface, spacing = surface[::thinning], spacing[::thinning] * thinning**0.5
     K = K.double().clone()
     K[:2] /= stride
     K[:2, 2] += 0.5  # the splat's coordinates start at the image's edge
