@@ -9,12 +9,14 @@ import pytest
 from wristworld_ros.data.formats.native import CameraTrack, write_episode
 from wristworld_ros.errors import UserError
 from wristworld_ros.evaluation import baselines
-from wristworld_ros.evaluation.evaluate import COPY, MEAN, OWN_WARP, TRUE_WARP, TRUTH, evaluate
+from wristworld_ros.evaluation.evaluate import COPY, LATE, MEAN, TRUTH, evaluate, filled_name, generated_name
+from wristworld_ros.evaluation.knowledge import LEVELS
 from wristworld_ros.evaluation.settings import EvaluationSettings
 from wristworld_ros.pipeline import VirtualWrist, tiny_random_model
 from wristworld_ros.settings import StreamSettings
 
 FRAMES = 6
+RGB, EXACT = LEVELS['rgb'], LEVELS['exact']
 
 
 def track(name, role, rng, size=48, offset=0.0):
@@ -54,29 +56,31 @@ def test_every_row_is_measured_on_the_same_frames(episodes, model, tmp_path):
 
     cv2.imwrite(str(tmp_path / 'mean.png'), np.full((32, 32, 3), 99, np.uint8))
     table = evaluate(
-        model, episodes, StreamSettings(chunk=4), EvaluationSettings(row_steps='1,2', mean_image=str(tmp_path / 'mean.png')),
+        model, episodes, StreamSettings(chunk=4), EvaluationSettings(row_steps='1,2', knowledge='rgb,exact', mean_image=str(tmp_path / 'mean.png')),
         {'no SPC': model}, tmp_path, progress=False,
     )  # fmt: skip
     assert list(table.rows) == [
         TRUTH,
-        'generated, 1 step',
-        'generated, 2 steps',
-        'no SPC',
+        LATE,
         MEAN,
         COPY,
-        OWN_WARP,
-        TRUE_WARP,
+        generated_name(RGB, 1),
+        filled_name(RGB),
+        generated_name(RGB, 2),
+        generated_name(EXACT, 1),
+        filled_name(EXACT),
+        'no SPC',
     ]
     assert all(len(records) == 2 for records in table.rows.values())
     assert '2 episodes, 8 frames' in table.head['data']  # the last two of six never fill a chunk of four
-    for row in ('generated, 1 step', 'no SPC', OWN_WARP):
+    for row in (generated_name(RGB, 1), 'no SPC', filled_name(RGB)):
         assert all(
             math.isfinite(table.mean(row, key))
             for key in ('psnr', 'ssim', 'rotation_deg', 'aligned_position_m', 'scale_percent', 'cloud_median_px')
         )
-    assert table.values('no SPC', 'psnr').tolist() == table.values('generated, 1 step', 'psnr').tolist()
+    assert table.values('no SPC', 'psnr').tolist() == table.values(generated_name(RGB, 1), 'psnr').tolist()
     written = json.loads((tmp_path / 'episodes' / '000001.json').read_text())
-    assert written['frames'] == 4 and TRUE_WARP in written['rows']
+    assert written['frames'] == 4 and filled_name(EXACT) in written['rows']
 
 
 def test_the_same_seed_gives_the_same_table_and_steps_differ_from_the_stream_of_one(episodes, model):
@@ -89,17 +93,23 @@ def test_stage_1_runs_once_on_each_anchor_set_however_many_rows_share_it(episode
     sets = []
     reconstruct = VirtualWrist.reconstruct
     monkeypatch.setattr(VirtualWrist, 'reconstruct', lambda wrist, s: sets.append(s) or reconstruct(wrist, s))
-    settings = EvaluationSettings(row_steps='1,2', limit=1, frames=3, seeds=2)
+    settings = EvaluationSettings(row_steps='1,2', knowledge='rgb', limit=1, frames=3, seeds=2)
     evaluate(model, episodes, None, settings, {'the same': model}, progress=False)
     assert len(sets) == 3
 
 
-def test_black_pixels_of_the_own_warp_are_no_holes(episodes, model, monkeypatch):
+def test_black_pixels_of_a_filled_map_are_no_holes(episodes, model, monkeypatch):
     depths = []
     inpaint = baselines.inpaint
     monkeypatch.setattr(baselines, 'inpaint', lambda image, depth: depths.append(depth) or inpaint(image, depth))
-    evaluate(model, episodes, None, EvaluationSettings(row_steps='1', limit=1, frames=2), progress=False)
-    assert len(depths) == 4 and all(d.dtype == np.float32 and (d > 0).any() for d in depths)  # own and true warp
+    evaluate(
+        model,
+        episodes,
+        None,
+        EvaluationSettings(row_steps='1', knowledge='rgb,exact', limit=1, frames=2),
+        progress=False,
+    )
+    assert len(depths) == 4 and all(d.dtype == np.float32 and (d > 0).any() for d in depths)
 
 
 def test_what_cannot_be_evaluated_is_told_in_a_sentence(episodes, model, tmp_path):
@@ -113,12 +123,28 @@ def test_what_cannot_be_evaluated_is_told_in_a_sentence(episodes, model, tmp_pat
         evaluate(model, episodes, StreamSettings(chunk=8), EvaluationSettings(row_steps='1'), progress=False)
 
 
-def test_the_near_plane_of_the_stream_changes_the_own_warp_and_not_that_of_true_geometry(episodes, model):
+def test_the_near_plane_of_the_stream_changes_the_filled_map(episodes, model):
     def psnr(near):
-        settings = EvaluationSettings(row_steps='1', limit=1, frames=2)
+        settings = EvaluationSettings(row_steps='1', knowledge='rgb,exact', limit=1, frames=2)
         table = evaluate(model, episodes, StreamSettings(near=near), settings, progress=False)
-        return table.mean(OWN_WARP, 'psnr'), table.mean(TRUE_WARP, 'psnr'), table.head['stream']
+        return table.mean(filled_name(RGB), 'psnr'), table.head['stream']
 
-    (own, true, head), (far_own, far_true, _) = psnr(0.02), psnr(1.0)
-    assert own != far_own and true == far_true
-    assert 'near plane 0.02 m (true geometry: 0.02 m)' in head
+    (own, head), (far_own, _) = psnr(0.02), psnr(1.0)
+    assert own != far_own
+    assert 'near plane 0.02 m (wrist camera known: 0.02 m)' in head
+
+
+def test_exact_knowledge_of_a_wall_gives_the_wall(episodes, model, monkeypatch):
+    depths = []
+    inpaint = baselines.inpaint
+    monkeypatch.setattr(baselines, 'inpaint', lambda image, depth: depths.append(depth) or inpaint(image, depth))
+    settings = EvaluationSettings(row_steps='1', knowledge='exact', limit=1, frames=2)
+    evaluate(model, episodes, None, settings, progress=False)
+    for depth in depths:
+        assert (depth > 0).mean() > 0.9
+        np.testing.assert_allclose(depth[depth > 0], 0.5, atol=1e-3)
+
+
+def test_unknown_knowledge_is_told_with_what_is_known(episodes, model):
+    with pytest.raises(UserError, match=r"'guess'.*rgb, calibrated, calibrated-exact, rgbd, exact"):
+        evaluate(model, episodes, None, EvaluationSettings(knowledge='rgb,guess'), progress=False)

@@ -139,7 +139,9 @@ def close_gaps(seen: ConditionMap, reach: int, apart: float = 0.003) -> Conditio
         return seen
     assert seen.origin is not None and seen.confidence is not None
     inverse = torch.where(seen.depth > 0, 1 / seen.depth.clamp(min=1e-6), 0.0)
-    closed = -_window_maximum(-_window_maximum(inverse, reach), reach)
+    framed = F.pad(inverse[None, None], (2 * reach,) * 4, mode='replicate')[0, 0]
+    inside = slice(2 * reach, -2 * reach)
+    closed = -_window_maximum(-_window_maximum(framed, reach), reach)[inside, inside]
     depth = torch.where(closed > 0, 1 / closed.clamp(min=1e-6), 0.0)
     gap = (closed > 0) & ((seen.depth == 0) | (seen.depth - depth > apart))
     around = ((seen.depth > 0) & ~gap).float()

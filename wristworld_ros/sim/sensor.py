@@ -43,7 +43,8 @@ def measured_depth(depth: np.ndarray, settings: SensorSettings, rng: np.random.G
     measured = np.round(noisy / _UNIT) * _UNIT
     if settings.edge_holes:
         window = np.ones((2 * settings.edge_holes + 1,) * 2, np.uint8)
-        nearest = cv2.erode(np.where(known, depth, np.inf).astype(np.float32), window)
+        behind = np.where(known, depth, np.finfo(np.float32).max / 2).astype(np.float32)
+        nearest = cv2.erode(behind, window, borderType=cv2.BORDER_REPLICATE)
         known = known & (depth <= (1 + _EDGE) * nearest)
     return np.where(known, measured, 0.0).astype(np.float32)
 
