@@ -162,7 +162,8 @@ def _errors(x: np.ndarray, log_scale: float, predicted: np.ndarray, known: np.nd
     z, model_z = np.maximum(true[:, 2], 0.05), np.maximum(predicted[:, 2, 3], 0.05 / np.exp(log_scale))
     directions = (true[:, :2] / z[:, None] - predicted[:, :2, 3] / model_z[:, None]) / width
     turned = np.swapaxes(predicted[:, :3, :3], 1, 2) @ (R @ known[:, :3, :3])
-    angles = (turned - np.swapaxes(turned, 1, 2))[:, (2, 0, 1), (1, 2, 0)] / 2 / _ANGLE  # their sines: wild ones are bounded
+    # Sines of the angles about each axis, so that wild ones are bounded.
+    angles = (turned - np.swapaxes(turned, 1, 2))[:, (2, 0, 1), (1, 2, 0)] / 2 / _ANGLE
     distances = (np.log(model_z) + log_scale - np.log(z)) / _DISTANCE
     return np.concatenate([directions.ravel(), angles.ravel(), distances])
 
