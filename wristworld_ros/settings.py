@@ -139,10 +139,9 @@ class StreamSettings:
         "Folder of a depth-estimation model of transformers (e.g. Depth Anything V2 Small), whose depth takes the place of stage 1's where all cameras and the robot's surface are known, for that fixes its scale and shift; none takes stage 1's.",
         none='none',
     )
-    place_anchors: str = setting(
-        'auto',
-        "Whether anchors whose place in the robot's base nobody knows are placed by the wrist's known path, once it has moved enough, to some centimetres (a calibration is better): auto where the robot's surface or depth is known too, without which predicted depth makes the image no better; never; or always.",
-        choices=('auto', 'never', 'always'),
+    place_anchors: bool = setting(
+        True,
+        "Whether anchors whose place in the robot's base nobody knows are placed by the wrist's known path, once it has moved enough: to some centimetres, so that a calibration is better.",
     )
     scene_memory: bool = setting(
         True, 'Whether what an anchor with depth saw before the arm moved in front of it is shown there meanwhile.'

@@ -169,7 +169,7 @@ class ReconstructionStep:
         wrist_fov: Vertical field of view of the wrist camera, degrees, in place of the predicted one; None leaves it.
         graphs: Whether to replay both parts as CUDA graphs where device and model allow.
         remember: Whether what the robot covers is remembered, where depth is measured.
-        place_anchors: Whether anchors of unknown place are placed by the wrist's known path; see `StreamSettings`.
+        place_anchors: Whether anchors of unknown place are placed by the wrist's known path.
         depth_source: Whose depth takes the place of stage 1's where cameras and robot are known; None for none.
     """
 
@@ -180,15 +180,14 @@ class ReconstructionStep:
         wrist_fov: float | None = None,
         graphs: bool = False,
         remember: bool = True,
-        place_anchors: str = 'auto',
+        place_anchors: bool = True,
         depth_source: DepthSource | None = None,
     ):
         self._reconstructor = Reconstructor(model.stage1, model.config.anchor_width, model.config.wrist_hw)
         self._cloud: CloudSettings = model.config.cloud if near is None else replace(model.config.cloud, near=near)
         self._fov, self._device = wrist_fov, model.device
         self._known = KnownGeometryStep(model.config.wrist_hw, model.config.cloud, near, model.device, remember)
-        self._placement = None if place_anchors == 'never' else AnchorPlacement()
-        self._place_always = place_anchors == 'always'
+        self._placement = AnchorPlacement() if place_anchors else None
         self._modelled = None if depth_source is None else ModelledDepth(depth_source, self._known)
         graphs = graphs and model.device.type == 'cuda'
         self.stage1 = CudaGraphRunner(self._scene, graphs and not self._reconstructor.waits)
@@ -263,8 +262,6 @@ class ReconstructionStep:
         they were found."""
         known = KnownCameras.of(anchors, self._reconstructor.wrist_hw)
         if self._placement is None or known.wrist is None or known.placed.any():
-            return anchors, None, None
-        if not self._place_always and anchors.robot_points is None and anchors.depth is None:
             return anchors, None, None
         prediction = self._prediction(anchors)
         placed = self._placement.update(
