@@ -141,7 +141,7 @@ class StreamSettings:
     )
     place_anchors: bool = setting(
         True,
-        "Whether anchors whose place in the robot's base nobody knows are placed by the wrist's known path, once it has moved enough (estimate to some centimetres; a calibration is better).",
+        "Whether anchors whose place in the robot's base nobody knows are placed by the wrist's known path, once it has moved enough: to some centimetres, so that a calibration is better.",
     )
     scene_memory: bool = setting(
         True, 'Whether what an anchor with depth saw before the arm moved in front of it is shown there meanwhile.'

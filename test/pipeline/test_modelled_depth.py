@@ -11,6 +11,7 @@ import torch
 from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config
 
 from wristworld_ros import AnchorSet, Camera, Geometry, RobotPoints, StreamSettings, UserError, VirtualWrist
+from wristworld_ros.pipeline.known_geometry import Prediction
 from wristworld_ros.pipeline.model import tiny_random_model
 from wristworld_ros.robot.depth_model import DepthModel
 from wristworld_ros.types import PixelOrigin
@@ -74,7 +75,7 @@ def anchor_set(**changes) -> AnchorSet:
 
 
 def stream(model, source=None, **settings) -> VirtualWrist:
-    settings = {'check_anchors': False, 'min_coverage': 0, 'min_confidence': 0} | settings
+    settings = {'check_anchors': False, 'min_coverage': 0, 'min_confidence': 0, 'place_anchors': False} | settings
     return VirtualWrist(model, StreamSettings(**settings), source)
 
 
@@ -205,3 +206,19 @@ def test_a_bad_folder_is_one_sentence(model, tmp_path):
         stream(model, geometry_model=str(tmp_path / 'none'))
     with pytest.raises(UserError, match=r'has no config\.json'):
         stream(model, geometry_model=str(tmp_path))
+
+
+@pytest.mark.parametrize('robot_points, right', [(robot(), True), (None, False)])
+def test_predicted_depth_is_scaled_so_that_the_robot_is_where_it_must_be(model, monkeypatch, robot_points, right):
+    wrist, off = stream(model), np.array([0.6, 1.5])  # the model's depth over the true one, in each view
+    depth = torch.from_numpy((true_depth() * off[:, None, None]).astype(np.float32))
+    K = np.stack([view.K for view in (WRIST, *ANCHORS)])
+    T = np.stack([view.T_camera_world for view in (WRIST, *ANCHORS)]) @ np.linalg.inv(ANCHORS[0].T_camera_world)
+    monkeypatch.setattr(
+        wrist._reconstruction, '_prediction', lambda anchors: Prediction(K, T, depth, torch.full_like(depth, 5.0))
+    )
+    found = wrist.reconstruct(anchor_set(robot_points=robot_points))
+    for view, (camera, points) in enumerate(zip(ANCHORS, found.reconstruction.points, strict=True)):
+        z = points.numpy() @ camera.T_camera_world[2, :3] + camera.T_camera_world[2, 3]
+        ratio = np.nanmedian(z / true_depth()[view])
+        assert (abs(ratio - 1) < 0.02) == right

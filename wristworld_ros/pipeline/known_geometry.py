@@ -196,9 +196,8 @@ class KnownGeometryStep:
         depth, confidence = measured, torch.ones_like(measured)
         origin = torch.where(measured > 0, PixelOrigin.MEASURED, PixelOrigin.EMPTY).to(torch.uint8)
         if prediction is not None:
-            predicted = self._predicted(
-                prediction, measured, placed.scale, self._robot_scales(anchors, placed, prediction)
-            )
+            scales = self._robot_scales(anchors, placed, prediction)
+            predicted = self._predicted(prediction, measured, placed.scale, scales)
             share = 1 - 1 / F.interpolate(prediction.confidence[:, None], predicted.shape[1:], mode='bilinear')[:, 0]
             fill = (measured == 0) & (predicted > 0)
             depth = torch.where(fill, predicted, measured)

@@ -43,7 +43,6 @@ def robot_reference(
     u, v, z = u[inside], v[inside], z[inside].to(drawn)
     visible = inner[v, u] & (z < drawn[v, u] + _VISIBLE_M)
     reference = torch.full((height * width,), torch.inf, device=drawn.device)
-    reference.scatter_reduce_(
-        0, (v * width + u)[visible], z[visible], 'amin'
-    )  # of several points the nearest one is seen
+    # Of several points at one pixel the nearest one is seen.
+    reference.scatter_reduce_(0, (v * width + u)[visible], z[visible], 'amin')
     return torch.where(reference.isinf(), 0.0, reference).reshape(height, width)

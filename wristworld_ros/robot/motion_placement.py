@@ -18,12 +18,13 @@ from wristworld_ros.robot.motion_similarity import MotionEstimate, MotionSetting
 from wristworld_ros.types import MotionPlacement
 
 SETTINGS = MotionSettings(window=120.0, least=60, min_spread=0.06)
-_MOST = 150  # samples of an anchor that the refinement takes, evenly from its window
+_MOST = 400  # samples of an anchor that the refinement takes, evenly from its window
 _DIRECTION = 0.01  # tangent of the angle, deviation of a predicted direction where intrinsics are known
 _BLIND_DIRECTION = 0.03  # and where they are not
-_ANGLE = 0.15  # radians, of a predicted orientation
+_ANGLE = 0.2  # radians, of a predicted orientation
 _DISTANCE = 0.1  # share, of a predicted distance
-_EVERY_S = 5.0  # between two estimates, once there is one; a new one moves the world by millimetres
+_EVERY_S = 10.0  # between two estimates, once there is one; a new one moves the world by millimetres
+_EVERY_S_BEFORE = 1.0  # until there is one
 _NORM = 1.538  # median length of a vector of three standard normal numbers
 
 
@@ -74,8 +75,8 @@ class AnchorPlacement:
         T_wrist = np.linalg.inv(T[0])
         for motion, own, true, T_anchor in zip(self._motions, K, known_K, T[1:], strict=True):
             motion.add(stamp_ns, _along_true_rays(T_anchor @ T_wrist, own, true), T_base_wrist)
-        due = self._found is None or not self._found.summary.used or stamp_ns - self._found_ns >= _EVERY_S * 1e9
-        if due:
+        used = self._found is not None and self._found.summary.used
+        if self._found is None or stamp_ns - self._found_ns >= (_EVERY_S if used else _EVERY_S_BEFORE) * 1e9:
             self._found, self._found_ns = self._estimate(), stamp_ns
         assert self._found is not None
         return self._found
@@ -139,7 +140,7 @@ def _refined(
         ]
         return np.concatenate(parts)
 
-    solved = least_squares(errors, np.concatenate([*start, [scale]]), loss='soft_l1', max_nfev=50).x
+    solved = least_squares(errors, np.concatenate([*start, [scale]]), loss='soft_l1', max_nfev=30, xtol=1e-6).x
     placed = np.tile(np.eye(4), (len(estimates), 1, 1))
     for T, x in zip(placed, solved[:-1].reshape(-1, 6), strict=True):
         T[:3, :3], T[:3, 3] = Rotation.from_rotvec(x[:3]).as_matrix(), x[3:]
@@ -147,7 +148,7 @@ def _refined(
 
 
 def _errors(x: np.ndarray, log_scale: float, predicted: np.ndarray, known: np.ndarray, width: float) -> np.ndarray:
-    """Errors of predictions of one anchor in their deviations, over the root of their number.
+    """Errors of predictions of one anchor, in their deviations.
 
     Args:
         x: Of the anchor, T_anchor_base as rotation vector and translation, [6].
@@ -161,9 +162,10 @@ def _errors(x: np.ndarray, log_scale: float, predicted: np.ndarray, known: np.nd
     z, model_z = np.maximum(true[:, 2], 0.05), np.maximum(predicted[:, 2, 3], 0.05 / np.exp(log_scale))
     directions = (true[:, :2] / z[:, None] - predicted[:, :2, 3] / model_z[:, None]) / width
     turned = np.swapaxes(predicted[:, :3, :3], 1, 2) @ (R @ known[:, :3, :3])
-    angles = Rotation.from_matrix(turned).as_rotvec() / _ANGLE
+    # Sines of the angles about each axis, so that wild ones are bounded.
+    angles = (turned - np.swapaxes(turned, 1, 2))[:, (2, 0, 1), (1, 2, 0)] / 2 / _ANGLE
     distances = (np.log(model_z) + log_scale - np.log(z)) / _DISTANCE
-    return np.concatenate([directions.ravel(), angles.ravel(), distances]) / np.sqrt(len(known))
+    return np.concatenate([directions.ravel(), angles.ravel(), distances])
 
 
 def _residual(T_base_anchor: np.ndarray, scale: float, predicted: np.ndarray, known: np.ndarray) -> float:
