@@ -161,7 +161,7 @@ def wrist_findings(wrist: RunningWrist, settings: NodeSettings) -> list[Finding]
 
 def _residual_finding(node: str, residuals: dict[str, float], most: float | None) -> Finding:
     shown = ', '.join(f'{name} {1e3 * metres:.1f} mm' for name, metres in residuals.items())
-    what = f'{node} sees the robot from where TF and joint states put it: {shown}'
+    what = f'{node} sees the robot so far from where TF and joint states put it: {shown}'
     worst = max(residuals, key=residuals.__getitem__)
     fix = f'calibrate anchor_{worst} again (wristworld calibrate robot); it may have been moved'
     if most is not None and residuals[worst] > most:
