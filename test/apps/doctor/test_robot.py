@@ -6,12 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import rclpy
+from msgspec.structs import replace as replace_struct
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image, JointState
 from std_msgs.msg import Header, String
 from tf2_msgs.msg import TFMessage
 
+from wristworld_ros.apps.doctor.calibration import read_file
 from wristworld_ros.apps.doctor.finding import exit_status
 from wristworld_ros.apps.doctor.robot import (
     depth_findings,
@@ -22,6 +24,7 @@ from wristworld_ros.apps.doctor.robot import (
 )
 from wristworld_ros.apps.doctor.topics import survey_topics
 from wristworld_ros.msg import VirtualWristStatus
+from wristworld_ros.robot.calibration_file import Calibration, PlacedCamera, Quality, WristMount, write_calibration
 from wristworld_ros.ros.conversions import message_data, to_image, to_stamp, to_transform
 from wristworld_ros.ros.robot_survey import Depth, Description, Frame, Joints, RobotSurvey, RunningWrist
 from wristworld_ros.ros.topic_survey import TopicSurvey
@@ -84,6 +87,49 @@ def test_a_base_frame_that_tf_has_not_is_said_once_with_the_roots_there_are():
 def test_a_mount_that_is_not_given_is_said():
     found = frame_findings(ALL, replace(MOUNTED, wrist_mount=None))[-1]
     assert found.state == 'warning' and 'wrist_mount' in found.fix
+
+
+GOOD = Quality(
+    method='robot', poses=5, residual=2.1, unit='mm', expected_mm=1.9, expected_wrist_px=2.4, date='2025-05-01'
+)
+PLACE = {'xyz': [1.0, -0.4, 0.5], 'quaternion': [0.0, 0.0, 0.0, 1.0]}
+
+
+def calibration(quality=GOOD, **changes):
+    mount = WristMount(hand_frame='fr3_hand', quality=quality, **PLACE)
+    given = {'base_frame': 'fr3_link0', 'anchors': {'left': PlacedCamera(quality=quality, **PLACE)}, 'wrist': mount}
+    return Calibration(**(given | changes))
+
+
+def test_what_a_calibration_file_has_is_not_asked_of_tf():
+    unknown = replace(CAMERA, bad='TF has no frame left_optical', fix='publish it')
+    survey, settings = replace(ALL, frames=(unknown, HAND)), replace(MOUNTED, wrist_mount=None)
+    assert exit_status(frame_findings(survey, settings)) == 1
+    assert exit_status(frame_findings(survey, settings, calibration())) == 0
+
+
+@pytest.mark.parametrize(
+    ('given', 'states', 'words'),
+    [
+        (calibration(), ['ok', 'ok'], 'on 2025-05-01 by robot with 5 poses, residual 2.1 mm, expected error 1.9 mm'),
+        (calibration(replace_struct(GOOD, expected_mm=9.0)), ['warning', 'warning'], 'expected error 9.0 mm, where 5 mm can be had'),
+        (calibration(replace_struct(GOOD, warnings=['Rotate about a second axis.'])), ['warning', 'warning'], '; Rotate about a second axis.'),
+        (calibration(None), ['ok', 'ok'], 'given'),
+        (calibration(base_frame='panda_link0'), ['error'], 'set base_frame to panda_link0'),
+        (calibration(anchors={'front': PlacedCamera(**PLACE)}, wrist=None), ['error'], 'give the anchors the same names'),
+    ],
+)  # fmt: skip
+def test_a_calibration_file_is_judged_by_what_it_says_of_itself(tmp_path, given, states, words):
+    write_calibration(tmp_path / 'c.yaml', given)
+    settings = replace(MOUNTED, wrist_mount=None, calibration_file=str(tmp_path / 'c.yaml'))
+    _, findings = read_file(settings)
+    assert [f.state for f in findings] == states and words in str(findings[0])
+
+
+def test_a_calibration_file_that_is_missing_is_an_error(tmp_path):
+    found, findings = read_file(replace(MOUNTED, calibration_file=str(tmp_path / 'none.yaml')))
+    assert found is None and only(findings).state == 'error' and 'none.yaml' in only(findings).what
+    assert read_file(MOUNTED) == (None, [])
 
 
 @pytest.mark.parametrize(
