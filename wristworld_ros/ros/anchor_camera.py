@@ -11,7 +11,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from wristworld_ros.ros.conversions import CalibrationError, to_intrinsics
 from wristworld_ros.ros.image_subscription import ImageSubscription
 from wristworld_ros.ros.lifecycle import ResponsiveLifecycleNode
-from wristworld_ros.ros.names import camera_info_topic, image_topic
+from wristworld_ros.ros.names import camera_info_topic, image_topic, is_rectified
 from wristworld_ros.ros.rectification import Lens, lens_key, lens_of
 from wristworld_ros.settings import NodeSettings
 
@@ -95,8 +95,8 @@ class AnchorCamera:
 
     @property
     def rectified(self) -> bool:
-        """Whether its images are rectified, by the name of their topic (REP 104's image_rect, image_rect_color)."""
-        return '_rect' in self.topic
+        """Whether its images come rectified."""
+        return is_rectified(self.topic)
 
     @property
     def calibration_fault(self) -> str:

@@ -57,5 +57,10 @@ def aligned_depth_topic(images: str) -> str:
     return f'{parent}/depth/image_raw'
 
 
+def is_rectified(topic: str) -> bool:
+    """Whether the images of a topic are rectified, by its name (REP 104's image_rect, image_rect_color)."""
+    return '_rect' in topic
+
+
 def _is_remapped(node: Node, topic: str) -> bool:
     return node.resolve_topic_name(topic) != node.resolve_topic_name(topic, only_expand=True)

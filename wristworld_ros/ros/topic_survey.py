@@ -21,17 +21,19 @@ class Publisher:
 class Calibration:
     """The camera_info of one anchor.
 
-    received: whether one came. calibrated: whether its K is not zero. distorted: whether it has distortion. width, height:
-    of the images it was made for, pixels; 0 where it does not say. bad: why it describes no camera; '' where it does.
+    received: whether one came. calibrated: whether its K is not zero. displaced: how far its distortion moves a pixel at most,
+    pixels; 0 for images that come rectified. width, height: of the images it was made for, pixels; 0 where it does not say.
+    bad: why it describes no camera; '' where it does. lens: why its distortion cannot be told; '' where it can.
     """
 
     topic: str
     received: bool = False
     calibrated: bool = False
-    distorted: bool = False
+    displaced: float = 0.0
     width: int = 0
     height: int = 0
     bad: str = ''
+    lens: str = ''
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ from wristworld_ros.ros import environment
 from wristworld_ros.ros.conversions import CalibrationError, to_intrinsics, to_ns, to_rgb
 from wristworld_ros.ros.image_header import ImageError, ImageLimits, read_header
 from wristworld_ros.ros.image_subscription import ImageSubscription
-from wristworld_ros.ros.names import camera_info_topic, image_topic, normalized_frame
+from wristworld_ros.ros.names import camera_info_topic, image_topic, is_rectified, normalized_frame
+from wristworld_ros.ros.rectification import displacement
 from wristworld_ros.ros.robot_listener import RobotListener, SeenAnchor
 from wristworld_ros.ros.topic_survey import Anchor, Calibration, Publisher, TopicSurvey
 from wristworld_ros.settings import NodeSettings
@@ -171,13 +172,18 @@ class AnchorListener:
         topic, info = self._infos.topic, self._info
         if info is None:
             return Calibration(topic)
-        bad = ''
+        size, bad, lens, displaced = (width or info.width, height or info.height), '', '', 0.0
         try:
-            if width or info.width:
-                to_intrinsics(info, width or info.width, height or info.height)
+            if size[0]:
+                to_intrinsics(info, *size)
         except CalibrationError as error:
             bad = error.what
-        return Calibration(topic, True, bool(info.k[0] != 0), bool(any(info.d)), info.width, info.height, bad)
+        try:
+            if size[0] and not bad and not is_rectified(self._images.topic):
+                displaced = min(displacement(info, *size), float(max(size)))
+        except CalibrationError as error:
+            lens = error.what
+        return Calibration(topic, True, bool(info.k[0] != 0), displaced, info.width, info.height, bad, lens)
 
 
 def rate(arrived: Sequence[float], seconds: float) -> float:

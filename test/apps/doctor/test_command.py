@@ -145,7 +145,19 @@ def test_the_command_says_the_same_in_words_and_in_json(cameras, tmp_path, capsy
     arguments = ['doctor', '--model', str(tmp_path), '--device', 'cpu', '--seconds', '1', '--freshness', '2']
     status = cli.main(arguments)
     text = capsys.readouterr().out
-    for section in ('GPU and driver', 'Memory', 'Weights', 'Versions', 'ROS', 'Big images', 'Topics', 'Calibration'):
+    for section in (
+        'GPU and driver',
+        'Memory',
+        'Weights',
+        'Versions',
+        'ROS',
+        'Big images',
+        'Topics',
+        'Calibration',
+        'Frames',
+        'Depth',
+        'Robot',
+    ):
         assert f'{section}\n' in text
     assert (
         status in (0, 1) and 'error ' not in text and ', 0 errors.' in text

@@ -12,7 +12,7 @@ from wristworld_ros.settings import NodeSettings
 RAW = 'sensor_msgs/msg/Image'
 FINE = Anchor(
     name='left', topic='/anchor_left/image_raw', wanted=RAW, publishers=(Publisher('/camera', RAW, 'reliable'),),
-    calibration=Calibration('/anchor_left/camera_info', True, True, False, 640, 480), images=30, rate=15.0, width=640, height=480,
+    calibration=Calibration('/anchor_left/camera_info', True, True, 0.0, 640, 480), images=30, rate=15.0, width=640, height=480,
     encoding='rgb8', size=921_600, age=0.01,
 )  # fmt: skip
 
@@ -120,7 +120,9 @@ def test_one_camera_needs_no_partner():
         ({}, {}, ['ok', 'ok']),
         ({'calibrated': False}, {'received': False, 'calibrated': False}, ['ok']),
         ({'calibrated': False}, {}, ['warning', 'ok']),
-        ({'distorted': True}, {}, ['warning', 'ok']),
+        ({'displaced': 9.0}, {}, ['warning', 'ok']),
+        ({'displaced': 1.0}, {}, ['ok', 'ok']),
+        ({'lens': 'distortion_model x is not known'}, {}, ['warning', 'ok']),
         ({'width': 1000}, {}, ['warning', 'ok']),
         ({'bad': 'k has numbers that are not finite'}, {}, ['warning', 'ok']),
         ({'width': 1280, 'height': 960}, {}, ['ok', 'ok']),
@@ -129,6 +131,14 @@ def test_one_camera_needs_no_partner():
 def test_calibrations(left, right, states):
     anchors = tuple(replace(FINE, calibration=replace(FINE.calibration, **c)) for c in (left, right))
     assert [found.state for found in calibration_findings(TopicSurvey(anchors, 2.0, 30))] == states
+
+
+def test_distortion_is_ok_where_images_are_undistorted():
+    anchor = replace(FINE, calibration=replace(FINE.calibration, displaced=9.0))
+    (found,) = calibration_findings(TopicSurvey((anchor,), 2.0, 30))
+    assert 'up to 9 pixels' in found.what and 'rectify' in found.fix
+    (found,) = calibration_findings(TopicSurvey((anchor,), 2.0, 30), rectify=True)
+    assert found.state == 'ok'
 
 
 def test_it_is_said_what_a_calibration_is_used_for():

@@ -18,7 +18,7 @@ NODE_SETTINGS = (
     'model', 'device', 'precision', 'graphs', 'anchors', 'transport', 'slop', 'sync_window', 'max_image_pixels', 'max_aspect',
     'input_reliability', 'input_depth', 'freshness', 'jump_back', 'chunk', 'history', 'guidance', 'decoder', 'on_out_of_memory',
     'anchor_frame', 'base_frame', 'hand_frame', 'wrist_mount', 'wrist_camera_frame', 'use_depth', 'use_tf', 'use_robot_model',
-    'tf_timeout', 'max_residual',
+    'tf_timeout', 'max_residual', 'rectify', 'calibration_file',
 )  # fmt: skip
 
 
@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
 
 def examine(settings: NodeSettings, doctor: DoctorSettings) -> Iterator[tuple[str, list[Finding]]]:
     """Every section's title and findings, as soon as they are known."""
-    from wristworld_ros.apps.doctor import machine, robot, ros, topics, weights
+    from wristworld_ros.apps.doctor import calibration, machine, robot, ros, topics, weights
 
     driver = machine.read_driver()
     device = 'cpu'
@@ -118,8 +118,11 @@ def examine(settings: NodeSettings, doctor: DoctorSettings) -> Iterator[tuple[st
             ros.transport_findings(found_ros.rmw, survey.profile, rmem_max, image, len(anchors), found_ros.local),
         )
         yield 'Topics', topics.topic_findings(survey, settings, doctor.rate)
-        yield 'Calibration', topics.calibration_findings(survey)
-        yield from robot.robot_sections(survey.robot, settings)
+        yield 'Calibration', topics.calibration_findings(survey, settings.rectify)
+    file, findings = calibration.read_file(settings)
+    yield 'Calibration', findings
+    if survey:
+        yield from robot.robot_sections(survey.robot, settings, file)
 
 
 def _memory(settings: NodeSettings, device: str, gpu_free: int, image_hw: tuple[int, int]) -> list[Finding]:

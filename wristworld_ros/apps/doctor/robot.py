@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from wristworld_ros.apps.doctor.finding import Finding, error, ok, warning
+from wristworld_ros.robot.calibration_file import Calibration
 from wristworld_ros.ros.robot_survey import Depth, Frame, RobotSurvey, RunningWrist
 from wristworld_ros.settings import NodeSettings
 
@@ -21,18 +22,28 @@ ONE_CLOCK = 'synchronise the clocks of the machines (chrony or PTP), and set use
 WITHOUT_MESHES = 'install the package that holds them (franka_description) on the machine of the node, and wristworld-ros[robot], which reads them'
 
 
-def robot_sections(survey: RobotSurvey, settings: NodeSettings) -> list[tuple[str, list[Finding]]]:
-    """Titles and findings."""
+def robot_sections(
+    survey: RobotSurvey, settings: NodeSettings, calibration: Calibration | None = None
+) -> list[tuple[str, list[Finding]]]:
+    """Titles and findings.
+
+    Args:
+        survey: What was heard.
+        settings: Of the node.
+        calibration: Of the calibration file that the settings name, where it can be used.
+    """
     return [
-        ('Frames', frame_findings(survey, settings)),
+        ('Frames', frame_findings(survey, settings, calibration)),
         ('Depth', depth_findings(survey, settings)),
         ('Robot', robot_findings(survey, settings)),
         ('Virtual wrist', [f for wrist in survey.wrists for f in wrist_findings(wrist, settings)]),
     ]
 
 
-def frame_findings(survey: RobotSurvey, settings: NodeSettings) -> list[Finding]:
-    """Whether the places of anchors and hand are known in the base frame at the time of images."""
+def frame_findings(
+    survey: RobotSurvey, settings: NodeSettings, calibration: Calibration | None = None
+) -> list[Finding]:
+    """Whether the places of anchors and hand are known in the base frame at the time of images; arguments as above."""
     if settings.use_tf == 'never':
         return []
     unusable = _unusable(settings.use_tf)
@@ -49,10 +60,16 @@ def frame_findings(survey: RobotSurvey, settings: NodeSettings) -> list[Finding]
     if not survey.base:
         fix = f'set base_frame (here: --base-frame) to the base of the robot (frames without a parent: {_few(survey.roots)})'
         return [unusable(f'TF has no frame {settings.base_frame}, which is base_frame', fix)]
-    findings = [_frame_finding(frame, settings, unusable) for frame in survey.frames]
-    if settings.wrist_mount is None and settings.wrist_camera_frame is None:
+    placed = {f'anchor_{name}' for name in calibration.anchors} if calibration else set()  # it wins over TF
+    findings = [_frame_finding(frame, settings, unusable) for frame in survey.frames if frame.use not in placed]
+    mounted = calibration is not None and calibration.wrist is not None
+    if settings.wrist_mount is None and settings.wrist_camera_frame is None and not mounted:
         what = f'Where the wrist camera is mounted on {settings.hand_frame} is not given, so that the model estimates its pose'
-        findings.append(unusable(what, 'set wrist_mount (x y z qx qy qz qw), or wrist_camera_frame where TF has it'))
+        findings.append(
+            unusable(
+                what, 'set wrist_mount (x y z qx qy qz qw), wrist_camera_frame where TF has it, or calibration_file'
+            )
+        )
     return findings
 
 
@@ -161,7 +178,7 @@ def wrist_findings(wrist: RunningWrist, settings: NodeSettings) -> list[Finding]
 
 def _residual_finding(node: str, residuals: dict[str, float], most: float | None) -> Finding:
     shown = ', '.join(f'{name} {1e3 * metres:.1f} mm' for name, metres in residuals.items())
-    what = f'{node} sees the robot from where TF and joint states put it: {shown}'
+    what = f'{node} sees the robot so far from where TF and joint states put it: {shown}'
     worst = max(residuals, key=residuals.__getitem__)
     fix = f'calibrate anchor_{worst} again (wristworld calibrate robot); it may have been moved'
     if most is not None and residuals[worst] > most:

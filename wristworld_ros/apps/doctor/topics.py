@@ -17,6 +17,7 @@ from wristworld_ros.ros.topic_survey import Anchor, TopicSurvey
 from wristworld_ros.settings import NodeSettings
 
 LOST = 0.05  # share of the images sent that may get lost before it is worth a word
+NOTICEABLE = 2.0  # pixels of distortion
 MATCHED = 0.8  # share of the slowest camera's images that should become part of an anchor set
 
 
@@ -141,8 +142,13 @@ def _match_finding(survey: TopicSurvey, settings: NodeSettings) -> Finding:
     return warning(what, fix) if survey.sets else error(what, fix)
 
 
-def calibration_findings(survey: TopicSurvey) -> list[Finding]:
-    """A calibration is optional: it is checked and goes with the images, while the models estimate the cameras themselves."""
+def calibration_findings(survey: TopicSurvey, rectify: bool = False) -> list[Finding]:
+    """A calibration is optional: without one the model estimates the camera.
+
+    Args:
+        survey: What was received.
+        rectify: Whether the node undistorts images.
+    """
     active = [a for a in survey.anchors if a.images or a.calibration.received]
     if not active:
         return []
@@ -163,9 +169,15 @@ def calibration_findings(survey: TopicSurvey) -> list[Finding]:
         what = f'{c.topic}: calibrated at {c.width}x{c.height}'
         if c.bad:
             findings.append(warning(f'{c.topic}: {c.bad}, so that it is not used', 'calibrate that camera again'))
-        elif c.distorted:
+        elif c.lens:
+            fix = 'calibrate with plumb_bob, rational_polynomial or equidistant, or remap to rectified images (image_rect)'
+            findings.append(warning(f'{what}, but {c.lens}, so that distortion stays', fix))
+        elif c.displaced > NOTICEABLE and not rectify:
             findings.append(
-                warning(f'{what}, with distortion', 'where it is strong, set rectify to true, or remap to image_rect')
+                warning(
+                    f'{what}, with distortion of up to {c.displaced:.0f} pixels, which is not corrected',
+                    'set rectify to true, or remap to rectified images (image_rect)',
+                )
             )
         elif a.images and c.width and c.width * a.height != c.height * a.width:
             findings.append(
