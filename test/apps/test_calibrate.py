@@ -100,7 +100,6 @@ def test_a_board_on_the_hand_places_an_anchor_beside_those_that_the_file_has(boa
         ('poses.csv', [], 'has no poses.csv'),
         ('3.png', [], '3.png is missing'),
         (None, ['--square', '24'], 'metres'),
-        (None, ['--name', 'a/b'], '--name'),
     ],
 )
 def test_a_wrong_folder_or_board_is_one_sentence(board_folder, tmp_path, capsys, change, arguments, words):
@@ -203,6 +202,35 @@ def test_a_wrong_recording_is_one_sentence(simulated, tmp_path, capsys, change, 
     assert cli.main(['calibrate', 'robot', str(folder), *arguments, '--out', str(tmp_path / 'out')]) == 2
     message = capsys.readouterr().err
     assert words in message and message.count('\n') == 1
+
+
+@pytest.mark.parametrize(
+    ('option', 'value'), [('--name', 'a/b'), ('--name', 'a-b'), ('--frame', 'a b'), ('--base-frame', '')]
+)
+def test_names_that_ros_does_not_take_are_refused_before_any_work(tmp_path, capsys, option, value):
+    with pytest.raises(SystemExit) as end:
+        cli.main(['calibrate', 'robot', str(tmp_path), option, value])
+    assert end.value.code == 2 and option in capsys.readouterr().err
+
+
+def test_record_becomes_the_recorder_with_the_options_and_remappings(tmp_path, monkeypatch):
+    called = []
+
+    def execv(path, arguments):
+        called.append(arguments)
+        raise SystemExit
+
+    monkeypatch.setattr('os.execv', execv)
+    with pytest.raises(SystemExit):
+        cli.main(['calibrate', 'record', str(tmp_path), '--name', 'top', '--count', '3', '--remap', 'a:=b', 'c:=d'])
+    assert called[0][1:3] == ['-m', 'wristworld_ros.ros.pose_recorder_node']
+    assert called[0][3:7] == ['--out', str(tmp_path), '--anchor', 'top'] and called[0][-5:] == [
+        '--ros-args',
+        '-r',
+        'a:=b',
+        '-r',
+        'c:=d',
+    ]
 
 
 def test_camera_info_is_read_as_ros_prints_it(tmp_path):

@@ -103,7 +103,9 @@ def test_the_world_becomes_the_base_once_the_wrist_has_moved_enough(model):
     assert before.geometry is Geometry.RGB and before.reconstruction.world == 'anchor'
     assert not before.placement.used and before.placement.reason in before.missing[0]
     after = desk.push(120)
-    assert after.geometry is Geometry.CALIBRATED and after.reconstruction.world == 'base' and after.reconstruction.metric
+    assert (
+        after.geometry is Geometry.CALIBRATED and after.reconstruction.world == 'base' and after.reconstruction.metric
+    )
     assert after.placement.used and after.placement.residual < 0.01 and after.placement.observability > 0.06
     away, turned = errors(after.reconstruction)
     assert away < 0.01 and turned < 0.5
@@ -157,7 +159,9 @@ def test_a_new_stream_starts_over(model, how):
         desk.frame = 0
     else:
         changed = desk.push().anchors
-        wider = replace(changed, stamp_ns=changed.stamp_ns + SECOND, images=np.pad(IMAGES, ((0, 0), (0, 0), (0, 8), (0, 0))))
+        wider = replace(
+            changed, stamp_ns=changed.stamp_ns + SECOND, images=np.pad(IMAGES, ((0, 0), (0, 0), (0, 8), (0, 0)))
+        )
         assert desk.wrist.reconstruct(replace(wider, T_base_anchor=None)).placement.count == 1
         return
     found = desk.push()

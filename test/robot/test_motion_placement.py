@@ -125,7 +125,9 @@ def test_distances_that_a_model_shrinks_hardly_move_the_anchor():
     assert errors_of_first(found) < 0.05 and errors_of_first(found) < 0.7 * plain
 
 
-@pytest.mark.parametrize('size, words', [((0.01, 0.01, 0.01), '0.06 m are needed'), ((0.2, 0, 0), 'along a second one')])
+@pytest.mark.parametrize(
+    'size, words', [((0.01, 0.01, 0.01), '0.06 m are needed'), ((0.2, 0, 0), 'along a second one')]
+)
 def test_small_motion_is_not_used_and_says_why(size, words):
     known = path(size=size)
     found = fed(known, predictions(known, 0.02, 5))

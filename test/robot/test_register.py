@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
@@ -63,6 +65,16 @@ def test_a_pose_whose_joints_are_wrong_is_named_and_does_not_move_the_answer(sim
     found = register_arm(depth, camera, surfaces, wrong_guess(truth, 2, 0.05, 5.0))
     metres, degrees = error(found.T_base_camera, truth)
     assert 3 in found.outliers and metres < 0.005 and degrees < 0.5
+
+
+def test_a_pose_that_shows_no_arm_is_named_and_left_out(simulator):
+    depth, camera, surfaces, truth = simulator(2, poses=5)
+    depth[3] = np.delete(depth, 3, 0).max(0)
+    away = surfaces[3].points + np.float32(5)
+    surfaces[3] = replace(surfaces[3], points=away)
+    found = register_arm(depth, camera, surfaces, wrong_guess(truth, 2, 0.05, 5.0))
+    metres, degrees = error(found.T_base_camera, truth)
+    assert found.unseen == (3,) and not found.outliers and metres < 0.005 and degrees < 0.5
 
 
 def test_distances_to_the_arm_are_small_at_the_truth_only(simulator):

@@ -18,7 +18,11 @@ def saved(folder):
         fusion_hidden_size=8, head_hidden_size=8,
     )  # fmt: skip
     DepthAnythingForDepthEstimation(config).save_pretrained(folder)
-    processor = {'image_processor_type': 'DPTImageProcessor', 'size': {'height': 56, 'width': 56}, 'ensure_multiple_of': 14}
+    processor = {
+        'image_processor_type': 'DPTImageProcessor',
+        'size': {'height': 56, 'width': 56},
+        'ensure_multiple_of': 14,
+    }
     (folder / 'preprocessor_config.json').write_text(json.dumps(processor))
     return folder
 

@@ -113,19 +113,10 @@ def _lacking(anchors: AnchorSet, wrist_hw: tuple[int, int]) -> str:
     lacks = []
     if known.wrist is None:
         lacks.append('the place of the wrist camera is unknown')
-<<<<<<< HEAD
-    lacks += [
-        f'the calibration of anchor_{n} is unknown' for n, ok in zip(anchors.names, known.has_K, strict=True) if not ok
-    ]
-    lacks += [
-        f'the place of anchor_{n} is unknown' for n, ok in zip(anchors.names, known.placed, strict=True) if not ok
-    ]
-=======
     for what, there in (('calibration', known.has_K), ('place', known.placed)):
         lacks += [
             f'the {what} of anchor_{name} is unknown' for name, ok in zip(anchors.names, there, strict=True) if not ok
         ]
->>>>>>> similar-2
     if anchors.robot_points is None and anchors.depth is None:
         lacks.append("the robot's surface is unknown")
     return ', '.join(lacks)

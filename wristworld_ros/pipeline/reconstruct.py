@@ -200,18 +200,10 @@ class ReconstructionStep:
         if anchors.is_known:
             return self._known_set(anchors)
         observation = self._images_alone(anchors)
-<<<<<<< HEAD
-        return (
-            observation
-            if self._modelled is None
-            else replace(observation, missing=self._modelled.prediction(anchors)[1])
-        )
-=======
         if self._modelled is None:
             return observation
         _, missing = self._modelled.prediction(anchors)
         return replace(observation, missing=missing)
->>>>>>> similar-2
 
     def reset(self) -> None:
         """A new stream begins: what was remembered of the scene is forgotten."""

@@ -28,6 +28,7 @@ MOVED = 0.04  # metres that a pixel must have come nearer, beside the noise of d
 NOISE = 0.02  # of the depth
 LEAST_POINTS = 300  # that moved, of all poses
 LEAST_NEAR = 50  # within reach of the surface, for a step
+LEAST_SEEN = 50  # that moved, of a pose, or it shows no arm
 REACH = (0.25, 0.18, 0.12, 0.08, 0.05)  # metres, of the coarse steps
 FINE = (0.04, 0.03, 0.02, 0.015, 0.012, 0.012)
 TURN = 10.0  # degrees of the starts beside the guess
@@ -52,7 +53,7 @@ class Registration:
     points: [P], measured points on the arm.
     center: float64 [3], middle of the arm's points in the camera's frame, metres.
     least_certain: the motion that the poses tell least of, in words. least_certain_mm: its standard deviation, at the arm.
-    outliers: indices of poses that do not agree with the others.
+    outliers: indices of poses that do not agree with the others. unseen: of those that show no arm.
     warnings: sentences on what is uncertain, each with what to do.
     """
 
@@ -68,6 +69,7 @@ class Registration:
     least_certain: str
     least_certain_mm: float
     outliers: tuple[int, ...]
+    unseen: tuple[int, ...]
     warnings: tuple[str, ...]
 
     @property
@@ -264,17 +266,17 @@ def _misfit(T: np.ndarray, views: list[_View]) -> tuple[float, float]:
     off, through = [], []
     for view in views:
         visible = view.visible(T, True)
-        if len(visible) < 20 or not len(view.points):
-            return 1.0, 1.0
-        points = view.points[:COARSE_POINTS] @ T[:3, :3].T + T[:3, 3]
-        gap = cKDTree(view.surface[visible]).query(points, distance_upper_bound=2 * ON_SURFACE)[0]
-        off.append(np.minimum(gap / (2 * ON_SURFACE), 1).mean())
-        local = (view.surface[visible] - T[:3, 3]) @ T[:3, :3]
-        x, y = np.rint(view.camera.project(local)).astype(int).T
-        measured = view.depth[y.clip(0, view.camera.height - 1), x.clip(0, view.camera.width - 1)]
-        known = measured > 0
-        through.append((measured[known] > local[known, 2] + 2 * ON_SURFACE).mean() if known.any() else 0.0)
-    return float(np.mean(off)), float(np.mean(through))
+        if len(view.points):
+            points = view.points[:COARSE_POINTS] @ T[:3, :3].T + T[:3, 3]
+            gap = cKDTree(view.surface[visible]).query(points, distance_upper_bound=2 * ON_SURFACE)[0]
+            off.append(np.minimum(gap / (2 * ON_SURFACE), 1).mean())  # infinite where nothing is near
+        if len(visible):
+            local = (view.surface[visible] - T[:3, 3]) @ T[:3, :3]
+            x, y = np.rint(view.camera.project(local)).astype(int).T
+            measured = view.depth[y.clip(0, view.camera.height - 1), x.clip(0, view.camera.width - 1)]
+            known = measured > 0
+            through.append((measured[known] > local[known, 2] + 2 * ON_SURFACE).mean() if known.any() else 0.0)
+    return float(np.mean(off)), float(np.mean(through)) if through else 1.0
 
 
 def _judged(T: np.ndarray, guess: np.ndarray, views: list[_View]) -> Registration:
@@ -293,11 +295,12 @@ def _judged(T: np.ndarray, guess: np.ndarray, views: list[_View]) -> Registratio
     residuals = np.array([np.median(np.abs(d)) if len(d) else np.nan for d in distances])
     covariance, name, least = _uncertainty(T, H, g, float(1.4826 * np.median(np.abs(everything))), views)
     shares = on / np.maximum(counts, 1)
-    bad = (residuals > 2.5 * np.nanmedian(residuals)) | (shares < 0.5 * np.median(shares)) | (counts < 50)
+    seen = counts >= LEAST_SEEN
+    bad = seen & ((residuals > 2.5 * np.nanmedian(residuals[seen])) | (shares < 0.5 * np.median(shares[seen])))
     outliers = tuple(int(i) for i in np.flatnonzero(bad))
     return Registration(
         T, guess, covariance, float(np.median(np.abs(everything))), residuals, share, through, on, _center(views), name, least,
-        outliers, tuple(_warnings(len(views), share, least, name)),
+        outliers, tuple(int(i) for i in np.flatnonzero(~seen)), tuple(_warnings(int(seen.sum()), share, least, name)),
     )  # fmt: skip
 
 

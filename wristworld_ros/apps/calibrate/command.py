@@ -3,22 +3,106 @@
 from __future__ import annotations
 
 import argparse
+import os
+import re
+import sys
 from pathlib import Path
+from typing import NoReturn
 
-from wristworld_ros.input_files import check_folder, check_name
+from wristworld_ros.input_files import check_folder
+from wristworld_ros.settings import FRAME, NAME
 
-FILE, LAUNCH, PAGE = 'calibration.yaml', 'calibration.launch.py', 'calibration.html'
+FILE, LAUNCH, PAGE = 'calibration.yaml', 'calibration.launch.py', 'calibration_{}.html'
+_RECORD = """Saves what a camera sees, joint positions and the hand's pose whenever the arm has moved and rests, into a folder that board and
+robot read. Depth and colour must be registered to each other."""
 _BOARD = """A folder with camera_info.yaml, images, and poses.csv (image,x,y,z,qx,qy,qz,qw: the hand in the base at each image), or in ViSP's
 layout."""
 _ROBOT = """A folder with camera_info.yaml, joints.csv (depth,color,<joint>,...), the depth images and pictures that it names, and robot.urdf; no
 board is needed."""
+_POSE = ('X', 'Y', 'Z', 'QX', 'QY', 'QZ', 'QW')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
-    ways = parser.add_subparsers(dest='way', metavar='board|robot', required=True)
+    ways = parser.add_subparsers(dest='way', metavar='record|board|robot', required=True)
+    record = ways.add_parser('record', help='save arm poses from ROS topics into a folder', description=_RECORD)
     board = ways.add_parser('board', help='with a chessboard, a ChArUco board or tags', description=_BOARD)
-    board.add_argument('folder', type=Path, help='Folder of images and poses.')
+    robot = ways.add_parser('robot', help='by the arm that a depth camera sees', description=_ROBOT)
+    for way in (record, board, robot):
+        way.add_argument('folder', type=Path, help='Folder of images and arm poses.')
+        way.add_argument('--name', type=_name, default='left', help='Anchor, as in the setting anchors. Default: left.')
+        way.add_argument(
+            '--base-frame',
+            type=_frame,
+            default='fr3_link0',
+            help="TF frame and link of the robot's base. Default: fr3_link0.",
+        )
+    for way in (record, board):
+        way.add_argument(
+            '--hand-frame', type=_frame, default='fr3_hand', help='TF frame of the hand. Default: fr3_hand.'
+        )
+    for way in (board, robot):
+        way.add_argument(
+            '--frame',
+            type=_frame,
+            help='TF frame of the camera, for the launch file. Default: anchor_<name>_optical_frame.',
+        )
+        way.add_argument(
+            '--out', type=Path, default=Path('calibration'),
+            help=f'Folder of {FILE}, {LAUNCH} and the report; other cameras in a {FILE} that is there stay. Default: calibration.',
+        )  # fmt: skip
+    record.add_argument('--count', type=int, default=10, metavar='N', help='Poses. Default: 10.')
+    record.add_argument(
+        '--remap',
+        nargs='+',
+        default=[],
+        metavar='FROM:=TO',
+        help='Topic remappings, as in anchor_left/image_raw:=/camera/color/image_raw.',
+    )
+    _add_board(board)
+    _add_robot(robot)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Calibrate, print the poses, and write the three files."""
+    if args.way == 'record':
+        _record(args)
+    from wristworld_ros.apps.calibrate.report import require_report_packages, write_page
+    from wristworld_ros.robot.calibration_file import launch_text, merged, read_calibration, write_calibration
+    from wristworld_ros.runtime.files import write_text
+
+    folder = check_folder(args.out)
+    require_report_packages()
+    old = read_calibration(folder / FILE) if (folder / FILE).exists() else None
+    if args.way == 'board':
+        from wristworld_ros.apps.calibrate.board import calibrate_board
+
+        outcome = calibrate_board(args)
+    else:
+        from wristworld_ros.apps.calibrate.robot import calibrate_robot
+
+        outcome = calibrate_robot(args)
+    calibration = merged(old, outcome.calibration)
+    page = folder / PAGE.format('wrist' if outcome.calibration.wrist else args.name)
+    write_calibration(folder / FILE, calibration)
+    write_text(folder / LAUNCH, launch_text(calibration))
+    write_page(outcome, page)
+    print(f'{outcome.text()}\n\n{outcome.verdict[1]}.\n{folder / FILE}\n{folder / LAUNCH}\n{page}')
+    return 0
+
+
+def _record(args: argparse.Namespace) -> NoReturn:
+    """Become the recorder: it takes this process over, so that Ctrl-C reaches it."""
+    check_folder(args.folder, 'folder')
+    options = ['--out', str(args.folder), '--anchor', args.name, '--count', str(args.count)]
+    options += ['--base-frame', args.base_frame, '--hand-frame', args.hand_frame]
+    if args.remap:
+        options += ['--ros-args', *(word for rule in args.remap for word in ('-r', rule))]
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, '-m', 'wristworld_ros.ros.pose_recorder_node', *options])
+
+
+def _add_board(board: argparse.ArgumentParser) -> None:
     board.add_argument(
         '--mount', required=True, choices=('hand', 'table'),
         help='Where the board is fixed: on the hand, which places an anchor, or on the table, which places the wrist camera.',
@@ -44,72 +128,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--dictionary', default='APRILTAG_36h11', help="OpenCV's, without DICT_. Default: APRILTAG_36h11."
     )
     board.add_argument('--first-id', type=int, default=0, metavar='N', help='Number of the first tag. Default: 0.')
-    board.add_argument(
-        '--hand-frame', default='fr3_hand', help='TF frame of the hand whose poses are given. Default: fr3_hand.'
-    )
-    robot = ways.add_parser('robot', help='by the arm that a depth camera sees', description=_ROBOT)
-    robot.add_argument('folder', type=Path, help='Folder of depth images and joint positions.')
+
+
+def _add_robot(robot: argparse.ArgumentParser) -> None:
     robot.add_argument('--urdf', type=Path, help='Robot description. Default: robot.urdf in the folder.')
-    pose = ('X', 'Y', 'Z', 'QX', 'QY', 'QZ', 'QW')
-    robot.add_argument(
-        '--guess', type=float, nargs=7, metavar=pose,
-        help='About where the camera is in the base: its optical frame (z forward, x right, y down), within 10 cm and 10 degrees.',
-    )  # fmt: skip
     robot.add_argument(
         '--position',
         type=float,
         nargs=3,
-        metavar=pose[:3],
-        help='In place of --guess: where a level camera is, metres.',
+        metavar=_POSE[:3],
+        help='Where the camera is in the base, about; it is level. Metres.',
     )
     robot.add_argument(
         '--looks-at',
         type=float,
         nargs=3,
-        metavar=pose[:3],
+        metavar=_POSE[:3],
         help='Beside --position: the point in the middle of its image.',
     )
+    robot.add_argument(
+        '--guess', type=float, nargs=7, metavar=_POSE,
+        help='In place of both: its optical frame (z forward, x right, y down) in the base, within 10 cm and 10 degrees.',
+    )  # fmt: skip
     robot.add_argument(
         '--simulate', type=int, metavar='SEED', help='Fill the folder from the simulator first, to try it.'
     )
     robot.add_argument('--poses', type=int, default=5, metavar='N', help='Arm poses of --simulate. Default: 5.')
-    for way in (board, robot):
-        way.add_argument('--name', default='left', help='Anchor, as in the setting anchors. Default: left.')
-        way.add_argument(
-            '--frame', help='TF frame of the camera, for the launch file. Default: anchor_<name>_optical_frame.'
-        )
-        way.add_argument(
-            '--base-frame', default='fr3_link0', help="TF frame and link of the robot's base. Default: fr3_link0."
-        )
-        way.add_argument(
-            '--out', type=Path, default=Path('calibration'),
-            help=f'Folder of {FILE}, {LAUNCH} and the report; other cameras in a {FILE} that is there stay. Default: calibration.',
-        )  # fmt: skip
 
 
-def run(args: argparse.Namespace) -> int:
-    """Calibrate, print the poses, and write the three files."""
-    from wristworld_ros.apps.calibrate.report import require_report_packages, write_page
-    from wristworld_ros.robot.calibration_file import launch_text, merged, read_calibration, write_calibration
-    from wristworld_ros.runtime.files import write_text
+def _name(text: str) -> str:
+    if not re.fullmatch(NAME['pattern'], text):
+        raise argparse.ArgumentTypeError(f'{text!r} is not allowed; give letters, digits and underscores')
+    return text
 
-    folder = check_folder(args.out)
-    check_name(args.name, '--name')
-    require_report_packages()
-    old = read_calibration(folder / FILE) if (folder / FILE).exists() else None
-    if args.way == 'board':
-        from wristworld_ros.apps.calibrate.board import calibrate_board
 
-        outcome = calibrate_board(args)
-    else:
-        from wristworld_ros.apps.calibrate.robot import calibrate_robot
-
-        outcome = calibrate_robot(args)
-    calibration = merged(old, outcome.calibration)
-    camera = 'wrist' if outcome.calibration.wrist else args.name
-    page = folder / PAGE.replace('calibration', f'calibration_{camera}')
-    write_calibration(folder / FILE, calibration)
-    write_text(folder / LAUNCH, launch_text(calibration))
-    write_page(outcome, page)
-    print(f'{outcome.text()}\n\n{outcome.verdict[1]}.\n{folder / FILE}\n{folder / LAUNCH}\n{page}')
-    return 0
+def _frame(text: str) -> str:
+    if not re.fullmatch(FRAME['pattern'], text):
+        raise argparse.ArgumentTypeError(f'{text!r} is not allowed; give {FRAME["described"]}')
+    return text

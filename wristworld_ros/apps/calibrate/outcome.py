@@ -46,11 +46,12 @@ class Outcome:
         """Level (good, fair, poor) and headline."""
         assert self.camera.quality is not None  # whatever was calibrated has one
         expected = self.camera.quality.expected_mm
-        if expected <= GOOD_MM and not self.notes and not self.bad:
-            return 'good', f'Points in the workspace are known to about {expected:.1f} mm'
-        if expected <= FAIR_MM:
-            return 'fair', f'Points in the workspace are known to about {expected:.1f} mm; read the notes'
-        return 'poor', f'Points in the workspace are known to {expected:.0f} mm only; record more and other poses'
+        if expected > FAIR_MM:
+            return 'poor', f'Points in the workspace are known to {expected:.0f} mm only; record more and other poses'
+        headline = f'Points in the workspace are known to about {expected:.1f} mm'
+        if self.notes:
+            return 'fair', f'{headline}; read the notes'
+        return ('good' if expected <= GOOD_MM else 'fair'), headline
 
     def text(self) -> str:
         """The table of poses and the notes, for a terminal."""

@@ -116,10 +116,12 @@ def _outcome(args, fit: Registration, recording: ArmRecording, surfaces: list[Ro
         notes.append(
             f'{named} do not agree with the other poses and count for little; leave them out, or record them again'
         )
+    if fit.unseen:
+        notes.append(f'{", ".join(names[i] for i in fit.unseen)} show no arm that moved; record others')
     notes += fit.warnings
     pixels = wrist_pixels(fit.expected_error)
     quality = Quality(
-        method='robot', poses=len(names), residual=round(1e3 * fit.residual, 2), unit='mm', expected_mm=round(1e3 * fit.expected_error, 2),
+        method='robot', poses=len(names) - len(fit.unseen), residual=round(1e3 * fit.residual, 2), unit='mm', expected_mm=round(1e3 * fit.expected_error, 2),
         expected_wrist_px=round(pixels, 2), date=time.strftime('%Y-%m-%d'), warnings=notes,
     )  # fmt: skip
     xyz, quaternion = place(fit.T_base_camera)

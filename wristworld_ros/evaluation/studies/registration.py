@@ -93,18 +93,20 @@ def main() -> None:
             except UserError as error:
                 refused += 1
                 tqdm.write(f'{case}, seed {seed}: {error}')
-        values = np.array(results).reshape(-1, 5)
-        if not len(values):
-            rows.append([case, '-', '-', '-', '-', '-', str(refused)])
-            continue
-        median, worst = np.median(values, 0), values.max(0)
-        rows.append([
-            case, f'{median[0]:.1f} ({worst[0]:.1f})', f'{median[1]:.2f} ({worst[1]:.2f})', f'{median[2]:.1f} ({worst[2]:.1f})',
-            f'{median[3]:.1f}', f'{median[4]:.0f}', str(refused),
-        ])  # fmt: skip
+        rows.append([case, *_cells(np.array(results).reshape(-1, 5)), str(refused)])
+        tqdm.write(' | '.join(rows[-1]))
     study.close()
     heads = ['case', 'camera, mm', 'camera, degrees', 'at the arm, mm', 'expected there, mm', 'seconds', 'refused']
     print(f'{markdown(heads, rows)}\n\nMedian, and the largest in brackets, of {args.seeds} recordings.')
+
+
+def _cells(values: np.ndarray) -> list[str]:
+    """Of results [N, 5], in the order of `Study.run`."""
+    if not len(values):
+        return ['-'] * 5
+    median, worst = np.median(values, 0), values.max(0)
+    spread = [f'{median[i]:.{digits}f} ({worst[i]:.{digits}f})' for i, digits in enumerate((1, 2, 1))]
+    return [*spread, f'{median[3]:.1f}', f'{median[4]:.0f}']
 
 
 if __name__ == '__main__':
