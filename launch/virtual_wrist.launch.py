@@ -42,6 +42,7 @@ ARGUMENTS = [
     DeclareLaunchArgument('wrist_mount', default_value='', description='Pose of the wrist camera in hand_frame: x y z qx qy qz qw.'),
     DeclareLaunchArgument('wrist_camera_frame', default_value='', description='Optical frame of a wrist camera that TF already has, in place of wrist_mount.'),
     DeclareLaunchArgument('wrist_camera_info', default_value='', description='Calibration of the wrist camera to be imitated: a YAML file, or a camera_info topic.'),
+    DeclareLaunchArgument('calibration_file', default_value='', description='What `wristworld calibrate` wrote: places of the anchors, and of the wrist camera.'),
     DeclareLaunchArgument('joint_states', default_value='/joint_states', description='Topic of the joint states.'),
     DeclareLaunchArgument('robot_description', default_value='/robot_description', description='Topic of the robot description.'),
     DeclareLaunchArgument('transport', default_value='', description='raw, or compressed for <topic>/compressed.', choices=['', 'raw', 'compressed']),
@@ -59,7 +60,7 @@ ARGUMENTS = [
 ]  # fmt: skip
 AS_GIVEN = (
     'transport', 'model', 'device', 'wrist_frame', 'anchor_frame', 'base_frame', 'hand_frame', 'wrist_mount', 'wrist_camera_frame',
-    'wrist_camera_info',
+    'wrist_camera_info', 'calibration_file',
 )  # fmt: skip
 ROBOT_TOPICS = ('joint_states', 'robot_description')
 
@@ -107,7 +108,7 @@ def rviz_starter(given: dict[str, str], transport: str, anchors: list[str], rena
 
 def fixed_frame(settings: dict) -> str:
     """The robot's base where the place of the wrist camera is known in it; '' where only the images' frame is."""
-    known = {'wrist_mount', 'wrist_camera_frame'} & {
+    known = {'wrist_mount', 'wrist_camera_frame', 'calibration_file'} & {
         key for key, value in settings.items() if value not in (None, 'unknown')
     }
     return settings.get('base_frame') or NodeSettings().base_frame if known else ''

@@ -29,7 +29,7 @@ EXPECTED = {
     'virtual_wrist': {
         'anchors', 'topics', 'transport', 'model', 'device', 'rate', 'namespace', 'use_sim_time', 'autostart', 'respawn', 'rviz', 'params_file',
         'wrist_frame', 'anchor_frame', 'depth', 'depth_topics', 'base_frame', 'hand_frame', 'wrist_mount', 'wrist_camera_frame',
-        'wrist_camera_info', 'joint_states', 'robot_description',
+        'wrist_camera_info', 'calibration_file', 'joint_states', 'robot_description',
     },
     'demo': {
         'source', 'videos', 'anchors', 'camera_rate', 'loop', 'seed', 'model', 'device', 'rate', 'namespace', 'autostart', 'rviz',

@@ -36,6 +36,11 @@ _PNG, _JPEG = (cv2.IMWRITE_PNG_COMPRESSION, 1), (cv2.IMWRITE_JPEG_QUALITY, 93)
 log = logging.getLogger(__name__)
 
 
+def replayed_stream(mode: str) -> str:
+    """Name of the images that another mode made afterwards."""
+    return f'{WRIST}_{mode}'
+
+
 class WristRecord(TypedDict):
     """A line of views.jsonl. Numbers that were NaN or infinite are null there, and NaN in `Recording.views`."""
 

@@ -128,6 +128,13 @@ def test_images_that_lose_against_a_baseline_are_called_poor(recorded):
     assert trust(recording, quality, summarise(recording))['level'] == 'poor'
 
 
+def test_images_that_came_too_late_are_called_so_however_good_they_are(tmp_path):
+    folder = made.write_recording(tmp_path / 'r', invalid=range(8), statuses=('STALE',))
+    recording = Recording(folder)
+    judged = trust(recording, measure_quality(recording), summarise(recording))
+    assert judged['level'] == 'poor' and 'too late' in judged['headline']
+
+
 def test_a_blur_is_called_poor_whatever_its_psnr(recorded):
     recording = Recording(recorded)
     quality = measure_quality(recording)

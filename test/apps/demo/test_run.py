@@ -47,6 +47,22 @@ def test_the_demo_on_videos_ends_in_a_whole_report(tmp_path, videos, capsys):
     assert 'ROS_DOMAIN_ID' in capsys.readouterr().out
 
 
+def test_the_demo_on_the_simulated_desk_shows_its_modes_side_by_side(tmp_path):
+    pytest.importorskip('robosuite', reason='the simulator is not installed')
+    pytest.importorskip('yourdfpy', reason='the robot extra is not installed')
+    save_model(tiny_random_model(), tmp_path / 'model')
+    stream = StreamSettings(model=str(tmp_path / 'model'), threads=1, min_coverage=0.0, min_confidence=0.0)
+    folder = run_demo(DemoSettings(seconds=3.0, rate=4.0, patience=180.0), stream, out=tmp_path / 'reports', progress=False)
+    views = [json.loads(line) for line in (folder / 'recording' / 'views.jsonl').read_text().splitlines()]
+    assert views[-1]['geometry'] == 'RGBD'
+    known = [json.loads(line) for line in (folder / 'recording' / 'desk.jsonl').read_text().splitlines()]
+    assert set(known[-1]['T_base_anchor']) == {'left', 'right'} and 'fr3_joint7' in known[-1]['joints']
+    summary = json.loads((folder / 'report.json').read_text())['quality']['summary']
+    assert {'RGB: generated', 'CALIBRATED: generated', 'RGBD: generated'} <= set(summary)
+    geometries = {mode: (folder / 'recording' / f'views_{mode}.jsonl').read_text() for mode in ('rgb', 'calibrated')}
+    assert '"RGB"' in geometries['rgb'] and '"CALIBRATED"' in geometries['calibrated']
+
+
 def test_files_that_are_missing_or_not_videos_are_reported_before_anything_starts(tmp_path, videos):
     with pytest.raises(UserError, match=r'none\.mp4'):
         camera_settings(DemoSettings(), [tmp_path / 'none.mp4'], None)

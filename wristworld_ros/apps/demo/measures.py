@@ -8,9 +8,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from wristworld_ros.apps.demo.replay import replayed_stream
 from wristworld_ros.apps.demo.settings import MODES
-from wristworld_ros.data.recording import CONDITION, TRUE_OBJECTS, TRUE_WRIST, WRIST, Recording
+from wristworld_ros.data.recording import CONDITION, TRUE_OBJECTS, TRUE_WRIST, WRIST, Recording, replayed_stream
 from wristworld_ros.evaluation import baselines, metrics
 from wristworld_ros.evaluation.objects import flicker, object_measures
 from wristworld_ros.evaluation.table import EvaluationTable

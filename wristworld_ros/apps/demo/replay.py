@@ -10,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from wristworld_ros.data.images import write_image
-from wristworld_ros.data.recording import WRIST, DeskRecord, Recording
+from wristworld_ros.data.recording import DeskRecord, Recording, replayed_stream
 from wristworld_ros.errors import UserError
 from wristworld_ros.input_files import json_text
 from wristworld_ros.pipeline import VirtualWrist, load_model
@@ -20,11 +20,6 @@ from wristworld_ros.settings import StreamSettings
 from wristworld_ros.types import AnchorSet, Camera, WristFrame
 
 _PNG = (cv2.IMWRITE_PNG_COMPRESSION, 1)
-
-
-def replayed_stream(mode: str) -> str:
-    """Name of the images of a mode in a recording."""
-    return f'{WRIST}_{mode}'
 
 
 def replay(folder: Path, modes: tuple[str, ...], settings: StreamSettings, progress: bool = True) -> None:

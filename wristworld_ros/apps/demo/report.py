@@ -31,6 +31,7 @@ VIDEO, SHEET, POSTER, PAGE = 'side_by_side.mp4', 'contact_sheet.png', 'poster.pn
 MIN_SHARPNESS, MIN_COVERAGE = 0.12, 0.2
 # From these on they are called good: PSNR in dB, the share of valid frames, and the share of objects that are found.
 GOOD_PSNR, GOOD_VALID, GOOD_FOUND = 19, 0.9, 0.7
+MOST_LATE = 0.5  # share of frames that were older than `freshness` when they were ready: with more the run was not live
 
 
 def require_report_packages() -> None:
@@ -113,7 +114,10 @@ def trust(recording: Recording, quality: Quality | None, figures: RunFigures) ->
     best = ours > max((table.mean(name, 'psnr') for name in rivals), default=-math.inf)
     valid = 1 - figures.invalid / figures.frames
     found = table.mean(quality.live, 'found') if 'found' in {c.key for c in table.columns()} else math.nan
-    if table.mean(quality.live, 'sharpness') < MIN_SHARPNESS or figures.coverage < MIN_COVERAGE:
+    late = figures.invalid_statuses.get('STALE', 0) / figures.frames
+    if late > MOST_LATE:
+        level, headline = 'poor', 'The images came too late to act on; this machine is too slow, or was busy'
+    elif table.mean(quality.live, 'sharpness') < MIN_SHARPNESS or figures.coverage < MIN_COVERAGE:
         level, headline = 'poor', 'There is hardly anything of the scene in these images'
     elif not best:
         level, headline = 'poor', 'A plain baseline did as well or better on these frames'
