@@ -143,6 +143,10 @@ class StreamSettings:
         True,
         "Whether anchors whose place in the robot's base nobody knows are placed by the wrist's known path, once it has moved enough: to some centimetres, so that a calibration is better.",
     )
+    refine_calibration: bool = setting(
+        True,
+        "Whether the given places of anchors with depth are corrected, by up to 3 cm and 2 degrees, where they see the robot's surface elsewhere than joint states put it.",
+    )
     scene_memory: bool = setting(
         True, 'Whether what an anchor with depth saw before the arm moved in front of it is shown there meanwhile.'
     )

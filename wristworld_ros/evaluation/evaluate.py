@@ -229,7 +229,8 @@ def _run_episode(rows: list[_Row], truth: GroundTruth, mean: np.ndarray | None, 
 
 
 def _reconstruct(row: _Row, sets: list[AnchorSet]) -> list[Observation]:
-    wrist = VirtualWrist(row.model, replace(row.stream, scene_memory=row.level.memory))
+    level = row.level
+    wrist = VirtualWrist(row.model, replace(row.stream, scene_memory=level.memory, refine_calibration=level.refine))
     return [wrist.reconstruct(anchor_set) for anchor_set in sets]
 
 

@@ -22,7 +22,7 @@ class KnowledgeLevel:
 
     title: in tables. cameras: the anchors' calibrations and the wrist camera, whose pose kinematics give exactly. depth: of
     the anchors. sensor: errors of depth and of the anchors' poses. robot: the robot's surface points, of simulated episodes.
-    memory: whether the stream remembers what the robot hides.
+    memory: whether the stream remembers what the robot hides. refine: whether it corrects the anchors' poses by it.
     """
 
     title: str
@@ -31,6 +31,7 @@ class KnowledgeLevel:
     sensor: SensorSettings = SensorSettings()
     robot: bool = False
     memory: bool = True
+    refine: bool = True
 
 
 LEVELS = {

@@ -88,6 +88,7 @@ class KnownGeometryStep:
         near: Near plane in its place, metres; None for `KNOWN_NEAR` where the wrist camera is known.
         device: Where maps are rendered.
         remember: Whether scene memory is kept.
+        refine: Whether given places of anchors are corrected by how they see the robot.
 
     Attributes:
         robot: What the stream knows of the robot's own surface.
@@ -100,11 +101,12 @@ class KnownGeometryStep:
         near: float | None,
         device: torch.device,
         remember: bool = True,
+        refine: bool = True,
     ):
         self.wrist_hw, self.cloud, self.device = wrist_hw, cloud, device
         self._near = near
         self._memory = SceneMemory() if remember else None
-        self.robot = OwnRobot(device)
+        self.robot = OwnRobot(device, refine)
 
     def reset(self) -> None:
         """Forget the scene, the robot's colours and what was learnt of the cameras' poses."""

@@ -38,11 +38,15 @@ class RobotInAnchors:
 class OwnRobot:
     """One stream's knowledge of the robot.
 
+    Args:
+        device: Where it is drawn.
+        refine: Whether given places of anchors are corrected by how they see the robot.
+
     residuals: float64 [V], metres, how far each anchor sees the robot from where its given pose puts it; NaN unknown.
     """
 
-    def __init__(self, device: torch.device):
-        self._device = device
+    def __init__(self, device: torch.device, refine: bool = True):
+        self._device, self._refine = device, refine
         self._appearance = RobotAppearance()
         self._surface: RobotSurface | None = None
         self.reset()
@@ -97,7 +101,8 @@ class OwnRobot:
             matches = surface_matches(thin.points, thin.normals, depth[view], measured[view], K[view], T[view], STRIDE)
             self.residuals[view] = matches.residual(given)
             self._fits[view] = matches.residual(T[view].cpu().numpy())
-            self._corrections[view].update(stamp_ns, matches, given)
+            if self._refine:
+                self._corrections[view].update(stamp_ns, matches, given)
         self._appearance.observe(surface, maps.colors, depth, measured, K, T, STRIDE)
 
     def reference(self, robot: RobotPoints | None, K: Tensor, T: Tensor, stride: int, hw: tuple[int, int]) -> Tensor:

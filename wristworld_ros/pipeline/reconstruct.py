@@ -171,6 +171,7 @@ class ReconstructionStep:
         remember: Whether what the robot covers is remembered, where depth is measured.
         place_anchors: Whether anchors of unknown place are placed by the wrist's known path.
         depth_source: Whose depth takes the place of stage 1's where cameras and robot are known; None for none.
+        refine: Whether given places of anchors are corrected by how they see the robot.
     """
 
     def __init__(
@@ -182,11 +183,12 @@ class ReconstructionStep:
         remember: bool = True,
         place_anchors: bool = True,
         depth_source: DepthSource | None = None,
+        refine: bool = True,
     ):
         self._reconstructor = Reconstructor(model.stage1, model.config.anchor_width, model.config.wrist_hw)
         self._cloud: CloudSettings = model.config.cloud if near is None else replace(model.config.cloud, near=near)
         self._fov, self._device = wrist_fov, model.device
-        self._known = KnownGeometryStep(model.config.wrist_hw, model.config.cloud, near, model.device, remember)
+        self._known = KnownGeometryStep(model.config.wrist_hw, model.config.cloud, near, model.device, remember, refine)
         self._placement = AnchorPlacement() if place_anchors else None
         self._modelled = None if depth_source is None else ModelledDepth(depth_source, self._known)
         graphs = graphs and model.device.type == 'cuda'

@@ -167,8 +167,9 @@ class VirtualWrist:
     def _new_reconstruction(self) -> ReconstructionStep:
         s = self.settings
         return ReconstructionStep(
-            self.model, s.near, s.wrist_fov, self.graphs, s.scene_memory, s.place_anchors, self._depth_source
-        )
+            self.model, s.near, s.wrist_fov, self.graphs, s.scene_memory, s.place_anchors, self._depth_source,
+            s.refine_calibration,
+        )  # fmt: skip
 
     def _new_generation(self) -> ChunkGenerator:
         return ChunkGenerator(self.model, replace(self.settings, history=self.history, graphs=self.graphs))

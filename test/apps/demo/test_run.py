@@ -52,7 +52,9 @@ def test_the_demo_on_the_simulated_desk_shows_its_modes_side_by_side(tmp_path):
     pytest.importorskip('yourdfpy', reason='the robot extra is not installed')
     save_model(tiny_random_model(), tmp_path / 'model')
     stream = StreamSettings(model=str(tmp_path / 'model'), threads=1, min_coverage=0.0, min_confidence=0.0)
-    folder = run_demo(DemoSettings(seconds=3.0, rate=4.0, patience=180.0), stream, out=tmp_path / 'reports', progress=False)
+    folder = run_demo(
+        DemoSettings(seconds=3.0, rate=4.0, patience=180.0), stream, out=tmp_path / 'reports', progress=False
+    )
     views = [json.loads(line) for line in (folder / 'recording' / 'views.jsonl').read_text().splitlines()]
     assert views[-1]['geometry'] == 'RGBD'
     known = [json.loads(line) for line in (folder / 'recording' / 'desk.jsonl').read_text().splitlines()]
