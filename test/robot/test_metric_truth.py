@@ -52,13 +52,14 @@ class Moment:
 
 @pytest.fixture(scope='module')
 def moments(tmp_path_factory):
-    """Three moments, a second apart."""
+    """Three moments with nothing in the gripper, half a second apart."""
     stream = SimulatorStream(LIVE_SETTINGS, 1)
     robot = RobotModel.from_urdf(robot_description(stream.env.model, tmp_path_factory.mktemp('meshes')))
     found = []
     for _ in range(3):
-        for _ in range(10):
+        for _ in range(5):
             stream.step()
+        assert stream.gripper > 0.07
         found.append(Moment(stream, robot))
     stream.close()
     return found
@@ -116,9 +117,9 @@ def test_anchors_measure_the_robot_where_its_surface_is(moments):
 @pytest.mark.parametrize('finger', FINGERS)
 def test_the_wrist_camera_sees_the_fingers_where_their_points_are(moments, finger):
     for moment in moments:
-        seen, error = visible(moment.cameras['wrist'], moment.robot, moment.depth['wrist'], 0.2, cell=8)
+        seen, error = visible(moment.cameras['wrist'], moment.robot, moment.depth['wrist'], 0.2, cell=12)
         error = error[moment.robot.links[seen] == finger]
-        assert len(error) > 50 and np.median(np.abs(error)) < 0.003
+        assert len(error) > 20 and np.median(np.abs(error)) < 0.003
 
 
 def test_the_wrist_is_exact_and_so_are_residuals(moments, model):

@@ -16,6 +16,7 @@ import torch
 
 from wristworld_ros.geometry.cameras import unproject_depth
 from wristworld_ros.geometry.surfaces import SurfaceMaps, render_points, sample_surfaces
+from wristworld_ros.robot.depth_gaps import bridge_gaps
 from wristworld_ros.types import PixelOrigin
 
 LEAST_DB = 15.0
@@ -51,9 +52,12 @@ def decibels(one: np.ndarray, other: np.ndarray, where: np.ndarray) -> float:
     return float(10 * np.log10(255**2 / error))
 
 
+@pytest.mark.parametrize(('bridged', 'least_covered'), [(False, 0.1), (True, 0.3)])
 @pytest.mark.parametrize(('source', 'target'), [(2, 7), (7, 2), (1, 2), (6, 7), (12, 7)])
-def test_depth_of_one_view_shows_another(folder, source, target):
+def test_depth_of_one_view_shows_another(folder, source, target, bridged, least_covered):
     color, depth, T_source = view(folder, source)
+    if bridged:  # as the pipeline does: this camera's registration leaves every few rows and columns empty
+        depth = bridge_gaps(depth[None])[0]
     truth, measured, T = (torch.from_numpy(values) for values in view(folder, target))
     K = torch.from_numpy(matrix(folder, 'Color camera intrinsic matrix', 3))
     known = torch.from_numpy(depth)[None]
@@ -69,4 +73,4 @@ def test_depth_of_one_view_shows_another(folder, source, target):
     print(
         f'frame {source} in {target}: {found:.2f} dB over {hit.mean():.1%}, unmoved {unmoved:.2f} dB, depth {1e3 * error:.1f} mm off'
     )
-    assert hit.mean() > 0.1 and found >= LEAST_DB and found > unmoved + 2 and error < 0.006
+    assert hit.mean() > least_covered and found >= LEAST_DB and found > unmoved + 2 and error < 0.006

@@ -26,6 +26,7 @@ from wristworld_ros.geometry.surfaces import (
 )
 from wristworld_ros.pipeline.own_robot import OwnRobot, RobotInAnchors
 from wristworld_ros.robot.depth_fit import fit_depth
+from wristworld_ros.robot.depth_gaps import bridge_gaps
 from wristworld_ros.robot.known_cameras import KnownCameras, PlacedCameras, place_cameras
 from wristworld_ros.robot.scene_memory import SceneMemory
 from wristworld_ros.types import AnchorSet, Camera, ConditionMap, Geometry, PixelOrigin, Reconstruction
@@ -191,7 +192,8 @@ class KnownGeometryStep:
             K_maps = resize_intrinsics(torch.from_numpy(placed.K[1:]), hw, size)
         else:
             thin = slice(stride // 2, None, stride)
-            measured = torch.from_numpy(np.ascontiguousarray(anchors.depth[:, thin, thin])).to(self.device).float()
+            measured = torch.from_numpy(np.ascontiguousarray(bridge_gaps(anchors.depth)[:, thin, thin])).to(self.device)
+            measured = measured.float()
             measured = torch.where(torch.isfinite(measured) & (measured > 0), measured, 0.0)
             colors = torch.from_numpy(np.ascontiguousarray(anchors.images[:, thin, thin])).to(self.device)
             K_maps = _thinned(torch.from_numpy(placed.K[1:]), stride)
