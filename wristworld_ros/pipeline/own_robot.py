@@ -13,7 +13,7 @@ from wristworld_ros.robot.appearance import RobotAppearance
 from wristworld_ros.robot.depth_reference import robot_reference
 from wristworld_ros.robot.known_cameras import KnownCameras, PlacedCameras
 from wristworld_ros.robot.registration import CameraCorrection, surface_matches
-from wristworld_ros.robot.surface import RobotSurface, facing, is_robot, robot_depth, surface_distances
+from wristworld_ros.robot.surface import RobotSurface, draw_robot, facing, is_robot, surface_distances
 from wristworld_ros.types import ConditionMap, PixelOrigin, RobotPoints
 
 STRIDE = 2  # of the pixels of anchors in which the robot is drawn
@@ -82,18 +82,24 @@ class OwnRobot:
     ) -> RobotInAnchors:
         """Take in what V anchors, K [V, 3, 3], pixels of the maps, and T [V, 4, 4], camera-from-base, show of the robot."""
         size = (maps.depth.shape[1], maps.depth.shape[2])
-        depth = torch.stack([self._depth(surface, k, t, size) for k, t in zip(K, T, strict=True)])
+        drawn = [self._drawn(surface, k, t, size) for k, t in zip(K, T, strict=True)]
+        depth, colors = (torch.stack(parts) for parts in zip(*drawn, strict=True))
         measured = torch.where(maps.origin == PixelOrigin.MEASURED, maps.depth, 0.0)
         if self._sets % _EVERY == 0:
             self._learn(stamp_ns, surface, maps, known, depth, measured[:, ::STRIDE, ::STRIDE], K, T)
         self._sets += 1
         near = torch.from_numpy(surface_distances(self._fits)).to(depth)
-        return RobotInAnchors(depth, measured, is_robot(maps.depth, depth, near))
+        return RobotInAnchors(depth, measured, is_robot(maps.depth, maps.colors, depth, colors, near))
 
-    def _depth(self, surface: RobotSurface, K: Tensor, T: Tensor, size: tuple[int, int]) -> Tensor:
+    def _drawn(self, surface: RobotSurface, K: Tensor, T: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Depth [h, w], metres, and colour [h, w, 3] of the robot alone in one anchor, in the present light."""
         thin = surface.thin
-        own = facing(thin.points, thin.normals, T)
-        return robot_depth(thin.points[own], thin.spacing[own], K, T, size, STRIDE)
+        own = facing(thin.points, thin.normals, T).nonzero()[:, 0]
+        index, depth = draw_robot(thin.points[own], thin.spacing[own], K, T, size, STRIDE)
+        if not len(own):
+            return depth, torch.zeros(*depth.shape, 3, dtype=torch.uint8, device=self._device)
+        shown = own[index.clamp(min=0).flatten()]
+        return depth, self._appearance.colors(surface, thin, shown).reshape(*depth.shape, 3)
 
     def _learn(self, stamp_ns, surface, maps, known, depth, measured, K, T) -> None:
         for view in np.flatnonzero(known.placed & known.has_K):
@@ -138,5 +144,5 @@ class OwnRobot:
         radii = (footprint(surface.whole.spacing[close], z, K, 2 * gap) - gap).clamp(min=1)  # what closing leaves open
         kind = torch.full((len(points),), int(PixelOrigin.ROBOT), dtype=torch.uint8, device=self._device)
         sure = torch.ones(len(points), device=self._device)
-        colors = self._appearance.colors(surface, close)
+        colors = self._appearance.colors(surface, surface.whole, close)
         return close_gaps(render_points(SurfacePoints(points, colors, kind, sure, radii), K, T, hw, near), gap)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wristworld_ros.robot.surface import RobotSurface, facing
+from wristworld_ros.robot.surface import PointSet, RobotSurface, facing
 
 _VISIBLE_M = 0.012  # a point this near to the robot's depth in an anchor is what the anchor sees there
 _NEW = 0.4  # weight of a new brightness against the remembered one
@@ -64,16 +64,15 @@ class RobotAppearance:
                 gain = np.median(ratio[own], axis=0)
                 self._gains[int(link)] = (1 - _NEW) * self._gains.get(int(link), gain) + _NEW * gain
 
-    def colors(self, surface: RobotSurface, chosen: Tensor) -> Tensor:
-        """Colours of chosen points [N] in the present light, uint8 [N, 3]; a link that was never seen has the light of the
+    def colors(self, surface: RobotSurface, points: PointSet, chosen: Tensor) -> Tensor:
+        """Colours of chosen points [N] of a surface in the present light, uint8 [N, 3]; a link that was never seen has the light of the
         others."""
-        whole = surface.whole
         if not self._gains:
-            return whole.colors[chosen]
+            return points.colors[chosen]
         usual = np.median(list(self._gains.values()), axis=0)
         gains = np.stack([self._gains.get(link, usual) for link in range(len(surface.names))])
-        gain = torch.from_numpy(gains).to(whole.points)[whole.links[chosen]]
-        return (whole.colors[chosen] * gain).clamp(0, 255).to(torch.uint8)
+        gain = torch.from_numpy(gains).to(points.points)[points.links[chosen]]
+        return (points.colors[chosen] * gain).clamp(0, 255).to(torch.uint8)
 
 
 def _visible(points, normals, depth, measured, hw, K, T, stride) -> tuple[Tensor, Tensor, Tensor]:

@@ -19,6 +19,8 @@ SURFACE_DISTANCE = (
     0.015  # metres: what is measured this near to the robot's surface is the robot, where little is known
 )
 _LEAST_DISTANCE = 0.006  # the same for a camera that measures exactly
+_SAME_HUE = 0.04  # difference of a colour's share of the whole up to which two hues are the same
+_DARK = 12  # grey levels that stand for the camera's noise
 _DEVIATIONS = 4  # median distances from the robot's surface within which the robot is measured
 _FACING = -0.05  # cosine of the angle to the camera's ray from which on a surface point turns away
 _NEAR = 0.05  # metres before a camera
@@ -90,24 +92,37 @@ class RobotSurface:
         return torch.cat([self._members[link] for link in links]) if links else self._group[:0]
 
 
-def is_robot(depth: Tensor, robot: Tensor, distance: Tensor) -> Tensor:
-    """Which pixels of an anchor show the robot, a little wrong.
+def is_robot(depth: Tensor, images: Tensor, robot: Tensor, colors: Tensor, distance: Tensor) -> Tensor:
+    """Which pixels of V anchors show the robot, a little wrong.
 
-    What the gripper holds lies as near to its surface and is kept: where an anchor sees it, the robot alone would not be seen
-    at that depth.
+    What the gripper holds lies as near to its surface and is kept where it can be told: where an anchor sees it, the robot alone
+    would not be seen at that depth, or not in that hue.
 
     Args:
         depth: Float32 [V, H, W], metres, 0 where unknown.
-        robot: Float32 [V, h, w], `robot_depth` of the same images, h = ceil(H / stride).
-        distance: [V], a pixel is the robot where its depth is that near to the robot's, metres.
+        images: Uint8 [V, H, W, 3].
+        robot: Float32 [V, h, w], `draw_robot` of the same images, h = ceil(H / stride).
+        colors: Uint8 [V, h, w, 3], of the robot there.
+        distance: [V], a pixel is the robot where its depth is that near to the robot's at it or beside it, metres.
 
     Returns:
         bool [V, H, W].
     """
     stride = -(-depth.shape[1] // robot.shape[1])
-    small = depth[:, ::stride, ::stride]
-    found = (robot > 0) & (small > 0) & ((small - robot).abs() < distance[:, None, None])
+    small, seen = depth[:, ::stride, ::stride], images[:, ::stride, ::stride]
+    distance = distance[:, None, None]
+    # Beside it, for on a surface seen obliquely a pixel to the side is centimetres in depth.
+    nearest = -F.max_pool2d(torch.where(robot > 0, -robot, -torch.inf)[:, None], 3, 1, 1)[:, 0]
+    farthest = F.max_pool2d(robot[:, None], 3, 1, 1)[:, 0]
+    found = (robot > 0) & (small > nearest - distance) & (small < farthest + distance)
+    found &= (_hue(seen) - _hue(colors)).abs().amax(-1) < _SAME_HUE
     return F.interpolate(found[:, None].float(), depth.shape[1:], mode='nearest')[:, 0] > 0
+
+
+def _hue(colors: Tensor) -> Tensor:
+    """Shares of red, green and blue, float32 [..., 3], whatever the brightness; dark pixels have none."""
+    colors = colors.float() + _DARK
+    return colors / colors.sum(-1, keepdim=True)
 
 
 def surface_distances(residuals: np.ndarray) -> np.ndarray:
@@ -179,7 +194,14 @@ def visible_points(
 def robot_depth(
     surface: Tensor, spacing: Tensor, K: Tensor, T_camera_base: Tensor, hw: tuple[int, int], stride: int = 2
 ) -> Tensor:
-    """Depth of the robot as a camera would see it alone.
+    """Depth of the robot as a camera would see it alone; see `draw_robot`."""
+    return draw_robot(surface, spacing, K, T_camera_base, hw, stride)[1]
+
+
+def draw_robot(
+    surface: Tensor, spacing: Tensor, K: Tensor, T_camera_base: Tensor, hw: tuple[int, int], stride: int = 2
+) -> tuple[Tensor, Tensor]:
+    """The robot as a camera would see it alone.
 
     Args:
         surface: Float32 [M, 3], base frame, metres.
@@ -190,8 +212,8 @@ def robot_depth(
         stride: Of the pixels that are drawn.
 
     Returns:
-        Float32 [ceil(H / stride), ceil(W / stride)], metres, 0 where the robot is not; pixel (i, j) is that of the image at
-        (i * stride, j * stride).
+        Which point is seen, int64 [ceil(H / stride), ceil(W / stride)], -1 where the robot is not, and its depth, float32,
+        metres, 0 likewise; pixel (i, j) is that of the image at (i * stride, j * stride).
     """
     K = K.double().clone()
     K[:2] /= stride
@@ -199,5 +221,4 @@ def robot_depth(
     z = surface.double() @ T_camera_base[2, :3].double() + T_camera_base[2, 3]
     coarse = (-(-hw[0] // stride), -(-hw[1] // stride))
     radii = footprint(spacing, z, K, 6)
-    _, depth = nearest_points(surface, radii, K, T_camera_base[:3], image_hw=coarse, near=0.05)
-    return depth
+    return nearest_points(surface, radii, K, T_camera_base[:3], image_hw=coarse, near=0.05)
