@@ -156,6 +156,12 @@ def close_gaps(seen: ConditionMap, reach: int, apart: float = 0.003) -> Conditio
     )
 
 
+def cropped(seen: ConditionMap, margin: int) -> ConditionMap:
+    """A map without its outermost pixels."""
+    inside = slice(margin, -margin or None)
+    return ConditionMap(**{f.name: getattr(seen, f.name)[inside, inside] for f in fields(ConditionMap)})
+
+
 def nearest_of(first: ConditionMap, second: ConditionMap) -> ConditionMap:
     """Of two maps of one camera, what is nearer at each pixel; of equally near ones the first."""
     behind = (second.depth > 0) & ((first.depth == 0) | (second.depth < first.depth))

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wristworld_ros.geometry.surfaces import SurfaceMaps, SurfacePoints, close_gaps, footprint, render_points
+from wristworld_ros.geometry.cameras import shift_principal_point
+from wristworld_ros.geometry.surfaces import SurfaceMaps, SurfacePoints, close_gaps, cropped, footprint, render_points
 from wristworld_ros.robot.appearance import RobotAppearance
 from wristworld_ros.robot.depth_reference import robot_reference
 from wristworld_ros.robot.known_cameras import KnownCameras, PlacedCameras
@@ -145,4 +146,8 @@ class OwnRobot:
         kind = torch.full((len(points),), int(PixelOrigin.ROBOT), dtype=torch.uint8, device=self._device)
         sure = torch.ones(len(points), device=self._device)
         colors = self._appearance.colors(surface, surface.whole, close)
-        return close_gaps(render_points(SurfacePoints(points, colors, kind, sure, radii), K, T, hw, near), gap)
+        own = SurfacePoints(points, colors, kind, sure, radii)
+        # With a margin, or gaps at the border of the image would have a surface on one side only.
+        margin = 2 * gap
+        framed = render_points(own, shift_principal_point(K, margin), T, (hw[0] + 2 * margin, hw[1] + 2 * margin), near)
+        return cropped(close_gaps(framed, gap), margin)
