@@ -32,19 +32,19 @@ from wristworld_ros.types import Geometry
 STATUS_TYPE = 'wristworld_ros/msg/VirtualWristStatus'
 LOADING_S = 20.0  # until a robot description should have been read
 COARSE = 0.05  # metres between its surface points; the doctor only wants to know whether there are any
-_NEWEST = 50  # arrivals that ages are taken from
+_NEWEST = 2000  # arrivals that ages are taken from
 
 
 @dataclass(frozen=True)
 class SeenAnchor:
-    """What came of one anchor's colour images. frame: of TF. frame_id: as headers have it. ages: seconds, stamp to arrival."""
+    """What came of one anchor's colour images. frame: of TF. frame_id: as headers have it. arrived: by time.monotonic()."""
 
     name: str
     frame: str
     frame_id: str
     hw: tuple[int, int]
     stamps: list[int]
-    ages: list[float]
+    arrived: list[float]
 
 
 class RobotListener:
@@ -60,9 +60,8 @@ class RobotListener:
         self._status_topics: set[str] = set()
         self._listen(TFMessage, '/tf', lambda msg: self._on_tf(msg, False), False)
         self._listen(TFMessage, '/tf_static', lambda msg: self._on_tf(msg, True), True)
-        if settings.use_depth != 'never':
-            for camera in self._depth.values():
-                camera.subscribe()
+        for camera in self._depth.values():
+            camera.subscribe()
         self._robot.subscribe()
         node.create_timer(0.3, self.refresh, clock=STEADY)
 
@@ -70,6 +69,13 @@ class RobotListener:
     def topics(self) -> set[str]:
         """Image topics that are listened to."""
         return {camera.topic for camera in self._depth.values()}
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything that comes seldom was heard where somebody publishes it: description, depth, status of nodes."""
+        seldom = [camera.heard or not camera.publishers for camera in self._depth.values()]
+        seldom.append(self._robot.described or not self._robot.describers)
+        return all(seldom) and self._status_topics <= set(self._statuses)
 
     def restart(self) -> None:
         """Count from here; what is latched stays."""
@@ -101,7 +107,6 @@ class RobotListener:
         seen = next((a for a in anchors if a.stamps), None)
         # The middle of what came: transforms and joint states of that time have arrived too, if they do at all.
         stamp_ns = sorted(seen.stamps)[len(seen.stamps) // 2] if seen else now_ns - round(0.5e9 * seconds)
-        image_age = float(np.median(seen.ages)) if seen else 0.0
         description, base = self._robot.description(stamp_ns), normalized_frame(self._settings.base_frame)
         wanted = self._wanted(anchors)
         if description.root and base not in description.links:
@@ -110,7 +115,7 @@ class RobotListener:
             tf=self._edges.count,
             base=self._transforms.has(base),
             roots=self._edges.roots(),
-            frames=tuple(self._frame(name, use, stamp_ns, image_age) for name, use in wanted),
+            frames=tuple(self._frame(name, use, stamp_ns, seen) for name, use in wanted),
             depth=tuple(self._depth[a.name].result(a) for a in anchors),
             depth_topics=tuple(topic for topic in others if 'depth' in topic.lower()),
             joints=self._robot.joints(seconds),
@@ -126,16 +131,16 @@ class RobotListener:
             return [*frames, (normalized_frame(s.wrist_camera_frame), 'the wrist camera')]
         return [*frames, (normalized_frame(s.hand_frame), 'the hand')]
 
-    def _frame(self, name: str, use: str, stamp_ns: int, image_age: float) -> Frame:
+    def _frame(self, name: str, use: str, stamp_ns: int, seen: SeenAnchor | None) -> Frame:
         base, parents = normalized_frame(self._settings.base_frame), self._edges.parents(name)
         try:
             self._transforms.lookup(base, name, stamp_ns)
         except TransformError as error:
             return Frame(name, use, parents, bad=error.what, fix=error.fix)
-        age, period = self._edges.lateness(name), self._edges.period(name)
+        age = self._edges.lateness(name)
         if age is None:
             return Frame(name, use, parents, static=True)
-        return Frame(name, use, parents, False, age, age + period - image_age)
+        return Frame(name, use, parents, False, age, self._edges.wait(name, seen) if seen else 0.0)
 
     def _on_tf(self, msg: TFMessage, static: bool) -> None:
         now_ns = self._node.get_clock().now().nanoseconds
@@ -166,6 +171,7 @@ class _Edges:
         """Forget ages; edges stay."""
         self._ages: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=_NEWEST))
         self._stamps: dict[str, deque[int]] = defaultdict(lambda: deque(maxlen=_NEWEST))
+        self._arrived: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=_NEWEST))
 
     def add(self, child: str, parent: str, static: bool, stamp_ns: int, now_ns: int) -> None:
         """One transform came."""
@@ -174,6 +180,7 @@ class _Edges:
         if not static:
             self._ages[child].append((now_ns - stamp_ns) * 1e-9)
             self._stamps[child].append(stamp_ns)
+            self._arrived[child].append(time.monotonic())
 
     def parents(self, child: str) -> tuple[str, ...]:
         """All that were heard, static ones first."""
@@ -189,10 +196,17 @@ class _Edges:
         ages = [float(np.median(self._ages[child])) for child in self._above(frame) if self._ages.get(child)]
         return max(ages, key=abs) if ages else None
 
-    def period(self, frame: str) -> float:
-        """Seconds between transforms of the slowest edge above a frame; 0 where that is not known."""
-        gaps = [np.diff(sorted(set(self._stamps[child]))) for child in self._above(frame) if self._stamps.get(child)]
-        return max((float(np.median(gap)) * 1e-9 for gap in gaps if len(gap)), default=0.0)
+    def wait(self, frame: str, seen: SeenAnchor) -> float:
+        """Seconds, median over images, from the arrival of one to that of the transforms which reach its time; 0 for no wait."""
+        waits = []
+        for child in self._above(frame):
+            if stamps := self._stamps.get(child):
+                arrived = np.array(self._arrived[child])
+                newest = np.maximum.accumulate(np.array(stamps, np.int64))
+                at = np.searchsorted(newest, np.array(seen.stamps, np.int64))
+                gaps = [arrived[k] - when for k, when in zip(at, seen.arrived, strict=False) if 0 < k < len(arrived)]
+                waits += [float(np.median(gaps))] if gaps else []
+        return max(0.0, *waits) if waits else 0.0
 
     def _above(self, frame: str) -> list[str]:
         chain: list[str] = []
@@ -207,8 +221,14 @@ class _DepthListener(DepthCamera):
 
     def __init__(self, node: Node, name: str, settings: NodeSettings):
         super().__init__(node, name, settings)
-        self._name, self._publishers = name, node.count_publishers
+        self._name = name
+        self.heard = False
         self.restart_count()
+
+    @property
+    def publishers(self) -> int:
+        """How many there are."""
+        return self._node.count_publishers(self.topic)
 
     def restart_count(self) -> None:
         """Count from here."""
@@ -218,12 +238,12 @@ class _DepthListener(DepthCamera):
     def take(self, msg: Image | CompressedImage) -> None:
         """Called by rclpy with every depth image."""
         super().take(msg)
-        self._last = msg
+        self._last, self.heard = msg, True
         self._stamps.append(to_ns(msg.header.stamp))
 
     def result(self, anchor: SeenAnchor) -> Depth:
         """What came, and whether the node would use it beside these colour images."""
-        publishers, last = self._publishers(self.topic), self._last
+        publishers, last = self.publishers, self._last
         if last is None:
             bad = f'No depth images on {self.topic}' if publishers else ''
             fix = 'check that the camera runs, and that both sides use the same RMW_IMPLEMENTATION'
@@ -271,6 +291,16 @@ class _RobotListener(RobotState):
         super().__init__(node, settings, load_coarse)
         self.restart_count()
 
+    @property
+    def described(self) -> bool:
+        """Whether a description came."""
+        return bool(self._text)
+
+    @property
+    def describers(self) -> int:
+        """How many publish one."""
+        return self._node.count_publishers(self._node.resolve_topic_name('/robot_description'))
+
     def restart_count(self) -> None:
         """Count from here."""
         self._arrived: list[float] = []
@@ -293,7 +323,7 @@ class _RobotListener(RobotState):
 
     def description(self, stamp_ns: int) -> Description:
         """What came of /robot_description, and whether the surface is known at a time; it waits until that has been read."""
-        publishers = self._node.count_publishers(self._node.resolve_topic_name('/robot_description'))
+        publishers = self.describers
         end = time.monotonic() + LOADING_S
         while self._loading and time.monotonic() < end:
             time.sleep(0.05)
@@ -304,7 +334,7 @@ class _RobotListener(RobotState):
             bad, fix = error.what, error.fix
         model = self.model
         if model is None:
-            return Description(publishers, bool(self._text), bad=bad, fix=fix)
+            return Description(publishers, self.described, bad=bad, fix=fix)
         return Description(
             publishers, True, model.root, model.joint_names, model.link_names, model.missing_meshes, bad, fix
         )

@@ -59,7 +59,7 @@ class TopicSurveyNode(Node):
         """Whether every anchor was heard, with its calibration where somebody publishes one, by the best means."""
         for anchor in self._anchors:
             anchor.refresh()
-        return all(anchor.complete for anchor in self._anchors)
+        return self._robot.complete and all(anchor.complete for anchor in self._anchors)
 
     def survey(self, seconds: float) -> TopicSurvey:
         """What came since `restart`, which was so many seconds ago."""
@@ -135,7 +135,7 @@ class AnchorListener:
         except ImageError:
             header = None
         hw = (header.height, header.width) if header else (0, 0)
-        return SeenAnchor(self._name, frame, frame_id, hw, self.stamps if header else [], self.ages)
+        return SeenAnchor(self._name, frame, frame_id, hw, self.stamps if header else [], self._arrived)
 
     def result(self, seconds: float, reference: AnchorListener) -> Anchor:
         """What came.

@@ -25,6 +25,7 @@ from wristworld_ros.apps.doctor.robot import (
 from wristworld_ros.apps.doctor.topics import survey_topics
 from wristworld_ros.msg import VirtualWristStatus
 from wristworld_ros.robot.calibration_file import Calibration, PlacedCamera, Quality, WristMount, write_calibration
+from wristworld_ros.ros import robot_listener
 from wristworld_ros.ros.conversions import message_data, to_image, to_stamp, to_transform
 from wristworld_ros.ros.robot_survey import Depth, Description, Frame, Joints, RobotSurvey, RunningWrist
 from wristworld_ros.ros.topic_survey import TopicSurvey
@@ -160,7 +161,7 @@ def test_depth_topics_that_nobody_named_are_offered():
     ('changes', 'words', 'fix'),
     [
         ({'joints': replace(JOINTS, age=-0.1)}, 'in the future', 'chrony'),
-        ({'joints': replace(JOINTS, rate=3.0)}, '3.0 messages/s', '10 times a second'),
+        ({'joints': replace(JOINTS, rate=3.0)}, '3.0 messages/s', '5 times a second'),
         ({'description': replace(DESCRIPTION, bad='/joint_states lacks k', fix='publish it')}, 'lacks k', 'publish it'),
         (
             {'description': replace(DESCRIPTION, missing=('package://franka_description/hand.dae',))},
@@ -283,6 +284,24 @@ def desk():
     yield make
     for one in made:
         one.close()
+
+
+@pytest.mark.parametrize(
+    ('late_s', 'period_s', 'wait_s'), [(0.0, 0.1, 0.1), (0.3, 0.1, 0.4), (-0.2, 0.1, 0.0), (0.0, 0.5, 0.5)]
+)
+def test_how_long_images_wait_for_tf_is_told_from_both_arrivals(monkeypatch, late_s, period_s, wait_s):
+    """Images come at once, 10 a second; transforms are stamped just before them."""
+    edges, clock = robot_listener._Edges(), [0.0]
+    monkeypatch.setattr(robot_listener.time, 'monotonic', lambda: clock[0])
+    for i in range(60):
+        clock[0] = i * period_s - 0.001 + late_s
+        edges.add('hand', 'base', False, round((i * period_s - 0.001) * 1e9), round(clock[0] * 1e9))
+    stamps = [round(i * period_s * 1e9) for i in range(3, 50)]
+    images = robot_listener.SeenAnchor(
+        'left', 'optical', 'optical', (48, 64), stamps, [stamp * 1e-9 for stamp in stamps]
+    )
+    assert edges.wait('hand', images) == pytest.approx(wait_s, abs=0.002)
+    assert edges.lateness('hand') == pytest.approx(late_s, abs=1e-6)
 
 
 def test_a_desk_is_heard_whole(desk):

@@ -16,7 +16,7 @@ from wristworld_ros.settings import NodeSettings
 AHEAD_S = 0.02  # stamps that lie farther in the future are of another clock
 APART_S = 0.02  # in so long a moving arm goes a centimetre
 LEAST_VALID = 0.3  # share of the pixels that should have depth
-LEAST_RATE = 10.0  # joint states per second: between two of them the arm is taken to move straight
+LEAST_RATE = 5.0  # joint states per second: between two of them the arm is taken to move straight
 TRUE_M = 0.01  # residual of a good calibration, at most
 ONE_CLOCK = 'synchronise the clocks of the machines (chrony or PTP), and set use_sim_time on all nodes or on none'
 WITHOUT_MESHES = 'install the package that holds them (franka_description) on the machine of the node, and wristworld-ros[robot], which reads them'
