@@ -59,6 +59,14 @@ def test_a_guess_off_by_10_cm_and_10_degrees_becomes_a_calibration(simulator):
     assert np.max(errors, 0)[0] < 0.01 and np.max(errors, 0)[1] < 1
 
 
+def test_an_arm_that_is_hardly_in_view_from_the_guess_is_searched_for(simulator):
+    depth, camera, surfaces, truth = simulator(15, poses=3)
+    found = register_arm(depth, camera, surfaces, wrong_guess(truth, 15))
+    metres, degrees = error(found.T_base_camera, truth)
+    assert metres < 0.005 and degrees < 0.5
+    assert any('3 poses' in warning for warning in found.warnings)
+
+
 def test_a_pose_whose_joints_are_wrong_is_named_and_does_not_move_the_answer(simulator):
     depth, camera, surfaces, truth = simulator(2, poses=6)
     surfaces[3] = surfaces[0]

@@ -32,6 +32,8 @@ LEAST_SEEN = 50  # that moved, of a pose, or it shows no arm
 REACH = (0.25, 0.18, 0.12, 0.08, 0.05)  # metres, of the coarse steps
 FINE = (0.04, 0.03, 0.02, 0.015, 0.012, 0.012)
 TURN = 10.0  # degrees of the starts beside the guess
+DOUBTFUL = 0.7  # of both parts of the misfit; then, so many poses are looked at, up to so far from the guess, and some are kept:
+SEARCHED, SHIFT, KEPT = 300, 0.28, 8
 ON_SURFACE = 0.025  # metres; a measured point that near to the surface is the arm
 LEAST_ON_SURFACE, LITTLE_ON_SURFACE = 0.35, 0.6
 MOST_SEEN_THROUGH = 0.35
@@ -93,11 +95,11 @@ def register_arm(
     Raises:
         UserError: Fewer than 3 poses, an arm that did not move in view, or points that lie nowhere near its surface.
     """
-    views = _views(depth, camera, surfaces, np.random.default_rng(seed))
-    starts = [_refined(T, views, REACH, coarse=True) for T in _starts(guess, views)]
-    best = sorted(starts, key=lambda T: sum(_misfit(T, views)))[:2]
-    fine = [_refined(T, views, FINE, coarse=False) for T in best]
-    T = min(fine, key=lambda T: sum(_misfit(T, views)))
+    rng = np.random.default_rng(seed)
+    views = _views(depth, camera, surfaces, rng)
+    T = _best(_starts(guess, views), views)
+    if sum(_misfit(T, views)) > DOUBTFUL:  # the arm may be hardly in view from the guess
+        T = _best([T, *_searched(guess, views, rng)], views)
     return _judged(T, guess, views)
 
 
@@ -201,6 +203,28 @@ def _starts(guess: np.ndarray, views: list[_View]) -> list[np.ndarray]:
                 T[:3, 3] += np.median(shift, 0)
         starts.append(T)
     return [guess, *starts]
+
+
+def _searched(guess: np.ndarray, views: list[_View], rng: np.random.Generator) -> list[np.ndarray]:
+    """The best of many poses about the guess, unrefined."""
+    seen = _center(views)
+    found = []
+    for _ in range(SEARCHED):
+        turn, shift = rng.normal(size=(2, 3))
+        turn *= np.radians(1.3 * TURN) * rng.random() ** (1 / 3) / np.linalg.norm(turn)
+        shift *= SHIFT * rng.random() ** (1 / 3) / np.linalg.norm(shift)
+        T = guess.copy()
+        T[:3, :3] = guess[:3, :3] @ Rotation.from_rotvec(turn).as_matrix()
+        T[:3, 3] += (guess[:3, :3] - T[:3, :3]) @ seen + shift
+        found.append(T)
+    return sorted(found, key=lambda T: sum(_misfit(T, views)))[:KEPT]
+
+
+def _best(starts: list[np.ndarray], views: list[_View]) -> np.ndarray:
+    """The starts refined coarsely, the two best of them finely, and of these the better one."""
+    coarse = [_refined(T, views, REACH, coarse=True) for T in starts]
+    best = sorted(coarse, key=lambda T: sum(_misfit(T, views)))[:2]
+    return min((_refined(T, views, FINE, coarse=False) for T in best), key=lambda T: sum(_misfit(T, views)))
 
 
 def _refined(T: np.ndarray, views: list[_View], reaches: tuple[float, ...], coarse: bool) -> np.ndarray:
