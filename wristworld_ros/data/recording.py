@@ -5,6 +5,7 @@ recording.json          what was run (`head`) and the anchors' names
                         the true wrist image shows), and wrist_<mode>: what another mode made of the same sets; stamps in ns
 views.jsonl             one line per wrist frame: stamp_ns, received_ns, coverage, confidence, agreement, latency, age, valid, status,
                         geometry, reason
+views_<mode>.jsonl      the same of the images of wrist_<mode>, without received_ns and age
 desk.jsonl              one line per wrist frame whose wrist camera was known: what else was known; see `DeskRecord`
 status.jsonl            one line per status message of the node
 """
@@ -253,6 +254,10 @@ class Recording:
         if not (self.folder / 'desk.jsonl').exists():
             return {}
         return {record['stamp_ns']: record for record in self._lines('desk', DeskRecord)}
+
+    def replayed(self, mode: str) -> list[dict[str, Any]]:
+        """Records of the frames that another mode made afterwards; empty where none did."""
+        return self._lines(f'views_{mode}', dict[str, Any]) if (self.folder / f'views_{mode}.jsonl').exists() else []
 
     @property
     def has_truth(self) -> bool:

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from wristworld_ros.apps.demo.measures import GENERATED, OWN_WARP, measure_quality, summarise
+from wristworld_ros.apps.demo.measures import GENERATED, OWN_WARP, measure_quality, mode_figures, summarise
 from wristworld_ros.apps.demo.report import render_report, trust
 from wristworld_ros.data.recording import Recording
 
@@ -155,7 +155,18 @@ def several(tmp_path):
         for stream, image in images.items():
             (folder / stream).mkdir(exist_ok=True)
             cv2.imwrite(str(folder / stream / f'{stamp}.png'), image[..., ::-1])
+        for mode, status in (('rgb', 'VALID'), ('calibrated', 'ANCHORS_DISAGREE' if i < 3 else 'VALID')):
+            record = {'stamp_ns': stamp, 'status': status, 'coverage': 0.5, 'latency': 0.1}
+            with open(folder / f'views_{mode}.jsonl', 'a') as file:
+                file.write(json.dumps(record) + '\n')
     return folder
+
+
+def test_each_mode_has_the_share_of_its_frames_that_are_valid_but_for_their_age(several):
+    figures = mode_figures(Recording(several))
+    assert list(figures) == ['rgb', 'calibrated', 'rgbd']
+    assert [round(each.valid, 3) for each in figures.values()] == [1.0, 0.75, 0.833]
+    assert (figures['rgb'].coverage, figures['rgb'].model_p50) == (0.5, 0.1)
 
 
 def test_the_modes_of_a_recording_stand_side_by_side_in_table_page_and_pictures(several, tmp_path):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
 import cv2
 import numpy as np
 
-from wristworld_ros.apps.demo.settings import MODES
+from wristworld_ros.apps.demo.settings import MODES, TOLD
 from wristworld_ros.data.recording import CONDITION, TRUE_OBJECTS, TRUE_WRIST, WRIST, Recording, replayed_stream
 from wristworld_ros.evaluation import baselines, metrics
 from wristworld_ros.evaluation.objects import flicker, object_measures
@@ -51,6 +52,20 @@ class RunFigures:
 
 
 @dataclass(frozen=True)
+class ModeFigures:
+    """What a mode made of the recorded sets.
+
+    told: what it knew, in words. valid: share of frames that are valid but for their age. coverage: mean, 0 to 1. model_p50: time
+    of a set in the model, seconds.
+    """
+
+    told: str
+    valid: float
+    coverage: float
+    model_p50: float
+
+
+@dataclass(frozen=True)
 class Quality:
     """Wrist frames against the true wrist camera.
 
@@ -86,6 +101,18 @@ def recorded_modes(recording: Recording) -> dict[str, str]:
         return {}
     streams[live_mode_of(recording)] = WRIST
     return {mode: streams[mode] for mode in MODES if mode in streams}
+
+
+def mode_figures(recording: Recording) -> dict[str, ModeFigures]:
+    """Figures of every mode, where several were recorded."""
+    found = {}
+    for mode, stream in recorded_modes(recording).items():
+        views = recording.views if stream == WRIST else recording.replayed(mode)
+        # A frame is called stale only where nothing else is wrong with it; frames made afterwards have no age.
+        valid = np.mean([view['status'] in ('VALID', 'STALE') for view in views]) if views else math.nan
+        coverage, latency = ([view[key] for view in views] or [math.nan] for key in ('coverage', 'latency'))
+        found[mode] = ModeFigures(TOLD[mode], float(valid), float(np.mean(coverage)), float(np.median(latency)))
+    return found
 
 
 def summarise(recording: Recording) -> RunFigures:

@@ -19,6 +19,7 @@ from wristworld_ros.apps.demo.measures import (
     RunFigures,
     live_mode_of,
     measure_quality,
+    mode_figures,
     summarise,
 )
 from wristworld_ros.data.recording import Recording
@@ -224,7 +225,7 @@ def _write_page(recording: Recording, quality: Quality | None, figures: RunFigur
     page.write_text(
         template.render(
             head=recording.head, live=figures, quality=quality, trust=trust(recording, quality, figures), header=header,
-            rows=rows, generated=quality.live if quality else '', mode=live_mode_of(recording), counters=_counters(figures), video=VIDEO, sheet=SHEET,
+            rows=rows, generated=quality.live if quality else '', mode=live_mode_of(recording), modes=mode_figures(recording), counters=_counters(figures), video=VIDEO, sheet=SHEET,
             poster=POSTER, made=recording.head.get('date', time.strftime('%Y-%m-%d %H:%M')),
             settings=recording.head.get('settings', {}), machine=recording.head.get('machine', {}),
         )

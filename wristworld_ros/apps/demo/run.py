@@ -16,6 +16,7 @@ from wristworld_ros.apps.demo.measures import mean_wrist_of
 from wristworld_ros.apps.demo.replay import replay
 from wristworld_ros.apps.demo.report import render_report, require_report_packages
 from wristworld_ros.apps.demo.settings import (
+    TOLD,
     DemoSettings,
     camera_settings,
     check_demo,
@@ -34,11 +35,6 @@ from wristworld_ros.setting import shown
 from wristworld_ros.settings import CameraSettings, StreamSettings
 
 CAMERA, NODE, RECORDER = 'camera node', 'virtual_wrist node', 'recorder'
-TOLD = {
-    'rgb': 'RGB: images alone, as published',
-    'calibrated': 'CALIBRATED: images, calibration, TF, joint states, robot description',
-    'rgbd': 'RGBD: images, depth, calibration, TF, joint states, robot description',
-}
 
 
 def run_demo(
@@ -202,7 +198,7 @@ def _head(
         'machine': machine.describe(), 'settings': settings,
     }  # fmt: skip
     if cameras.source == 'simulator':
-        head |= {'mode': mode, 'what it was told': TOLD[mode]}
+        head |= {'mode': mode, 'what it was told': f'{mode.upper()}: {TOLD[mode]}'}
         head |= {'afterwards, on the same sets': ', '.join(other.upper() for other in others)} if others else {}
     return head
 

@@ -18,6 +18,11 @@ PLAYED_WIDTH = 320  # pixels; wider videos are played at this width
 # What a virtual wrist is told, the least first; `all` runs the last one live and the others on its recorded sets.
 MODES = ('rgb', 'calibrated', 'rgbd')
 ALL = 'all'
+TOLD = {
+    'rgb': 'images alone, as published',
+    'calibrated': 'images, calibration, TF, joint states, robot description',
+    'rgbd': 'images, depth, calibration, TF, joint states, robot description',
+}
 
 
 @dataclass(frozen=True)
