@@ -1,9 +1,10 @@
-"""Gaps of surfaces that were drawn as points are closed, and nothing else changes."""
+"""Depth maps seen from elsewhere; gaps of surfaces that were drawn as points are closed, and nothing else changes."""
 
 import torch
 
-from wristworld_ros.geometry.surfaces import close_gaps, nearest_of
-from wristworld_ros.types import ConditionMap
+from wristworld_ros.geometry.cameras import unproject_depth
+from wristworld_ros.geometry.surfaces import SurfaceMaps, close_gaps, nearest_of, render_points, sample_surfaces
+from wristworld_ros.types import ConditionMap, PixelOrigin
 
 
 def seen(depth, color=100, origin=4):
@@ -15,6 +16,57 @@ def seen(depth, color=100, origin=4):
         torch.where(hit, origin, 0).to(torch.uint8),
         hit.float(),
     )
+
+
+K = torch.tensor([[40.0, 0, 15.5], [0, 40.0, 15.5], [0, 0, 1]], dtype=torch.float64)
+
+
+def rendered(depth, image, T_map, T_view, near=0.02):
+    """What a camera at T_view sees of one map [32, 32] and image of a camera at T_map."""
+    points = unproject_depth(depth[None], K[None].float(), T_map[None].float())
+    points = points.masked_fill((depth == 0)[None, ..., None], float('nan'))
+    origin = torch.where(depth > 0, int(PixelOrigin.MEASURED), 0).to(torch.uint8)[None]
+    maps = SurfaceMaps(points, depth[None], image[None], origin, torch.ones_like(depth)[None])
+    sampled = sample_surfaces(maps, 0.1, K, T_view, (32, 32), near)
+    return render_points(sampled, K, T_view, (32, 32), near)
+
+
+def noise_image():
+    return torch.randint(1, 256, (32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def test_a_camera_that_stands_where_the_map_was_made_sees_its_image():
+    T, image = torch.eye(4, dtype=torch.float64), noise_image()
+    T[:3, 3] = torch.tensor([0.2, -0.1, 0.3])
+    shown = rendered(torch.full((32, 32), 0.7), image, T, T)
+    assert (shown.image == image)[:-1, :-1].float().mean() > 0.99  # the last row and column begin no quad
+    torch.testing.assert_close(shown.depth[:-1, :-1], torch.full((31, 31), 0.7))
+
+
+def test_a_camera_twice_as_near_sees_no_gaps():
+    T, nearer = torch.eye(4, dtype=torch.float64), torch.eye(4, dtype=torch.float64)
+    nearer[2, 3] = -0.35
+    shown = rendered(torch.full((32, 32), 0.7), noise_image(), T, nearer)
+    assert (shown.depth > 0).all()
+    torch.testing.assert_close(shown.depth, torch.full((32, 32), 0.35))
+
+
+def test_what_lies_between_an_object_and_the_wall_behind_it_is_not_made_up():
+    T, beside = torch.eye(4, dtype=torch.float64), torch.eye(4, dtype=torch.float64)
+    beside[0, 3] = 0.1
+    depth = torch.full((32, 32), 0.7)
+    depth[10:20, 10:20] = 0.4
+    shown = rendered(depth, noise_image(), T, beside)
+    hit = shown.depth[shown.depth > 0]
+    assert bool(((hit - 0.7).abs() < 1e-4).logical_or((hit - 0.4).abs() < 1e-4).all()) and (shown.depth == 0).any()
+
+
+def test_what_the_gripper_holds_is_seen_unless_the_near_plane_deletes_it():
+    T, image = torch.eye(4, dtype=torch.float64), torch.full((32, 32, 3), 200, dtype=torch.uint8)
+    depth = torch.full((32, 32), 0.5)
+    image[10:20, 10:20], depth[10:20, 10:20] = 50, 0.05
+    assert (rendered(depth, image, T, T).image[10:19, 10:19] == 50).all()
+    assert not (rendered(depth, image, T, T, near=0.1).image[10:19, 10:19] == 50).any()
 
 
 def board(rows=slice(4, 28), columns=slice(6, 26)):

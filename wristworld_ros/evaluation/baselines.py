@@ -1,8 +1,7 @@
-"""What a generated wrist image must beat: a mean image, a copied anchor, and plain warps with their holes filled."""
+"""What a generated wrist image must beat: a mean image, a copied anchor, and condition maps with their holes filled."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -11,14 +10,9 @@ import torch
 
 from wristworld_ros.data.images import read_image
 from wristworld_ros.errors import UserError
-from wristworld_ros.geometry.cloud import CloudSettings, dense_cloud, render_camera
 from wristworld_ros.models.wan.condition_planes import fill_holes
-from wristworld_ros.types import Camera
 
 MEAN_WRIST = 'mean_wrist.png'
-# Near plane wherever the geometry is known, metres. A larger one, which may keep flying points of a predicted cloud away
-# from the camera, would delete what the gripper holds.
-TRUE_NEAR = 0.02
 
 
 def mean_wrist(path: Path, hw: tuple[int, int]) -> np.ndarray | None:
@@ -70,46 +64,3 @@ def inpaint(image: np.ndarray, depth: np.ndarray, method: str = 'push_pull') -> 
     planes = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float()
     filled = fill_holes(planes, torch.from_numpy(hit)[None, None].float())
     return filled[0].permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8).numpy()
-
-
-def true_warp(
-    images: np.ndarray,
-    depth: np.ndarray,
-    K: np.ndarray,
-    T_anchor_world: np.ndarray,
-    wrist: Camera,
-    cloud: CloudSettings,
-) -> np.ndarray:
-    """The anchors' true cloud rendered for the true wrist camera, holes filled, by the same splat as the model's own.
-
-    Args:
-        images: uint8 [V, H, W, 3].
-        depth: float32 [V, H, W], metres, 0 unknown.
-        K: [V, 3, 3], pixels.
-        T_anchor_world: [V, 4, 4], metres.
-        wrist: The true camera, in the same world.
-        cloud: How point maps become a cloud; its near plane is replaced by `TRUE_NEAR`.
-
-    Returns:
-        uint8 [h, w, 3].
-    """
-    cloud = replace(cloud, near=TRUE_NEAR)
-    points = true_points(depth, K, T_anchor_world)
-    T_wrist_first = wrist.T_camera_world @ np.linalg.inv(T_anchor_world[0])
-    camera = Camera(K=wrist.K, T_camera_world=T_wrist_first, width=wrist.width, height=wrist.height)
-    dense, colors = dense_cloud(torch.from_numpy(points), torch.from_numpy(np.ascontiguousarray(images)), cloud)
-    condition = render_camera(dense, colors, camera, cloud)
-    return inpaint(condition.image.numpy(), condition.depth.numpy())
-
-
-def true_points(depth: np.ndarray, K: np.ndarray, T_anchor_world: np.ndarray) -> np.ndarray:
-    """Point maps float32 [V, H, W, 3] in the first anchor's frame, metres, NaN where depth is unknown."""
-    maps = []
-    for d, k, T in zip(depth, K, T_anchor_world, strict=True):
-        rows, columns = np.mgrid[: d.shape[0], : d.shape[1]].astype(np.float64)
-        rays = np.stack([columns, rows, np.ones_like(rows)], -1) @ np.linalg.inv(k).T
-        T_first_camera = T_anchor_world[0] @ np.linalg.inv(T)
-        points = (rays * d[..., None]) @ T_first_camera[:3, :3].T + T_first_camera[:3, 3]
-        points[~(d > 0)] = np.nan
-        maps.append(points.astype(np.float32))
-    return np.stack(maps)
