@@ -99,7 +99,7 @@ class StreamSettings:
     )
     min_agreement: float | None = setting(
         None,
-        "Frames are invalid whose anchors agree less in the colours of what their own clouds show of the wrist view, 0 to 1; auto uses the model's own threshold, chosen on validation data (none for a model without), and 0.01 accepts every frame. One anchor has nothing to agree with.",
+        "Frames are invalid whose anchors agree less in the colours of what their own clouds show of the wrist view, 0 to 1; auto uses the model's own threshold, chosen on validation data (none for a model without, nor where depth is measured: there max_residual judges), and 0.01 accepts every frame. One anchor has nothing to agree with.",
         low=0.01,
         high=1.0,
         live=True,

@@ -38,7 +38,9 @@ def noise_image():
 def test_a_camera_that_stands_where_the_map_was_made_sees_its_image():
     T, ramp = torch.eye(4, dtype=torch.float64), 4 * torch.arange(32, dtype=torch.uint8)
     T[:3, 3] = torch.tensor([0.2, -0.1, 0.3])
-    image = torch.stack([ramp.expand(32, 32), ramp[:, None].expand(32, 32), torch.full((32, 32), 77)], -1).to(torch.uint8)
+    image = torch.stack([ramp.expand(32, 32), ramp[:, None].expand(32, 32), torch.full((32, 32), 77)], -1).to(
+        torch.uint8
+    )
     shown = rendered(torch.full((32, 32), 0.7), image, T, T)
     off = (shown.image.int() - image.int()).abs()[:-1, :-1]  # the last row and column begin no quad
     assert off.max() <= 2  # half a pixel of the ramp

@@ -1,4 +1,7 @@
-"""Pixels that were measured, laid over generated ones: a generator that was not trained on true geometry washes objects out."""
+"""Pixels that were measured, laid over generated ones: a generator that was not trained on true geometry washes objects out.
+
+Small gaps between trusted pixels are filled from around them; the generator's part are the large ones.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from wristworld_ros.models.wan.condition_planes import fill_holes
 from wristworld_ros.types import ConditionMap, PixelOrigin
 
+SMALL = 15  # pixels: window whose gaps are filled from their rims, where most of it is trusted
 FEATHER = 5  # pixels: window within which a seam fades
 _ALONE, _AMONG = 0.2, 0.7  # share of trusted pixels in the window where one is dropped, and where it counts fully
 
@@ -26,7 +31,12 @@ def composite(image: np.ndarray, condition: ConditionMap) -> np.ndarray:
         return image
     trusted = (condition.origin >= PixelOrigin.MEASURED).float()
     around = F.avg_pool2d(trusted[None, None], FEATHER, 1, FEATHER // 2, count_include_pad=False)[0, 0]
-    weight = trusted * condition.confidence * ((around - _ALONE) / (_AMONG - _ALONE)).clamp(0, 1)
-    generated = torch.from_numpy(image).to(condition.image.device).float()
-    mixed = generated + weight[..., None] * (condition.image.float() - generated)
+    sure = trusted * condition.confidence * ((around - _ALONE) / (_AMONG - _ALONE)).clamp(0, 1)
+    generated = torch.from_numpy(image).to(condition.image.device).float().permute(2, 0, 1)
+    shown = condition.image.float().permute(2, 0, 1)
+    filled = fill_holes(shown[None], trusted[None, None])[0]
+    share = F.avg_pool2d(trusted[None, None], SMALL, 1, SMALL // 2, count_include_pad=False)[0, 0]
+    small = ((share - _AMONG) / (1 - _AMONG)).clamp(0, 1)
+    background = generated + small * (filled - generated)
+    mixed = (background + sure * (shown - background)).permute(1, 2, 0)
     return mixed.round().to(torch.uint8).cpu().numpy()

@@ -237,7 +237,8 @@ class VirtualWrist:
             reason = f'The confidence of the reconstruction is {found:.2f}; min_confidence is {least:.2f}.'
             return Verdict(FrameStatus.LOW_CONFIDENCE, reason)
         least = self.settings.min_agreement
-        least = self.model.config.min_agreement if least is None else least
+        if least is None and observation.geometry is not Geometry.RGBD:  # chosen for what the model predicts
+            least = self.model.config.min_agreement
         return judge_agreement(observation.anchors.names, observation.agreements, least)
 
 

@@ -19,15 +19,16 @@ from wristworld_ros.settings import StreamSettings
 
 def levels() -> list[KnowledgeLevel]:
     """The rows."""
-    found = list(LEVELS.values())
-    for name in ('rgbd', 'exact'):
-        level = replace(LEVELS[name], robot=True)
-        found += [
-            replace(level, title=f'{level.title} + robot'),
-            replace(level, title=f'{level.title} + robot, no memory', memory=False),
-            replace(level, title=f'{level.title} + robot, no refinement', refine=False),
-        ]
-    return found
+    rgbd, exact = (
+        replace(LEVELS[name], title=f'{LEVELS[name].title} + robot', robot=True) for name in ('rgbd', 'exact')
+    )
+    return [
+        *LEVELS.values(),
+        rgbd,
+        replace(rgbd, title=f'{rgbd.title}, no memory', memory=False),
+        replace(rgbd, title=f'{rgbd.title}, no refinement', refine=False),
+        exact,
+    ]
 
 
 def main() -> None:
