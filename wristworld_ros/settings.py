@@ -422,6 +422,11 @@ class CameraSettings:
         False,
         'With the simulator: whether true_wrist/objects/image_raw (mono8) says which object each pixel of the true wrist image shows, for measures.',
     )
+    prerender: int | None = setting(
+        None,
+        'With the simulator: so many moments are rendered at the start and then played to and fro, which costs next to nothing; none renders each in its turn.',
+        low=2, high=10_000, none='none',
+    )  # fmt: skip
     loop: bool = setting(True, 'Start over at the end; otherwise the node falls silent.')
     transport: str = setting(
         'raw', 'What is published: image_raw, or JPEG on image_raw/compressed.', choices=('raw', 'compressed')

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from itertools import cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -154,6 +155,34 @@ class Simulator:
         return {self._names[name]: value for name, value in values.items()}
 
 
+class Prerendered:
+    """The first moments of a source, kept and played to and fro without end, as fast as they are asked for."""
+
+    def __init__(self, source: Source, count: int):
+        self.rate, self.base, self._source = source.rate, source.base, source
+        self._count = count
+        self._kept: list[Moment] = []
+
+    def moments(self, rate: float) -> Iterator[Moment]:
+        """The kept moments forth and back; they are made when the first one is asked for."""
+        if not self._kept:
+            self._kept = list(islice(self._source.moments(rate), self._count))
+        return cycle([*self._kept, *self._kept[-2:0:-1]])
+
+    @property
+    def damage(self) -> list[str]:
+        """What the source could not decode."""
+        return self._source.damage
+
+    def robot_description(self, folder: Path) -> str:
+        """That of the source."""
+        return self._source.robot_description(folder)
+
+    def close(self) -> None:
+        """Free the source."""
+        self._source.close()
+
+
 def _off(camera: Camera, error: np.ndarray | None) -> Camera:
     """A camera as a calibration has it that errs by T_found_true, float64 [4, 4]; None: it does not."""
     return camera if error is None else replace(camera, T_camera_world=error @ camera.T_camera_world)
@@ -179,7 +208,8 @@ def open_source(settings: CameraSettings) -> Source:
         UserError: It is not there, or not everything it needs was given.
     """
     if settings.source == 'simulator':
-        return Simulator(settings)
+        desk = Simulator(settings)
+        return desk if settings.prerender is None else Prerendered(desk, settings.prerender)
     if len(settings.videos) != len(settings.anchors):
         raise UserError(
             f'{len(settings.videos)} videos for {len(settings.anchors)} anchors',

@@ -2,9 +2,10 @@ import json
 
 import pytest
 
-from wristworld_ros.apps.bench import report
+from wristworld_ros.apps.bench import report, streams
 from wristworld_ros.apps.bench.reference_renderer import compare_renderers
 from wristworld_ros.apps.bench.streams import run_stream, run_topics
+from wristworld_ros.evaluation.table import markdown
 from wristworld_ros.pipeline import save_model, tiny_random_model
 from wristworld_ros.runtime import machine
 from wristworld_ros.settings import StreamSettings
@@ -40,3 +41,16 @@ def test_text_markdown_and_json_say_the_same(tmp_path):
     assert 'cores' in text and 'frames/s' in text
     assert '| 2 | 4 | 1 | 1.0 |' in (tmp_path / 'bench.md').read_text()
     assert json.loads((tmp_path / 'bench.json').read_text()) == results
+
+
+def test_the_desk_is_measured_with_all_that_it_says(tmp_path, monkeypatch):
+    pytest.importorskip('robosuite')
+    pytest.importorskip('yourdfpy')
+    monkeypatch.setattr(streams, 'DESK_MOMENTS', 3)
+    save_model(tiny_random_model(), tmp_path)
+    settings = StreamSettings(model=str(tmp_path), threads=1)
+    figures = streams.run_desk(settings, rate=5, seconds=3, hw=(120, 160), known=True, progress=False)
+    assert figures['desk'] == 'RGBD' and figures['anchor_size'] == '160x120' and figures['frames_per_second'] > 0
+    assert '| RGBD | 160x120 |' in '\n'.join(
+        report.sections({'machine': {}, 'model': 'm', 'desk': [figures]}, markdown)
+    )

@@ -12,13 +12,20 @@ from wristworld_ros.options import add_options, from_options
 from wristworld_ros.setting import check
 from wristworld_ros.settings import StreamSettings
 
-SECTIONS = ('condition', 'parts', 'stream', 'topics')
+SECTIONS = ('condition', 'parts', 'stream', 'topics', 'desk')
+DESKS = (
+    ((240, 320), False),
+    ((240, 320), True),
+    ((480, 640), True),
+)  # size of the anchors, and whether what is known is used
+DESK_HZ = 30.0
 # A model with random weights exists in this process only, and streams of all combinations would take hours.
 RANDOM_MODEL_SECTIONS = ('condition', 'parts')
 DTYPES = ('bfloat16', 'float32')
 HELP = (
     'condition: the condition map against a renderer that goes point by point. parts: each part of the model with its roofline, '
-    'the stream, and the published pipeline. stream: rates and latency by anchors and chunk. topics: the same over ROS 2.'
+    'the stream, and the published pipeline. stream: rates and latency by anchors and chunk. topics: the same over ROS 2. '
+    'desk: the simulated desk with depth, TF and arm over ROS 2.'
 )
 
 
@@ -120,10 +127,10 @@ def run(args: argparse.Namespace) -> int:
     if args.steps is None:
         args.steps = cases.TARGET_STEPS if random else StreamSettings.steps
     only = args.only or (RANDOM_MODEL_SECTIONS if random else SECTIONS)
-    if random and 'topics' in only:
+    if random and {'topics', 'desk'} & set(only):
         raise UserError(
             'A random model cannot be measured over topics, since the node loads models from directories',
-            'leave topics out of --only',
+            'leave topics and desk out of --only',
         )
     settings = from_options(StreamSettings, args)
     check(settings)
@@ -132,7 +139,7 @@ def run(args: argparse.Namespace) -> int:
         torch.set_num_threads(settings.threads)
     results: dict = {'machine': machine.describe(settings.threads), 'model': settings.model, 'steps': settings.steps}
     print('\n'.join(f'{key}: {value}' for key, value in results['machine'].items()), flush=True)
-    if {'parts', 'stream', 'topics'} & set(only):
+    if {'parts', 'stream', 'topics', 'desk'} & set(only):
         if not random:
             check_memory(settings, max(args.anchors))
         model, sizes = _model(args, settings)  # so that a missing model is reported at once
@@ -149,6 +156,10 @@ def run(args: argparse.Namespace) -> int:
         from wristworld_ros.apps.bench.streams import run_topics
 
         results['topics'] = [run_topics(settings, rate, args.minutes * 60, args.videos) for rate in args.rates]
+    if 'desk' in only:
+        from wristworld_ros.apps.bench.streams import run_desk
+
+        results['desk'] = [run_desk(settings, DESK_HZ, args.minutes * 60, hw, known) for hw, known in DESKS]
     if 'parts' in only:  # last, since the published pipeline leaves its memory behind
         anchor_hw = args.anchor_size or anchor_size(model)
         shapes = [Shapes(anchor_hw, hw, steps=settings.steps, history=settings.history) for hw in sizes]

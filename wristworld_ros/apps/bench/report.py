@@ -21,6 +21,7 @@ TOPIC_COLUMNS = (
     ('sets_replaced', 'sets replaced', '{:d}'), ('frames_invalid', 'invalid', '{:d}'),
     ('memory_start_mib', 'MiB at start', '{:.0f}'), ('memory_end_mib', 'MiB at end', '{:.0f}'),
 )  # fmt: skip
+DESK_COLUMNS = (('desk', 'what is used', '{}'), ('anchor_size', 'anchors', '{}'), *TOPIC_COLUMNS)
 PART_COLUMNS = (
     ('part', 'part', '{}'), ('frames', 'frames', '{:d}'), ('ms', 'ms', '{:.2f}'), ('roofline_ms', 'roofline ms', '{:.3f}'),
     ('ratio', 'ratio', '{:.1f}'), ('bound', 'bound by', '{}'), ('gigaflops', 'GFLOP', '{:.1f}'),
@@ -72,6 +73,12 @@ def sections(results: dict, table: Callable) -> list[str]:
         found += [
             'Over ROS 2 topics, two 320x240 anchors; ms are from the stamp to publishing:',
             table(*_cells(TOPIC_COLUMNS, rows)),
+        ]
+    if rows := results.get('desk'):
+        found += [
+            'The simulated desk over ROS 2 topics, rendered before: two anchors with depth, TF, joint states and description, used '
+            'and not used; ms are from the stamp to publishing:',
+            table(*_cells(DESK_COLUMNS, rows)),
         ]
     if cases := results.get('parts'):
         found += _case_sections(cases, results['targets'], table)

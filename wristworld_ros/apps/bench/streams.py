@@ -24,6 +24,7 @@ from wristworld_ros.settings import CameraSettings, NodeSettings, StreamSettings
 from wristworld_ros.types import AnchorSet, WristFrame
 
 ANCHORS = ('left', 'right')
+DESK_MOMENTS = 60  # that are rendered before the measurement
 
 
 def overlapped_rate(wrist: VirtualWrist, sets: Iterable[AnchorSet]) -> float:
@@ -142,21 +143,63 @@ def run_topics(
         given = {f.name: getattr(settings, f.name) for f in fields(StreamSettings)}
         given |= {'min_coverage': 0.0, 'min_confidence': 0.0, 'min_agreement': 0.01, 'check_anchors': False}
         node = NodeSettings(**given, anchors=list(ANCHORS), publish_invalid=True, autostart=True)
-        recording = folder / 'recording'
-        with ProcessGroup(folder / 'logs') as processes:
-            arguments = ['--out', str(recording), '--anchors', *ANCHORS, '--no-images']
-            processes.start('recorder', 'wristworld_ros.ros.recorder_node', arguments)
-            passive = {'OMP_WAIT_POLICY': 'PASSIVE'}
-            processes.start('virtual_wrist', 'wristworld_ros.ros.virtual_wrist_node', ros_parameters(node), passive)
-            processes.start('camera', 'wristworld_ros.ros.camera_node', ros_parameters(cameras))
-            wait_for((recording / 'views.jsonl').exists, processes, 180, 'The first wrist frame')
-            started = time.monotonic()
-            with tqdm(total=round(seconds), desc=f'topics at {rate:g} Hz', unit='s', disable=not progress) as bar:
-                while (spent := time.monotonic() - started) < seconds:
-                    bar.update(int(spent) - bar.n)
-                    processes.check()
-                    time.sleep(min(0.5, seconds - spent))
-        return _figures(Recording(recording), rate)
+        return _run_nodes(cameras, node, rate, seconds, folder, progress)
+
+
+def run_desk(
+    settings: StreamSettings, rate: float, seconds: float, hw: tuple[int, int], known: bool, progress: bool = True
+) -> dict[str, float]:
+    """Measure the nodes on a simulated desk that was rendered before, with its depth, TF, joint states and description.
+
+    Args:
+        settings: Of the node's stream.
+        rate: Of the two anchor cameras, Hz.
+        seconds: How long is measured.
+        hw: Of their images, pixels.
+        known: Whether the node uses what the desk says beside images.
+        progress: Whether a bar is shown.
+
+    Returns:
+        As `run_topics`, and what was measured.
+
+    Raises:
+        UserError: A node failed.
+    """
+    from wristworld_ros.ros.transforms import pose_text
+    from wristworld_ros.sim.stream import wrist_mount
+
+    height, width = hw
+    cameras = CameraSettings(anchors=list(ANCHORS), rate=rate, width=width, height=height, prerender=DESK_MOMENTS)
+    given = {f.name: getattr(settings, f.name) for f in fields(StreamSettings)} | {'check_anchors': False}
+    use = 'auto' if known else 'never'
+    node = NodeSettings(
+        **given, anchors=list(ANCHORS), publish_invalid=True, autostart=True, wrist_mount=pose_text(wrist_mount(cameras.seed)), use_depth=use, use_tf=use,
+        use_robot_model=use,
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory(prefix='wristworld_bench_') as work:
+        figures = _run_nodes(cameras, node, rate, seconds, Path(work), progress)
+    return {'desk': 'RGBD' if known else 'RGB', 'anchor_size': f'{width}x{height}', **figures}
+
+
+def _run_nodes(
+    cameras: CameraSettings, node: NodeSettings, rate: float, seconds: float, folder: Path, progress: bool
+) -> dict[str, float]:
+    """Figures of a recorder, the virtual wrist and a camera node, each a process."""
+    recording = folder / 'recording'
+    with ProcessGroup(folder / 'logs') as processes:
+        arguments = ['--out', str(recording), '--anchors', *ANCHORS, '--no-images']
+        processes.start('recorder', 'wristworld_ros.ros.recorder_node', arguments)
+        passive = {'OMP_WAIT_POLICY': 'PASSIVE'}
+        processes.start('virtual_wrist', 'wristworld_ros.ros.virtual_wrist_node', ros_parameters(node), passive)
+        processes.start('camera', 'wristworld_ros.ros.camera_node', ros_parameters(cameras))
+        wait_for((recording / 'views.jsonl').exists, processes, 180, 'The first wrist frame')
+        started = time.monotonic()
+        with tqdm(total=round(seconds), desc=f'topics at {rate:g} Hz', unit='s', disable=not progress) as bar:
+            while (spent := time.monotonic() - started) < seconds:
+                bar.update(int(spent) - bar.n)
+                processes.check()
+                time.sleep(min(0.5, seconds - spent))
+    return _figures(Recording(recording), rate)
 
 
 def _figures(recording: Recording, rate: float) -> dict[str, float]:
