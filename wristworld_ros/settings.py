@@ -155,6 +155,11 @@ class StreamSettings:
         "Whether pixels that were measured, remembered or are the robot's own surface are laid over the generated image: the models that ship were not trained on true geometry and wash objects out.",
         live=True,
     )
+    fill_from: float | None = setting(
+        0.9,
+        'Share of trusted pixels (see composite), 0 to 1, from which on the rest of an image is filled from around them and the generator does not run: no worse with the models that ship, and faster; never runs it always.',
+        low=0.1, high=1.0, none='never', live=True,
+    )  # fmt: skip
     seed: int = setting(
         0, 'Seed of the sampling noise; the same seed and input give the same video.', low=0, high=2**31 - 1
     )

@@ -21,6 +21,7 @@ from wristworld_ros import (
     VirtualWrist,
 )
 from wristworld_ros.pipeline.composite import composite
+from wristworld_ros.pipeline.generate import ChunkGenerator
 from wristworld_ros.pipeline.model import tiny_random_model
 from wristworld_ros.types import ConditionMap, PixelOrigin
 
@@ -273,3 +274,32 @@ def test_only_trusted_pixels_are_laid_over_the_generated_image():
     mixed = composite(image, condition)
     assert (mixed[:, :5] == 200).all() and (mixed[:, 8:] == 10).all()
     assert composite(image, ConditionMap(shown, torch.ones(16, 16))) is image
+
+
+def test_the_generator_does_not_run_where_nearly_all_is_trusted(model, monkeypatch):
+    calls = []
+    blank = np.zeros((*model.config.wrist_hw, 3), np.uint8)
+    monkeypatch.setattr(ChunkGenerator, '__call__', lambda *_: calls.append(1) or [blank])
+    anchors = anchor_set()
+    (frame,) = stream(model).push(anchors)
+    assert frame.geometry is Geometry.RGBD and frame.valid and not calls
+    shown = (frame.condition > 0).any(-1)
+    assert shown.mean() > 0.9 and (frame.image > 0).all()
+    assert (np.abs(frame.image.astype(int) - frame.condition)[shown] <= 1).all()
+    stream(model, fill_from=None).push(anchors)
+    stream(model, composite=False).push(anchors)
+    stream(model).push(only(wrist=WRIST))
+    assert len(calls) == 3
+
+
+def test_small_gaps_of_a_composite_are_filled_and_large_ones_generated():
+    shown = ConditionMap(
+        torch.full((64, 64, 3), 200, dtype=torch.uint8), torch.ones(64, 64),
+        torch.full((64, 64), int(PixelOrigin.MEASURED), dtype=torch.uint8), torch.ones(64, 64),
+    )  # fmt: skip
+    for rows, columns in ((slice(10, 13), slice(10, 13)), (slice(30, 60), slice(30, 60))):
+        shown.image[rows, columns], shown.depth[rows, columns] = 0, 0
+        shown.origin[rows, columns], shown.confidence[rows, columns] = 0, 0
+    mixed = composite(np.full((64, 64, 3), 40, np.uint8), shown)
+    assert (mixed[10:13, 10:13] > 190).all()
+    assert (mixed[40:50, 40:50] == 40).all() and (mixed[:5] == 200).all()

@@ -14,7 +14,20 @@ from wristworld_ros.types import ConditionMap, PixelOrigin
 
 SMALL = 15  # pixels: window whose gaps are filled from their rims, where most of it is trusted
 FEATHER = 5  # pixels: window within which a seam fades
+_NEARLY_ALL = 0.9  # share of trusted pixels in that window where a gap is filled altogether
 _ALONE, _AMONG = 0.2, 0.7  # share of trusted pixels in the window where one is dropped, and where it counts fully
+
+
+def trusted_share(condition: ConditionMap) -> float:
+    """Share of the pixels that were measured, are remembered or are the robot, 0 to 1."""
+    return 0.0 if condition.origin is None else float((condition.origin >= PixelOrigin.MEASURED).float().mean())
+
+
+def filled(condition: ConditionMap) -> np.ndarray:
+    """The condition map with its holes filled from around them, uint8 [h, w, 3]."""
+    shown = condition.image.float().permute(2, 0, 1)[None]
+    hit = (condition.depth > 0).float()[None, None]
+    return fill_holes(shown, hit)[0].permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
 
 
 def composite(image: np.ndarray, condition: ConditionMap) -> np.ndarray:
@@ -36,7 +49,7 @@ def composite(image: np.ndarray, condition: ConditionMap) -> np.ndarray:
     shown = condition.image.float().permute(2, 0, 1)
     filled = fill_holes(shown[None], trusted[None, None])[0]
     share = F.avg_pool2d(trusted[None, None], SMALL, 1, SMALL // 2, count_include_pad=False)[0, 0]
-    small = ((share - _AMONG) / (1 - _AMONG)).clamp(0, 1)
+    small = ((share - _AMONG) / (_NEARLY_ALL - _AMONG)).clamp(0, 1)
     background = generated + small * (filled - generated)
     mixed = (background + sure * (shown - background)).permute(1, 2, 0)
     return mixed.round().to(torch.uint8).cpu().numpy()

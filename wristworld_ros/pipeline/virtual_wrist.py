@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from wristworld_ros.pipeline.anchor_checks import AnchorChecks, RegistrationCheck, judge_agreement
-from wristworld_ros.pipeline.composite import composite
+from wristworld_ros.pipeline.composite import composite, filled, trusted_share
 from wristworld_ros.pipeline.generate import ChunkGenerator, NotFiniteError
 from wristworld_ros.pipeline.model import WristModel
 from wristworld_ros.pipeline.modelled_depth import DepthSource
@@ -189,16 +189,26 @@ class VirtualWrist:
         unusable = next((o.verdict for o in waiting if o.verdict.status is not FrameStatus.VALID), None)
         if unusable is None:
             try:
-                images = generator([o.condition for o in waiting], [o.anchors.images for o in waiting])
+                images = self._images(generator, waiting)
                 self._waiting = []
-                if self.settings.composite:
-                    images = [_composited(o, image) for o, image in zip(waiting, images, strict=True)]
                 return [self._frame(o, image, self._judge(o)) for o, image in zip(waiting, images, strict=True)]
             except NotFiniteError as error:
                 unusable = Verdict(FrameStatus.NOT_FINITE, str(error))
         # Keys and values of what came before may hold the same NaN, which would stay in the ring.
         generator.reset()
         return self._blank_frames(unusable)
+
+    def _images(self, generator: ChunkGenerator, waiting: list[Observation]) -> list[np.ndarray]:
+        """Images of a chunk: generated, with what is trusted over them; without the generator where that is nearly all."""
+        known = self.settings.composite and all(o.geometry is not Geometry.RGB for o in waiting)
+        enough = self.settings.fill_from
+        if known and enough is not None and all(trusted_share(o.condition) >= enough for o in waiting):
+            generator.reset()  # the next generated chunk begins a video
+            return [filled(o.condition) for o in waiting]
+        images = generator([o.condition for o in waiting], [o.anchors.images for o in waiting])
+        if self.settings.composite:
+            images = [_composited(o, image) for o, image in zip(waiting, images, strict=True)]
+        return images
 
     def _blank_frames(self, verdict: Verdict) -> list[WristFrame]:
         """A blank frame for every observation that waits."""
