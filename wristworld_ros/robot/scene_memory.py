@@ -57,7 +57,8 @@ class SceneMemory:
         self._poses, self._cameras, self._stamp_ns = poses, cameras, stamp_ns
         covered = (robot > 0) & ((depth == 0) | ((depth - robot).abs() < _COVER_M))
         # Beside the robot's outline a pixel may still show it: joints and time are never exact.
-        beside = F.max_pool2d((robot > 0).float()[:, None], 2 * _BESIDE + 1, 1, _BESIDE)[:, 0] > 0
+        rows = F.max_pool2d((robot > 0).float()[:, None], (2 * _BESIDE + 1, 1), 1, (_BESIDE, 0))
+        beside = F.max_pool2d(rows, (1, 2 * _BESIDE + 1), 1, (0, _BESIDE))[:, 0] > 0
         seen = ~beside & (depth > 0)
         self._depth = torch.where(seen, depth, self._depth)
         self._colors = torch.where(seen[..., None], colors, self._colors)
