@@ -44,3 +44,15 @@ settings.load_profile('repeatable')
 from wristworld_ros.ros import environment  # noqa: E402
 
 environment.prepare()
+
+import pytest  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def torch_threads():
+    """Tests that choose a number of threads leave the process's own: other threads would compute with another one."""
+    import torch
+
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
