@@ -148,7 +148,8 @@ class StreamSettings:
         "Whether the given places of anchors with depth are corrected, by up to 3 cm and 2 degrees, where they see the robot's surface elsewhere than joint states put it.",
     )
     scene_memory: bool = setting(
-        True, 'Whether what an anchor with depth saw before the arm moved in front of it is shown there meanwhile.'
+        False,
+        'Whether what an anchor with depth saw before the arm moved in front of it is shown there meanwhile; where the arm moves things it shows them where they were.',
     )
     composite: bool = setting(
         True,

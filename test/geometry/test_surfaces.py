@@ -2,7 +2,6 @@
 
 import torch
 
-from wristworld_ros.geometry.cameras import unproject_depth
 from wristworld_ros.geometry.surfaces import SurfaceMaps, close_gaps, nearest_of, render_points, sample_surfaces
 from wristworld_ros.types import ConditionMap, PixelOrigin
 
@@ -23,10 +22,8 @@ K = torch.tensor([[40.0, 0, 15.5], [0, 40.0, 15.5], [0, 0, 1]], dtype=torch.floa
 
 def rendered(depth, image, T_map, T_view, near=0.02):
     """What a camera at T_view sees of one map [32, 32] and image of a camera at T_map."""
-    points = unproject_depth(depth[None], K[None].float(), T_map[None].float())
-    points = points.masked_fill((depth == 0)[None, ..., None], float('nan'))
     origin = torch.where(depth > 0, int(PixelOrigin.MEASURED), 0).to(torch.uint8)[None]
-    maps = SurfaceMaps(points, depth[None], image[None], origin, torch.ones_like(depth)[None])
+    maps = SurfaceMaps(depth[None], image[None], origin, torch.ones_like(depth)[None], K[None], T_map[None])
     sampled = sample_surfaces(maps, 0.1, K, T_view, (32, 32), near)
     return render_points(sampled, K, T_view, (32, 32), near)
 

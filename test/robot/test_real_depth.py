@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 
-from wristworld_ros.geometry.cameras import unproject_depth
 from wristworld_ros.geometry.surfaces import SurfaceMaps, render_points, sample_surfaces
 from wristworld_ros.robot.depth_gaps import bridge_gaps
 from wristworld_ros.types import PixelOrigin
@@ -61,10 +60,9 @@ def test_depth_of_one_view_shows_another(folder, source, target, bridged, least_
     truth, measured, T = (torch.from_numpy(values) for values in view(folder, target))
     K = torch.from_numpy(matrix(folder, 'Color camera intrinsic matrix', 3))
     known = torch.from_numpy(depth)[None]
-    points = unproject_depth(known, K[None].float(), torch.from_numpy(T_source)[None].float())
-    points = points.masked_fill((known == 0)[..., None], float('nan'))
     origin = torch.where(known > 0, PixelOrigin.MEASURED, PixelOrigin.EMPTY).to(torch.uint8)
-    maps = SurfaceMaps(points, known, torch.from_numpy(color)[None], origin, torch.ones_like(known))
+    colors, cameras = torch.from_numpy(color)[None], (K[None], torch.from_numpy(T_source)[None])
+    maps = SurfaceMaps(known, colors, origin, torch.ones_like(known), *cameras)
     shown = render_points(sample_surfaces(maps, EDGE, K, T, depth.shape, NEAR), K, T, depth.shape, NEAR)
     hit = (shown.depth > 0).numpy()
     found, unmoved = decibels(shown.image.numpy(), truth.numpy(), hit), decibels(color, truth.numpy(), hit)

@@ -30,7 +30,7 @@ class KnowledgeLevel:
     depth: bool = False
     sensor: SensorSettings = SensorSettings()
     robot: bool = False
-    memory: bool = True
+    memory: bool = False
     refine: bool = True
 
 

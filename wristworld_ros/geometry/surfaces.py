@@ -9,17 +9,19 @@ is seen. Quads that reach over an edge of depth are left out: what lies between 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wristworld_ros.geometry.cameras import shift_principal_point
+from wristworld_ros.geometry.cameras import shift_principal_point, unproject_depth
 from wristworld_ros.geometry.splat import nearest_points
 from wristworld_ros.types import ConditionMap
 
-SPACING = 0.7  # pixels between the samples of a quad: below 1 / sqrt(2), every pixel inside it gets one
+SPACING = 1.0  # pixels between the samples of a quad along its longest side; 0.7 takes twice the time and shows no more
 LEVELS = (1, 2, 3, 4, 6, 9, 14)  # samples along each side of a quad; larger ones get the last, and a footprint
+_COARSE = 8  # pixels
 _MARGIN = 8  # pixels around the image in which surfaces are still sampled
 
 
@@ -27,21 +29,40 @@ _MARGIN = 8  # pixels around the image in which surfaces are still sampled
 class SurfaceMaps:
     """What V cameras know of the surfaces that they see.
 
-    points: float32 [V, H, W, 3], world, metres. depth: float32 [V, H, W], along each camera's own axis, metres, 0 where
-    nothing is known. colors: uint8 [V, H, W, 3]. origin: uint8 [V, H, W], `PixelOrigin`. confidence: float32 [V, H, W],
-    0 to 1.
+    depth: float32 [V, H, W], along each camera's own axis, metres, 0 where nothing is known. colors: uint8 [V, H, W, 3].
+    origin: uint8 [V, H, W], `PixelOrigin`. confidence: float32 [V, H, W], 0 to 1. K: [V, 3, 3], pixels; pixel i's centre is i.
+    T: [V, 4, 4], camera-from-world, metres.
     """
 
-    points: Tensor
     depth: Tensor
     colors: Tensor
     origin: Tensor
     confidence: Tensor
+    K: Tensor
+    T: Tensor
 
-    @classmethod
-    def joined(cls, parts: list[SurfaceMaps]) -> SurfaceMaps:
-        """The maps of several, of one size, as those of more cameras."""
-        return cls(*(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(cls)))
+    @cached_property
+    def points(self) -> Tensor:
+        """Float32 [V, H, W, 3], world, metres; NaN where nothing is known."""
+        points = unproject_depth(self.depth, self.K.to(self.depth), self.T.to(self.depth))
+        return points.masked_fill((self.depth == 0)[..., None], float('nan'))
+
+    def window(self, view: int, rows: slice, columns: slice) -> SurfaceMaps:
+        """A part of one of the maps."""
+        K = self.K[view : view + 1].clone()
+        K[:, 0, 2] -= columns.start
+        K[:, 1, 2] -= rows.start
+        parts = (getattr(self, name)[view : view + 1, rows, columns] for name in _OF_PIXELS)
+        return SurfaceMaps(*parts, K, self.T[view : view + 1])
+
+    def thinned(self, step: int) -> SurfaceMaps:
+        """Every step-th pixel of all maps, along each side, from the first one on."""
+        K = self.K.clone()
+        K[:, :2] /= step
+        return SurfaceMaps(*(getattr(self, name)[:, ::step, ::step] for name in _OF_PIXELS), K, self.T)
+
+
+_OF_PIXELS = ('depth', 'colors', 'origin', 'confidence')
 
 
 @dataclass(frozen=True)
@@ -66,6 +87,24 @@ class SurfacePoints:
     def where(self, keep: Tensor) -> SurfacePoints:
         """Those of a mask [N]."""
         return SurfacePoints(*(getattr(self, f.name)[keep] for f in fields(self)))
+
+
+def visible_windows(maps: SurfaceMaps, K: Tensor, T: Tensor, hw: tuple[int, int]) -> list[SurfaceMaps]:
+    """The parts of the maps that a camera may see, one for each map that it sees anything of; arguments as of
+    `sample_surfaces`.
+
+    Every `_COARSE`-th pixel is looked at, with a margin around them and around the camera's image.
+    """
+    coarse = maps.thinned(_COARSE)
+    u, v, z = _projected(coarse.points, K, T)
+    inside = (z > 0) & (u > -hw[1] / 2) & (u < 1.5 * hw[1]) & (v > -hw[0] / 2) & (v < 1.5 * hw[0])
+    windows = []
+    for view, seen in enumerate(inside):
+        rows, columns = (seen.any(axis).nonzero()[:, 0] for axis in (1, 0))
+        if len(rows):
+            part = (slice(max(0, _COARSE * (int(i[0]) - 1)), _COARSE * (int(i[-1]) + 2)) for i in (rows, columns))
+            windows.append(maps.window(view, *part))
+    return windows
 
 
 def sample_surfaces(

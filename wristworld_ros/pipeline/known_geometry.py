@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wristworld_ros.geometry.agreement import cloud_agreement
-from wristworld_ros.geometry.cameras import resize_intrinsics, unproject_depth
+from wristworld_ros.geometry.cameras import resize_intrinsics
 from wristworld_ros.geometry.cloud import CloudSettings
 from wristworld_ros.geometry.images import resize_images
 from wristworld_ros.geometry.surfaces import (
@@ -23,6 +23,7 @@ from wristworld_ros.geometry.surfaces import (
     nearest_of,
     render_points,
     sample_surfaces,
+    visible_windows,
 )
 from wristworld_ros.pipeline.own_robot import OwnRobot, RobotInAnchors
 from wristworld_ros.robot.depth_fit import fit_depth
@@ -36,6 +37,7 @@ ENOUGH = 0.5  # of the wrist's view: where that much is measured, stage 1 does n
 COMPLETE = 0.9  # of the anchors' pixels: where depth is so complete, stage 1 has nothing to add
 TRUSTED = 0.3  # confidence, 0 to 1, from which on a pixel counts as covered
 _MEMORY_S = 30.0  # age at which what is remembered has lost two thirds of its confidence
+_CLOUD_WIDE = 128  # pixels: about the width of the maps of the reconstruction's cloud
 _MOST_WIDE = 400  # pixels: wider depth is thinned, for the wrist does not resolve it
 _MEASURED_EDGE = 0.02  # share of measured depth by which neighbours of one surface differ at most, noise included
 _LEAST_ROBOT = 100  # pixels of predicted depth that show the robot, for a scale from them
@@ -148,32 +150,24 @@ class KnownGeometryStep:
         placed = self.robot.corrected(placed, known)
         stride = -(-hw[1] // _MOST_WIDE) if anchors.depth is not None else 1
         maps = self._maps(anchors, placed, prediction, stride)
-        size = tuple(maps.depth.shape[1:])
         K, T = torch.from_numpy(placed.K).to(self.device), torch.from_numpy(placed.T).to(self.device)
-        K_maps = _thinned(K[1:], stride) if anchors.depth is not None else resize_intrinsics(K[1:], hw, size)
         layers, surface = [maps], None
         if anchors.robot_points is not None and placed.world == 'base':
             surface = self.robot.place(anchors.robot_points)
-            shown = self.robot.observe(anchors.stamp_ns, surface, maps, known, K_maps, T[1:])
+            shown = self.robot.observe(anchors.stamp_ns, surface, maps, known)
             layers = [_without(maps, shown.is_robot)]
             if self._memory:
-                layers += self._recalled(anchors.stamp_ns, maps, shown, K_maps, T[1:])
+                layers += self._recalled(anchors.stamp_ns, maps, shown)
         residuals = np.full(len(anchors.names), np.nan) if surface is None else self.robot.residuals.copy()
         wrist = Camera(placed.K[0], placed.T[0], self.wrist_hw[1], self.wrist_hw[0])
         near = self._near or (KNOWN_NEAR if known.wrist is not None else self.cloud.near)
         condition = self._render(layers, K[0], T[0], near)
         if surface is not None:
             condition = nearest_of(self.robot.seen_by_wrist(surface, K[0], T[0], self.wrist_hw, near), condition)
-        reconstruction = self._reconstruction(maps, wrist, placed, K_maps)
-        thin = slice(None, None, max(1, size[1] // 128))
-        agreements = cloud_agreement(
-            maps.points[:, thin, thin],
-            maps.colors[:, thin, thin],
-            K[0],
-            T[0],
-            self.wrist_hw,
-            replace(self.cloud, edge=0.0, near=near),
-        )
+        few = maps.thinned(max(1, maps.depth.shape[2] // _CLOUD_WIDE))
+        reconstruction = self._reconstruction(few, wrist, placed)
+        as_it_is = replace(self.cloud, edge=0.0, near=near)
+        agreements = cloud_agreement(few.points, few.colors, K[0], T[0], self.wrist_hw, as_it_is)
         finite = bool(np.isfinite(placed.K).all() and np.isfinite(placed.T).all())
         geometry = _geometry(known, maps)
         return KnownObservation(reconstruction, condition, geometry, residuals, agreements.cpu().numpy(), finite)
@@ -207,9 +201,8 @@ class KnownGeometryStep:
             depth = torch.where(fill, predicted, measured)
             confidence = torch.where(fill, share, confidence)
             origin = torch.where(fill, PixelOrigin.PREDICTED, origin).to(torch.uint8)
-        points = unproject_depth(depth, K_maps.to(depth), torch.from_numpy(placed.T[1:]).to(depth))
-        points = points.masked_fill((depth == 0)[..., None], float('nan'))
-        return SurfaceMaps(points, depth, colors, origin, confidence)
+        T = torch.from_numpy(placed.T[1:])
+        return SurfaceMaps(depth, colors, origin, confidence, K_maps.to(self.device), T.to(self.device))
 
     def _predicted(self, prediction: Prediction, measured: Tensor, scale: float, robot_scales: list[float]) -> Tensor:
         """Predicted depth at the size of the maps, in metres: fitted to what is measured in the image, else scaled so that
@@ -245,30 +238,26 @@ class KnownGeometryStep:
                 scales[view] = float((known[both] / predicted[both]).median())
         return scales
 
-    def _recalled(
-        self, stamp_ns: int, maps: SurfaceMaps, shown: RobotInAnchors, K: Tensor, T: Tensor
-    ) -> list[SurfaceMaps]:
+    def _recalled(self, stamp_ns: int, maps: SurfaceMaps, shown: RobotInAnchors) -> list[SurfaceMaps]:
         assert self._memory is not None
         robot = F.interpolate(shown.depth[:, None], shown.measured.shape[1:], mode='nearest')[:, 0]
-        depth, colors, age = self._memory.update(stamp_ns, shown.measured, maps.colors, robot, K, T)
+        depth, colors, age = self._memory.update(stamp_ns, shown.measured, maps.colors, robot, maps.K, maps.T)
         if not bool((depth > 0).any()):
             return []
-        points = unproject_depth(depth, K.to(depth), T.to(depth)).masked_fill((depth == 0)[..., None], float('nan'))
         origin = torch.where(depth > 0, PixelOrigin.MEMORY, PixelOrigin.EMPTY).to(torch.uint8)
-        return [SurfaceMaps(points, depth, colors, origin, torch.exp(-age / _MEMORY_S))]
+        return [SurfaceMaps(depth, colors, origin, torch.exp(-age / _MEMORY_S), maps.K, maps.T)]
 
     def _render(self, layers: list[SurfaceMaps], K: Tensor, T: Tensor, near: float) -> ConditionMap:
         """What the wrist camera sees of the surfaces."""
         measured = bool((layers[0].origin == PixelOrigin.MEASURED).any())
         edge = min(self.cloud.edge, _MEASURED_EDGE) if measured else self.cloud.edge
-        parts = [sample_surfaces(layer, edge, K, T, self.wrist_hw, near) for layer in layers]
+        windows = [window for layer in layers for window in visible_windows(layer, K, T, self.wrist_hw)]
+        parts = [sample_surfaces(window, edge, K, T, self.wrist_hw, near) for window in windows]
         return render_points(SurfacePoints.joined(parts), K, T, self.wrist_hw, near)
 
-    def _reconstruction(
-        self, maps: SurfaceMaps, wrist: Camera, placed: PlacedCameras, K_maps: Tensor
-    ) -> Reconstruction:
+    def _reconstruction(self, maps: SurfaceMaps, wrist: Camera, placed: PlacedCameras) -> Reconstruction:
         height, width = maps.depth.shape[1:]
-        cameras = tuple(Camera(k, t, width, height) for k, t in zip(K_maps.cpu().numpy(), placed.T[1:], strict=True))
+        cameras = tuple(Camera(k, t, width, height) for k, t in zip(maps.K.cpu().numpy(), placed.T[1:], strict=True))
         confidence = torch.where(
             maps.origin == PixelOrigin.MEASURED, torch.inf, 1 / (1 - maps.confidence).clamp(min=1e-6)
         )

@@ -78,10 +78,9 @@ class OwnRobot:
             T[1 + view] = self._corrections[view].T @ T[1 + view]
         return replace(placed, T=T)
 
-    def observe(
-        self, stamp_ns: int, surface: RobotSurface, maps: SurfaceMaps, known: KnownCameras, K: Tensor, T: Tensor
-    ) -> RobotInAnchors:
-        """Take in what V anchors, K [V, 3, 3], pixels of the maps, and T [V, 4, 4], camera-from-base, show of the robot."""
+    def observe(self, stamp_ns: int, surface: RobotSurface, maps: SurfaceMaps, known: KnownCameras) -> RobotInAnchors:
+        """Take in what the maps of V anchors, whose world is the robot's base, show of the robot."""
+        K, T = maps.K, maps.T
         size = (maps.depth.shape[1], maps.depth.shape[2])
         drawn = [self._drawn(surface, k, t, size) for k, t in zip(K, T, strict=True)]
         depth, colors = (torch.stack(parts) for parts in zip(*drawn, strict=True))

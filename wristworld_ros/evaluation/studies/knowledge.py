@@ -25,7 +25,7 @@ def levels() -> list[KnowledgeLevel]:
     return [
         *LEVELS.values(),
         rgbd,
-        replace(rgbd, title=f'{rgbd.title}, no memory', memory=False),
+        replace(rgbd, title=f'{rgbd.title} + memory', memory=True),
         replace(rgbd, title=f'{rgbd.title}, no refinement', refine=False),
         exact,
     ]
