@@ -52,17 +52,16 @@ class SurfaceMaps:
         K = self.K[view : view + 1].clone()
         K[:, 0, 2] -= columns.start
         K[:, 1, 2] -= rows.start
-        parts = (getattr(self, name)[view : view + 1, rows, columns] for name in _OF_PIXELS)
-        return SurfaceMaps(*parts, K, self.T[view : view + 1])
+        return self._part((slice(view, view + 1), rows, columns), K, self.T[view : view + 1])
 
     def thinned(self, step: int) -> SurfaceMaps:
         """Every step-th pixel of all maps, along each side, from the first one on."""
         K = self.K.clone()
         K[:, :2] /= step
-        return SurfaceMaps(*(getattr(self, name)[:, ::step, ::step] for name in _OF_PIXELS), K, self.T)
+        return self._part((slice(None), slice(None, None, step), slice(None, None, step)), K, self.T)
 
-
-_OF_PIXELS = ('depth', 'colors', 'origin', 'confidence')
+    def _part(self, pixels: tuple[slice, slice, slice], K: Tensor, T: Tensor) -> SurfaceMaps:
+        return SurfaceMaps(self.depth[pixels], self.colors[pixels], self.origin[pixels], self.confidence[pixels], K, T)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,8 @@ from wristworld_ros.types import ConditionMap, PixelOrigin, RobotPoints
 STRIDE = 2  # of the pixels of anchors in which the robot is drawn
 _EVERY = 3  # sets: light and registration change slowly
 _REACH = 0.6  # metres from the wrist camera: farther parts of the robot are not drawn into its view
+_STILL_M = 0.0003  # metres that the robot may move before the wrist camera, and is not drawn again
+_REDRAWN = 30  # sets after which it is drawn again, for the light
 _GAP = 4  # pixels of a wrist image of 128: half as wide as the gaps between points of the surface that are closed
 
 
@@ -34,6 +36,29 @@ class RobotInAnchors:
     depth: Tensor
     measured: Tensor
     is_robot: Tensor
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What a drawing of the robot depends on. points: thin points in view, float32 [N, 3], camera frame, metres; at: number of
+    the set."""
+
+    points: Tensor
+    K: list
+    hw: tuple[int, int]
+    near: float
+    at: int
+
+    def shows(self, now: _Seen) -> bool:
+        """Whether a drawing made then will do now."""
+        same = (self.K, self.hw, self.near, self.points.shape) == (now.K, now.hw, now.near, now.points.shape)
+        return same and now.at - self.at < _REDRAWN and bool(((self.points - now.points).abs() < _STILL_M).all())
+
+
+def _in_view(points: Tensor, K: Tensor, hw: tuple[int, int], near: float) -> Tensor:
+    """Which points [N, 3] of a camera's frame its image shows, bool [N]."""
+    u, v, z = (points @ K.T.to(points)).unbind(1)
+    return (z > near) & (z < _REACH) & (u > 0) & (u < hw[1] * z) & (v > 0) & (v < hw[0] * z)
 
 
 class OwnRobot:
@@ -57,6 +82,7 @@ class OwnRobot:
         self._appearance.reset()
         self._corrections: list[CameraCorrection] = []
         self._sets = 0
+        self._drawn_before: tuple[_Seen, ConditionMap] | None = None
         self.residuals = np.empty(0)
         self._fits = np.empty(0)
 
@@ -65,6 +91,7 @@ class OwnRobot:
         if self._surface is None or not self._surface.is_of(robot):
             self._surface = RobotSurface(robot, self._device)
             self._appearance.reset()
+            self._drawn_before = None
         self._surface.move(robot)
         return self._surface
 
@@ -134,7 +161,17 @@ class OwnRobot:
     def seen_by_wrist(
         self, surface: RobotSurface, K: Tensor, T: Tensor, hw: tuple[int, int], near: float
     ) -> ConditionMap:
-        """What the wrist camera, K [3, 3] and T [4, 4], sees of the robot alone, in the light that the anchors see it in."""
+        """What the wrist camera, K [3, 3] and T [4, 4], sees of the robot alone, in the light that the anchors see it in.
+
+        The hand stands still before a camera that it carries: what was drawn is shown again while nothing in view has moved.
+        """
+        local = surface.thin.points @ T[:3, :3].T.to(surface.thin.points) + T[:3, 3].to(surface.thin.points)
+        seen = _Seen(local[_in_view(local, K, hw, near)], K.tolist(), hw, near, self._sets)
+        if self._drawn_before is None or not self._drawn_before[0].shows(seen):
+            self._drawn_before = seen, self._draw(surface, K, T, hw, near)
+        return self._drawn_before[1]
+
+    def _draw(self, surface: RobotSurface, K: Tensor, T: Tensor, hw: tuple[int, int], near: float) -> ConditionMap:
         close = surface.near(torch.linalg.inv(T)[:3, 3], _REACH)
         points, normals = surface.whole.points[close], surface.whole.normals
         shown = facing(points, None if normals is None else normals[close], T)
