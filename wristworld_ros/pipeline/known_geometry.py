@@ -153,7 +153,7 @@ class KnownGeometryStep:
         K, T = torch.from_numpy(placed.K).to(self.device), torch.from_numpy(placed.T).to(self.device)
         layers, surface = [maps], None
         if anchors.robot_points is not None and placed.world == 'base':
-            surface = self.robot.place(anchors.robot_points)
+            surface = self.robot.place(anchors.robot_points, anchors.stamp_ns)
             shown = self.robot.observe(anchors.stamp_ns, surface, maps, known)
             layers = [_without(maps, shown.is_robot)]
             if self._memory:

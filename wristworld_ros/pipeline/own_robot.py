@@ -86,13 +86,13 @@ class OwnRobot:
         self.residuals = np.empty(0)
         self._fits = np.empty(0)
 
-    def place(self, robot: RobotPoints) -> RobotSurface:
-        """The surface of a set, on the device."""
+    def place(self, robot: RobotPoints, stamp_ns: int | None = None) -> RobotSurface:
+        """The surface of a set, at its stamp where that is given, on the device."""
         if self._surface is None or not self._surface.is_of(robot):
             self._surface = RobotSurface(robot, self._device)
             self._appearance.reset()
             self._drawn_before = None
-        self._surface.move(robot)
+        self._surface.move(robot, stamp_ns)
         return self._surface
 
     def corrected(self, placed: PlacedCameras, known: KnownCameras) -> PlacedCameras:
@@ -135,7 +135,7 @@ class OwnRobot:
             self.residuals[view] = matches.residual(given)
             self._fits[view] = matches.residual(T[view].cpu().numpy())
             if self._refine:
-                self._corrections[view].update(stamp_ns, matches, given)
+                self._corrections[view].update(stamp_ns, matches, given, surface.speed)
         self._appearance.observe(surface, maps.colors, depth, measured, K, T, STRIDE)
 
     def reference(self, robot: RobotPoints | None, K: Tensor, T: Tensor, stride: int, hw: tuple[int, int]) -> Tensor:

@@ -103,6 +103,7 @@ class CameraCorrection:
     MOST_DEG, MOST_M = 2.0, 0.03  # larger corrections are not made: such a calibration is wrong
     PRIOR_DEG, PRIOR_M = 1.0, 0.01  # standard deviations of a calibration
     NOISE_M = 0.005  # of one match
+    SKEW_S = 0.03  # by which joints and images are of different times
     TOGETHER = 20  # matches that err alike: neighbours share the errors of sensor, mesh and pixel grid
     REACH_M, LEAST_REACH_M = (
         0.03,
@@ -114,13 +115,20 @@ class CameraCorrection:
 
     def reset(self) -> None:
         """Forget everything."""
-        self._kept: deque[SurfaceMatches] = deque(maxlen=self.POSES)
+        self._kept: deque[tuple[SurfaceMatches, np.ndarray]] = deque(maxlen=self.POSES)
         self._stamp: int | None = None
         self._given = np.eye(4)
         self.T = np.eye(4)  # corrected camera from given camera
 
-    def update(self, stamp_ns: int, matches: SurfaceMatches, T_camera_base: np.ndarray) -> None:
-        """Take in what a camera sees at a time; another given pose T_camera_base [4, 4] starts over."""
+    def update(self, stamp_ns: int, matches: SurfaceMatches, T_camera_base: np.ndarray, speed: float = 0.0) -> None:
+        """Take in what a camera sees at a time.
+
+        Args:
+            stamp_ns: Of the set.
+            matches: What it sees of the robot.
+            T_camera_base: The given pose [4, 4]; another one starts over.
+            speed: Of the robot's surface, metres per second: joints and images are never quite of one time.
+        """
         if not np.allclose(T_camera_base, self._given, atol=1e-6) or (self._stamp or 0) > stamp_ns:
             self.reset()
             self._given = T_camera_base.copy()
@@ -130,7 +138,9 @@ class CameraCorrection:
             return
         self._stamp = stamp_ns
         chosen = np.linspace(0, len(matches.points) - 1, min(self.MATCHES, len(matches.points))).astype(int)
-        self._kept.append(SurfaceMatches(matches.points[chosen], matches.normals[chosen], matches.measured[chosen]))
+        noise = np.full(len(chosen), np.hypot(self.NOISE_M, speed * self.SKEW_S))
+        kept = SurfaceMatches(matches.points[chosen], matches.normals[chosen], matches.measured[chosen])
+        self._kept.append((kept, noise))
         T = self._solved()
         small = np.linalg.norm(T[:3, 3]) <= self.MOST_M
         self.T = T if small and np.degrees(Rotation.from_matrix(T[:3, :3]).magnitude()) <= self.MOST_DEG else np.eye(4)
@@ -138,8 +148,10 @@ class CameraCorrection:
     def _solved(self) -> np.ndarray:
         """The most probable correction: Gauss-Newton from the present one."""
         points, normals, measured = (
-            np.concatenate([getattr(m, name) for m in self._kept]) for name in ('points', 'normals', 'measured')
+            np.concatenate([getattr(kept, name) for kept, _ in self._kept])
+            for name in ('points', 'normals', 'measured')
         )
+        noise = np.concatenate([noise for _, noise in self._kept])
         at = points @ self._given[:3, :3].T + self._given[:3, 3]
         along = normals @ self._given[:3, :3].T
         sigma = np.array([np.radians(self.PRIOR_DEG)] * 3 + [self.PRIOR_M] * 3)
@@ -149,7 +161,7 @@ class CameraCorrection:
             moved, turned = at @ R.T + t, along @ R.T
             distance = ((measured - moved) * turned).sum(1)
             reach = np.clip(4 * np.median(np.abs(distance)), self.LEAST_REACH_M, self.REACH_M)
-            weight = np.clip(1 - (distance / reach) ** 2, 0, None) ** 2 / (self.NOISE_M**2 * self.TOGETHER)
+            weight = np.clip(1 - (distance / reach) ** 2, 0, None) ** 2 / (noise**2 * self.TOGETHER)
             J = np.concatenate([np.cross(moved, turned), turned], 1)
             so_far = np.concatenate([Rotation.from_matrix(R).as_rotvec(), t])
             H = (J * weight[:, None]).T @ J + np.diag(sigma**-2)

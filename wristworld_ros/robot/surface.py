@@ -55,6 +55,7 @@ class RobotSurface:
         names: Of the links.
         whole: All points.
         thin: About `THIN` of them.
+        speed: Metres per second: how fast the fastest tenth of the points moves, at least.
     """
 
     THIN = 12_000
@@ -66,6 +67,8 @@ class RobotSurface:
         self._group = torch.from_numpy(group.reshape(-1)).to(device)
         self._spacing = torch.from_numpy(point_spacing(robot)).to(device)
         self._step = max(1, len(robot.links) // self.THIN)
+        self.speed = 0.0
+        self._stamp_ns: int | None = None
         self._members = [(self._group == link).nonzero()[:, 0] for link in range(len(links))]
         self.move(robot)
 
@@ -73,13 +76,18 @@ class RobotSurface:
         """Whether these are the points of the same robot."""
         return robot.links is self._of or np.array_equal(robot.links, self._of)
 
-    def move(self, robot: RobotPoints) -> None:
-        """Put the surface where the robot is."""
+    def move(self, robot: RobotPoints, stamp_ns: int | None = None) -> None:
+        """Put the surface where the robot is; at a time, nanoseconds, where the speed is wanted."""
         points = torch.from_numpy(robot.points).to(self._device)
         normals = None if robot.normals is None else torch.from_numpy(robot.normals).to(self._device)
         colors = torch.from_numpy(robot.colors).to(self._device)
         self.whole = PointSet(points, normals, colors, self._group, self._spacing)
         few = slice(None, None, self._step)
+        if stamp_ns is not None:
+            if self._stamp_ns is not None and stamp_ns > self._stamp_ns:
+                moved = (points[few] - self.thin.points).norm(dim=1)
+                self.speed = float(torch.quantile(moved, 0.9)) * 1e9 / (stamp_ns - self._stamp_ns)
+            self._stamp_ns = stamp_ns
         self.thin = PointSet(
             points[few], None if normals is None else normals[few], colors[few], self._group[few],
             self._spacing[few] * self._step**0.5,
