@@ -303,3 +303,9 @@ def test_small_gaps_of_a_composite_are_filled_and_large_ones_generated():
     mixed = composite(np.full((64, 64, 3), 40, np.uint8), shown)
     assert (mixed[10:13, 10:13] > 190).all()
     assert (mixed[40:50, 40:50] == 40).all() and (mixed[:5] == 200).all()
+
+
+def test_a_wrist_that_looks_away_from_all_that_is_measured_sees_nothing(model):
+    away = camera((0.45, 0.0, 0.45), (0.45, 0.0, 5.0), (32, 32), 30.0)
+    observation = stream(model).reconstruct(anchor_set(wrist=away))
+    assert int((observation.condition.depth > 0).sum()) == 0 and observation.coverage == 0

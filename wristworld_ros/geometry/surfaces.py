@@ -83,9 +83,11 @@ class SurfacePoints:
         """All points of several."""
         return cls(*(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(cls)))
 
-    def where(self, keep: Tensor) -> SurfacePoints:
-        """Those of a mask [N]."""
-        return SurfacePoints(*(getattr(self, f.name)[keep] for f in fields(self)))
+    @classmethod
+    def none(cls, device: torch.device) -> SurfacePoints:
+        """No points."""
+        points, bytes_, whole = torch.zeros(0, 3), torch.zeros(0, dtype=torch.uint8), torch.zeros(0, dtype=torch.int64)
+        return cls(*(t.to(device) for t in (points, points.to(torch.uint8), bytes_, torch.zeros(0), whole)))
 
 
 def visible_windows(maps: SurfaceMaps, K: Tensor, T: Tensor, hw: tuple[int, int]) -> list[SurfaceMaps]:

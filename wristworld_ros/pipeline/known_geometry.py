@@ -253,7 +253,7 @@ class KnownGeometryStep:
         edge = min(self.cloud.edge, _MEASURED_EDGE) if measured else self.cloud.edge
         windows = [window for layer in layers for window in visible_windows(layer, K, T, self.wrist_hw)]
         parts = [sample_surfaces(window, edge, K, T, self.wrist_hw, near) for window in windows]
-        return render_points(SurfacePoints.joined(parts), K, T, self.wrist_hw, near)
+        return render_points(SurfacePoints.joined([SurfacePoints.none(self.device), *parts]), K, T, self.wrist_hw, near)
 
     def _reconstruction(self, maps: SurfaceMaps, wrist: Camera, placed: PlacedCameras) -> Reconstruction:
         height, width = maps.depth.shape[1:]
