@@ -56,3 +56,31 @@ def torch_threads():
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def depth_model_folder(tmp_path):
+    """A folder with a small random depth-estimation model, as transformers saves one."""
+    import json
+
+    import torch
+    from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config
+
+    torch.manual_seed(0)
+    backbone = Dinov2Config(
+        image_size=56, patch_size=14, hidden_size=16, num_hidden_layers=4, num_attention_heads=2,
+        out_features=['stage1', 'stage2', 'stage3', 'stage4'], reshape_hidden_states=False, apply_layernorm=True,
+    )  # fmt: skip
+    config = DepthAnythingConfig(
+        backbone_config=backbone, patch_size=14, reassemble_hidden_size=16, neck_hidden_sizes=[4, 8, 16, 16],
+        fusion_hidden_size=8, head_hidden_size=8,
+    )  # fmt: skip
+    folder = tmp_path / 'depth_model'
+    DepthAnythingForDepthEstimation(config).save_pretrained(folder)
+    processor = {
+        'image_processor_type': 'DPTImageProcessor', 'do_resize': True, 'size': {'height': 56, 'width': 56}, 'keep_aspect_ratio': True,
+        'ensure_multiple_of': 14, 'resample': 3, 'do_rescale': True, 'rescale_factor': 1 / 255, 'do_normalize': True,
+        'image_mean': [0.485, 0.456, 0.406], 'image_std': [0.229, 0.224, 0.225], 'do_pad': False,
+    }  # fmt: skip
+    (folder / 'preprocessor_config.json').write_text(json.dumps(processor))
+    return folder

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config
 
 from wristworld_ros import AnchorSet, Camera, Geometry, RobotPoints, StreamSettings, UserError, VirtualWrist
 from wristworld_ros.pipeline.known_geometry import Prediction
@@ -171,29 +169,8 @@ def test_a_model_that_does_not_follow_the_robot_is_not_believed(model):
     assert noise.reconstruct(anchor_set()).confidence < stream(model, affine(True)).reconstruct(anchor_set()).confidence
 
 
-def saved(folder):
-    """A small random model as transformers saves one."""
-    torch.manual_seed(0)
-    backbone = Dinov2Config(
-        image_size=56, patch_size=14, hidden_size=16, num_hidden_layers=4, num_attention_heads=2,
-        out_features=['stage1', 'stage2', 'stage3', 'stage4'], reshape_hidden_states=False, apply_layernorm=True,
-    )  # fmt: skip
-    config = DepthAnythingConfig(
-        backbone_config=backbone, patch_size=14, reassemble_hidden_size=16, neck_hidden_sizes=[4, 8, 16, 16],
-        fusion_hidden_size=8, head_hidden_size=8,
-    )  # fmt: skip
-    DepthAnythingForDepthEstimation(config).save_pretrained(folder)
-    processor = {
-        'image_processor_type': 'DPTImageProcessor', 'do_resize': True, 'size': {'height': 56, 'width': 56}, 'keep_aspect_ratio': True,
-        'ensure_multiple_of': 14, 'resample': 3, 'do_rescale': True, 'rescale_factor': 1 / 255, 'do_normalize': True,
-        'image_mean': [0.485, 0.456, 0.406], 'image_std': [0.229, 0.224, 0.225], 'do_pad': False,
-    }  # fmt: skip
-    (folder / 'preprocessor_config.json').write_text(json.dumps(processor))
-    return folder
-
-
-def test_a_model_of_transformers_runs_through_the_stream(model, tmp_path, monkeypatch):
-    wrist = stream(model, geometry_model=str(saved(tmp_path)))
+def test_a_model_of_transformers_runs_through_the_stream(model, depth_model_folder, monkeypatch):
+    wrist = stream(model, geometry_model=str(depth_model_folder))
     given, run = [], DepthModel.__call__
     monkeypatch.setattr(DepthModel, '__call__', lambda self, images: given.append(images.shape) or run(self, images))
     frames = [frame for stamp in (1, 2) for frame in wrist.push(replace(anchor_set(), stamp_ns=stamp))]

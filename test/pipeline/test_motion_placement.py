@@ -10,6 +10,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from wristworld_ros import AnchorSet, Camera, FrameStatus, Geometry, RobotPoints, StreamSettings, VirtualWrist
+from wristworld_ros.geometry.poses import looking_at
 from wristworld_ros.pipeline.known_geometry import Prediction
 from wristworld_ros.pipeline.model import tiny_random_model
 
@@ -22,14 +23,9 @@ def model():
     return tiny_random_model()
 
 
-def facing(position, target=(0.5, 0, 0.2)):
-    """T_base_anchor of a camera at position that faces target."""
-    z = np.subtract(target, position) / np.linalg.norm(np.subtract(target, position))
-    x = np.cross(z, [0, 0, 1.0])
-    x /= np.linalg.norm(x)
-    T = np.eye(4)
-    T[:3, :3], T[:3, 3] = np.stack([x, np.cross(z, x), z], 1), position
-    return T
+def facing(position):
+    """T_base_anchor of a camera at a position that looks at the table."""
+    return looking_at(np.array(position), np.array([0.5, 0, 0.2]))
 
 
 ANCHORS = np.stack([facing((1.2, 0.6, 0.6)), facing((1.1, -0.7, 0.5))])

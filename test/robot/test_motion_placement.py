@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from wristworld_ros.geometry.poses import looking_at
 from wristworld_ros.robot.motion_placement import AnchorPlacement
 from wristworld_ros.robot.motion_similarity import MotionSettings, MotionSimilarity
 
@@ -19,14 +20,9 @@ def pose(rotation, position):
     return T
 
 
-def facing(position, target=(0.5, 0, 0.2)):
-    """T_base_anchor of a camera at position that faces target."""
-    z = np.subtract(target, position) / np.linalg.norm(np.subtract(target, position))
-    x = np.cross(z, [0, 0, 1.0])
-    x /= np.linalg.norm(x)
-    T = np.eye(4)
-    T[:3, :3], T[:3, 3] = np.stack([x, np.cross(z, x), z], 1), position
-    return T
+def facing(position):
+    """T_base_anchor of a camera at a position that looks at the table."""
+    return looking_at(np.array(position), np.array([0.5, 0, 0.2]))
 
 
 ANCHORS = np.stack([facing((1.2, 0.6, 0.6)), facing((1.1, -0.7, 0.5))])

@@ -22,7 +22,7 @@ RENDER = textwrap.dedent("""
     import logging
     from wristworld_ros.sim.opengl import mujoco, process_backend
     from wristworld_ros.sim.render import Renderer
-    from wristworld_ros.sim.cameras import intrinsics, looking_at
+    from wristworld_ros.sim.cameras import intrinsics, rolled_camera
     from wristworld_ros.types import Camera
     import numpy as np
 
@@ -33,7 +33,7 @@ RENDER = textwrap.dedent("""
     mujoco.mj_forward(model, data)
     renderer = Renderer(model, 32, 32)
     renderer.update(data)
-    camera = Camera(intrinsics(32, 32, 60), looking_at(np.array([1.0, 0, 1]), np.zeros(3), 0), 32, 32)
+    camera = Camera(intrinsics(32, 32, 60), rolled_camera(np.array([1.0, 0, 1]), np.zeros(3), 0), 32, 32)
     image, depth = renderer.render(camera)
     assert image[16, 16, 0] > 2 * image[16, 16, 1].astype(int) and 0.8 < depth[16, 16] < 1.5, (image[16, 16], depth[16, 16])
     print(process_backend().name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -115,3 +116,21 @@ def _need_last(value: Tensor, size: int, name: str) -> None:
 def _need_transform(transform: Tensor) -> None:
     if transform.ndim < 2 or transform.shape[-1] != 4 or transform.shape[-2] not in (3, 4):
         raise ValueError(f'transform has shape {list(transform.shape)}; it must be [..., 3, 4] or [..., 4, 4].')
+
+
+def looking_at(position: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """T_world_camera, float64 [4, 4], of a level camera that faces a target; metres, z of the world up, OpenCV axes.
+
+    A camera that looks straight down or up has the world's x at the top of its image.
+
+    Args:
+        position: [3], where it is.
+        target: [3], another place.
+    """
+    z = (target - position) / np.linalg.norm(target - position)
+    x = np.cross(z, [0.0, 0.0, 1.0])
+    x = x / np.linalg.norm(x) if np.linalg.norm(x) > 1e-3 else np.array([0.0, -1.0, 0.0])
+    T = np.eye(4)
+    T[:3, :3] = np.stack([x, np.cross(z, x), z], 1)
+    T[:3, 3] = position
+    return T

@@ -1,6 +1,6 @@
 """Distortion of anchor images by their `camera_info`: how far it moves pixels, and images and depth without it.
 
-Everything after it reckons with pinhole cameras. Rectified images keep the optical frame of the camera (`r`, which turns the
+Everything after it assumes pinhole cameras. Rectified images keep the optical frame of the camera (`r`, which turns the
 cameras of a stereo pair, is left out), so TF and depth along the optical axis stay as they are.
 """
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from wristworld_ros.geometry.poses import looking_at
 from wristworld_ros.sim.scene import TABLE_TOP
 from wristworld_ros.sim.settings import SimulatorSettings
 from wristworld_ros.types import Camera
@@ -21,15 +22,11 @@ def intrinsics(width: int, height: int, fov_y_deg: float) -> np.ndarray:
     return np.array([[focal, 0, width / 2 - 0.5], [0, focal, height / 2 - 0.5], [0, 0, 1.0]])
 
 
-def looking_at(position: np.ndarray, target: np.ndarray, roll: float) -> np.ndarray:
+def rolled_camera(position: np.ndarray, target: np.ndarray, roll: float) -> np.ndarray:
     """T_camera_world [4, 4] of a camera at `position` that faces `target`, rolled by `roll` radians about its axis."""
-    z = (target - position) / np.linalg.norm(target - position)
-    x = np.cross(z, [0.0, 0.0, 1.0])
-    x /= np.linalg.norm(x)
-    y = np.cross(z, x)
     c, s = np.cos(roll), np.sin(roll)
     T = np.eye(4)
-    T[:3, :3] = np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]]) @ np.stack([x, y, z])
+    T[:3, :3] = np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]]) @ looking_at(position, target)[:3, :3].T
     T[:3, 3] = -T[:3, :3] @ position
     return T
 
@@ -52,7 +49,7 @@ def sample_anchor(rng: np.random.Generator, settings: SimulatorSettings, must_se
         target = np.array([-0.03, 0, TABLE_TOP + 0.12]) + rng.uniform(-1, 1, 3) * (0.07, 0.08, 0.06)
         flat = np.cos(elevation)
         away = np.array([np.cos(around) * flat, np.sin(around) * flat, np.sin(elevation)])
-        T = looking_at(target + radius * away, target, np.radians(rng.uniform(-1, 1) * settings.anchor_roll))
+        T = rolled_camera(target + radius * away, target, np.radians(rng.uniform(-1, 1) * settings.anchor_roll))
         camera = Camera(intrinsics(width, height, fov), T, width, height)
         local = must_see @ T[:3, :3].T + T[:3, 3]
         pixel = local @ camera.K.T

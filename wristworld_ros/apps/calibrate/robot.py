@@ -12,6 +12,7 @@ from scipy.spatial.transform import Rotation
 from wristworld_ros.apps.calibrate import drawing
 from wristworld_ros.apps.calibrate.outcome import Outcome, Plot
 from wristworld_ros.errors import UserError
+from wristworld_ros.geometry.poses import looking_at
 from wristworld_ros.robot.arm_recording import (
     GUESS,
     TRUTH,
@@ -73,33 +74,16 @@ def simulate_folder(folder: Path, seed: int, poses: int) -> None:
     writer.write_pose(GUESS, wrong_guess(truth, seed))
 
 
-def looking_at(position: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """T_base_camera [4, 4] of a level camera at a position that looks at a target; metres, in the base, z up.
-
-    Raises:
-        UserError: They are one point.
-    """
-    distance = float(np.linalg.norm(target - position))
-    if distance < 0.01:
-        raise UserError('--position and --looks-at are one point', 'measure both in the base frame, in metres')
-    z = (target - position) / distance
-    x = np.cross(z, [0.0, 0.0, 1.0])
-    x = (
-        x / np.linalg.norm(x) if np.linalg.norm(x) > 1e-3 else np.array([0.0, -1.0, 0.0])
-    )  # straight down: the top of the image is ahead
-    T = np.eye(4)
-    T[:3, :3] = np.stack([x, np.cross(z, x), z], 1)
-    T[:3, 3] = position
-    return T
-
-
 def _guess(args: argparse.Namespace, recording: ArmRecording) -> np.ndarray:
     if args.guess is not None:
         return pose_of(args.guess, '--guess')
     if (args.position is None) != (args.looks_at is None):
         raise UserError('only one of --position and --looks-at is given', 'give both')
     if args.position is not None:
-        return looking_at(np.array(args.position), np.array(args.looks_at))
+        position, target = np.array(args.position), np.array(args.looks_at)
+        if np.linalg.norm(target - position) < 0.01:
+            raise UserError('--position and --looks-at are one point', 'measure both in the base frame, in metres')
+        return looking_at(position, target)
     if recording.guess is not None:
         return recording.guess
     raise UserError(
