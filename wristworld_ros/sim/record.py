@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -84,13 +84,14 @@ def _render(
     """What all cameras see in these states, and T_base_hand [T, 4, 4]."""
     settings = env.settings
     anchors = sample_anchors(rng, settings, grips)
+    elsewhere = _of_random_cameras(settings)
     frames: dict[tuple[str, str], list] = {}  # (name, role) -> camera, image, depth and objects of every frame
     hands = []
     for state, grip in zip(states, grips):
         env.restore(state)
         cameras = {(f'anchor{i}', 'anchor'): camera for i, camera in enumerate(anchors)}
         for i in range(settings.random_cameras):
-            cameras[f'random{i}', 'random'] = sample_anchor(rng, settings, grip[None])
+            cameras[f'random{i}', 'random'] = sample_anchor(rng, elsewhere, grip[None])
         cameras['wrist', 'wrist'] = wrist = env.wrist.camera(env.data)
         T_world_hand = np.linalg.inv(wrist.T_camera_world) @ np.linalg.inv(env.wrist.T_hand_wrist)
         hands.append(env.T_base_world @ T_world_hand)
@@ -112,3 +113,13 @@ def _render(
         for (name, role), rows in frames.items()
     ]
     return tracks, np.stack(hands)
+
+
+def _of_random_cameras(settings: SimulatorSettings) -> SimulatorSettings:
+    """The settings with the limits of random cameras in place of those of anchors."""
+    azimuth, fov_max = settings.random_azimuth, settings.random_fov_max
+    return replace(
+        settings,
+        anchor_azimuth=settings.anchor_azimuth if azimuth is None else azimuth,
+        anchor_fov_max=settings.anchor_fov_max if fov_max is None else fov_max,
+    )

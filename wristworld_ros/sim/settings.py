@@ -61,6 +61,13 @@ class SimulatorSettings:
     anchor_azimuth: float = setting(
         60.0, 'Largest azimuth of an anchor to either side, degrees; 0 faces the robot.', low=0.0, high=180.0
     )
+    random_azimuth: float | None = setting(
+        None, 'The same of random cameras; auto takes that of anchors.', low=0.0, high=180.0, none='auto'
+    )
+    random_fov_max: float | None = setting(
+        None, 'Largest vertical field of view of a random camera, degrees; auto takes that of anchors.',
+        low=5.0, high=140.0, none='auto',
+    )  # fmt: skip
     anchor_elevation_min: float = setting(18.0, 'Least elevation of an anchor, degrees.', low=0.0, high=85.0)
     anchor_elevation_max: float = setting(60.0, 'Largest elevation of an anchor, degrees.', low=0.0, high=85.0)
     anchor_separation: float = setting(
