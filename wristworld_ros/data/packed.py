@@ -36,7 +36,8 @@ class PackedEpisode:
     """One episode's frames on disk. Views are the anchors followed by the random cameras.
 
     rgb: uint8 [V, T, H, W, 3]. depth: uint16 [V, T, H, W], millimetres, 0 unknown.
-    wrist_rgb: uint8 [T, h, w, 3]. wrist_depth: uint16 [T, h, w].
+    wrist_rgb: uint8 [T, h, w, 3]. wrist_depth: uint16 [T, h, w]. wrist_objects: uint8 [T, h, w], see `CameraTrack`, all 0 where
+    the recording does not have them.
     K: float64 [V, T, 3, 3] and T_camera_world: float64 [V, T, 4, 4]; wrist_K, wrist_T_camera_world likewise without V.
     """
 
@@ -65,6 +66,10 @@ class PackedEpisode:
     @property
     def wrist_depth(self) -> np.ndarray:
         return self._array('wrist_depth')
+
+    @property
+    def wrist_objects(self) -> np.ndarray:
+        return self._array('wrist_objects')
 
     @cached_property
     def cameras(self) -> dict[str, np.ndarray]:
@@ -121,11 +126,17 @@ def pack_episode(source: Path, target: Path, size: tuple[int, int], wrist_size: 
         K = torch.from_numpy(episode.K(camera.name))
         return resize_intrinsics(K, (camera.height, camera.width), to[::-1]).numpy()
 
+    def objects(camera, to):
+        if camera.objects_file is None:
+            return np.zeros((len(episode), *to[::-1]), np.uint8)
+        return resize_images(episode.objects(camera.name), to[::-1], nearest=True)
+
     with new_directory(target) as folder:
         np.save(folder / 'rgb.npy', np.stack([rgb(c, size) for c in views]))
         np.save(folder / 'depth.npy', np.stack([millimetres(c, size) for c in views]))
         np.save(folder / 'wrist_rgb.npy', rgb(wrist, wrist_size))
         np.save(folder / 'wrist_depth.npy', millimetres(wrist, wrist_size))
+        np.save(folder / 'wrist_objects.npy', objects(wrist, wrist_size))
         np.savez(
             folder / 'cameras.npz',
             anchors=len(anchors),

@@ -14,7 +14,7 @@ from wristworld_ros.input_files import Share, Size, convert, json_text, read_jso
 
 FORMAT = 1
 STAGE1, GENERATOR, AUTOENCODER = 'stage1.safetensors', 'generator.safetensors', 'autoencoder.safetensors'
-TINY_DECODER = 'tiny_decoder.safetensors'
+TINY_DECODER, SWEEP, HAND = 'tiny_decoder.safetensors', 'sweep.safetensors', 'hand.safetensors'
 _RESTORE = 'give a complete model directory, or restore it from where the model came'
 # Model directories that ship with the package.
 PRETRAINED = Path(__file__).parents[1] / 'pretrained'
@@ -44,6 +44,8 @@ class ModelConfig:
         licence: SPDX identifier or a short statement.
         untrained: Parts that must be trained before the model can run; empty for a model that is ready.
         tiny_decoder: Width and blocks of the tiny decoder; empty where there is none.
+        sweep: Configuration of the plane sweep (`sweep.SweepConfig`); empty where there is none.
+        hand: Configuration of the hand network (`hand.HandConfig`); empty where there is none.
     """
 
     name: str
@@ -60,6 +62,8 @@ class ModelConfig:
     licence: str = 'Apache-2.0'
     untrained: tuple[str, ...] = ()
     tiny_decoder: dict[str, Any] = field(default_factory=dict)
+    sweep: dict[str, Any] = field(default_factory=dict)
+    hand: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path) -> ModelConfig:

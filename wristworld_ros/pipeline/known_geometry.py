@@ -25,7 +25,10 @@ from wristworld_ros.geometry.surfaces import (
     sample_surfaces,
     visible_windows,
 )
+from wristworld_ros.geometry.support import support_height
+from wristworld_ros.models.sweep import SweepNetwork
 from wristworld_ros.pipeline.own_robot import OwnRobot, RobotInAnchors
+from wristworld_ros.pipeline.swept import PlaneSweep, SweepInput
 from wristworld_ros.robot.depth_fit import fit_depth
 from wristworld_ros.robot.depth_gaps import bridge_gaps
 from wristworld_ros.robot.known_cameras import KnownCameras, PlacedCameras, place_cameras
@@ -41,6 +44,7 @@ _CLOUD_WIDE = 128  # pixels: about the width of the maps of the reconstruction's
 _MOST_WIDE = 400  # pixels: wider depth is thinned, for the wrist does not resolve it
 _MEASURED_EDGE = 0.02  # share of measured depth by which neighbours of one surface differ at most, noise included
 _LEAST_ROBOT = 100  # pixels of predicted depth that show the robot, for a scale from them
+_SUPPORT_STRIDE, _REACH = 4, 1.2  # pixels, and metres around the robot's base: points that the table is looked for in
 _FINER = 2  # pixels of the maps to one of predicted depth, along each side, for their colours
 
 
@@ -92,6 +96,8 @@ class KnownGeometryStep:
         device: Where maps are rendered.
         remember: Whether scene memory is kept.
         refine: Whether given places of anchors are corrected by how they see the robot.
+        sweep: For the wrist's view of anchors whose depth is not measured; None for points of predicted depth.
+        table_height: Of the plane that objects stand on in the robot's base frame, metres; None to find it.
 
     Attributes:
         robot: What the stream knows of the robot's own surface.
@@ -105,17 +111,22 @@ class KnownGeometryStep:
         device: torch.device,
         remember: bool = True,
         refine: bool = True,
+        sweep: SweepNetwork | None = None,
+        table_height: float | None = None,
     ):
         self.wrist_hw, self.cloud, self.device = wrist_hw, cloud, device
         self._near = near
         self._memory = SceneMemory() if remember else None
         self.robot = OwnRobot(device, refine)
+        self._sweep = None if sweep is None else PlaneSweep(sweep, device, table_height)
 
     def reset(self) -> None:
         """Forget the scene, the robot's colours and what was learnt of the cameras' poses."""
         self.robot.reset()
         if self._memory:
             self._memory.reset()
+        if self._sweep:
+            self._sweep.reset()
 
     def measured(self, anchors: AnchorSet) -> KnownObservation | None:
         """The observation from what is known alone; None where stage 1 has to help."""
@@ -161,7 +172,7 @@ class KnownGeometryStep:
         residuals = np.full(len(anchors.names), np.nan) if surface is None else self.robot.residuals.copy()
         wrist = Camera(placed.K[0], placed.T[0], self.wrist_hw[1], self.wrist_hw[0])
         near = self._near or (KNOWN_NEAR if known.wrist is not None else self.cloud.near)
-        condition = self._render(layers, K[0], T[0], near)
+        condition = self._swept(anchors, placed, known, maps, wrist) or self._render(layers, K[0], T[0], near)
         if surface is not None:
             condition = nearest_of(self.robot.seen_by_wrist(surface, K[0], T[0], self.wrist_hw, near), condition)
         few = maps.thinned(max(1, maps.depth.shape[2] // _CLOUD_WIDE))
@@ -171,6 +182,23 @@ class KnownGeometryStep:
         finite = bool(np.isfinite(placed.K).all() and np.isfinite(placed.T).all())
         geometry = _geometry(known, maps)
         return KnownObservation(reconstruction, condition, geometry, residuals, agreements.cpu().numpy(), finite)
+
+    def _swept(
+        self, anchors: AnchorSet, placed: PlacedCameras, known: KnownCameras, maps: SurfaceMaps, wrist: Camera
+    ) -> ConditionMap | None:
+        """The wrist's view by plane sweep; None where depth is measured, or not all cameras are known."""
+        if self._sweep is None or known.wrist is None or not (known.has_K & known.placed).all():
+            return None
+        if bool((maps.origin == PixelOrigin.MEASURED).any()):
+            return None
+        hw = anchors.images.shape[1:3]
+        cameras = tuple(Camera(k, t, hw[1], hw[0]) for k, t in zip(placed.K[1:], placed.T[1:], strict=True))
+        points = maps.thinned(_SUPPORT_STRIDE).points.reshape(-1, 3).cpu().numpy()
+        near_robot = points[np.linalg.norm(points[:, :2], axis=1) < _REACH]
+        height = self._sweep.support(anchors.images, cameras, support_height(near_robot))
+        if height is None:
+            return None
+        return self._sweep(SweepInput(anchors.images, cameras, wrist, np.array([0.0, 0.0, 1.0, height])))
 
     def _maps(
         self, anchors: AnchorSet, placed: PlacedCameras, prediction: Prediction | None, stride: int

@@ -6,6 +6,8 @@ import torch
 
 from wristworld_ros.geometry.cloud import CloudSettings
 from wristworld_ros.models.config import ModelConfig
+from wristworld_ros.models.hand import HandNetwork
+from wristworld_ros.models.sweep import SweepNetwork
 from wristworld_ros.models.vggt import ReconstructionModel
 from wristworld_ros.models.wan import WristGenerator
 from wristworld_ros.models.wan.autoencoders import Autoencoder, autoencoder_from_config
@@ -22,6 +24,8 @@ class WristModel:
         generator: The wrist video generator.
         device: Where they run, as in 'cuda:0'.
         autoencoder: None for a new one of the generator's configuration, which is right where it has no weights.
+        sweep: The plane sweep, or None.
+        hand: The hand network, or None.
     """
 
     tiny_autoencoder: TinyAutoencoder | None = None  # beside the full one, where the directory has a tiny decoder
@@ -33,12 +37,16 @@ class WristModel:
         generator: WristGenerator,
         device: str,
         autoencoder: Autoencoder | None = None,
+        sweep: SweepNetwork | None = None,
+        hand: HandNetwork | None = None,
     ):
         self.config, self.device = config, torch.device(device)
         self.stage1 = stage1.eval().requires_grad_(False).to(self.device)
         self.generator = generator.eval().requires_grad_(False).to(self.device)
         autoencoder = autoencoder or autoencoder_from_config(config.generator.get('autoencoder'))
         self.autoencoder = autoencoder.eval().requires_grad_(False).to(self.device)
+        self.sweep = None if sweep is None else sweep.eval().requires_grad_(False).to(self.device)
+        self.hand = None if hand is None else hand.eval().requires_grad_(False).to(self.device)
 
     @property
     def networks(self) -> tuple[torch.nn.Module, ...]:

@@ -17,14 +17,18 @@ from wristworld_ros.input_files import check_file, convert
 from wristworld_ros.models.config import (
     AUTOENCODER,
     GENERATOR,
+    HAND,
     PRETRAINED,
     STAGE1,
+    SWEEP,
     TINY_DECODER,
     ModelConfig,
     ModelError,
     building,
 )
+from wristworld_ros.models.hand import HandConfig, HandNetwork
 from wristworld_ros.models.state_dict import empty_weights, load_into, named_tensors
+from wristworld_ros.models.sweep import SweepConfig, SweepNetwork
 from wristworld_ros.models.vggt import ReconstructionModel
 from wristworld_ros.models.wan import WristGenerator
 from wristworld_ros.models.wan.autoencoders import Autoencoder, WanAutoencoder, autoencoder_from_config
@@ -117,7 +121,8 @@ def load_model(
     dtype = choose_precision(config, precision, device)
     _, stage1 = load_stage1(str(folder), device, dtype)
     _, generator, autoencoder = load_stage2(str(folder), device, dtype)
-    model = WristModel(config, stage1, generator, device, autoencoder)
+    sweep, hand = load_close_up(folder, config, device)
+    model = WristModel(config, stage1, generator, device, autoencoder, sweep, hand)
     if decoder == 'tiny' or config.tiny_decoder:
         tiny = load_tiny_decoder(folder, config, autoencoder, dtype, device)
         model.tiny_autoencoder = tiny.requires_grad_(False).to(model.device)
@@ -175,6 +180,39 @@ def load_stage2(
     return config, generator, autoencoder.eval()
 
 
+def load_close_up(
+    folder: Path, config: ModelConfig, device: str = 'cpu'
+) -> tuple[SweepNetwork | None, HandNetwork | None]:
+    """The plane sweep and the hand network of a model directory, in evaluation mode; None for what it does not have.
+
+    Args:
+        folder: The model directory.
+        config: Its configuration.
+        device: As in 'cpu' or 'cuda'.
+
+    Raises:
+        ModelError: A configuration or a weight file does not fit.
+    """
+    return (
+        _small_network(folder, config.sweep, 'sweep', SweepConfig, SweepNetwork, folder / SWEEP, device),
+        _small_network(folder, config.hand, 'hand', HandConfig, HandNetwork, folder / HAND, device),
+    )
+
+
+def _small_network(folder: Path, raw: dict, key: str, kind: type, network: type, path: Path, device: str):
+    """A network that runs in float32, of its part of config.json; None where that is empty."""
+    if not raw:
+        return None
+    try:
+        settings = convert(raw, kind, f'{folder / "config.json"}, {key}', 'train it again')
+    except UserError as e:
+        raise ModelError(e.what, e.fix) from None
+    with building(folder), empty_weights():
+        module = network(settings)
+    _fill(module, named_tensors(module), path, lambda name: torch.float32, device)
+    return module.eval()
+
+
 def load_autoencoder(name_or_path: str) -> tuple[ModelConfig, Autoencoder]:
     """The autoencoder alone, in evaluation mode on the CPU, of any model directory that has a stage 2; errors as in
     `load_model`."""
@@ -226,10 +264,16 @@ def load_tiny_decoder(
 
 
 def weight_files(
-    stage1: ReconstructionModel, generator: WristGenerator, autoencoder: Autoencoder
+    stage1: ReconstructionModel,
+    generator: WristGenerator,
+    autoencoder: Autoencoder,
+    sweep: SweepNetwork | None = None,
+    hand: HandNetwork | None = None,
 ) -> dict[str, Tensors]:
     """Tensors of each weight file of a whole model under the public checkpoints' names; an autoencoder may have none."""
     files = {
+        SWEEP: named_tensors(sweep) if sweep is not None else {},
+        HAND: named_tensors(hand) if hand is not None else {},
         STAGE1: named_tensors(stage1),
         GENERATOR: generator.release_tensors(),
         AUTOENCODER: named_tensors(autoencoder),
@@ -261,7 +305,7 @@ def save_model(model: WristModel, folder: Path, dtype: torch.dtype = torch.float
     folder.mkdir(parents=True, exist_ok=True)
     replace(model.config, tiny_decoder={}).write(folder / 'config.json')
     hashes = {}
-    for name, tensors in weight_files(*model.networks).items():
+    for name, tensors in weight_files(*model.networks, model.sweep, model.hand).items():
         with write_atomically(folder / name) as part:
             save_weights(stored_tensors(tensors, dtype, folder / name), part)
         (folder / name).chmod(0o644)  # safetensors makes files that only their owner can read

@@ -172,6 +172,7 @@ class ReconstructionStep:
         place_anchors: Whether anchors of unknown place are placed by the wrist's known path.
         depth_source: Whose depth takes the place of stage 1's where cameras and robot are known; None for none.
         refine: Whether given places of anchors are corrected by how they see the robot.
+        table_height: Of the plane that objects stand on in the robot's base frame, metres; None to find it.
     """
 
     def __init__(
@@ -184,11 +185,14 @@ class ReconstructionStep:
         place_anchors: bool = True,
         depth_source: DepthSource | None = None,
         refine: bool = True,
+        table_height: float | None = None,
     ):
         self._reconstructor = Reconstructor(model.stage1, model.config.anchor_width, model.config.wrist_hw)
         self._cloud: CloudSettings = model.config.cloud if near is None else replace(model.config.cloud, near=near)
         self._fov, self._device = wrist_fov, model.device
-        self._known = KnownGeometryStep(model.config.wrist_hw, model.config.cloud, near, model.device, remember, refine)
+        self._known = KnownGeometryStep(
+            model.config.wrist_hw, model.config.cloud, near, model.device, remember, refine, model.sweep, table_height
+        )
         self._placement = AnchorPlacement() if place_anchors else None
         self._modelled = None if depth_source is None else ModelledDepth(depth_source, self._known)
         graphs = graphs and model.device.type == 'cuda'

@@ -1,0 +1,120 @@
+"""The level plane that objects stand on: where most points lie, or where two cameras agree."""
+
+from __future__ import annotations
+
+import itertools
+
+import cv2
+import numpy as np
+
+from wristworld_ros.types import Camera
+
+_SWEEP = (-0.4, 0.4)  # metres over the robot's base within which a plane is looked for
+_COARSE, _FINE = 0.02, 0.005  # metres from height to height
+_REACH_X, _REACH_Y, _CELL = (0.2, 0.9), (-0.5, 0.5), 0.01  # metres before the robot's base, and the grid there
+_WINDOW = (7, 7)  # cells that are compared together
+_GUESS = 0.05  # metres, standard deviation of a guess
+_FLAT = 4.0  # grey levels squared: windows of less contrast say little
+_BIN = 0.005  # metres
+_LEAST = 200  # points at a level, for it to be one
+
+
+def support_height(points: np.ndarray, normal: np.ndarray | None = None) -> float | None:
+    """Height of the most populated level.
+
+    Args:
+        points: float [N, 3], metres, in a frame whose z axis points up unless a normal is given. NaN is left out.
+        normal: float [3], unit; the direction that points up.
+
+    Returns:
+        Metres along the normal: the median of the points within a centimetre of the fullest level; None where no level has
+        enough points.
+    """
+    up = np.array([0.0, 0.0, 1.0]) if normal is None else normal
+    heights = points @ up
+    heights = heights[np.isfinite(heights)]
+    if len(heights) < _LEAST:
+        return None
+    level = np.floor(heights / _BIN).astype(np.int64)
+    values, counts = np.unique(level, return_counts=True)
+    fullest = int(values[counts.argmax()])
+    if counts.max() < _LEAST:
+        return None
+    middle = (fullest + 0.5) * _BIN
+    return float(np.median(heights[np.abs(heights - middle) <= 2 * _BIN]))
+
+
+class SupportSearch:
+    """Finds the height at which what two still cameras show of a level plane agrees best, over several sets of images.
+
+    A sweep of planes over the robot's reach; what one set leaves open, as where the robot hides the table, others tell.
+    """
+
+    def __init__(self):
+        self._heights = np.arange(*_SWEEP, _COARSE)
+        self._scores = np.zeros(len(self._heights))
+
+    def update(self, images: np.ndarray, anchors: tuple[Camera, ...], guess: float | None = None) -> float | None:
+        """Take in a set.
+
+        Args:
+            images: uint8 [V, H, W, 3].
+            anchors: V cameras of these images, in the robot's base frame, whose z axis points up.
+            guess: Metres, from elsewhere, to within a few centimetres; None for none.
+
+        Returns:
+            Metres in that frame; None where no two cameras have shown enough of a plane in common.
+        """
+        grays = [cv2.GaussianBlur(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (0, 0), 1.0) for image in images]
+        self._scores += np.array([_agreement(grays, anchors, float(height)) for height in self._heights])
+        likely = 1.0 if guess is None else np.exp(-(((self._heights - guess) / _GUESS) ** 2) / 2)
+        best = int((self._scores * likely).argmax())
+        if self._scores[best] <= 0:
+            return None
+        fine = self._heights[best] + np.arange(-_COARSE, _COARSE + _FINE / 2, _FINE)
+        scores = np.array([_agreement(grays, anchors, float(height)) for height in fine])
+        return _peak(fine, scores)
+
+
+def _peak(heights: np.ndarray, scores: np.ndarray) -> float:
+    """The height of the greatest score, between heights by a parabola."""
+    best = int(scores.argmax())
+    if not 0 < best < len(heights) - 1:
+        return float(heights[best])
+    low, middle, high = scores[best - 1 : best + 2]
+    bend = low - 2 * middle + high
+    shift = 0.5 * (low - high) / bend if bend < 0 else 0.0
+    return float(heights[best] + shift * (heights[1] - heights[0]))
+
+
+def _agreement(grays: list[np.ndarray], anchors: tuple[Camera, ...], height: float) -> float:
+    """Correlation of pairs of cameras, mean over the robot's reach on a plane (0 where not both see it), -1 to 1."""
+    x, y = np.meshgrid(np.arange(*_REACH_X, _CELL), np.arange(*_REACH_Y, _CELL), indexing='ij')
+    points = np.stack([x, y, np.full_like(x, height)], -1)
+    seen = [_sampled(gray, camera, points) for gray, camera in zip(grays, anchors, strict=True)]
+    scores = []
+    for (one, one_valid), (other, other_valid) in itertools.combinations(seen, 2):
+        both = (one_valid & other_valid).astype(np.float32)
+        count = cv2.blur(both, _WINDOW)
+        full = count > 0.9
+        if full.sum() < _LEAST:
+            continue
+
+        def mean(values: np.ndarray, both: np.ndarray = both, count: np.ndarray = count) -> np.ndarray:
+            return cv2.blur(values * both, _WINDOW) / np.maximum(count, 1e-6)
+
+        a, b = mean(one), mean(other)
+        spread = np.sqrt(np.maximum((mean(one * one) - a * a) * (mean(other * other) - b * b), 0)) + _FLAT
+        scores.append(float(((mean(one * other) - a * b) / spread)[full].sum() / full.size))
+    return float(np.mean(scores)) if scores else 0.0
+
+
+def _sampled(gray: np.ndarray, camera: Camera, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """An image's values at points [..., 3] of the world, and where it shows them."""
+    local = points @ camera.T_camera_world[:3, :3].T + camera.T_camera_world[:3, 3]
+    pixel = local @ camera.K.T
+    uv = (pixel[..., :2] / np.maximum(pixel[..., 2:], 1e-6)).astype(np.float32)
+    height, width = gray.shape
+    valid = (local[..., 2] > 0.05) & (uv >= 0).all(-1) & (uv[..., 0] < width - 1) & (uv[..., 1] < height - 1)
+    values = cv2.remap(gray.astype(np.float32), uv[..., 0], uv[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return values, valid

@@ -1,0 +1,124 @@
+"""The network that corrects a guessed pose of the wrist camera in an anchor, in the manner of DeepIM (arXiv 1804.00175).
+
+Instead of a rendering of the guess it is shown marks where points of the guessed hand would be, which needs no model of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wristworld_ros.models.hand.crop import HALF_WIDTH, MIDDLE, HandCrops, hand_crops
+
+_MARKS = 4
+
+
+@dataclass(frozen=True)
+class HandConfig:
+    """Sizes of a `HandNetwork`. size: pixels of a crop. widths: channels at 1/2, 1/4, ... of it. dense: of the layers behind."""
+
+    size: int = 96
+    widths: tuple[int, ...] = (24, 48, 72, 96, 128)
+    dense: int = 192
+
+
+@dataclass(frozen=True)
+class Correction:
+    """What is wrong with guesses, in the crop's camera.
+
+    rotation: [N, 3], rotation vector that turns the guessed hand about its middle, radians. across: [N, 2], how far its middle
+    lies off, in half widths of the crop. closer: [N], log of its true distance over the guessed. scale: [N], expected error of the
+    corrected hand's points, metres.
+    """
+
+    rotation: Tensor
+    across: Tensor
+    closer: Tensor
+    scale: Tensor
+
+
+class _Down(nn.Module):
+    def __init__(self, channels: int, out: int):
+        super().__init__()
+        self.shrink = nn.Conv2d(channels, out, 3, stride=2, padding=1)
+        self.norm1, self.norm2 = nn.GroupNorm(8, out), nn.GroupNorm(8, out)
+        self.conv1, self.conv2 = nn.Conv2d(out, out, 3, padding=1), nn.Conv2d(out, out, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.shrink(x)
+        return x + self.conv2(F.silu(self.norm2(self.conv1(F.silu(self.norm1(x))))))
+
+
+class HandNetwork(nn.Module):
+    """Crops to corrections."""
+
+    def __init__(self, config: HandConfig):
+        super().__init__()
+        self.config = config
+        widths = (3 + _MARKS, *config.widths)
+        self.down = nn.Sequential(*(_Down(a, b) for a, b in zip(widths, widths[1:])))
+        cells = (config.size // 2 ** len(config.widths)) ** 2
+        self.squeeze = nn.Conv2d(widths[-1], 64, 1)
+        self.dense = nn.Sequential(
+            nn.Linear(64 * cells + 11, config.dense), nn.SiLU(), nn.Linear(config.dense, config.dense), nn.SiLU()
+        )
+        self.out = nn.Linear(config.dense, 7)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, crops: HandCrops) -> Correction:
+        image = crops.image.to(self.out.weight.dtype)
+        features = F.silu(self.squeeze(self.down(image))).flatten(1)
+        R = crops.T_crop_wrist[:, :3, :3].flatten(1)
+        spread = HALF_WIDTH / crops.distance  # tangent of half the crop's field of view
+        known = torch.cat([R, crops.distance[:, None], 4 * spread[:, None]], 1).to(features)
+        out = self.out(self.dense(torch.cat([features, known], 1))).float()
+        return Correction(out[:, :3], out[:, 3:5], out[:, 5], F.softplus(out[:, 6] - 3.0) + 1e-3)
+
+
+def rotation_matrix(vector: Tensor) -> Tensor:
+    """Rotation matrices [N, 3, 3] of rotation vectors [N, 3], radians."""
+    x, y, z = vector.unbind(-1)
+    zero = torch.zeros_like(x)
+    return torch.matrix_exp(torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).unflatten(-1, (3, 3)))
+
+
+def corrected(crops: HandCrops, correction: Correction) -> Tensor:
+    """Corrected poses T_anchor_wrist [N, 4, 4]."""
+    T = crops.T_crop_wrist
+    middle = T.new_tensor(MIDDLE)
+    R = rotation_matrix(correction.rotation.to(T)) @ T[:, :3, :3]
+    spread = HALF_WIDTH / crops.distance
+    across = correction.across.to(T) * spread[:, None]
+    z = crops.distance * torch.exp(correction.closer.to(T))
+    place = torch.cat([across * z[:, None], z[:, None]], 1)
+    turned = torch.eye(4).to(T).repeat(len(T), 1, 1)
+    turned[:, :3, :3] = R
+    turned[:, :3, 3] = place - R @ middle
+    return crops.T_crop_anchor.mT @ turned  # a rotation: its inverse is its transpose
+
+
+def refine_pose(
+    network: HandNetwork, images: Tensor, K: Tensor, T_anchor_wrist: Tensor, rounds: int = 3
+) -> tuple[Tensor, Tensor]:
+    """Poses after several corrections.
+
+    Args:
+        network: Of corrections.
+        images: float [N, 3, H, W], 0 to 1.
+        K: [N, 3, 3], pixels.
+        T_anchor_wrist: [N, 4, 4], the guesses.
+        rounds: How often each is corrected.
+
+    Returns:
+        T_anchor_wrist [N, 4, 4] and their expected errors [N], metres.
+    """
+    scale = T_anchor_wrist.new_zeros(len(T_anchor_wrist))
+    for _ in range(rounds):
+        crops = hand_crops(images, K, T_anchor_wrist, network.config.size)
+        correction = network(crops)
+        T_anchor_wrist, scale = corrected(crops, correction), correction.scale
+    return T_anchor_wrist, scale

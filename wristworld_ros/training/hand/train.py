@@ -1,0 +1,142 @@
+"""Training of the hand network (`wristworld train hand`)."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wristworld_ros.data.packed import PackedEpisode
+from wristworld_ros.errors import UserError
+from wristworld_ros.geometry import pose_error
+from wristworld_ros.input_files import json_text
+from wristworld_ros.models.hand import HandConfig, HandNetwork, corrected, hand_crops, refine_pose
+from wristworld_ros.runtime.files import write_text
+from wristworld_ros.training.checkpoint import write_checkpoint
+from wristworld_ros.training.hand.data import HandBatches, HandSampling
+from wristworld_ros.training.parallel import rank
+from wristworld_ros.training.trainer import Step, TrainerConfig, train
+
+_ALONG = 0.4  # weight of errors along the view, which one image says little of
+
+
+@dataclass(frozen=True)
+class HandTraining:
+    """One training run. start: another run's last.pt to take the weights from. second: share of the run after which guesses are
+    corrected once without gradient before they are trained on, as the network will meet its own results."""
+
+    model: HandConfig = field(default_factory=HandConfig)
+    sampling: HandSampling = field(default_factory=HandSampling)
+    config: TrainerConfig = field(
+        default_factory=lambda: TrainerConfig(minutes=15, average=0.99, checkpoint_every=200, bf16=False)
+    )
+    second: float = 0.4
+    seed: int = 0
+    workers: int = 1
+    start: Path | None = None
+
+
+def points_around(like: Tensor) -> Tensor:
+    """Corners of a cube of 16 cm in front of the wrist camera, [8, 3], metres, in its frame."""
+    side = like.new_tensor([-0.08, 0.08])
+    return torch.cartesian_prod(side, side, side + 0.08)
+
+
+def point_errors(T: Tensor, truth: Tensor) -> Tensor:
+    """How far points around the wrist are misplaced in an anchor: [N, 8, 3], metres along the anchor's axes."""
+    points = points_around(T)
+    return points @ (T[:, :3, :3] - truth[:, :3, :3]).mT + (T[:, :3, 3] - truth[:, :3, 3])[:, None]
+
+
+def hand_losses(network: HandNetwork, batch: dict[str, Tensor], again: bool) -> dict[str, Tensor]:
+    """Terms by name, "total", and measures for the log."""
+    guess = batch['guess']
+    if again:
+        with torch.no_grad():
+            guess, _ = refine_pose(network, batch['rgb'], batch['K'], guess, 1)
+    crops = hand_crops(batch['rgb'], batch['K'], guess, network.config.size)
+    correction = network(crops)
+    error = point_errors(corrected(crops, correction), batch['T_anchor_wrist'])
+    error = (crops.T_crop_anchor[:, None, :3, :3] @ error[..., None])[..., 0]
+    size = (error * error.new_tensor([1, 1, _ALONG])).square().sum(-1).add(1e-8).sqrt().mean(-1)
+    certain = size.detach() / correction.scale + correction.scale.log()
+    before = point_errors(guess, batch['T_anchor_wrist']).norm(dim=-1).mean()
+    return {
+        'total': 20 * size.mean() + 0.02 * certain.mean(),
+        'across_m': error[..., :2].norm(dim=-1).mean().detach(),
+        'along_m': error[..., 2].abs().mean().detach(),
+        'before_m': before.detach(),
+    }
+
+
+def train_hand(
+    episodes: list[PackedEpisode], held_out: list[PackedEpisode], folder: Path, run: HandTraining, device: str = 'cpu'
+) -> HandNetwork:
+    """Train the hand network; leaves `folder/config.json` and `folder/model.pt` with the averaged weights.
+
+    Args:
+        episodes: To train on.
+        held_out: To validate on; may be empty.
+        folder: Of the run, which continues where it was stopped.
+        run: What is trained, and how.
+        device: cpu or cuda.
+
+    Raises:
+        UserError: There are no episodes, or training diverged.
+    """
+    if not episodes:
+        raise UserError('There are no episodes to train on', 'record some with `wristworld simulate`')
+    torch.manual_seed(run.seed)  # equal weights in each process
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    if rank() == 0:
+        write_text(folder / 'config.json', json_text(asdict(run.model), indent=2))
+    network = HandNetwork(run.model).to(device)
+
+    def losses(module: HandNetwork, batch: dict[str, Tensor], step: Step) -> dict[str, Tensor]:
+        again = step.progress > run.second and step.number % 2 == 1
+        return hand_losses(module, {k: v.to(device) for k, v in batch.items()}, again)
+
+    fixed = _held_out_batches(held_out, run.sampling)
+
+    @torch.no_grad()
+    def validate(module: HandNetwork) -> dict[str, float]:
+        module.eval()
+        found = [_figures(module, batch) for batch in fixed]
+        return {f'val_{k}': float(np.mean([f[k] for f in found])) for k in found[0]}
+
+    average = train(
+        network, HandBatches(episodes, run.sampling, run.seed, rank()), losses, run.config, folder, seed=run.seed,
+        workers=run.workers, validate=validate if fixed else None, start=run.start,
+    )  # fmt: skip
+    if rank() == 0:
+        write_checkpoint(folder / 'model.pt', average.state_dict())
+    return average
+
+
+def _figures(network: HandNetwork, batch: dict[str, Tensor]) -> dict[str, float]:
+    """Medians after three corrections: metres across the view and along it, and degrees."""
+    T, scale = refine_pose(network, batch['rgb'], batch['K'], batch['guess'])
+    truth = batch['T_anchor_wrist']
+    off = point_errors(T, truth).mean(1)
+    away = truth[:, :3, 3] / truth[:, :3, 3].norm(dim=-1, keepdim=True)
+    along = (off * away).sum(-1)
+    degrees, _ = pose_error(T, truth)
+    across = (off - along[:, None] * away).norm(dim=-1)
+    return {
+        'across_m': float(across.median()),
+        'along_m': float(along.abs().median()),
+        'deg': float(degrees.median()),
+        'scale_m': float(scale.median()),
+    }
+
+
+def _held_out_batches(episodes: list[PackedEpisode], sampling: HandSampling, batches: int = 3) -> list[dict[str, Tensor]]:
+    if not episodes:
+        return []
+    plain = HandBatches(episodes, replace(sampling, color=0.0, wide=1.0), 0)
+    rng = np.random.default_rng(0)
+    return [plain.batch(64, rng) for _ in range(batches)]

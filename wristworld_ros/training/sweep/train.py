@@ -1,0 +1,92 @@
+"""Training of the plane sweep (`wristworld train sweep`)."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wristworld_ros.data.packed import PackedEpisode
+from wristworld_ros.errors import UserError
+from wristworld_ros.input_files import json_text
+from wristworld_ros.models.sweep import SweepConfig, SweepNetwork
+from wristworld_ros.runtime.files import write_text
+from wristworld_ros.training.checkpoint import write_checkpoint
+from wristworld_ros.training.parallel import rank
+from wristworld_ros.training.sweep.data import SweepBatches, SweepSampling
+from wristworld_ros.training.sweep.losses import SweepWeights, predict, sweep_losses
+from wristworld_ros.training.trainer import Step, TrainerConfig, train
+
+FIGURES = ('total', 'color', 'plane', 'object_l1', 'table_l1', 'object_depth_m')
+
+
+@dataclass(frozen=True)
+class SweepTraining:
+    """One training run. start: another run's last.pt to take the weights from."""
+
+    model: SweepConfig = field(default_factory=SweepConfig)
+    sampling: SweepSampling = field(default_factory=SweepSampling)
+    weights: SweepWeights = field(default_factory=SweepWeights)
+    config: TrainerConfig = field(default_factory=lambda: TrainerConfig(minutes=45, average=0.99, checkpoint_every=200))
+    seed: int = 0
+    workers: int = 1
+    start: Path | None = None
+
+
+def train_sweep(
+    episodes: list[PackedEpisode], held_out: list[PackedEpisode], folder: Path, run: SweepTraining, device: str = 'cpu'
+) -> SweepNetwork:
+    """Train the sweep; leaves `folder/config.json` and `folder/model.pt` with the averaged weights.
+
+    Args:
+        episodes: To train on.
+        held_out: To validate on; may be empty.
+        folder: Of the run, which continues where it was stopped.
+        run: What is trained, and how.
+        device: cpu or cuda.
+
+    Raises:
+        UserError: There are no episodes, or training diverged.
+    """
+    if not episodes:
+        raise UserError('There are no episodes to train on', 'record some with `wristworld simulate`')
+    torch.manual_seed(run.seed)  # equal weights in each process
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    if rank() == 0:
+        write_text(folder / 'config.json', json_text(asdict(run.model), indent=2))
+    network = SweepNetwork(run.model).to(device)
+
+    def losses(module: SweepNetwork, batch: dict[str, Tensor], step: Step) -> dict[str, Tensor]:
+        batch = {k: v.to(device) for k, v in batch.items()}
+        out = predict(module, batch)
+        with torch.autocast(device, enabled=False):
+            return sweep_losses(module, batch, run.weights, out)
+
+    fixed = _held_out_batches(held_out, run.sampling)
+
+    @torch.no_grad()
+    def validate(module: SweepNetwork) -> dict[str, float]:
+        module.eval()
+        terms = [losses(module, batch, Step(0, 1.0)) for batch in fixed]
+        return {f'val_{k}': float(np.mean([float(t[k]) for t in terms])) for k in FIGURES}
+
+    average = train(
+        network, SweepBatches(episodes, run.sampling, run.seed, rank()), losses, run.config, folder, seed=run.seed,
+        workers=run.workers, validate=validate if fixed else None, start=run.start,
+    )  # fmt: skip
+    if rank() == 0:
+        write_checkpoint(folder / 'model.pt', average.state_dict())
+    return average
+
+
+def _held_out_batches(episodes: list[PackedEpisode], sampling: SweepSampling, batches: int = 4) -> list[dict[str, Tensor]]:
+    """The same samples of two anchors at every validation, with exact cameras and without recoloring."""
+    if not episodes:
+        return []
+    plain = SweepBatches(episodes, replace(sampling, exact=1.0, color=0.0, permute=0.0, plane=0.0), 0)
+    rng = np.random.default_rng(0)
+    return [plain.batch(2, 16, rng) for _ in range(batches)]
