@@ -175,6 +175,9 @@ class Reconstruction:
     metric: bool = False
 
 
+CLOUD_TRUST = 0.3  # of a pixel that a predicted cloud hits
+
+
 @dataclass(frozen=True)
 class ConditionMap:
     """The anchors' coloured cloud seen by the wrist camera.
@@ -193,6 +196,11 @@ class ConditionMap:
     def coverage(self) -> float:
         """Share of the wrist's pixels that at least one point hits, 0 to 1."""
         return float((self.depth > 0).float().mean())
+
+    @property
+    def trust(self) -> torch.Tensor:
+        """How far each pixel can be trusted, float32 [h, w], 0 to 1: the confidence; where there is none, `CLOUD_TRUST` of what is hit."""
+        return CLOUD_TRUST * (self.depth > 0).float() if self.confidence is None else self.confidence
 
     @property
     def marked(self) -> torch.Tensor:

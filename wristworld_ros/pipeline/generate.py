@@ -190,7 +190,8 @@ def condition_video(gen: WristGenerator, autoencoder: Autoencoder, conditions: l
     if gen.settings.condition_channels == autoencoder.latent_channels:
         planes = condition_image(images)
     else:
-        planes = condition_planes(images, torch.stack([c.depth for c in conditions]))
+        trust = torch.stack([c.trust for c in conditions]) if gen.settings.condition_confidence else None
+        planes = condition_planes(images, torch.stack([c.depth for c in conditions]), trust)
     return planes.transpose(0, 1)[None]
 
 

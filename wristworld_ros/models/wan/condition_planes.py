@@ -47,15 +47,16 @@ def condition_image(image: torch.Tensor) -> torch.Tensor:
     return image.movedim(-1, -3).float() / 127.5 - 1
 
 
-def condition_planes(image: torch.Tensor, depth: torch.Tensor) -> torch.Tensor:
+def condition_planes(image: torch.Tensor, depth: torch.Tensor, confidence: torch.Tensor | None = None) -> torch.Tensor:
     """A condition map as planes for the small model.
 
     Args:
         image: uint8 [..., H, W, 3], RGB.
         depth: float [..., H, W], metres, 0 where no point was rendered.
+        confidence: float [..., H, W], 0 to 1, how far each pixel can be trusted; None for a mask of the hit ones.
 
     Returns:
-        float32 [..., 5, H, W]: the filled warp in [-1, 1]; 1 where hit, else 0; inverse depth `NEAREST_DEPTH` / depth
+        float32 [..., 5, H, W]: the filled warp in [-1, 1]; the confidence, or 1 where hit, else 0; inverse depth `NEAREST_DEPTH` / depth
         in 0..1, 0 where not hit.
 
     Raises:
@@ -71,4 +72,5 @@ def condition_planes(image: torch.Tensor, depth: torch.Tensor) -> torch.Tensor:
     depth = depth.reshape(-1, 1, height, width).float()
     hit = (depth > 0).float()
     inverse = (NEAREST_DEPTH / depth.clamp(min=NEAREST_DEPTH)) * hit
-    return torch.cat([fill_holes(colour, hit), hit, inverse], dim=1).reshape(*lead, CONDITION_PLANES, height, width)
+    trust = hit if confidence is None else confidence.reshape(-1, 1, height, width).float() * hit
+    return torch.cat([fill_holes(colour, hit), trust, inverse], dim=1).reshape(*lead, CONDITION_PLANES, height, width)

@@ -61,6 +61,7 @@ SIM_TINY: dict[str, Any] = {
     'text': 'learned',
     'chunk_frames': 4,
     'history_chunks': 4,
+    'condition_confidence': True,
 }
 
 _Scale = Annotated[float, msgspec.Meta(gt=0.0, le=1000.0)]
@@ -137,6 +138,7 @@ class GeneratorConfig:
         text: 'given' with every call, 'stored' embeddings beside the weights, or 'learned'.
         chunk_frames: Latent frames per chunk of the causal stream.
         history_chunks: Chunks of history that a chunk attends to.
+        condition_confidence: Whether the condition planes hold the map's confidence in place of the mask of hit pixels.
 
     Raises:
         UserError: Values that contradict each other.
@@ -168,6 +170,7 @@ class GeneratorConfig:
     text: str = 'given'
     chunk_frames: Size = 3
     history_chunks: Annotated[int, msgspec.Meta(ge=0, le=1024)] = 6
+    condition_confidence: bool = False
 
     def __post_init__(self):
         object.__setattr__(self, 'patch_size', tuple(self.patch_size))

@@ -1,13 +1,14 @@
-"""Condition maps of *predicted* geometry for every training frame, made once before stage 2 trains on them.
+"""Condition maps of every quality for every training frame, made once before stage 2 trains on them.
 
-Stage 2 must learn to repair what stage 1 really gets wrong, so its condition maps come from stage 1 itself.
+Stage 2 must learn to keep what is known and to repair what is not, so its condition maps come from the same steps that a stream
+takes, told of each episode as much as desks know: images alone, cameras, depth, the robot, with the errors that they have.
 """
 
 from __future__ import annotations
 
 import os
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -17,34 +18,38 @@ from tqdm import tqdm
 
 from wristworld_ros.data.cache import cache_key
 from wristworld_ros.data.formats.native import list_episodes, read_episode
+from wristworld_ros.data.ground_truth import GroundTruth, read_ground_truth
 from wristworld_ros.errors import UserError
-from wristworld_ros.geometry.cloud import CloudSettings, wrist_condition
+from wristworld_ros.evaluation.knowledge import LEVELS, KnowledgeLevel, known_sets
 from wristworld_ros.geometry.images import resize_images
-from wristworld_ros.pipeline.reconstruct import Reconstructor
+from wristworld_ros.pipeline.model import WristModel
+from wristworld_ros.pipeline.model_directory import load_model
+from wristworld_ros.pipeline.reconstruct import ReconstructionStep
 from wristworld_ros.runtime.children import die_with
 from wristworld_ros.runtime.files import clear_leftovers, file_sha256, write_atomically
-from wristworld_ros.training.stage1.train import finished_stage1
-from wristworld_ros.types import AnchorSet
+
+ROBOT_LEVELS = {f'{name}-robot': replace(LEVELS[name], robot=True) for name in ('rgbd', 'exact')}
 
 
 @dataclass(frozen=True)
 class ConditionSettings:
     """How condition maps are made.
 
-    anchor_width: pixels that stage 1 runs at. wrist_hw: size of the wrist image. cloud: how points become a condition
-    map. token_size: pixels a side of the anchor images that the generator takes. single_share: share of episodes of which
-    only one anchor is used.
+    token_size: pixels a side of the anchor images that the generator takes. single_share: share of episodes of which only one
+    anchor is used. levels: what is known -> weight of its maps among an episode's. maps: maps of each frame.
     """
 
-    anchor_width: int
-    wrist_hw: tuple[int, int]
-    cloud: CloudSettings
-    token_size: int
-    single_share: float = 0.15
+    token_size: int = 96
+    single_share: float = 0.1
+    levels: tuple[tuple[str, float], ...] = (
+        ('rgb', 0.2), ('calibrated', 0.2), ('calibrated-exact', 0.15), ('rgbd', 0.1), ('rgbd-robot', 0.15), ('exact', 0.1),
+        ('exact-robot', 0.1),
+    )  # fmt: skip
+    maps: int = 4
 
 
 def prepare_conditions(
-    episodes: Path, folder: Path, stage1: Path, settings: ConditionSettings, limit: int | None = None, workers: int = 3
+    episodes: Path, folder: Path, model: Path, settings: ConditionSettings, limit: int | None = None, workers: int = 2
 ) -> list[Path]:
     """Write one .npz per episode; those that are there already are kept.
 
@@ -52,84 +57,103 @@ def prepare_conditions(
     holds a key of all three.
 
     Args:
-        episodes: Folder of episodes, of any numbers of anchors.
+        episodes: Folder of episodes with depth, joint angles and object masks, of any numbers of anchors.
         folder: Where the files go.
-        stage1: Folder of `train_stage1` (config.json, model.pt).
+        model: Model directory whose stage 1 and plane sweep make the maps; its generator does not run.
         settings: How they are made.
         limit: Only the first so many episodes; None for all.
         workers: Processes.
 
     Returns:
-        Their paths, in the order of the episodes' names. Keys: condition uint8 [T, h, w, 3], depth float16 [T, h, w] in
-        metres, anchors uint8 [V, T, s, s, 3], wrist uint8 [T, h, w, 3].
+        Their paths, in the order of the episodes' names. Keys, for Q maps of T frames: condition uint8 [Q, T, h, w, 3], depth
+        float16 [Q, T, h, w] in metres, trust uint8 [Q, T, h, w] (255 is all of it), anchors uint8 [V, T, s, s, 3], wrist uint8
+        [T, h, w, 3], objects uint8 [T, h, w].
 
     Raises:
-        UserError: Stage 1 is not finished, or an episode has no anchor or no wrist camera, or anchors of several sizes.
+        UserError: An episode lacks what a level needs, or the model directory is not whole.
     """
-    finished_stage1(stage1)
-    weights = file_sha256(stage1 / 'model.pt') + file_sha256(stage1 / 'config.json')
+    weights = ''.join(file_sha256(path) for path in sorted(model.iterdir()) if path.suffix in ('.json', '.safetensors'))
     folder.mkdir(parents=True, exist_ok=True)
     clear_leftovers(folder)
     jobs = []
     for index, source in enumerate(list_episodes(episodes)[:limit]):
-        views = _sample_views(index, _anchor_names(source), settings.single_share)
-        key = cache_key(source, stage1=weights, settings=settings, views=views)
-        jobs.append((Path(source), folder / f'{Path(source).name}-{key}.npz', views))
+        key = cache_key(source, model=weights, settings=settings)
+        jobs.append((Path(source), folder / f'{Path(source).name}-{key}.npz', index))
     todo = [job for job in jobs if not job[1].exists()]
     if todo:
-        with ProcessPoolExecutor(workers, get_context('spawn'), _start_worker, (os.getpid(), stage1, settings)) as pool:
+        with ProcessPoolExecutor(workers, get_context('spawn'), _start_worker, (os.getpid(), model, settings)) as pool:
             running = [pool.submit(_prepare, *job) for job in todo]
             for done in tqdm(as_completed(running), total=len(running), desc='condition maps', unit='episode'):
                 done.result()
     return [target for _, target, _ in jobs]
 
 
-def _anchor_names(source: Path) -> tuple[str, ...]:
-    episode = read_episode(source)
-    names = episode.names('anchor')
-    if not names or not episode.names('wrist'):
-        raise UserError(
-            f'Episode {source} has {len(names)} anchor and {len(episode.names("wrist"))} wrist cameras',
-            'leave it out: training takes one anchor or more and the wrist',
-        )
-    if len({(episode.camera(name).width, episode.camera(name).height) for name in names}) > 1:
-        raise UserError(f'The anchors of {source} differ in size', 'record them at one size')
-    return names
+_worker: dict = {}  # a worker process's model and settings
 
 
-def _sample_views(index: int, names: tuple[str, ...], single_share: float) -> list[str]:
-    """The anchors that an episode's condition maps are made from: all in random order, or sometimes just one."""
-    rng = np.random.default_rng((11, index))
-    order = [names[v] for v in rng.permutation(len(names))]
-    return order[:1] if rng.random() < single_share else order
-
-
-_worker: dict = {}  # a worker process's reconstructor and settings
-
-
-def _start_worker(parent: int, stage1: Path, settings: ConditionSettings) -> None:
+def _start_worker(parent: int, model: Path, settings: ConditionSettings) -> None:
     die_with(parent)
     torch.set_num_threads(1)
-    _worker['reconstruct'] = Reconstructor(finished_stage1(stage1)[1], settings.anchor_width, settings.wrist_hw)
-    _worker['settings'] = settings
+    _worker['model'], _worker['settings'] = load_model(str(model), 'cpu'), settings
 
 
-@torch.inference_mode()
-def _prepare(source: Path, target: Path, views: list[str]) -> None:
-    episode, settings = read_episode(source), _worker['settings']
-    rgb = np.stack([episode.rgb(name) for name in views], axis=1)  # [T, V, H, W, 3]
-    images, depths = [], []
-    for stamp, frame in zip(episode.stamps_ns, rgb, strict=True):
-        reconstruction = _worker['reconstruct'](AnchorSet(int(stamp), tuple(views), frame))
-        condition = wrist_condition(reconstruction, torch.from_numpy(frame), settings.cloud)
-        images.append(condition.image.numpy())
-        depths.append(condition.depth.numpy().astype(np.float16))
-    tokens = [resize_images(frame, (settings.token_size,) * 2) for frame in rgb]
+def _prepare(source: Path, target: Path, index: int) -> None:
+    settings: ConditionSettings = _worker['settings']
+    model: WristModel = _worker['model']
+    rng = np.random.default_rng((11, index))
+    truth = _with_views(read_ground_truth(read_episode(source), model.config.wrist_hw), settings.single_share, rng)
+    if truth.objects is None:
+        raise UserError(f'{source} has no object masks of its wrist camera', 'record it with wrist_objects')
+    maps = [condition_maps(model, truth, level, int(rng.integers(1 << 30))) for level in _sample_levels(settings, rng)]
+    image, depth, trust = (np.stack(parts) for parts in zip(*maps, strict=True))
+    tokens = [resize_images(frames, (settings.token_size,) * 2) for frames in truth.images]
     with write_atomically(target) as part:
         np.savez(
             part,
-            condition=np.stack(images),
-            depth=np.stack(depths),
-            anchors=np.stack(tokens, axis=1),
-            wrist=episode.rgb(episode.names('wrist')[0]),
+            condition=image,
+            depth=depth,
+            trust=trust,
+            anchors=np.stack(tokens),
+            wrist=truth.wrist,
+            objects=truth.objects,
         )
+
+
+def _with_views(truth: GroundTruth, single_share: float, rng: np.random.Generator) -> GroundTruth:
+    """The episode with its anchors in random order, or sometimes just one of them."""
+    order = rng.permutation(len(truth.names))
+    if rng.random() < single_share:
+        order = order[:1]
+    return replace(
+        truth,
+        names=tuple(truth.names[v] for v in order),
+        images=truth.images[order],
+        depth=None if truth.depth is None else truth.depth[order],
+        K=truth.K[order],
+        T_anchor_world=truth.T_anchor_world[order],
+    )
+
+
+def _sample_levels(settings: ConditionSettings, rng: np.random.Generator) -> list[KnowledgeLevel]:
+    """Different levels by their weights."""
+    names, weights = zip(*settings.levels, strict=True)
+    chosen = rng.choice(names, settings.maps, replace=False, p=np.array(weights) / sum(weights))
+    return [(LEVELS | ROBOT_LEVELS)[name] for name in chosen]
+
+
+@torch.inference_mode()
+def condition_maps(
+    model: WristModel, truth: GroundTruth, level: KnowledgeLevel, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """An episode's condition maps at one level of knowledge, as a stream would make them.
+
+    Returns:
+        uint8 [T, h, w, 3], float16 [T, h, w] and uint8 [T, h, w]; see `prepare_conditions`.
+    """
+    step = ReconstructionStep(model, remember=level.memory, refine=level.refine)
+    maps = [step(anchors).condition for anchors in known_sets(truth, level, seed)]
+    return (
+        np.stack([m.image.cpu().numpy() for m in maps]),
+        np.stack([m.depth.cpu().numpy().astype(np.float16) for m in maps]),
+        np.stack([(255 * m.trust).round().clamp(0, 255).to(torch.uint8).cpu().numpy() for m in maps]),
+    )

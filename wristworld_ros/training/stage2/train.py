@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wristworld_ros.errors import UserError
+from wristworld_ros.data.formats.native import ROBOT
 from wristworld_ros.evaluation.baselines import MEAN_WRIST
 from wristworld_ros.geometry.cloud import CloudSettings
 from wristworld_ros.input_files import json_text
@@ -38,7 +39,8 @@ class Stage2Training:
     last_level: share of chunks trained at the last noise level, where few-step sampling starts. history: share of
     batches that attend to their history, after the share `history_from` of the run: only then is the model's output worth
     attending to, and without history a step takes half the time. noise_share: variance that all frames' noise has in
-    common. structure, gradient: weights of 1 - SSIM and of the image gradient's L1 beside the L1 of the sample.
+    common. structure, gradient: weights of 1 - SSIM and of the image gradient's L1 beside the L1 of the sample. objects: weight of
+    a pixel that shows an object; others count 1.
     condition, anchor_tokens: false for the paper's ablations. start: another run's last.pt to take the weights from.
     """
 
@@ -51,6 +53,7 @@ class Stage2Training:
     noise_share: float = 0.5
     structure: float = 0.25
     gradient: float = 0.3
+    objects: float = 5.0
     condition: bool = True
     anchor_tokens: bool = True
     seed: int = 0
@@ -77,12 +80,16 @@ def structure_loss(a: Tensor, b: Tensor) -> Tensor:
     return 1 - ssim.mean()
 
 
-def image_losses(image: Tensor, truth: Tensor, run: Stage2Training) -> dict[str, Tensor]:
-    """Terms between videos [B, 3, T, H, W] in [-1, 1]; "total" is minimized, "mse" is for the log."""
+def image_losses(image: Tensor, truth: Tensor, objects: Tensor, run: Stage2Training) -> dict[str, Tensor]:
+    """Terms between videos [B, 3, T, H, W] in [-1, 1], pixels weighted by what they show ([B, T, H, W], see `CameraTrack`); "total"
+    is minimized, the mean squared errors are for the log."""
     image, truth = image.transpose(1, 2).flatten(0, 1), truth.transpose(1, 2).flatten(0, 1)
-    difference = image - truth
-    l1 = (difference.square() + 1e-4).sqrt().mean()
-    edges = sum((difference.diff(dim=d)).abs().mean() for d in (-1, -2))
+    difference, objects = image - truth, objects.flatten(0, 1)[:, None]
+    held = (objects > 0) & (objects != ROBOT)
+    weight = torch.where(held, run.objects, 1.0)
+    weight = weight / weight.mean()
+    l1 = ((difference.square() + 1e-4).sqrt() * weight).mean()
+    edges = sum((difference.diff(dim=d).abs() * weight.narrow(d, 1, weight.shape[d] - 1)).mean() for d in (-1, -2))
     structure = structure_loss(image, truth)
     total = l1 + run.gradient * edges + run.structure * structure
     return {
@@ -91,6 +98,7 @@ def image_losses(image: Tensor, truth: Tensor, run: Stage2Training) -> dict[str,
         'edges': edges,
         'structure': structure,
         'mse': difference.detach().square().mean(),
+        'object_mse': (difference.detach().square() * held).sum() / (3 * held.sum()).clamp(min=1),
     }
 
 
@@ -110,7 +118,7 @@ class ClipTrainer:
         clean = unshuffle(batch['wrist'].to(self.device), factor)
         condition = None
         if self.run.condition:
-            planes = condition_planes(batch['condition'], batch['depth']).transpose(1, 2)
+            planes = condition_planes(batch['condition'], batch['depth'], batch['trust']).transpose(1, 2)
             condition = unshuffle(planes.to(self.device), factor)
         frames = [batch['chunk']] * (clean.shape[2] // batch['chunk'])
         features = gen.anchor_features(batch['anchors'].to(self.device)) if self.run.anchor_tokens else None
@@ -133,7 +141,8 @@ class ClipTrainer:
             predicted = predict_independent(gen, noisy, condition, sigma, contexts)
         factor = self.run.model['autoencoder']['factor']
         with torch.autocast(self.device, enabled=False):
-            return image_losses(shuffle(predicted.float(), factor), batch['wrist'].to(self.device), self.run)
+            truth, objects = batch['wrist'].to(self.device), batch['objects'].to(self.device)
+            return image_losses(shuffle(predicted.float(), factor), truth, objects, self.run)
 
 
 def uses_history(run: Stage2Training, step: Step) -> bool:
@@ -169,11 +178,11 @@ def predict_independent(
 
 
 def prepare_for(
-    run: Stage2Training, episodes: Path, folder: Path, stage1: Path, limit: int | None, workers: int
+    run: Stage2Training, episodes: Path, folder: Path, model: Path, limit: int | None, workers: int
 ) -> list[Path]:
     """The condition maps that a run trains on, made where they are missing; see `prepare_conditions`."""
-    settings = ConditionSettings(ANCHOR_WIDTH, WRIST_HW, CLOUD, run.model['anchor_encoder']['image_size'])
-    return prepare_conditions(episodes, folder, stage1, settings, limit, workers)
+    settings = ConditionSettings(run.model['anchor_encoder']['image_size'])
+    return prepare_conditions(episodes, folder, model, settings, limit, workers)
 
 
 def train_stage2(
