@@ -116,5 +116,7 @@ def _sampled(gray: np.ndarray, camera: Camera, points: np.ndarray) -> tuple[np.n
     uv = (pixel[..., :2] / np.maximum(pixel[..., 2:], 1e-6)).astype(np.float32)
     height, width = gray.shape
     valid = (local[..., 2] > 0.05) & (uv >= 0).all(-1) & (uv[..., 0] < width - 1) & (uv[..., 1] < height - 1)
-    values = cv2.remap(gray.astype(np.float32), uv[..., 0], uv[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    values = cv2.remap(
+        gray.astype(np.float32), uv[..., 0], uv[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
     return values, valid

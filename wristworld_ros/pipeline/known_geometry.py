@@ -17,6 +17,7 @@ from wristworld_ros.geometry.agreement import cloud_agreement
 from wristworld_ros.geometry.cameras import resize_intrinsics
 from wristworld_ros.geometry.cloud import CloudSettings
 from wristworld_ros.geometry.images import resize_images
+from wristworld_ros.geometry.support import support_height
 from wristworld_ros.geometry.surfaces import (
     SurfaceMaps,
     SurfacePoints,
@@ -25,10 +26,9 @@ from wristworld_ros.geometry.surfaces import (
     sample_surfaces,
     visible_windows,
 )
-from wristworld_ros.geometry.support import support_height
 from wristworld_ros.models.sweep import SweepNetwork
 from wristworld_ros.pipeline.own_robot import OwnRobot, RobotInAnchors
-from wristworld_ros.pipeline.swept import PlaneSweep, SweepInput
+from wristworld_ros.pipeline.swept import PlaneSweep, SweepInput, mean_confidence, trusted_coverage
 from wristworld_ros.robot.depth_fit import fit_depth
 from wristworld_ros.robot.depth_gaps import bridge_gaps
 from wristworld_ros.robot.known_cameras import KnownCameras, PlacedCameras, place_cameras
@@ -38,7 +38,6 @@ from wristworld_ros.types import AnchorSet, Camera, ConditionMap, Geometry, Pixe
 KNOWN_NEAR = 0.02  # metres: near plane where the wrist camera is known; a larger one deletes what is being grasped
 ENOUGH = 0.5  # of the wrist's view: where that much is measured, stage 1 does not run
 COMPLETE = 0.9  # of the anchors' pixels: where depth is so complete, stage 1 has nothing to add
-TRUSTED = 0.3  # confidence, 0 to 1, from which on a pixel counts as covered
 _MEMORY_S = 30.0  # age at which what is remembered has lost two thirds of its confidence
 _CLOUD_WIDE = 128  # pixels: about the width of the maps of the reconstruction's cloud
 _MOST_WIDE = 400  # pixels: wider depth is thinned, for the wrist does not resolve it
@@ -75,15 +74,12 @@ class KnownObservation:
     @property
     def coverage(self) -> float:
         """Share of the wrist's pixels that come from measurement, memory or robot, or are predicted with confidence."""
-        assert self.condition.confidence is not None
-        return float((self.condition.confidence >= TRUSTED).float().mean())
+        return trusted_coverage(self.condition)
 
     @property
     def confidence(self) -> float:
         """Mean of the pixels that are hit; 0 where none is."""
-        assert self.condition.confidence is not None
-        hit = self.condition.depth > 0
-        return float(self.condition.confidence[hit].mean()) if bool(hit.any()) else 0.0
+        return mean_confidence(self.condition)
 
 
 class KnownGeometryStep:

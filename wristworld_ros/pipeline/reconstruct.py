@@ -15,10 +15,12 @@ from wristworld_ros.geometry.images import resize_images
 from wristworld_ros.models.vggt import ReconstructionModel
 from wristworld_ros.models.vggt.config import input_size
 from wristworld_ros.models.vggt.model import own_points
-from wristworld_ros.models.vggt.scene_coordinates import patch_centers, refine_wrist
+from wristworld_ros.models.vggt.scene_coordinates import fit_frame, nearness, patch_centers, refine_wrist
+from wristworld_ros.pipeline.close_up import CloseUp, PredictedScene
 from wristworld_ros.pipeline.known_geometry import KnownGeometryStep, Prediction
 from wristworld_ros.pipeline.model import WristModel
 from wristworld_ros.pipeline.modelled_depth import DepthSource, ModelledDepth
+from wristworld_ros.pipeline.swept import PlaneSweep, mean_confidence, trusted_coverage
 from wristworld_ros.robot.known_cameras import KnownCameras
 from wristworld_ros.robot.motion_placement import AnchorPlacement, PlacedAnchors
 from wristworld_ros.runtime.cuda_graphs import CudaGraphRunner
@@ -78,7 +80,8 @@ class Observation:
 class Scene:
     """What stage 1 predicts for one anchor set, on the model's device; nothing here has waited for it.
 
-    K: float64 [1 + V, 3, 3], pixels, pixel i's centre is i; the wrist camera first. T: float64 [1 + V, 4, 4],
+    K: float64 [1 + V, 3, 3], pixels, pixel i's centre is i; the wrist camera first. T_base_anchor: float64 [4, 4], the first
+    anchor in the robot's base, of models with scene coordinates. T: float64 [1 + V, 4, 4],
     camera-from-world. points: float32 [V, H, W, 3]. confidence: float32 [V, H, W]. World and units as `Reconstruction`.
     """
 
@@ -86,6 +89,7 @@ class Scene:
     T: Tensor
     points: Tensor
     confidence: Tensor
+    T_base_anchor: Tensor | None = None
 
 
 class Reconstructor:
@@ -126,15 +130,24 @@ class Reconstructor:
         wrist = decode_cameras(out.wrist_pose_enc[-1, 0], self.wrist_hw)
         anchors = decode_cameras(out.camera_pose_enc[-1, 0], hw)
         K, T = (torch.cat(pair) for pair in zip(wrist, anchors, strict=True))
+        T_base_anchor = None
         if out.scene_coordinates is not None:
             T[0] = self._refined(T[0], points, out.scene_coordinates)
+            T_base_anchor = self._in_base(points, out.scene_coordinates)
         confidence = out.world_points_conf if self.dense == 'points' else out.depth_conf
-        return Scene(K, T, points[0], confidence[0].float())
+        return Scene(K, T, points[0], confidence[0].float(), T_base_anchor)
 
     def _refined(self, T: Tensor, points: Tensor, scene_coordinates: Tensor) -> Tensor:
         centers = patch_centers(points, self.patch)[0].flatten(0, 1)
         predicted = scene_coordinates[0].flatten(0, 1)[:, :3]
         return refine_wrist(T.cpu(), centers.cpu(), predicted.cpu()).to(T)
+
+    def _in_base(self, points: Tensor, scene_coordinates: Tensor) -> Tensor:
+        centers = patch_centers(points, self.patch)[0].flatten(0, 1)
+        wrist, base = scene_coordinates[0].flatten(0, 1).cpu().split(3, -1)
+        near = nearness(wrist)
+        T = fit_frame(centers.cpu(), base, near, near)
+        return torch.full((4, 4), torch.nan, dtype=torch.float64) if T is None else T
 
     def __call__(self, anchors: AnchorSet) -> Reconstruction:
         """The reconstruction in the first anchor's frame; its wrist camera has the size `wrist_hw`."""
@@ -190,6 +203,7 @@ class ReconstructionStep:
         self._reconstructor = Reconstructor(model.stage1, model.config.anchor_width, model.config.wrist_hw)
         self._cloud: CloudSettings = model.config.cloud if near is None else replace(model.config.cloud, near=near)
         self._fov, self._device = wrist_fov, model.device
+        self._close_up = _close_up(model, table_height)
         self._known = KnownGeometryStep(
             model.config.wrist_hw, model.config.cloud, near, model.device, remember, refine, model.sweep, table_height
         )
@@ -214,6 +228,8 @@ class ReconstructionStep:
     def reset(self) -> None:
         """A new stream begins: what was remembered of the scene is forgotten."""
         self._known.reset()
+        if self._close_up is not None:
+            self._close_up.reset()
         if self._placement is not None:
             self._placement.reset()
 
@@ -235,10 +251,32 @@ class ReconstructionStep:
         if not finite:
             reconstruction = empty_reconstruction(reconstruction)
             return _blank_observation(anchors, reconstruction, NOT_FINITE, seconds)
-        return Observation(
+        observation = Observation(
             anchors, reconstruction, ConditionMap(image, depth), float(coverage), float(confidence),
             np.array(agreements), seconds=seconds,
         )  # fmt: skip
+        return self._closer(observation, scene, K, T) or observation
+
+    def _closer(self, observation: Observation, scene: Scene, K: np.ndarray, T: np.ndarray) -> Observation | None:
+        """The observation with cameras corrected by how the hand looks, and a view by plane sweep; None without."""
+        if self._close_up is None:
+            return None
+        hw = (scene.points.shape[1], scene.points.shape[2])
+        view = self._close_up(
+            observation.anchors.images, PredictedScene(K, T, _finite_pose(scene.T_base_anchor), scene.points), hw
+        )
+        if view is None:
+            return None
+        moved = replace(scene, points=view.points)
+        reconstruction = self._reconstructor.reconstruction(moved, K, view.T, observation.reconstruction.colors)
+        coverage, confidence = trusted_coverage(view.condition), mean_confidence(view.condition)
+        return replace(
+            observation,
+            reconstruction=reconstruction,
+            condition=view.condition,
+            coverage=coverage,
+            confidence=confidence,
+        )
 
     def _known_set(self, anchors: AnchorSet) -> Observation:
         timer = StageTimer(self._device)
@@ -298,13 +336,13 @@ class ReconstructionStep:
         K = torch.cat([scene.K[:1], resize_intrinsics(scene.K[1:], hw, anchors.images.shape[1:3])])
         return Prediction(*download(K, scene.T), depth, scene.confidence)
 
-    def _scene(self, colors: Tensor) -> tuple[Tensor, ...]:
+    def _scene(self, colors: Tensor) -> tuple[Tensor | None, ...]:
         scene, hw = self._reconstructor.scene(colors), self._reconstructor.wrist_hw
         if self._fov is not None:
             focal = hw[0] / 2 / np.tan(np.deg2rad(self._fov) / 2)
             scene.K[0, 0, 0] = focal
             scene.K[0, 1, 1] = focal
-        return scene.K, scene.T, scene.points, scene.confidence
+        return scene.K, scene.T, scene.points, scene.confidence, scene.T_base_anchor
 
     def _condition(
         self, K: Tensor, T: Tensor, points: Tensor, confidence: Tensor, images: Tensor, colors: Tensor
@@ -316,6 +354,17 @@ class ReconstructionStep:
         finite = is_finite(K, T, points, confidence).double()
         agreements = cloud_agreement(points, colors, K[0], T[0], hw, self._cloud)
         return condition.image, condition.depth, torch.cat([torch.stack([coverage, confident, finite]), agreements])
+
+
+def _close_up(model: WristModel, table_height: float | None) -> CloseUp | None:
+    if model.hand is None or model.sweep is None:
+        return None
+    sweep = PlaneSweep(model.sweep, model.device, table_height)
+    return CloseUp(model.hand, sweep, model.config.wrist_hw, model.device)
+
+
+def _finite_pose(T: Tensor | None) -> np.ndarray | None:
+    return T.cpu().numpy() if T is not None and bool(T.isfinite().all()) else None
 
 
 def _placement_sentence(placement: MotionPlacement) -> str:

@@ -14,6 +14,7 @@ from wristworld_ros.models.sweep import SweepNetwork, sweep_views
 from wristworld_ros.robot.known_cameras import resized_camera
 from wristworld_ros.types import Camera, ConditionMap, PixelOrigin
 
+TRUSTED = 0.3  # confidence, 0 to 1, from which on a pixel counts as covered
 _CERTAIN = 0.12  # expected error of a colour, 0 to 1, at which confidence has fallen to 1 / e
 _SETS, _EVERY = 6, 50  # the plane is looked for in so many sets at first, and in every so many later
 
@@ -89,15 +90,30 @@ class PlaneSweep:
         out = self._network(views, half, full)
         return _condition(out.image[0], out.depth[0], out.scale[0])
 
-    def _resized(self, images: np.ndarray, anchors: tuple[Camera, ...]) -> tuple[np.ndarray, tuple[Camera, ...]]:
+    def resized(self, images: np.ndarray) -> np.ndarray:
+        """Images uint8 [V, H, W, 3] at the size that the sweep runs at."""
         width = min(self._network.config.anchor_width, images.shape[2])
         hw = (round(images.shape[1] * width / images.shape[2] / 2) * 2, width // 2 * 2)
-        if hw == images.shape[1:3]:
-            return images, anchors
-        return resize_images(images, hw), tuple(resized_camera(camera, hw) for camera in anchors)
+        return images if hw == images.shape[1:3] else resize_images(images, hw)
+
+    def _resized(self, images: np.ndarray, anchors: tuple[Camera, ...]) -> tuple[np.ndarray, tuple[Camera, ...]]:
+        small = self.resized(images)
+        hw = (small.shape[1], small.shape[2])
+        return small, tuple(c if (c.height, c.width) == hw else resized_camera(c, hw) for c in anchors)
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array, np.float32)).to(self._device)[None]
+
+
+def trusted_coverage(condition: ConditionMap) -> float:
+    """Share of the wrist's pixels that are seen with some confidence, 0 to 1."""
+    return float((condition.trust >= TRUSTED).float().mean())
+
+
+def mean_confidence(condition: ConditionMap) -> float:
+    """Mean confidence of the pixels that are hit, 0 to 1; 0 where none is."""
+    hit = condition.depth > 0
+    return float(condition.trust[hit].mean()) if bool(hit.any()) else 0.0
 
 
 def _condition(image: Tensor, depth: Tensor, scale: Tensor) -> ConditionMap:

@@ -10,6 +10,7 @@ import numpy as np
 from wristworld_ros.data.formats.native import CameraTrack, write_episode
 from wristworld_ros.sim.cameras import sample_anchor, sample_anchors
 from wristworld_ros.sim.env import SimEnv, sample_task
+from wristworld_ros.sim.settings import SimulatorSettings
 
 
 class TaskFailed(RuntimeError):

@@ -54,7 +54,9 @@ def hand_crops(images: Tensor, K: Tensor, T_anchor_wrist: Tensor, size: int) -> 
     limit = uv.new_tensor([images.shape[-1], images.shape[-2]])
     grid = ((2 * uv.mT + 1) / limit - 1).unflatten(1, (size, size))
     crop = F.grid_sample(images - 0.5, grid.to(images), padding_mode='zeros', align_corners=False)
-    return HandCrops(torch.cat([crop, _marks(T_crop_wrist, focal, size).to(crop)], 1), T_crop_anchor, T_crop_wrist, distance)
+    return HandCrops(
+        torch.cat([crop, _marks(T_crop_wrist, focal, size).to(crop)], 1), T_crop_anchor, T_crop_wrist, distance
+    )
 
 
 def _facing(axis: Tensor) -> Tensor:

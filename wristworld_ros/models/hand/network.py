@@ -5,6 +5,7 @@ Instead of a rendering of the guess it is shown marks where points of the guesse
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import torch
@@ -59,7 +60,7 @@ class HandNetwork(nn.Module):
         super().__init__()
         self.config = config
         widths = (3 + _MARKS, *config.widths)
-        self.down = nn.Sequential(*(_Down(a, b) for a, b in zip(widths, widths[1:])))
+        self.down = nn.Sequential(*(_Down(a, b) for a, b in itertools.pairwise(widths)))
         cells = (config.size // 2 ** len(config.widths)) ** 2
         self.squeeze = nn.Conv2d(widths[-1], 64, 1)
         self.dense = nn.Sequential(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -102,9 +103,9 @@ class SweepNetwork(nn.Module):
         self.plane = nn.Conv2d(2 * features + 6, config.matched, 1)
         self.join = nn.Conv2d(config.matched * planes + 2, widths[0], 3, padding=1)
         self.down = nn.ModuleList(_Block(w) for w in widths)
-        self.shrink = nn.ModuleList(nn.Conv2d(a, b, 3, 2, 1) for a, b in zip(widths, widths[1:]))
+        self.shrink = nn.ModuleList(nn.Conv2d(a, b, 3, 2, 1) for a, b in itertools.pairwise(widths))
         self.middle = _Block(widths[-1])
-        self.grow = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in zip(widths, widths[1:]))
+        self.grow = nn.ModuleList(nn.Conv2d(b, a, 1) for a, b in itertools.pairwise(widths))
         self.up = nn.ModuleList(_Block(w) for w in widths[:-1])
         self.choose = nn.Conv2d(widths[0], 4 * (planes + 1), 3, padding=1)
         self.prefer = nn.Conv2d(widths[0], features, 3, padding=1)
@@ -112,7 +113,7 @@ class SweepNetwork(nn.Module):
 
     def forward(self, images: Tensor, half: SweepViews, full: SweepViews) -> SweepOutput:
         """images: float [B, V, 3, H, W], 0 to 1. half, full: the sweep at half the wrist's size and at its size."""
-        B, V, D = half.valid.shape[:3]
+        V, D = half.valid.shape[1:3]
         colours = sample_views(images - 0.5, half)
         matches = self._matches(images - 0.5, colours, half)  # [B, V, D, features, h, w]
         x = self._over_planes(matches, colours, half)

@@ -52,14 +52,41 @@ def refine_wrist(T_wrist_world: Tensor, points: Tensor, scene_coordinates: Tenso
     Returns:
         Camera-from-world float64 [4, 4]; the given pose where fewer than three points count or all lie on one line.
     """
-    T, points, scene_coordinates = T_wrist_world.double(), points.double(), scene_coordinates.double()
-    near = torch.exp(-(scene_coordinates.norm(dim=-1) / CUTOFF).square())
+    near = nearness(scene_coordinates)
+    T = fit_frame(points, scene_coordinates, near * _robust(T_wrist_world.double(), points, scene_coordinates), near)
+    return T_wrist_world.double() if T is None else T
+
+
+def fit_frame(points: Tensor, coordinates: Tensor, first: Tensor, weights: Tensor) -> Tensor | None:
+    """The rigid motion that takes points to their predicted coordinates in another frame, by reweighted Kabsch.
+
+    Args:
+        points: Float [N, 3], metres.
+        coordinates: Float [N, 3], metres.
+        first: Float64 [N], weights of the first fit.
+        weights: Float64 [N], how much each point counts by itself.
+
+    Returns:
+        Float64 [4, 4]; None where fewer than three points count or all lie on one line.
+    """
+    T = None
     for _ in range(ITERATIONS):
-        residual = (transform_points(T, points) - scene_coordinates).norm(dim=-1)
         try:
-            fit = fit_rigid(points, scene_coordinates, near / (1 + (residual / TOLERANCE).square()))
+            fit = fit_rigid(
+                points.double(), coordinates.double(), first if T is None else weights * _robust(T, points, coordinates)
+            )
         except DegenerateFitError:
-            return T_wrist_world.double()
-        T = torch.eye(4, dtype=T.dtype, device=T.device)
+            return None
+        T = torch.eye(4, dtype=torch.float64, device=points.device)
         T[:3, :3], T[:3, 3] = fit.rotation, fit.translation
     return T
+
+
+def nearness(scene_coordinates: Tensor) -> Tensor:
+    """How much points [N, 3] in the wrist camera's frame count, float64 [N]: what the wrist will see lies near."""
+    return torch.exp(-(scene_coordinates.double().norm(dim=-1) / CUTOFF).square())
+
+
+def _robust(T: Tensor, points: Tensor, coordinates: Tensor) -> Tensor:
+    residual = (transform_points(T, points.double()) - coordinates.double()).norm(dim=-1)
+    return 1 / (1 + (residual / TOLERANCE).square())

@@ -40,9 +40,9 @@ class HandTraining:
 
 
 def points_around(like: Tensor) -> Tensor:
-    """Corners of a cube of 16 cm in front of the wrist camera, [8, 3], metres, in its frame."""
-    side = like.new_tensor([-0.08, 0.08])
-    return torch.cartesian_prod(side, side, side + 0.08)
+    """Corners of a box from the wrist camera to what it looks at, [8, 3], metres, in its frame: 20 cm wide, 30 cm deep."""
+    side, ahead = like.new_tensor([-0.1, 0.1]), like.new_tensor([0.0, 0.3])
+    return torch.cartesian_prod(side, side, ahead)
 
 
 def point_errors(T: Tensor, truth: Tensor) -> Tensor:
@@ -134,7 +134,9 @@ def _figures(network: HandNetwork, batch: dict[str, Tensor]) -> dict[str, float]
     }
 
 
-def _held_out_batches(episodes: list[PackedEpisode], sampling: HandSampling, batches: int = 3) -> list[dict[str, Tensor]]:
+def _held_out_batches(
+    episodes: list[PackedEpisode], sampling: HandSampling, batches: int = 3
+) -> list[dict[str, Tensor]]:
     if not episodes:
         return []
     plain = HandBatches(episodes, replace(sampling, color=0.0, wide=1.0), 0)

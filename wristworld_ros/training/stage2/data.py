@@ -32,7 +32,13 @@ class Stage2Sampling:
 
 
 def sample_clip(
-    path: Path, views: int, frames: int, rng: np.random.Generator, color: float = 0.0, mirror: float = 0.0, permute: float = 0.0
+    path: Path,
+    views: int,
+    frames: int,
+    rng: np.random.Generator,
+    color: float = 0.0,
+    mirror: float = 0.0,
+    permute: float = 0.0,
 ) -> dict[str, np.ndarray]:
     """A random run of frames out of one prepared episode, all its images recolored and perhaps mirrored alike.
 

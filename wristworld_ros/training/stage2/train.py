@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wristworld_ros.errors import UserError
 from wristworld_ros.data.formats.native import ROBOT
+from wristworld_ros.errors import UserError
 from wristworld_ros.evaluation.baselines import MEAN_WRIST
 from wristworld_ros.geometry.cloud import CloudSettings
 from wristworld_ros.input_files import json_text

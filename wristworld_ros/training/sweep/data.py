@@ -71,7 +71,9 @@ def episode_support(episode: PackedEpisode) -> float:
     return height
 
 
-def sample_sweep(episode: PackedEpisode, support: float, views: int, rng: np.random.Generator, s: SweepSampling) -> Sample:
+def sample_sweep(
+    episode: PackedEpisode, support: float, views: int, rng: np.random.Generator, s: SweepSampling
+) -> Sample:
     """One sample: `views` anchors of one frame and the wrist view.
 
     Returns:
@@ -87,9 +89,7 @@ def sample_sweep(episode: PackedEpisode, support: float, views: int, rng: np.ran
         degrees = metres = 0.0
     elif kind < s.exact + s.wild:
         degrees, metres = s.wild_deg, s.wild_m
-    T = [
-        random_rigid(rng, degrees, metres) @ cameras['T_camera_world'][v, t] @ np.linalg.inv(T_wrist) for v in chosen
-    ]
+    T = [random_rigid(rng, degrees, metres) @ cameras['T_camera_world'][v, t] @ np.linalg.inv(T_wrist) for v in chosen]
     table = color_table(rng, s.color)
     order = rng.permutation(3) if rng.random() < s.permute else np.arange(3)
     return {

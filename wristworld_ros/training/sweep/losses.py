@@ -9,8 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wristworld_ros.data.formats.native import ROBOT
-from wristworld_ros.geometry import transform_points, unproject_depth
-from wristworld_ros.geometry.poses import invert_rigid
+from wristworld_ros.geometry import unproject_depth
 from wristworld_ros.models.sweep import SweepNetwork, SweepOutput, sweep_views
 
 
@@ -51,7 +50,9 @@ def plane_targets(batch: dict[str, Tensor], heights: Tensor) -> tuple[Tensor, Te
     height = torch.einsum('bhwi,bi->bhw', world, batch['plane'][:, :3]) - batch['plane'][:, 3, None, None]
     above = torch.searchsorted(heights, height.contiguous()).clamp(1, len(heights) - 1)
     share = ((height - heights[above - 1]) / (heights[above] - heights[above - 1])).clamp(0, 1)
-    target = F.one_hot(above, len(heights)) * share[..., None] + F.one_hot(above - 1, len(heights)) * (1 - share[..., None])
+    target = F.one_hot(above, len(heights)) * share[..., None] + F.one_hot(above - 1, len(heights)) * (
+        1 - share[..., None]
+    )
     robot = (batch['objects'] == ROBOT)[..., None]
     target = torch.cat([target * ~robot, robot.to(target)], -1).movedim(-1, 1)
     return target, (batch['depth'] > 0).to(target)
@@ -92,6 +93,7 @@ def sweep_losses(
     figures = {
         'object_l1': (difference * objects).sum() / objects.sum().clamp(min=1),
         'table_l1': (difference * (batch['objects'] == 0)).sum() / (batch['objects'] == 0).sum().clamp(min=1),
-        'object_depth_m': ((out.depth - batch['depth']).abs() * objects * met.any(1)).sum() / objects.sum().clamp(min=1),
+        'object_depth_m': ((out.depth - batch['depth']).abs() * objects * met.any(1)).sum()
+        / objects.sum().clamp(min=1),
     }
     return terms | {'total': sum(terms.values())} | {k: v.detach() for k, v in figures.items()}

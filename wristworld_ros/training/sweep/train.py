@@ -83,7 +83,9 @@ def train_sweep(
     return average
 
 
-def _held_out_batches(episodes: list[PackedEpisode], sampling: SweepSampling, batches: int = 4) -> list[dict[str, Tensor]]:
+def _held_out_batches(
+    episodes: list[PackedEpisode], sampling: SweepSampling, batches: int = 4
+) -> list[dict[str, Tensor]]:
     """The same samples of two anchors at every validation, with exact cameras and without recoloring."""
     if not episodes:
         return []

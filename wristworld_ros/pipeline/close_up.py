@@ -1,0 +1,113 @@
+"""Wrist views from images alone: stage 1's cameras, corrected by how the hand looks in each anchor, and a plane sweep.
+
+Stage 1 places the wrist among the anchors to a few centimetres, which is many pixels from a hand's breadth away. The hand itself
+is seen by every anchor, and where it is seen the wrist camera must be.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wristworld_ros.geometry.cameras import resize_intrinsics
+from wristworld_ros.geometry.support import support_height
+from wristworld_ros.models.hand import HandNetwork, refine_pose
+from wristworld_ros.pipeline.swept import PlaneSweep, SweepInput
+from wristworld_ros.types import Camera, ConditionMap
+
+ROUNDS = 3  # corrections of a guess
+_REACH = 1.2  # metres around the robot's base: points that the table is looked for in
+
+
+@dataclass(frozen=True)
+class PredictedScene:
+    """What stage 1 says of a set. K: float64 [1 + V, 3, 3], wrist first, pixels of the wrist image and of stage 1's images. T: float64
+    [1 + V, 4, 4], camera from the first anchor. T_base_anchor: float64 [4, 4], the first anchor's pose in the robot's base, or None.
+    points: float32 [V, H, W, 3], in the first anchor's frame."""
+
+    K: np.ndarray
+    T: np.ndarray
+    T_base_anchor: np.ndarray | None
+    points: Tensor
+
+
+@dataclass(frozen=True)
+class CloseUpView:
+    """The wrist's view. T: float64 [1 + V, 4, 4], the corrected cameras, from the first anchor. points: float32 [V, H, W, 3], moved with
+    their cameras. condition: what the wrist sees. errors: float64 [V], metres, expected of the hand's place in each anchor."""
+
+    T: np.ndarray
+    points: Tensor
+    condition: ConditionMap
+    errors: np.ndarray
+
+
+class CloseUp:
+    """Wrist views of one stream of images alone.
+
+    Args:
+        hand: Corrects the wrist's pose in each anchor.
+        sweep: Of the same stream.
+        wrist_hw: Size of the wrist image, pixels.
+        device: Where the networks run.
+    """
+
+    def __init__(self, hand: HandNetwork, sweep: PlaneSweep, wrist_hw: tuple[int, int], device: torch.device):
+        self._hand, self._sweep, self._wrist_hw, self._device = hand, sweep, wrist_hw, device
+
+    def reset(self) -> None:
+        """Forget the scene."""
+        self._sweep.reset()
+
+    def __call__(self, images: np.ndarray, scene: PredictedScene, stage1_hw: tuple[int, int]) -> CloseUpView | None:
+        """The view; None where the table cannot be found.
+
+        Args:
+            images: uint8 [V, H, W, 3].
+            scene: Of the same images.
+            stage1_hw: Size of the images that stage 1 took.
+        """
+        if scene.T_base_anchor is None:
+            return None
+        small = self._sweep.resized(images)
+        hw = small.shape[1:3]
+        K = resize_intrinsics(torch.from_numpy(scene.K[1:]), stage1_hw, hw)
+        T_anchor_wrist, errors = self._corrected(small, K, scene.T)
+        T_wrist = np.linalg.inv(T_anchor_wrist[0])
+        T = np.concatenate([T_wrist[None], T_anchor_wrist @ T_wrist])
+        points = self._moved(scene.points, T[1:], scene.T[1:])
+        condition = self._condition(small, K.numpy(), scene, T, points)
+        return None if condition is None else CloseUpView(T, points, condition, errors)
+
+    def _corrected(self, images: np.ndarray, K: Tensor, T: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        guess = T[1:] @ np.linalg.inv(T[0])
+        views = torch.from_numpy(images).to(self._device).permute(0, 3, 1, 2).float() / 255
+        poses, errors = refine_pose(
+            self._hand, views, K.float().to(self._device), torch.from_numpy(guess).float().to(self._device), ROUNDS
+        )
+        return poses.double().cpu().numpy(), errors.double().cpu().numpy()
+
+    def _moved(self, points: Tensor, T: np.ndarray, T_before: np.ndarray) -> Tensor:
+        """Points of every anchor, moved as its camera was."""
+        move = torch.from_numpy(np.linalg.inv(T) @ T_before).to(points)
+        return points @ move[:, None, :3, :3].mT + move[:, None, None, :3, 3]
+
+    def _condition(
+        self, images: np.ndarray, K: np.ndarray, scene: PredictedScene, T: np.ndarray, points: Tensor
+    ) -> ConditionMap | None:
+        assert scene.T_base_anchor is not None
+        T_world_base = np.linalg.inv(scene.T_base_anchor)
+        hw = images.shape[1:3]
+        anchors = tuple(Camera(k, t @ T_world_base, hw[1], hw[0]) for k, t in zip(K, T[1:], strict=True))
+        wrist = Camera(scene.K[0], T[0] @ T_world_base, self._wrist_hw[1], self._wrist_hw[0])
+        cloud = points[:, ::2, ::2].reshape(-1, 3).double().cpu().numpy()
+        cloud = cloud @ scene.T_base_anchor[:3, :3].T + scene.T_base_anchor[:3, 3]
+        height = self._sweep.support(
+            images, anchors, support_height(cloud[np.linalg.norm(cloud[:, :2], axis=1) < _REACH])
+        )
+        if height is None:
+            return None
+        return self._sweep(SweepInput(images, anchors, wrist, np.array([0.0, 0.0, 1.0, height])))
