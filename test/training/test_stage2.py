@@ -26,8 +26,10 @@ def clips(tmp_path):
     for i in range(2):
         np.savez(
             tmp_path / f'{i}.npz',
-            condition=rng.integers(0, 256, (10, 32, 32, 3), dtype=np.uint8),
-            depth=rng.uniform(0, 1, (10, 32, 32)).astype(np.float16),
+            condition=rng.integers(0, 256, (3, 10, 32, 32, 3), dtype=np.uint8),
+            depth=rng.uniform(0, 1, (3, 10, 32, 32)).astype(np.float16),
+            trust=rng.integers(0, 256, (3, 10, 32, 32), dtype=np.uint8),
+            objects=rng.integers(0, 3, (10, 32, 32), dtype=np.uint8),
             anchors=rng.integers(0, 256, (i + 1, 10, 32, 32, 3), dtype=np.uint8),
             wrist=rng.integers(0, 256, (10, 32, 32, 3), dtype=np.uint8),
         )
@@ -42,7 +44,8 @@ def test_batches_have_the_views_that_all_their_clips_have(clips):
 
 def test_a_mirrored_clip_is_mirrored_in_all_its_images(clips):
     plain, mirrored = (sample_clip(clips[1], 2, 4, np.random.default_rng(0), mirror=share) for share in (0.0, 1.0))
-    for name, width in (('condition', 2), ('depth', 2), ('wrist', 2), ('anchors', 3)):
+    widths = {'condition': 2, 'depth': 2, 'trust': 2, 'wrist': 2, 'objects': 2, 'anchors': 3}
+    for name, width in widths.items():
         assert np.array_equal(np.flip(mirrored[name], width), plain[name]), name
         assert not np.array_equal(mirrored[name], plain[name])
 
@@ -105,9 +108,33 @@ def test_the_same_number_gives_the_same_batch_and_another_process_another(clips)
 
 def test_equal_images_cost_next_to_nothing():
     video = torch.rand(1, 3, 2, 32, 32) * 2 - 1
-    terms = image_losses(video, video.clone(), Stage2Training())
+    terms = image_losses(video, video.clone(), torch.ones(1, 2, 32, 32, dtype=torch.uint8), Stage2Training())
     assert float(terms['structure']) == pytest.approx(0, abs=1e-5)
     assert float(terms['mse']) == 0 and float(terms['total']) < 0.011
+
+
+def test_an_error_on_an_object_costs_more_than_elsewhere():
+    truth = torch.zeros(1, 3, 1, 32, 32)
+    objects = torch.zeros(1, 1, 32, 32, dtype=torch.uint8)
+    objects[..., :8, :8] = 1
+    on, off = truth.clone(), truth.clone()
+    on[..., 2:6, 2:6] = 0.5
+    off[..., 20:24, 20:24] = 0.5
+    run = Stage2Training(structure=0.0)
+    on, off = (image_losses(image, truth, objects, run) for image in (on, off))
+    assert float(on['l1']) > 2 * float(off['l1']) and float(on['edges']) > 2 * float(off['edges'])
+    assert float(on['mse']) == float(off['mse']) and float(off['object_mse']) == 0
+
+
+def test_permuted_colours_are_permuted_alike_in_all_images(clips):
+    plain, permuted = (sample_clip(clips[1], 2, 4, np.random.default_rng(1), permute=share) for share in (0.0, 1.0))
+    order = [
+        int(np.argmax([np.array_equal(permuted['wrist'][..., i], plain['wrist'][..., j]) for j in range(3)]))
+        for i in range(3)
+    ]
+    assert sorted(order) == [0, 1, 2]
+    for name in ('condition', 'wrist', 'anchors'):
+        assert np.array_equal(permuted[name], plain[name][..., order]), name
 
 
 def test_noise_levels_are_in_range_and_often_the_last():

@@ -13,11 +13,16 @@ from wristworld_ros.data.packed import pack_episodes
 from wristworld_ros.errors import UserError
 from wristworld_ros.pipeline import VirtualWrist, load_model, tiny_random_model
 from wristworld_ros.settings import StreamSettings
+from wristworld_ros.training.hand import train as hand
+from wristworld_ros.training.hand.data import HandSampling
 from wristworld_ros.training.package import package_model
+from wristworld_ros.training.parts import TrainedParts
 from wristworld_ros.training.stage1 import train as stage1
 from wristworld_ros.training.stage1.data import Stage1Batches, Stage1Sampling
 from wristworld_ros.training.stage2 import train as stage2
 from wristworld_ros.training.stage2.data import Stage2Sampling
+from wristworld_ros.training.sweep import train as sweep
+from wristworld_ros.training.sweep.data import SweepSampling
 from wristworld_ros.training.trainer import TrainerConfig
 from wristworld_ros.types import AnchorSet
 
@@ -29,9 +34,12 @@ def camera(name, role, hw, position, rng, frames=6):
     T = np.eye(4)
     T[:3, :3] = [[0, 1, 0], [0, 0, -1], [-1, 0, 0]]  # looks back along -x at the robot
     T[:3, 3] = -T[:3, :3] @ position
+    down = (np.arange(hw[0]) - K[1, 2]) / K[1, 1]
+    floor = np.where(down > 0.05, position[2] / np.maximum(down, 0.05), 2.0)  # the level that the robot stands on
+    depth = np.broadcast_to(floor[None, :, None], (frames, *hw)).astype(np.float32)
     return CameraTrack(
         name, role, rng.integers(0, 256, (frames, *hw, 3), dtype=np.uint8), np.stack([K] * frames),
-        np.stack([T] * frames), rng.uniform(0.5, 2, (frames, *hw)).astype(np.float32),
+        np.stack([T] * frames), depth,
     )  # fmt: skip
 
 
@@ -58,12 +66,21 @@ def train_stage1(episodes, out, few=FEW):
     return out
 
 
-def train_stage2(episodes, stage1_run, out):
+def train_parts(episodes, out):
+    packed = pack_episodes(episodes, out / 'frames', (64, 48), (32, 32), workers=1)
+    run = sweep.SweepTraining(config=FEW, sampling=SweepSampling(batch=1), workers=0)
+    sweep.train_sweep(packed, packed[:1], out / 'sweep', run)
+    run = hand.HandTraining(config=FEW, sampling=HandSampling(batch=2), workers=0)
+    hand.train_hand(packed, packed[:1], out / 'hand', run)
+    return TrainedParts(train_stage1(episodes, out / 's1'), out / 'sweep', out / 'hand')
+
+
+def train_stage2(episodes, parts, out):
     tiny = tiny_random_model().config.generator
     run = stage2.Stage2Training(
         model=tiny, config=FEW, sampling=Stage2Sampling(batch=2, frames=4, chunks=(2,)), workers=0
     )
-    maps = stage2.prepare_for(run, episodes, stage1_run / 'conditions', stage1_run, None, workers=1)
+    maps = stage2.prepare_for(run, episodes, out / 'conditions', parts, None, workers=1)
     stage2.train_stage2(maps, maps[:1], out, run)
     return maps
 
@@ -73,12 +90,12 @@ def train_stage2(episodes, stage1_run, out):
 @pytest.mark.parametrize('anchors', [1, 2, 3])
 def test_training_packaging_and_streaming_fit_together(tmp_path, anchors):
     episodes = record(tmp_path / 'episodes', anchors)
-    first = train_stage1(episodes, tmp_path / 's1')
-    maps = train_stage2(episodes, first, tmp_path / 's2')
+    parts = train_parts(episodes, tmp_path)
+    maps = train_stage2(episodes, parts, tmp_path / 's2')
     with np.load(maps[0]) as f:
         assert len(f['anchors']) == anchors
-    hashes = package_model(first, tmp_path / 's2', tmp_path / 'model', 'made_here')
-    assert set(hashes) == {'stage1.safetensors', 'generator.safetensors'}
+    hashes = package_model(parts, tmp_path / 's2', tmp_path / 'model', 'made_here')
+    assert set(hashes) == {f'{name}.safetensors' for name in ('stage1', 'sweep', 'hand', 'generator')}
     assert json.loads((tmp_path / 'model' / 'config.json').read_text())['name'] == 'made_here'
     assert (tmp_path / 'model' / 'mean_wrist.png').exists()
     stream = VirtualWrist(load_model(str(tmp_path / 'model'), 'cpu'), StreamSettings())
@@ -95,7 +112,7 @@ def test_condition_maps_of_another_stage_1_or_another_recording_are_not_taken(tm
     run = stage2.Stage2Training(model=tiny_random_model().config.generator)
 
     def maps():
-        return stage2.prepare_for(run, episodes, first / 'conditions', first, None, workers=1)
+        return stage2.prepare_for(run, episodes, first / 'conditions', TrainedParts(first), None, workers=1)
 
     before = maps()
     times = [p.stat().st_mtime_ns for p in before]

@@ -1,4 +1,4 @@
-"""`wristworld train stage1|stage2|package|tiny-decoder`."""
+"""`wristworld train stage1|sweep|hand|stage2|package|tiny-decoder`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from wristworld_ros.setting import check
 from wristworld_ros.training.settings import TrainSettings
 
 if TYPE_CHECKING:
+    from wristworld_ros.data.packed import PackedEpisode
+    from wristworld_ros.training.parts import TrainedParts
     from wristworld_ros.training.trainer import TrainerConfig
 
 CACHE = 'frames'
@@ -23,8 +25,9 @@ CACHE = 'frames'
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
     parser.add_argument(
-        'what', choices=('stage1', 'stage2', 'package', 'tiny-decoder'),
-        help='stage1: geometry and wrist pose. stage2: the generator, after stage1. package: both as a model directory. '
+        'what', choices=('stage1', 'sweep', 'hand', 'stage2', 'package', 'tiny-decoder'),
+        help='stage1: geometry and wrist pose. sweep: the wrist view of known cameras. hand: the wrist pose as anchors see the hand. '
+        'stage2: the generator, after those. package: all of them as a model directory. '
         "tiny-decoder: a cheap decoder of a model's own video autoencoder.",
     )  # fmt: skip
     parser.add_argument(
@@ -48,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(
             f'--processes is {settings.processes} and --device is cuda', 'use one process on a GPU, or --device cpu'
         )
-    steps = {'stage1': _stage1, 'stage2': _stage2, 'tiny-decoder': _tiny_decoder}
+    steps = {'stage1': _stage1, 'sweep': _sweep, 'hand': _hand, 'stage2': _stage2, 'tiny-decoder': _tiny_decoder}
     steps[args.what](args.episodes, settings)
     print(f'\n{settings.out}')
     return 0
@@ -65,6 +68,14 @@ def _path(text: str | None) -> Path | None:
     return None if text is None else Path(text)
 
 
+def _parts(settings: TrainSettings, command: str) -> TrainedParts:
+    from wristworld_ros.training.parts import TrainedParts
+
+    if settings.stage1 is None:
+        raise UserError(f'{command} needs --stage1', 'give the folder of the stage 1 run')
+    return TrainedParts(Path(settings.stage1), _path(settings.sweep), _path(settings.hand))
+
+
 def _train(settings: TrainSettings, function: Callable, *args) -> None:
     """Call a training with its arguments and the device, in as many processes as are asked for."""
     from wristworld_ros.pipeline.model_directory import choose_device
@@ -74,21 +85,28 @@ def _train(settings: TrainSettings, function: Callable, *args) -> None:
     run_parallel(settings.processes, settings.threads, function, *args, device)
 
 
-def _stage1(episodes: Path, settings: TrainSettings) -> None:
+def _packed(
+    episodes: Path, settings: TrainSettings, size: tuple[int, int]
+) -> tuple[list[PackedEpisode], list[PackedEpisode]]:
+    """Episodes to train on and to validate on, with anchors of a size (width, height)."""
     from wristworld_ros.data.formats.native import list_episodes
-    from wristworld_ros.data.packed import PackedEpisode, pack_episodes
-    from wristworld_ros.training.stage1.train import PACKED_SIZE, WRIST_SIZE, Stage1Training, train_stage1
+    from wristworld_ros.data.packed import pack_episodes
+    from wristworld_ros.training.stage1.train import WRIST_SIZE
 
     for folder in filter(None, (episodes, settings.held_out)):
         if not list_episodes(folder):
             raise UserError(f'{folder} holds no episodes', 'record some with `wristworld simulate`')
-    out = Path(settings.out)
+    cache = Path(settings.out) / CACHE
+    train = pack_episodes(episodes, cache / 'train', size, WRIST_SIZE, settings.workers)
+    if not settings.held_out:
+        return train, []
+    return train, pack_episodes(Path(settings.held_out), cache / 'held_out', size, WRIST_SIZE, settings.workers)
 
-    def packed(folder: Path, name: str) -> list[PackedEpisode]:
-        return pack_episodes(folder, out / CACHE / name, PACKED_SIZE, WRIST_SIZE, settings.workers)
 
-    train = packed(episodes, 'train')
-    held_out = packed(Path(settings.held_out), 'held_out') if settings.held_out else []
+def _stage1(episodes: Path, settings: TrainSettings) -> None:
+    from wristworld_ros.training.stage1.train import PACKED_SIZE, Stage1Training, train_stage1
+
+    train, held_out = _packed(episodes, settings, PACKED_SIZE)
     only = None if settings.only == 'all' else settings.only
     run = Stage1Training(seed=settings.seed, start=_path(settings.start), only=only)
     run = replace(run, config=_config(settings, run.config))
@@ -96,15 +114,36 @@ def _stage1(episodes: Path, settings: TrainSettings) -> None:
         run = replace(run, sampling=replace(run.sampling, batch=settings.batch))
     if not settings.spc:
         run = replace(run, weights=replace(run.weights, spc=0.0))
-    _train(settings, train_stage1, train, held_out, out, run)
+    _train(settings, train_stage1, train, held_out, Path(settings.out), run)
+
+
+def _sweep(episodes: Path, settings: TrainSettings) -> None:
+    from wristworld_ros.training.sweep.train import PACKED_SIZE, SweepTraining, train_sweep
+
+    train, held_out = _packed(episodes, settings, PACKED_SIZE)
+    run = SweepTraining(seed=settings.seed, start=_path(settings.start))
+    run = replace(run, config=_config(settings, run.config))
+    if settings.batch is not None:
+        run = replace(run, sampling=replace(run.sampling, batch=settings.batch))
+    _train(settings, train_sweep, train, held_out, Path(settings.out), run)
+
+
+def _hand(episodes: Path, settings: TrainSettings) -> None:
+    from wristworld_ros.training.hand.train import HandTraining, train_hand
+    from wristworld_ros.training.sweep.train import PACKED_SIZE
+
+    train, held_out = _packed(episodes, settings, PACKED_SIZE)
+    run = HandTraining(seed=settings.seed, start=_path(settings.start))
+    run = replace(run, config=_config(settings, run.config))
+    if settings.batch is not None:
+        run = replace(run, sampling=replace(run.sampling, batch=settings.batch))
+    _train(settings, train_hand, train, held_out, Path(settings.out), run)
 
 
 def _stage2(episodes: Path, settings: TrainSettings) -> None:
     from wristworld_ros.training.stage2.train import Stage2Training, prepare_for, train_stage2
 
-    if settings.stage1 is None:
-        raise UserError('train stage2 needs --stage1', 'give the folder of the stage 1 run')
-    stage1 = Path(settings.stage1)
+    parts = _parts(settings, 'train stage2')
     run = Stage2Training(
         seed=settings.seed,
         start=_path(settings.start),
@@ -116,7 +155,7 @@ def _stage2(episodes: Path, settings: TrainSettings) -> None:
         run = replace(run, sampling=replace(run.sampling, batch=settings.batch))
 
     def conditions(folder: Path, name: str, limit: int | None) -> list[Path]:
-        return prepare_for(run, folder, stage1 / name, stage1, limit, settings.workers)
+        return prepare_for(run, folder, Path(settings.out) / name, parts, limit, settings.workers)
 
     train = conditions(episodes, 'conditions', settings.limit)
     held_out = conditions(Path(settings.held_out), 'conditions_held_out', None) if settings.held_out else []
@@ -148,9 +187,9 @@ def _tiny_decoder(episodes: Path | None, settings: TrainSettings) -> None:
 def _package(args: argparse.Namespace, settings: TrainSettings) -> int:
     from wristworld_ros.training.package import package_model
 
-    if not (settings.stage1 and args.stage2):
-        raise UserError('train package needs --stage1 and --stage2', 'give the folders of both runs')
-    hashes = package_model(Path(settings.stage1), args.stage2, Path(settings.out), args.name)
+    if not args.stage2:
+        raise UserError('train package needs --stage2', 'give the folder of the stage 2 run')
+    hashes = package_model(_parts(settings, 'train package'), args.stage2, Path(settings.out), args.name)
     for name, digest in hashes.items():
         print(f'{digest}  {name}')
     print(f'\n{settings.out}')

@@ -1,4 +1,4 @@
-"""Two finished runs become one model directory."""
+"""Finished runs become one model directory."""
 
 from __future__ import annotations
 
@@ -10,13 +10,10 @@ from typing import Any
 from wristworld_ros.errors import UserError
 from wristworld_ros.evaluation.baselines import MEAN_WRIST
 from wristworld_ros.input_files import Share, check_file, check_name, read_json
-from wristworld_ros.models.config import ModelConfig
 from wristworld_ros.models.wan import WristGenerator
-from wristworld_ros.pipeline.model import WristModel
 from wristworld_ros.pipeline.model_directory import save_model
 from wristworld_ros.training.checkpoint import read_weights
-from wristworld_ros.training.stage1.train import finished_stage1
-from wristworld_ros.training.stage2.train import ANCHOR_WIDTH, CLOUD, WRIST_HW
+from wristworld_ros.training.parts import TrainedParts
 
 _FINISHED = 'give the folder of a finished `wristworld train stage2`'
 
@@ -31,10 +28,16 @@ class _Run:
     anchor_tokens: bool
 
 
-def package_model(stage1: Path, stage2: Path, folder: Path, name: str) -> dict[str, str]:
-    """Write a model directory from the folders of `train_stage1` and `train_stage2`.
+def package_model(parts: TrainedParts, stage2: Path, folder: Path, name: str) -> dict[str, str]:
+    """Write a model directory from the folders of finished runs.
 
     Beside the weights it holds the mean wrist image of the training set, a baseline of the evaluation.
+
+    Args:
+        parts: What reconstructs.
+        stage2: Of `train_stage2`.
+        folder: The model directory, made when missing.
+        name: Of the model.
 
     Returns:
         File name of each weight file -> its sha256.
@@ -43,25 +46,17 @@ def package_model(stage1: Path, stage2: Path, folder: Path, name: str) -> dict[s
         UserError: One of the runs is not finished or damaged, or the name is no plain name.
     """
     check_name(name, '--name')
-    config1, first = finished_stage1(stage1)
     for file in ('run.json', 'model.pt', MEAN_WRIST):
         if not (stage2 / file).exists():
             raise UserError(f'{stage2} has no {file}', _FINISHED)
         check_file(stage2 / file, _FINISHED)
     run2 = read_json(stage2 / 'run.json', _Run, _FINISHED)
-    second = WristGenerator.from_config(run2.model)
-    read_weights(second, stage2 / 'model.pt')
-    config = ModelConfig(
-        name=name,
-        stage1=config1,
-        generator=run2.model,
-        anchor_width=ANCHOR_WIDTH,
-        wrist_hw=WRIST_HW,
-        cloud=CLOUD,
-        noise_share=run2.noise_share,
-        use_condition=run2.condition,
+    generator = WristGenerator.from_config(run2.model)
+    read_weights(generator, stage2 / 'model.pt')
+    model = parts.model(
+        name, generator, run2.model, noise_share=run2.noise_share, use_condition=run2.condition,
         use_anchor_tokens=run2.anchor_tokens,
-    )
-    hashes = save_model(WristModel(config, first, second, 'cpu'), folder)
+    )  # fmt: skip
+    hashes = save_model(model, folder)
     shutil.copyfile(stage2 / MEAN_WRIST, folder / MEAN_WRIST)
     return hashes

@@ -9,7 +9,7 @@ from wristworld_ros.setting import setting
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """Options of `wristworld train`; everything else is in `Stage1Training`, `Stage2Training` and `DecoderTraining`."""
+    """Options of `wristworld train`; everything else is in the trainings' own classes, such as `Stage1Training`."""
 
     out: str = setting(
         'runs/train', 'Folder of the run: checkpoints, log.jsonl, model.pt; a run that was stopped continues.'
@@ -37,8 +37,10 @@ class TrainSettings:
     device: str = setting('auto', 'Where to train.', choices=('auto', 'cpu', 'cuda'))
     seed: int = setting(0, 'Seed of weights, samples and noise.', low=0)
     stage1: str | None = setting(
-        None, 'Stage 2: folder of the stage 1 run whose geometry the condition maps come from.', none='none'
+        None, 'Stage 2, package: folder of the stage 1 run whose geometry the condition maps come from.', none='none'
     )
+    sweep: str | None = setting(None, 'Stage 2, package: folder of the plane sweep run.', none='none')
+    hand: str | None = setting(None, 'Stage 2, package: folder of the hand network run.', none='none')
     start: str | None = setting(
         None, "Another run's last.pt to take the weights from when this run begins.", none='none'
     )

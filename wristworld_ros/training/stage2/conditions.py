@@ -11,6 +11,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,14 +20,14 @@ from tqdm import tqdm
 from wristworld_ros.data.cache import cache_key
 from wristworld_ros.data.formats.native import list_episodes, read_episode
 from wristworld_ros.data.ground_truth import GroundTruth, read_ground_truth
-from wristworld_ros.errors import UserError
 from wristworld_ros.evaluation.knowledge import LEVELS, KnowledgeLevel, known_sets
 from wristworld_ros.geometry.images import resize_images
+from wristworld_ros.models.wan import WristGenerator
 from wristworld_ros.pipeline.model import WristModel
-from wristworld_ros.pipeline.model_directory import load_model
 from wristworld_ros.pipeline.reconstruct import ReconstructionStep
 from wristworld_ros.runtime.children import die_with
-from wristworld_ros.runtime.files import clear_leftovers, file_sha256, write_atomically
+from wristworld_ros.runtime.files import clear_leftovers, write_atomically
+from wristworld_ros.training.parts import TrainedParts
 
 ROBOT_LEVELS = {f'{name}-robot': replace(LEVELS[name], robot=True) for name in ('rgbd', 'exact')}
 
@@ -49,7 +50,13 @@ class ConditionSettings:
 
 
 def prepare_conditions(
-    episodes: Path, folder: Path, model: Path, settings: ConditionSettings, limit: int | None = None, workers: int = 2
+    episodes: Path,
+    folder: Path,
+    parts: TrainedParts,
+    settings: ConditionSettings,
+    generator: dict[str, Any],
+    limit: int | None = None,
+    workers: int = 2,
 ) -> list[Path]:
     """Write one .npz per episode; those that are there already are kept.
 
@@ -57,10 +64,11 @@ def prepare_conditions(
     holds a key of all three.
 
     Args:
-        episodes: Folder of episodes with depth, joint angles and object masks, of any numbers of anchors.
+        episodes: Folder of episodes of any numbers of anchors. Levels that one knows too little for are left out.
         folder: Where the files go.
-        model: Model directory whose stage 1 and plane sweep make the maps; its generator does not run.
+        parts: What reconstructs.
         settings: How they are made.
+        generator: Configuration of the generator that will train on them.
         limit: Only the first so many episodes; None for all.
         workers: Processes.
 
@@ -70,18 +78,20 @@ def prepare_conditions(
         [T, h, w, 3], objects uint8 [T, h, w].
 
     Raises:
-        UserError: An episode lacks what a level needs, or the model directory is not whole.
+        UserError: A run is not finished, or an episode has no anchor or no wrist camera, or anchors of several sizes.
     """
-    weights = ''.join(file_sha256(path) for path in sorted(model.iterdir()) if path.suffix in ('.json', '.safetensors'))
+    parts.model('', WristGenerator.from_config(generator), generator)  # a run that is not finished is better known now
     folder.mkdir(parents=True, exist_ok=True)
     clear_leftovers(folder)
     jobs = []
     for index, source in enumerate(list_episodes(episodes)[:limit]):
-        key = cache_key(source, model=weights, settings=settings)
+        key = cache_key(source, model=parts.key, settings=settings)
         jobs.append((Path(source), folder / f'{Path(source).name}-{key}.npz', index))
     todo = [job for job in jobs if not job[1].exists()]
     if todo:
-        with ProcessPoolExecutor(workers, get_context('spawn'), _start_worker, (os.getpid(), model, settings)) as pool:
+        with ProcessPoolExecutor(
+            workers, get_context('spawn'), _start_worker, (os.getpid(), parts, settings, generator)
+        ) as pool:
             running = [pool.submit(_prepare, *job) for job in todo]
             for done in tqdm(as_completed(running), total=len(running), desc='condition maps', unit='episode'):
                 done.result()
@@ -91,10 +101,11 @@ def prepare_conditions(
 _worker: dict = {}  # a worker process's model and settings
 
 
-def _start_worker(parent: int, model: Path, settings: ConditionSettings) -> None:
+def _start_worker(parent: int, parts: TrainedParts, settings: ConditionSettings, generator: dict[str, Any]) -> None:
     die_with(parent)
     torch.set_num_threads(1)
-    _worker['model'], _worker['settings'] = load_model(str(model), 'cpu'), settings
+    _worker['model'] = parts.model('', WristGenerator.from_config(generator), generator)
+    _worker['settings'] = settings
 
 
 def _prepare(source: Path, target: Path, index: int) -> None:
@@ -102,20 +113,18 @@ def _prepare(source: Path, target: Path, index: int) -> None:
     model: WristModel = _worker['model']
     rng = np.random.default_rng((11, index))
     truth = _with_views(read_ground_truth(read_episode(source), model.config.wrist_hw), settings.single_share, rng)
-    if truth.objects is None:
-        raise UserError(f'{source} has no object masks of its wrist camera', 'record it with wrist_objects')
-    maps = [condition_maps(model, truth, level, int(rng.integers(1 << 30))) for level in _sample_levels(settings, rng)]
+    levels = _sample_levels(truth, settings, rng)
+    maps = [condition_maps(model, truth, level, int(rng.integers(1 << 30))) for level in levels]
     image, depth, trust = (np.stack(parts) for parts in zip(*maps, strict=True))
-    tokens = [resize_images(frames, (settings.token_size,) * 2) for frames in truth.images]
     with write_atomically(target) as part:
         np.savez(
             part,
             condition=image,
             depth=depth,
             trust=trust,
-            anchors=np.stack(tokens),
+            anchors=np.stack([resize_images(frames, (settings.token_size,) * 2) for frames in truth.images]),
             wrist=truth.wrist,
-            objects=truth.objects,
+            objects=np.zeros(truth.wrist.shape[:3], np.uint8) if truth.objects is None else truth.objects,
         )
 
 
@@ -134,11 +143,17 @@ def _with_views(truth: GroundTruth, single_share: float, rng: np.random.Generato
     )
 
 
-def _sample_levels(settings: ConditionSettings, rng: np.random.Generator) -> list[KnowledgeLevel]:
-    """Different levels by their weights."""
-    names, weights = zip(*settings.levels, strict=True)
-    chosen = rng.choice(names, settings.maps, replace=False, p=np.array(weights) / sum(weights))
-    return [(LEVELS | ROBOT_LEVELS)[name] for name in chosen]
+def _sample_levels(truth: GroundTruth, settings: ConditionSettings, rng: np.random.Generator) -> list[KnowledgeLevel]:
+    """Different levels by their weights, out of those that the episode knows enough for."""
+    known = LEVELS | ROBOT_LEVELS
+    possible = [
+        (known[name], weight)
+        for name, weight in settings.levels
+        if (truth.depth is not None or not known[name].depth) and (truth.joints is not None or not known[name].robot)
+    ]
+    weights = np.array([weight for _, weight in possible])
+    count = min(settings.maps, len(possible))
+    return [possible[i][0] for i in rng.choice(len(possible), count, replace=False, p=weights / weights.sum())]
 
 
 @torch.inference_mode()

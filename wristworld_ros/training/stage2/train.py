@@ -14,7 +14,6 @@ from torch import Tensor
 from wristworld_ros.data.formats.native import ROBOT
 from wristworld_ros.errors import UserError
 from wristworld_ros.evaluation.baselines import MEAN_WRIST
-from wristworld_ros.geometry.cloud import CloudSettings
 from wristworld_ros.input_files import json_text
 from wristworld_ros.models.wan import SIM_TINY, WristGenerator, block_causal_predict, chunk_contexts
 from wristworld_ros.models.wan.autoencoders import shuffle, unshuffle
@@ -23,13 +22,10 @@ from wristworld_ros.models.wan.sampling import add_noise, shared_noise
 from wristworld_ros.runtime.files import write_text
 from wristworld_ros.training.checkpoint import write_checkpoint
 from wristworld_ros.training.parallel import rank
+from wristworld_ros.training.parts import TrainedParts
 from wristworld_ros.training.stage2.conditions import ConditionSettings, prepare_conditions
 from wristworld_ros.training.stage2.data import Stage2Clips, Stage2Sampling, collate_clips, sample_clip
 from wristworld_ros.training.trainer import Step, TrainerConfig, train
-
-ANCHOR_WIDTH = 128
-WRIST_HW = (128, 128)
-CLOUD = CloudSettings(upsample=3, edge=0.06, radius=1, near=0.10)
 
 
 @dataclass(frozen=True)
@@ -178,11 +174,11 @@ def predict_independent(
 
 
 def prepare_for(
-    run: Stage2Training, episodes: Path, folder: Path, model: Path, limit: int | None, workers: int
+    run: Stage2Training, episodes: Path, folder: Path, parts: TrainedParts, limit: int | None, workers: int
 ) -> list[Path]:
     """The condition maps that a run trains on, made where they are missing; see `prepare_conditions`."""
     settings = ConditionSettings(run.model['anchor_encoder']['image_size'])
-    return prepare_conditions(episodes, folder, model, settings, limit, workers)
+    return prepare_conditions(episodes, folder, parts, settings, run.model, limit, workers)
 
 
 def train_stage2(
@@ -244,19 +240,29 @@ def mean_wrist_image(conditions: list[Path]) -> np.ndarray:
 
 @torch.no_grad()
 def one_step_figures(gen: WristGenerator, trainer: ClipTrainer, batch: dict) -> dict[str, float]:
-    """PSNR of one-step images without history, and of the filled warp that they started from, dB."""
+    """PSNR of one-step images without history and of their objects, and of the filled warp that they started from, dB."""
     clean, condition, contexts = trainer.inputs(gen, batch)
     ones = torch.ones(len(clean), contexts.shape[1], device=clean.device)
     noise, _ = shared_noise(clean.shape, trainer.run.noise_share, device=clean.device)
     guess = predict_independent(gen, noise, condition, ones, contexts)
 
-    def psnr(latents):
-        mse = ((latents.float().clamp(-1, 1) - clean) / 2).square().mean((1, 2, 3, 4))
-        return float((-10 * mse.log10()).mean())
+    objects = batch['objects'].to(clean.device)
+    held = ((objects > 0) & (objects != ROBOT))[:, None].float()
+    factor = trainer.run.model['autoencoder']['factor']
 
-    figures = {'psnr': psnr(guess)}
+    def psnr(latents: Tensor, name: str) -> dict[str, float]:
+        error = (shuffle((latents.float().clamp(-1, 1) - clean), factor) / 2).square()
+        whole = -10 * error.mean((1, 2, 3, 4)).log10()
+        there = held.sum((1, 2, 3, 4)) > 0
+        object_mse = (error * held).sum((1, 2, 3, 4))[there] / (3 * held.sum((1, 2, 3, 4))[there])
+        return {
+            name: float(whole.mean()),
+            f'object_{name}': float((-10 * object_mse.log10()).mean()) if len(object_mse) else 0.0,
+        }
+
+    figures = psnr(guess, 'psnr')
     if condition is not None:
-        figures['warp_psnr'] = psnr(condition[:, : clean.shape[1]])
+        figures |= psnr(condition[:, : clean.shape[1]], 'warp_psnr')
     return figures
 
 

@@ -20,6 +20,7 @@ from wristworld_ros.training.sweep.data import SweepBatches, SweepSampling
 from wristworld_ros.training.sweep.losses import SweepWeights, predict, sweep_losses
 from wristworld_ros.training.trainer import Step, TrainerConfig, train
 
+PACKED_SIZE = (224, 168)  # width, height of the anchors on disk and at the network
 FIGURES = ('total', 'color', 'plane', 'object_l1', 'table_l1', 'object_depth_m')
 
 

@@ -1,0 +1,74 @@
+"""Finished runs of the parts that reconstruct: what condition maps are made from, and what a model directory is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from wristworld_ros.errors import UserError
+from wristworld_ros.geometry.cloud import CloudSettings
+from wristworld_ros.input_files import convert, read_json
+from wristworld_ros.models.config import ModelConfig
+from wristworld_ros.models.hand import HandConfig, HandNetwork
+from wristworld_ros.models.sweep import SweepConfig, SweepNetwork
+from wristworld_ros.models.wan import WristGenerator
+from wristworld_ros.pipeline.model import WristModel
+from wristworld_ros.runtime.files import file_sha256
+from wristworld_ros.training.checkpoint import read_weights
+from wristworld_ros.training.stage1.train import finished_stage1
+
+ANCHOR_WIDTH = 128
+WRIST_HW = (128, 128)
+CLOUD = CloudSettings(upsample=3, edge=0.06, radius=1, near=0.10)
+
+
+@dataclass(frozen=True)
+class TrainedParts:
+    """Folders of finished runs: of stage 1, and of the plane sweep and the hand network where there are such."""
+
+    stage1: Path
+    sweep: Path | None = None
+    hand: Path | None = None
+
+    @property
+    def key(self) -> str:
+        """Changes with any of the weights and configurations."""
+        folders = [folder for folder in (self.stage1, self.sweep, self.hand) if folder is not None]
+        return ''.join(file_sha256(folder / name) for folder in folders for name in ('model.pt', 'config.json'))
+
+    def model(self, name: str, generator: WristGenerator, config: dict[str, Any], **others: Any) -> WristModel:
+        """All parts together, on the CPU.
+
+        Args:
+            name: Of the model.
+            generator: Stage 2.
+            config: Its configuration.
+            others: Further values of `ModelConfig`.
+
+        Raises:
+            UserError: A run is not finished, or damaged.
+        """
+        stage1_config, stage1 = finished_stage1(self.stage1)
+        sweep_config, sweep = _finished(self.sweep, 'sweep', SweepConfig, SweepNetwork)
+        hand_config, hand = _finished(self.hand, 'hand', HandConfig, HandNetwork)
+        model_config = ModelConfig(
+            name=name, stage1=stage1_config, generator=config, anchor_width=ANCHOR_WIDTH, wrist_hw=WRIST_HW, cloud=CLOUD,
+            sweep=sweep_config, hand=hand_config, **others,
+        )  # fmt: skip
+        return WristModel(model_config, stage1, generator, 'cpu', sweep=sweep, hand=hand)
+
+
+def _finished(folder: Path | None, what: str, kind: type, network: type) -> tuple[dict[str, Any], nn.Module | None]:
+    """Configuration and network of a finished run; nothing without a folder."""
+    if folder is None:
+        return {}, None
+    fix = f'give the folder of a finished `wristworld train {what}`'
+    if not (folder / 'model.pt').exists():
+        raise UserError(f'{folder} has no model.pt', fix)
+    config = read_json(folder / 'config.json', dict[str, Any], fix)
+    module = network(convert(config, kind, str(folder / 'config.json'), fix)).eval()
+    read_weights(module, folder / 'model.pt')
+    return config, module
