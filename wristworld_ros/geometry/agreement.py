@@ -52,20 +52,34 @@ def cloud_agreement(
         condition_map(own_points, own_colors, K, T, image_hw=coarse, radius=1, near=cloud.near)
         for own_points, own_colors in zip(flat_points.chunk(views), flat_colors.chunk(views), strict=True)
     ]
-    total = torch.zeros(views, dtype=torch.float64, device=points.device)
+    images, depths = (torch.stack(parts) for parts in zip(*maps, strict=True))
+    return view_agreement(images.double() / 255, depths > 0)
+
+
+def view_agreement(images: Tensor, seen: Tensor) -> Tensor:
+    """How far each of several images of one view agrees in colour with the others.
+
+    Args:
+        images: Float [V, h, w, 3], 0 to 1.
+        seen: Bool [V, h, w], where each of them shows something.
+
+    Returns:
+        Float64 [V], 0 to 1: the mean over the others that an image shares pixels with; NaN where there is none.
+    """
+    total = torch.zeros(len(images), dtype=torch.float64, device=images.device)
     others = torch.zeros_like(total)
-    for one, two in combinations(range(views), 2):
-        agreement, comparable = _agreement(*maps[one], *maps[two])
+    for one, two in combinations(range(len(images)), 2):
+        agreement, comparable = _agreement(images[one], images[two], seen[one] & seen[two])
         for view in (one, two):
             total[view] += agreement
             others[view] += comparable
     return total / others  # 0 / 0 is NaN
 
 
-def _agreement(image: Tensor, depth: Tensor, other_image: Tensor, other_depth: Tensor) -> tuple[Tensor, Tensor]:
-    """The agreement of two maps and 1, or 0 and 0 where they share too few pixels; float64 []."""
-    both = ((depth > 0) & (other_depth > 0)).double()
-    difference = (image.double() - other_image.double()).abs().mean(-1) / 255
-    agreement = 1 - (difference * both).sum() / both.sum().clamp(min=1)
-    comparable = (both.mean() >= LEAST_SHARED).double()
+def _agreement(image: Tensor, other: Tensor, both: Tensor) -> tuple[Tensor, Tensor]:
+    """The agreement of two images where both show something and 1, or 0 and 0 where they share too few pixels; float64 []."""
+    shared = both.double()
+    difference = (image.double() - other.double()).abs().mean(-1)
+    agreement = 1 - (difference * shared).sum() / shared.sum().clamp(min=1)
+    comparable = (shared.mean() >= LEAST_SHARED).double()
     return agreement * comparable, comparable

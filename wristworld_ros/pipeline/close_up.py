@@ -15,8 +15,8 @@ from torch import Tensor
 from wristworld_ros.geometry.cameras import resize_intrinsics
 from wristworld_ros.geometry.support import support_height
 from wristworld_ros.models.hand import HandNetwork, refine_pose
-from wristworld_ros.pipeline.swept import PlaneSweep, SweepInput
-from wristworld_ros.types import Camera, ConditionMap
+from wristworld_ros.pipeline.swept import PlaneSweep, SweepInput, SweptView
+from wristworld_ros.types import Camera
 
 ROUNDS = 3  # corrections of a guess
 _REACH = 1.2  # metres around the robot's base: points that the table is looked for in
@@ -25,23 +25,23 @@ _REACH = 1.2  # metres around the robot's base: points that the table is looked 
 @dataclass(frozen=True)
 class PredictedScene:
     """What stage 1 says of a set. K: float64 [1 + V, 3, 3], wrist first, pixels of the wrist image and of stage 1's images. T: float64
-    [1 + V, 4, 4], camera from the first anchor. T_base_anchor: float64 [4, 4], the first anchor's pose in the robot's base, or None.
+    [1 + V, 4, 4], camera from the first anchor. T_base_anchor: float64 [4, 4], the first anchor's pose in the robot's base.
     points: float32 [V, H, W, 3], in the first anchor's frame."""
 
     K: np.ndarray
     T: np.ndarray
-    T_base_anchor: np.ndarray | None
+    T_base_anchor: np.ndarray
     points: Tensor
 
 
 @dataclass(frozen=True)
 class CloseUpView:
     """The wrist's view. T: float64 [1 + V, 4, 4], the corrected cameras, from the first anchor. points: float32 [V, H, W, 3], moved with
-    their cameras. condition: what the wrist sees. errors: float64 [V], metres, expected of the hand's place in each anchor."""
+    their cameras. swept: what the wrist sees. errors: float64 [V], metres, expected of the hand's place in each anchor."""
 
     T: np.ndarray
     points: Tensor
-    condition: ConditionMap
+    swept: SweptView
     errors: np.ndarray
 
 
@@ -70,8 +70,6 @@ class CloseUp:
             scene: Of the same images.
             stage1_hw: Size of the images that stage 1 took.
         """
-        if scene.T_base_anchor is None:
-            return None
         small = self._sweep.resized(images)
         hw = small.shape[1:3]
         K = resize_intrinsics(torch.from_numpy(scene.K[1:]), stage1_hw, hw)
@@ -79,8 +77,8 @@ class CloseUp:
         T_wrist = np.linalg.inv(T_anchor_wrist[0])
         T = np.concatenate([T_wrist[None], T_anchor_wrist @ T_wrist])
         points = self._moved(scene.points, T[1:], scene.T[1:])
-        condition = self._condition(small, K.numpy(), scene, T, points)
-        return None if condition is None else CloseUpView(T, points, condition, errors)
+        swept = self._swept(small, K.numpy(), scene, T, points)
+        return None if swept is None else CloseUpView(T, points, swept, errors)
 
     def _corrected(self, images: np.ndarray, K: Tensor, T: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         guess = T[1:] @ np.linalg.inv(T[0])
@@ -95,10 +93,9 @@ class CloseUp:
         move = torch.from_numpy(np.linalg.inv(T) @ T_before).to(points)
         return points @ move[:, None, :3, :3].mT + move[:, None, None, :3, 3]
 
-    def _condition(
+    def _swept(
         self, images: np.ndarray, K: np.ndarray, scene: PredictedScene, T: np.ndarray, points: Tensor
-    ) -> ConditionMap | None:
-        assert scene.T_base_anchor is not None
+    ) -> SweptView | None:
         T_world_base = np.linalg.inv(scene.T_base_anchor)
         hw = images.shape[1:3]
         anchors = tuple(Camera(k, t @ T_world_base, hw[1], hw[0]) for k, t in zip(K, T[1:], strict=True))

@@ -28,7 +28,7 @@ from wristworld_ros.geometry.surfaces import (
 )
 from wristworld_ros.models.sweep import SweepNetwork
 from wristworld_ros.pipeline.own_robot import OwnRobot, RobotInAnchors
-from wristworld_ros.pipeline.swept import PlaneSweep, SweepInput, mean_confidence, trusted_coverage
+from wristworld_ros.pipeline.swept import PlaneSweep, SweepInput, SweptView, mean_confidence, trusted_coverage
 from wristworld_ros.robot.depth_fit import fit_depth
 from wristworld_ros.robot.depth_gaps import bridge_gaps
 from wristworld_ros.robot.known_cameras import KnownCameras, PlacedCameras, place_cameras
@@ -168,20 +168,24 @@ class KnownGeometryStep:
         residuals = np.full(len(anchors.names), np.nan) if surface is None else self.robot.residuals.copy()
         wrist = Camera(placed.K[0], placed.T[0], self.wrist_hw[1], self.wrist_hw[0])
         near = self._near or (KNOWN_NEAR if known.wrist is not None else self.cloud.near)
-        condition = self._swept(anchors, placed, known, maps, wrist) or self._render(layers, K[0], T[0], near)
+        swept = self._swept(anchors, placed, known, maps, wrist)
+        condition = self._render(layers, K[0], T[0], near) if swept is None else swept.condition
         if surface is not None:
             condition = nearest_of(self.robot.seen_by_wrist(surface, K[0], T[0], self.wrist_hw, near), condition)
         few = maps.thinned(max(1, maps.depth.shape[2] // _CLOUD_WIDE))
         reconstruction = self._reconstruction(few, wrist, placed)
-        as_it_is = replace(self.cloud, edge=0.0, near=near)
-        agreements = cloud_agreement(few.points, few.colors, K[0], T[0], self.wrist_hw, as_it_is)
+        if swept is None:
+            as_it_is = replace(self.cloud, edge=0.0, near=near)
+            agreements = cloud_agreement(few.points, few.colors, K[0], T[0], self.wrist_hw, as_it_is).cpu().numpy()
+        else:
+            agreements = swept.agreements
         finite = bool(np.isfinite(placed.K).all() and np.isfinite(placed.T).all())
         geometry = _geometry(known, maps)
-        return KnownObservation(reconstruction, condition, geometry, residuals, agreements.cpu().numpy(), finite)
+        return KnownObservation(reconstruction, condition, geometry, residuals, agreements, finite)
 
     def _swept(
         self, anchors: AnchorSet, placed: PlacedCameras, known: KnownCameras, maps: SurfaceMaps, wrist: Camera
-    ) -> ConditionMap | None:
+    ) -> SweptView | None:
         """The wrist's view by plane sweep; None where depth is measured, or not all cameras are known."""
         if self._sweep is None or known.wrist is None or not (known.has_K & known.placed).all():
             return None

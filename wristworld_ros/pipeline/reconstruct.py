@@ -243,6 +243,8 @@ class ReconstructionStep:
         colors = upload(self._reconstructor.resized(anchors.images), self._device)
         scene = Scene(*self.stage1(colors))
         timer.split()
+        if self._close_up is not None and (closer := self._closer(anchors, scene, colors, timer)) is not None:
+            return closer
         image, depth, facts = self.condition(scene.K, scene.T, scene.points, scene.confidence, images, colors)
         timer.split()
         K, T, (coverage, confidence, finite, *agreements) = download(scene.K, scene.T, facts)
@@ -251,32 +253,31 @@ class ReconstructionStep:
         if not finite:
             reconstruction = empty_reconstruction(reconstruction)
             return _blank_observation(anchors, reconstruction, NOT_FINITE, seconds)
-        observation = Observation(
+        return Observation(
             anchors, reconstruction, ConditionMap(image, depth), float(coverage), float(confidence),
             np.array(agreements), seconds=seconds,
         )  # fmt: skip
-        return self._closer(observation, scene, K, T) or observation
 
-    def _closer(self, observation: Observation, scene: Scene, K: np.ndarray, T: np.ndarray) -> Observation | None:
-        """The observation with cameras corrected by how the hand looks, and a view by plane sweep; None without."""
-        if self._close_up is None:
+    def _closer(self, anchors: AnchorSet, scene: Scene, colors: Tensor, timer: StageTimer) -> Observation | None:
+        """The observation with cameras corrected by how the hand looks, and a view by plane sweep; None where that is not to be
+        had."""
+        assert self._close_up is not None
+        K, T, finite = download(scene.K, scene.T, is_finite(scene.K, scene.T, scene.points, scene.confidence))
+        T_base_anchor = _finite_pose(scene.T_base_anchor)
+        if not finite or T_base_anchor is None:
             return None
-        hw = (scene.points.shape[1], scene.points.shape[2])
-        view = self._close_up(
-            observation.anchors.images, PredictedScene(K, T, _finite_pose(scene.T_base_anchor), scene.points), hw
-        )
+        predicted = PredictedScene(K, T, T_base_anchor, scene.points)
+        view = self._close_up(anchors.images, predicted, (scene.points.shape[1], scene.points.shape[2]))
         if view is None:
             return None
-        moved = replace(scene, points=view.points)
-        reconstruction = self._reconstructor.reconstruction(moved, K, view.T, observation.reconstruction.colors)
-        coverage, confidence = trusted_coverage(view.condition), mean_confidence(view.condition)
-        return replace(
-            observation,
-            reconstruction=reconstruction,
-            condition=view.condition,
-            coverage=coverage,
-            confidence=confidence,
-        )
+        reconstruction = self._reconstructor.reconstruction(replace(scene, points=view.points), K, view.T, colors)
+        condition = view.swept.condition
+        timer.split()
+        seconds = dict(zip(('stage1', 'condition'), timer.seconds(), strict=True))
+        return Observation(
+            anchors, reconstruction, condition, trusted_coverage(condition), mean_confidence(condition),
+            view.swept.agreements, seconds=seconds,
+        )  # fmt: skip
 
     def _known_set(self, anchors: AnchorSet) -> Observation:
         timer = StageTimer(self._device)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wristworld_ros.geometry.agreement import view_agreement
 from wristworld_ros.geometry.images import resize_images
 from wristworld_ros.geometry.support import SupportSearch
 from wristworld_ros.models.sweep import SweepNetwork, sweep_views
@@ -28,6 +29,14 @@ class SweepInput:
     anchors: tuple[Camera, ...]
     wrist: Camera
     plane: np.ndarray
+
+
+@dataclass(frozen=True)
+class SweptView:
+    """What a sweep finds. condition: the wrist's view. agreements: float64 [V], see `view_agreement`."""
+
+    condition: ConditionMap
+    agreements: np.ndarray
 
 
 class PlaneSweep:
@@ -70,7 +79,7 @@ class PlaneSweep:
         self._sets += 1
         return float(np.median(self._heights[-_SETS:])) if self._heights else None
 
-    def __call__(self, given: SweepInput) -> ConditionMap:
+    def __call__(self, given: SweepInput) -> SweptView:
         """The wrist's view; empty where the wrist looks at no plane that an anchor sees."""
         images, anchors = self._resized(given.images, given.anchors)
         wrist_hw = (given.wrist.height, given.wrist.width)
@@ -88,7 +97,8 @@ class PlaneSweep:
         )
         views = torch.from_numpy(images).to(self._device).permute(0, 3, 1, 2)[None].float() / 255
         out = self._network(views, half, full)
-        return _condition(out.image[0], out.depth[0], out.scale[0])
+        agreements = view_agreement(out.views[0].permute(0, 2, 3, 1), out.seen[0])
+        return SweptView(_condition(out.image[0], out.depth[0], out.scale[0]), agreements.cpu().numpy())
 
     def resized(self, images: np.ndarray) -> np.ndarray:
         """Images uint8 [V, H, W, 3] at the size that the sweep runs at."""

@@ -39,13 +39,16 @@ class SweepOutput:
     """What the sweep finds, at the wrist's size.
 
     image: float [B, 3, H, W], 0 to 1, the anchors' colours. depth: float [B, H, W], metres along the wrist's axis; 0 where no
-    plane is met. scale: float [B, H, W], expected error of a colour, 0 to 1. logits: [B, D + 1, H, W], of the planes; the last
+    plane is met. scale: float [B, H, W], expected error of a colour, 0 to 1. views: float [B, V, 3, H, W], what each anchor shows
+    there by itself, and seen: bool [B, V, H, W], where it does. logits: [B, D + 1, H, W], of the planes; the last
     is what no anchor shows, such as the robot's own hand.
     """
 
     image: Tensor
     depth: Tensor
     scale: Tensor
+    views: Tensor
+    seen: Tensor
     logits: Tensor
 
 
@@ -123,11 +126,14 @@ class SweepNetwork(nn.Module):
         view = (self.prefer(x)[:, None, None] * matches).sum(3) / matches.shape[3] ** 0.5
         view = F.interpolate(view.flatten(1, 2), planes.shape[-2:], mode='bilinear', align_corners=False)
         view = view.float().unflatten(1, (V, D)).masked_fill(~full.valid, -1e4)
-        chosen = planes[:, :D].softmax(1)
-        weight = chosen[:, None] * view.softmax(1)
-        image = (weight[:, :, :, None] * sample_views(images.to(weight), full)).sum((1, 2))
+        chosen = planes[:, :D].softmax(1)[:, None]
+        colours = sample_views(images.to(chosen), full)
+        image = ((chosen * view.softmax(1))[:, :, :, None] * colours).sum((1, 2))
+        share = (chosen * full.valid).sum(2)
+        views = (chosen[:, :, :, None] * colours).sum(2) / share.clamp(min=1e-3)[:, :, None]
         scale = F.softplus(F.pixel_shuffle(self.error(x), 2).float()[:, 0] - 2.0) + 0.01
-        return SweepOutput(image, (chosen * full.depth).sum(1), scale, planes)
+        depth = (chosen[:, 0] * full.depth).sum(1)
+        return SweepOutput(image, depth, scale, views, share > 0.5, planes)
 
     def _matches(self, centred: Tensor, colours: Tensor, views: SweepViews) -> Tensor:
         """What each anchor shows at each plane. Convolutions by one pixel commute with sampling: they come before it."""
