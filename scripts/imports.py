@@ -21,6 +21,7 @@ FLOORS = (
     ('evaluation',),
     ('training',),
     ('ros',),
+    ('policy',),
     ('apps',),
     ('cli',),
 )

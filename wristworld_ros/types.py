@@ -267,6 +267,38 @@ class WristFrame:
         return self.verdict.reason
 
 
+@dataclass(frozen=True)
+class WristImage:
+    """A wrist image as a policy gets it: valid, and fresh when it was handed over.
+
+    image: uint8 [h, w, 3], RGB; read-only, for all who read one frame share its memory. stamp_ns: acquisition time of the anchor
+    images that it shows. age_s: seconds from the stamp to the moment it was handed over, by the reader's clock. camera: its
+    world is the TF frame `world`. frame_id: TF frame of the camera itself. geometry, coverage, confidence, agreement,
+    residuals: as of a `WristFrame`.
+    """
+
+    image: np.ndarray
+    stamp_ns: int
+    camera: Camera
+    world: str
+    frame_id: str
+    geometry: Geometry = Geometry.RGB
+    coverage: float = 1.0
+    confidence: float = 1.0
+    agreement: float = float('nan')
+    residuals: np.ndarray = field(default_factory=lambda: np.empty(0))
+    age_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class ReceivedFrame:
+    """What arrived about one frame. image: None unless the verdict is VALID, so that nobody can use an invalid one."""
+
+    stamp_ns: int
+    verdict: Verdict
+    image: WristImage | None = None
+
+
 def _check_array(name: str, value: np.ndarray | None, shape: tuple[int, ...]) -> None:
     if value is not None and value.shape != shape:
         raise UserError(f'{name} has shape {list(value.shape)}', f'give {list(shape)}')
