@@ -7,6 +7,8 @@ import fcntl
 import os
 import random
 import tempfile
+import threading
+import time
 from pathlib import Path
 
 from hypothesis import settings
@@ -45,7 +47,19 @@ from wristworld_ros.ros import environment  # noqa: E402
 
 environment.prepare()
 
+import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+import rclpy  # noqa: E402
+from geometry_msgs.msg import PoseStamped  # noqa: E402
+from rclpy.executors import SingleThreadedExecutor  # noqa: E402
+from rclpy.qos import ReliabilityPolicy  # noqa: E402
+from rosgraph_msgs.msg import Clock  # noqa: E402
+from sensor_msgs.msg import CameraInfo  # noqa: E402
+from std_msgs.msg import Header  # noqa: E402
+
+from wristworld_ros.msg import VirtualWristStatus, WristView  # noqa: E402
+from wristworld_ros.ros.conversions import to_image, to_pose, to_stamp  # noqa: E402
+from wristworld_ros.types import FrameStatus, Geometry  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -84,3 +98,97 @@ def depth_model_folder(tmp_path):
     }  # fmt: skip
     (folder / 'preprocessor_config.json').write_text(json.dumps(processor))
     return folder
+
+
+class ViewPublisher:
+    """A node that publishes views and statuses as `virtual_wrist` does, spinning in a thread of its own.
+
+    K, T_base_wrist: of the wrist camera that it says.
+    """
+
+    K = np.array([[90.0, 0, 31.5], [0, 90, 23.5], [0, 0, 1]])
+    T_base_wrist = np.array([[0.0, -1, 0, 0.4], [1, 0, 0, 0.1], [0, 0, 1, 0.5], [0, 0, 0, 1]])
+
+    def __init__(self, namespace='', name='virtual_wrist'):
+        self.context = rclpy.Context()
+        rclpy.init(args=[], context=self.context)
+        self.node = rclpy.create_node(name, context=self.context, namespace=namespace or None)
+        self.views = self.node.create_publisher(WristView, 'wrist/view', 2)
+        self.statuses = self.node.create_publisher(VirtualWristStatus, '~/status', 10)
+        self.clock = self.node.create_publisher(Clock, '/clock', 10)
+        self._closing, self._sender = threading.Event(), None
+        self._executor = SingleThreadedExecutor(context=self.context)
+        self._executor.add_node(self.node)
+        self._thread = threading.Thread(target=self._spin, daemon=True)
+        self._thread.start()
+
+    def _spin(self):
+        while self.context.ok():
+            try:
+                self._executor.spin_once(timeout_sec=0.1)
+            except Exception:
+                return
+
+    def wait_for_reader(self, publisher=None):
+        """Until somebody subscribes to the topic, reliably: then nothing is lost."""
+        publisher = publisher or self.views
+        end = time.monotonic() + 20
+        while not (publisher.get_subscription_count() and self._all_reliable(publisher.topic_name)):
+            assert time.monotonic() < end, 'nobody subscribes'
+            time.sleep(0.01)
+        time.sleep(0.1)  # the other side matches a moment later
+
+    def _all_reliable(self, topic):
+        infos = self.node.get_subscriptions_info_by_topic(topic)
+        return all(info.qos_profile.reliability is ReliabilityPolicy.RELIABLE for info in infos)
+
+    def send(self, value=7, stamp_ns=None, status=FrameStatus.VALID, **changes):
+        """A 48x64 image whose pixels all have that value; black where the status is another."""
+        stamp_ns = self.now_ns() if stamp_ns is None else stamp_ns
+        wrist = Header(stamp=to_stamp(stamp_ns), frame_id='virtual_wrist_optical_frame')
+        pixels = np.full((48, 64, 3), value if status is FrameStatus.VALID else 0, np.uint8)
+        view = WristView(header=wrist, image=to_image(pixels, wrist), camera_info=CameraInfo(k=self.K.ravel()))
+        view.pose = PoseStamped(header=Header(stamp=wrist.stamp, frame_id='fr3_link0'), pose=to_pose(self.T_base_wrist))
+        view.coverage, view.confidence, view.agreement, view.residuals = 0.75, 0.5, 0.25, [0.001, 0.002]
+        view.geometry, view.status = int(Geometry.RGBD), int(status)
+        view.reason = '' if status is FrameStatus.VALID else 'Too little of the wrist view is covered, 3 %.'
+        for name, new in changes.items():
+            setattr(view, name, new)
+        self.views.publish(view)
+        return stamp_ns
+
+    def now_ns(self):
+        return self.node.get_clock().now().nanoseconds
+
+    def keep_sending(self, **kwargs):
+        """Every 20 ms from now on until it is closed, in another thread."""
+
+        def run():
+            while not self._closing.wait(0.02):
+                self.send(**kwargs)
+
+        self._sender = threading.Thread(target=run, daemon=True)
+        self._sender.start()
+
+    def close(self):
+        self._closing.set()
+        if self._sender:
+            self._sender.join(5)
+        rclpy.try_shutdown(context=self.context)
+        self._thread.join(5)
+        self._executor.shutdown(timeout_sec=1.0)
+        self.node.destroy_node()
+
+
+@pytest.fixture
+def view_publisher():
+    """Makes publishers and closes them."""
+    made = []
+
+    def make(**kwargs):
+        made.append(ViewPublisher(**kwargs))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()

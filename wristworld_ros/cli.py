@@ -22,6 +22,7 @@ from wristworld_ros.errors import UserError
 COMMANDS = {
     'demo': ('wristworld_ros.apps.demo.command', 'run the virtual wrist live over ROS 2 topics and write a report'),
     'run': ('wristworld_ros.apps.run', 'run the virtual_wrist node'),
+    'serve': ('wristworld_ros.apps.serve', 'serve wrist images to policies without ROS, over a local socket'),
     'simulate': ('wristworld_ros.apps.simulate', 'record episodes of a simulated Franka arm'),
     'calibrate': ('wristworld_ros.apps.calibrate.command', 'find where cameras are, with a board or by the arm itself'),
     'convert': ('wristworld_ros.apps.convert.command', 'make a model directory from the published weights'),

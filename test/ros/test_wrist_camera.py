@@ -1,114 +1,32 @@
 """`policy.WristCamera` over real DDS: what the node publishes is an image or an error, and never a blank image."""
 
+import subprocess
+import sys
 import threading
 import time
 
 import numpy as np
 import pytest
-import rclpy
 from geometry_msgs.msg import Pose, PoseStamped
-from rclpy.clock import Clock
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
-from rclpy.qos import ReliabilityPolicy
-from rosgraph_msgs.msg import Clock as ClockMessage
-from sensor_msgs.msg import CameraInfo
-from std_msgs.msg import Header
+from rosgraph_msgs.msg import Clock
 
 from wristworld_ros.errors import UserError
-from wristworld_ros.msg import VirtualWristStatus, WristView
+from wristworld_ros.msg import VirtualWristStatus
 from wristworld_ros.policy import CameraClosedError, FrameTimeoutError, InvalidFrameError, StaleFrameError, WristCamera
-from wristworld_ros.ros.conversions import to_image, to_pose, to_stamp
+from wristworld_ros.ros.conversions import to_stamp
 from wristworld_ros.types import FrameStatus, Geometry
 
 S = 1_000_000_000
-T_BASE_WRIST = np.array([[0.0, -1, 0, 0.4], [1, 0, 0, 0.1], [0, 0, 1, 0.5], [0, 0, 0, 1]])
-K = np.array([[90.0, 0, 31.5], [0, 90, 23.5], [0, 0, 1]])
-
-
-def now_ns():
-    return Clock().now().nanoseconds
-
-
-class Publisher:
-    """A node that publishes views and statuses as `virtual_wrist` does, spinning in a thread of its own."""
-
-    def __init__(self, namespace='', name='virtual_wrist'):
-        self.context = rclpy.Context()
-        rclpy.init(args=[], context=self.context)
-        self.node = rclpy.create_node(name, context=self.context, namespace=namespace or None)
-        self.views = self.node.create_publisher(WristView, 'wrist/view', 2)
-        self.statuses = self.node.create_publisher(VirtualWristStatus, '~/status', 10)
-        self.clock = self.node.create_publisher(ClockMessage, '/clock', 10)
-        self._executor = SingleThreadedExecutor(context=self.context)
-        self._executor.add_node(self.node)
-        self._thread = threading.Thread(target=self._spin, daemon=True)
-        self._thread.start()
-
-    def _spin(self):
-        while self.context.ok():
-            try:
-                self._executor.spin_once(timeout_sec=0.1)
-            except Exception:
-                return
-
-    def wait_for_reader(self, publisher=None):
-        """Until somebody subscribes to the topic, reliably: then nothing is lost."""
-        publisher = publisher or self.views
-        end = time.monotonic() + 20
-        while not (publisher.get_subscription_count() and self._all_reliable(publisher.topic_name)):
-            assert time.monotonic() < end, 'nobody subscribes'
-            time.sleep(0.01)
-        time.sleep(0.1)  # the other side matches a moment later
-
-    def _all_reliable(self, topic):
-        infos = self.node.get_subscriptions_info_by_topic(topic)
-        return all(info.qos_profile.reliability is ReliabilityPolicy.RELIABLE for info in infos)
-
-    def send(self, value=7, stamp_ns=None, status=FrameStatus.VALID, **changes):
-        """A 48x64 image whose pixels all have that value; black where the status is another."""
-        stamp_ns = now_ns() if stamp_ns is None else stamp_ns
-        wrist = Header(stamp=to_stamp(stamp_ns), frame_id='virtual_wrist_optical_frame')
-        pixels = np.full((48, 64, 3), value if status is FrameStatus.VALID else 0, np.uint8)
-        view = WristView(header=wrist, image=to_image(pixels, wrist), camera_info=CameraInfo(k=K.ravel()))
-        view.pose = PoseStamped(header=Header(stamp=wrist.stamp, frame_id='fr3_link0'), pose=to_pose(T_BASE_WRIST))
-        view.coverage, view.confidence, view.agreement, view.residuals = 0.75, 0.5, 0.25, [0.001, 0.002]
-        view.geometry, view.status = int(Geometry.RGBD), int(status)
-        view.reason = '' if status is FrameStatus.VALID else 'Too little of the wrist view is covered, 3 %.'
-        for name, new in changes.items():
-            setattr(view, name, new)
-        self.views.publish(view)
-        return stamp_ns
-
-    def keep_sending(self, stop, **kwargs):
-        """Every 20 ms, in another thread, images whose value counts up."""
-
-        def run():
-            value = 0
-            while not stop.is_set():
-                value += 1
-                self.send(value % 250, **kwargs)
-                time.sleep(0.02)
-
-        thread = threading.Thread(target=run, daemon=True)
-        thread.start()
-        return thread
-
-    def close(self):
-        rclpy.try_shutdown(context=self.context)
-        self._thread.join(5)
-        self._executor.shutdown(timeout_sec=1.0)
-        self.node.destroy_node()
 
 
 @pytest.fixture
-def wrist():
+def wrist(view_publisher):
     """A publisher and a camera that have found each other; ages up to 20 s are allowed unless a test says less."""
-    publisher, camera = Publisher(), WristCamera(max_age=20.0)
+    publisher, camera = view_publisher(), WristCamera(max_age=20.0)
     publisher.wait_for_reader()
     yield publisher, camera
     camera.close()
-    publisher.close()
 
 
 def send_and_wait(publisher, *cameras, **kwargs):
@@ -127,8 +45,8 @@ def test_a_valid_view_becomes_an_image_with_all_that_was_said_of_it(wrist):
     image = camera.read_latest()
     assert image.image.shape == (48, 64, 3) and image.image.dtype == np.uint8 and (image.image == 42).all()
     assert image.stamp_ns == stamp_ns and 0 < image.age_s < 10
-    np.testing.assert_allclose(image.camera.K, K)
-    np.testing.assert_allclose(image.camera.T_camera_world, np.linalg.inv(T_BASE_WRIST), atol=1e-12)
+    np.testing.assert_allclose(image.camera.K, publisher.K)
+    np.testing.assert_allclose(image.camera.T_camera_world, np.linalg.inv(publisher.T_base_wrist), atol=1e-12)
     assert (image.camera.width, image.camera.height, image.world) == (64, 48, 'fr3_link0')
     assert image.frame_id == 'virtual_wrist_optical_frame' and image.geometry is Geometry.RGBD
     assert (image.coverage, image.confidence, image.agreement) == (0.75, 0.5, 0.25)
@@ -153,15 +71,12 @@ def test_an_invalid_view_raises_with_its_status_and_gives_no_image(wrist):
 def test_read_gives_a_frame_that_came_after_the_call(wrist):
     publisher, camera = wrist
     send_and_wait(publisher, camera)
-    stop = threading.Event()
-    thread = publisher.keep_sending(stop)
-    asked = now_ns()
+    publisher.keep_sending()
+    asked = publisher.now_ns()
     for _ in range(3):
         image = camera.read(timeout=10.0)
         assert image.stamp_ns > asked - S // 10
         asked = max(asked, image.stamp_ns + 1)
-    stop.set()
-    thread.join()
 
 
 def test_async_read_gives_every_frame_once(wrist):
@@ -175,7 +90,7 @@ def test_async_read_gives_every_frame_once(wrist):
 
 def test_an_old_frame_raises_instead_of_being_given(wrist):
     publisher, camera = wrist
-    send_and_wait(publisher, camera, stamp_ns=now_ns() - 3 * S)
+    send_and_wait(publisher, camera, stamp_ns=publisher.now_ns() - 3 * S)
     with pytest.raises(StaleFrameError, match=r'\d\.\d+ s old, and 0\.5 s are allowed') as error:
         camera.read_latest(max_age=0.5)
     assert error.value.status is FrameStatus.STALE and isinstance(error.value, TimeoutError)
@@ -184,7 +99,7 @@ def test_an_old_frame_raises_instead_of_being_given(wrist):
 
 def test_a_stamp_of_another_clock_raises(wrist):
     publisher, camera = wrist
-    send_and_wait(publisher, camera, stamp_ns=now_ns() + 100 * S)
+    send_and_wait(publisher, camera, stamp_ns=publisher.now_ns() + 100 * S)
     with pytest.raises(InvalidFrameError, match='in the future') as error:
         camera.read_latest()
     assert error.value.status is FrameStatus.STAMP_IN_FUTURE
@@ -266,19 +181,18 @@ def test_names_that_make_no_topic_are_one_sentence():
         assert '\n' not in str(error.value)
 
 
-def test_two_cameras_and_a_namespace_do_not_disturb_each_other():
-    publisher = Publisher(namespace='/left_arm')
+def test_two_cameras_and_a_namespace_do_not_disturb_each_other(view_publisher):
+    publisher = view_publisher(namespace='/left_arm')
     with WristCamera(namespace='left_arm') as one, WristCamera(namespace='left_arm') as two, WristCamera() as other:
         publisher.wait_for_reader()
         stamp_ns = send_and_wait(publisher, one, two)
         assert one.read_latest(20.0).stamp_ns == two.read_latest(20.0).stamp_ns == stamp_ns
         with pytest.raises(FrameTimeoutError):
             other.async_read(timeout=0.0)
-    publisher.close()
 
 
-def test_with_sim_time_ages_are_of_that_clock():
-    publisher = Publisher()
+def test_with_sim_time_ages_are_of_that_clock(view_publisher):
+    publisher = view_publisher()
     with WristCamera(use_sim_time=True) as camera:
         with pytest.raises(FrameTimeoutError, match='/clock'):
             camera.read(timeout=0.0)
@@ -286,11 +200,10 @@ def test_with_sim_time_ages_are_of_that_clock():
         end = time.monotonic() + 20
         while camera.now_ns() != 100 * S:
             assert time.monotonic() < end
-            publisher.clock.publish(ClockMessage(clock=to_stamp(100 * S)))
+            publisher.clock.publish(Clock(clock=to_stamp(100 * S)))
             time.sleep(0.01)
         send_and_wait(publisher, camera, stamp_ns=100 * S - S // 4)
         assert camera.read_latest().age_s == pytest.approx(0.25)
-    publisher.close()
 
 
 def test_the_node_s_own_frames_are_read_and_its_invalid_ones_raise(stage):
@@ -305,3 +218,12 @@ def test_the_node_s_own_frames_are_read_and_its_invalid_ones_raise(stage):
         with pytest.raises(InvalidFrameError, match='min_coverage') as error:
             camera.read_latest()
         assert error.value.status is FrameStatus.LOW_COVERAGE
+
+
+def test_reading_loads_no_model_code():
+    code = (
+        'import sys\nfrom wristworld_ros.policy import WristCamera\nWristCamera().close()\n'
+        'print(sorted(m for m in sys.modules if m.startswith(("wristworld_ros.models", "wristworld_ros.pipeline", "diffusers"))))'
+    )
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert done.stdout.strip() == '[]', done.stderr

@@ -165,6 +165,18 @@ def ros_parameters(record: Any) -> list[str]:
     return arguments
 
 
+def remappings(rules: Sequence[str]) -> list[str]:
+    """`--remap` rules as `-r FROM:=TO ...`, to follow `--ros-args`.
+
+    Raises:
+        UserError: A rule is none.
+    """
+    for rule in rules:
+        if ':=' not in rule:
+            raise UserError(f'--remap is {rule!r}', 'give FROM:=TO')
+    return [word for rule in rules for word in ('-r', rule)]
+
+
 def wait_for(condition: Callable[[], bool], group: ProcessGroup, seconds: float, what: str) -> None:
     """Wait until a condition holds.
 

@@ -8,8 +8,7 @@ import sys
 from dataclasses import replace
 from typing import NoReturn
 
-from wristworld_ros.apps.processes import ros_parameters
-from wristworld_ros.errors import UserError
+from wristworld_ros.apps.processes import remappings, ros_parameters
 from wristworld_ros.options import add_options, from_options
 from wristworld_ros.setting import check
 from wristworld_ros.settings import NodeSettings
@@ -31,11 +30,7 @@ def run(args: argparse.Namespace) -> NoReturn:
     """Become the node: it takes this process over, so signals reach it and its exit status is the command's."""
     settings = from_options(NodeSettings, args)
     check(settings)
-    arguments = ros_parameters(settings)
-    for rule in args.remap:
-        if ':=' not in rule:
-            raise UserError(f'--remap is {rule!r}', 'give FROM:=TO')
-        arguments += ['-r', rule]
+    arguments = ros_parameters(settings) + remappings(args.remap)
     os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')  # as scripts/virtual_wrist does
     sys.stdout.flush()
     sys.stderr.flush()

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import PIL.Image
+from numpy.typing import ArrayLike
 
 from wristworld_ros.errors import UserError
 from wristworld_ros.robot.known_cameras import resized_camera
@@ -108,12 +109,12 @@ def check_image(name: str, image: np.ndarray) -> None:
         raise UserError(f'{name} has shape {list(image.shape)}, which holds no pixel', 'give an image')
 
 
-def check_vector(name: str, value: np.ndarray, length: int) -> np.ndarray:
+def check_vector(name: str, value: ArrayLike, length: int) -> np.ndarray:
     """A vector of numbers as float64 [length].
 
     Args:
         name: What it is, as the subject of a sentence.
-        value: Array-like; a single number where length is 1.
+        value: The numbers; a single one where length is 1.
         length: How many numbers it must have.
 
     Raises:

@@ -1,12 +1,20 @@
-"""Names on the ROS graph: TF frames in namespaces, and where the calibration of a remapped camera is."""
+"""Names on the ROS graph: TF frames in namespaces, where the calibration of a remapped camera is, and lifecycle states."""
 
 from __future__ import annotations
 
 from rclpy.node import Node
 
+from wristworld_ros.msg import VirtualWristStatus
+
 WRIST_FRAME = 'virtual_wrist_optical_frame'  # in the node's namespace
 COMPRESSED = '/compressed'
 COMPRESSED_DEPTH = '/compressedDepth'
+STATE_NAMES = {
+    VirtualWristStatus.UNCONFIGURED: 'unconfigured',
+    VirtualWristStatus.INACTIVE: 'inactive',
+    VirtualWristStatus.ACTIVE: 'active',
+    VirtualWristStatus.FINALIZED: 'finalized',
+}
 
 
 def normalized_frame(frame_id: str) -> str:

@@ -11,14 +11,9 @@ from std_msgs.msg import Header
 from wristworld_ros.msg import VirtualWristStatus
 from wristworld_ros.pipeline.oom_fallback import OomFallback
 from wristworld_ros.ros.metrics import Metrics, publish_counted
+from wristworld_ros.ros.names import STATE_NAMES
 from wristworld_ros.types import Geometry
 
-STATE_NAMES = {
-    VirtualWristStatus.UNCONFIGURED: 'unconfigured',
-    VirtualWristStatus.INACTIVE: 'inactive',
-    VirtualWristStatus.ACTIVE: 'active',
-    VirtualWristStatus.FINALIZED: 'finalized',
-}
 # Fields of the status that are counters of `Metrics`.
 COUNTERS = (
     'images_received', 'images_bad_encoding', 'images_bad_step', 'images_bad_size', 'images_bad_data', 'images_over_limit',

@@ -22,7 +22,7 @@ from wristworld_ros.ros.conversions import to_ns, to_rgb
 from wristworld_ros.ros.image_header import ImageLimits
 from wristworld_ros.ros.image_subscription import ImageSubscription
 from wristworld_ros.ros.lifecycle import STEADY, clock_missing
-from wristworld_ros.ros.status_publisher import STATE_NAMES
+from wristworld_ros.ros.names import STATE_NAMES
 from wristworld_ros.ros.transforms import pose_matrix
 from wristworld_ros.types import Camera, FrameStatus, Geometry, ReceivedFrame, Verdict, WristImage
 
