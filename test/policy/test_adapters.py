@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -144,9 +145,21 @@ def test_lerobot_s_camera_keeps_the_promises_in_milliseconds(source):
         camera.read_latest(max_age_ms=50)
     with pytest.raises(TimeoutError):
         camera.async_read(timeout_ms=1)
-    with pytest.raises(TimeoutError):
-        lerobot.LeRobotCamera(FrameReader(source)).connect()
     assert (camera.fps, camera.height, camera.width, camera.is_connected) == (15, None, None, True)
+
+
+def test_lerobot_s_camera_connects_with_a_first_image(source, monkeypatch):
+    monkeypatch.setattr(lerobot, 'FIRST_S', 0.01)
+    camera = lerobot.LeRobotCamera(FrameReader(source))
+    with pytest.raises(TimeoutError):
+        camera.connect()
+    camera.connect(warmup=False)
+    monkeypatch.setattr(lerobot, 'FIRST_S', 20.0)
+    timer = threading.Timer(0.05, source.put)
+    timer.start()
+    with camera:
+        assert camera.is_connected and camera.read_latest().shape == (96, 128, 3)
+    timer.join()
 
 
 def test_lerobot_s_camera_resizes_to_the_data_set_and_closes_what_it_reads(source):

@@ -18,6 +18,7 @@ from wristworld_ros.types import WristImage
 NAME = 'wrist_virtual'  # of the camera, as in data sets that `wristworld` added it to
 IMAGES, STATE = 'observation.images.', 'observation.state'
 EXAMPLE_HW = (480, 640)
+FIRST_S = 5.0  # for the first image: programs on the ROS graph need a second to find each other
 
 
 def observation(
@@ -96,10 +97,10 @@ class LeRobotCamera:
         self._camera = camera
 
     def connect(self, warmup: bool = True) -> None:
-        """Wait for a first image, unless told not to."""
+        """Wait up to 5 s for a first image, unless told not to."""
         self.is_connected = True
         if warmup:
-            self.read()
+            self._camera.read(FIRST_S)
 
     def disconnect(self) -> None:
         """Close the wrist camera where that can be closed."""
