@@ -129,11 +129,11 @@ class ViewPublisher:
             except Exception:
                 return
 
-    def wait_for_reader(self, publisher=None):
-        """Until somebody subscribes to the topic, reliably: then nothing is lost."""
+    def wait_for_reader(self, publisher=None, count=1):
+        """Until so many subscribe to the topic, reliably: then nothing is lost."""
         publisher = publisher or self.views
-        end = time.monotonic() + 20
-        while not (publisher.get_subscription_count() and self._all_reliable(publisher.topic_name)):
+        end = time.monotonic() + 60
+        while publisher.get_subscription_count() < count or not self._all_reliable(publisher.topic_name):
             assert time.monotonic() < end, 'nobody subscribes'
             time.sleep(0.01)
         time.sleep(0.1)  # the other side matches a moment later

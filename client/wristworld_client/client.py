@@ -8,6 +8,7 @@ import struct
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from wristworld_client.status import Geometry
 PROTOCOL = 1
 DEFAULT_ADDRESS = 'tcp:127.0.0.1:5650'
 GRACE_S = 3.0  # beyond what the server was told to wait
-MAX_WAIT_S = 60.0
+MAX_WAIT_S, MAX_AGE_S = 60.0, 3600.0
 MAX_MAP, MAX_PIXELS = 1 << 16, 1 << 28  # bytes of an answer
 _LENGTHS = struct.Struct('>II')
 _ERRORS = {
@@ -120,7 +121,7 @@ class WristClient:
             FrameTimeoutError: There is none yet.
             ConnectionFailedError: The server does not answer.
         """
-        limit = None if max_age is None else float(max_age)
+        limit = None if max_age is None else _seconds('max_age', max_age, MAX_AGE_S)
         return self._exchange({'call': 'read_latest', 'max_age': limit}, 0.0, _image)
 
     def hello(self) -> dict[str, Any]:
@@ -148,9 +149,8 @@ class WristClient:
         self.close()
 
     def _wait(self, call: str, timeout: float) -> WristImage:
-        if not 0 <= timeout <= MAX_WAIT_S:
-            raise WristCameraError(f'timeout is {timeout!r}', f'give seconds, 0 to {MAX_WAIT_S:g}')
-        return self._exchange({'call': call, 'timeout': float(timeout)}, float(timeout), _image)
+        seconds = _seconds('timeout', timeout, MAX_WAIT_S)
+        return self._exchange({'call': call, 'timeout': seconds}, seconds, _image)
 
     def _exchange(
         self, request: dict[str, Any], wait: float, understood: Callable[[dict[str, Any], np.ndarray], Any]
@@ -253,12 +253,19 @@ def _receive(connection: socket.socket, size: int) -> np.ndarray:
     return data
 
 
+def _seconds(name: str, value: Any, most: float) -> float:
+    """A time span, checked."""
+    if not isinstance(value, Real) or not 0 <= value <= most:  # type: ignore[operator]
+        raise WristCameraError(f'{name} is {value!r}', f'give seconds, 0 to {most:g}')
+    return float(value)
+
+
 def _target(address: str) -> tuple[int, Any]:
     """Family and address of a socket."""
     kind, _, rest = address.partition(':')
     host, _, port = rest.rpartition(':')
     if kind == 'unix' and rest:
         return socket.AF_UNIX, rest
-    if kind == 'tcp' and host and port.isdigit():
+    if kind == 'tcp' and host and port.isdigit() and int(port) < 1 << 16:
         return (socket.AF_INET6 if host.startswith('[') else socket.AF_INET), (host.strip('[]'), int(port))
     raise WristCameraError(f'address is {address!r}', 'give tcp:HOST:PORT or unix:PATH')

@@ -39,16 +39,16 @@ def test_all_examples_run(view_publisher, capsys):
     assert len(EXAMPLES) == 9
     publisher = view_publisher()
     with (
-        WristCamera(max_age=20.0) as camera,
-        FrameServer(camera, BridgeSettings('tcp:127.0.0.1:0', max_age=20.0)) as server,
+        WristCamera(max_age=100.0) as camera,
+        FrameServer(camera, BridgeSettings('tcp:127.0.0.1:0', max_age=100.0)) as server,
     ):
         publisher.wait_for_reader()
         publisher.keep_sending()
-        camera.read(timeout=20)
+        camera.read(timeout=50)
         for example in EXAMPLES:
-            code = example.replace('WristCamera()', 'WristCamera(max_age=20.0)').replace(ADDRESS, server.address)
+            code = example.replace('WristCamera()', 'WristCamera(max_age=100.0)').replace(ADDRESS, server.address)
             code = re.sub(r'(max_age=|timeout=)(0\.5|1\.0|5\.0)', r'\g<1>20.0', code).replace(
-                'max_age_ms=500', 'max_age_ms=20000'
+                'max_age_ms=500', 'max_age_ms=100000'
             )
             with warnings.catch_warnings():
                 warnings.simplefilter('error')

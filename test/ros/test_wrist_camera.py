@@ -1,5 +1,6 @@
 """`policy.WristCamera` over real DDS: what the node publishes is an image or an error, and never a blank image."""
 
+import signal
 import subprocess
 import sys
 import threading
@@ -22,19 +23,22 @@ S = 1_000_000_000
 
 @pytest.fixture
 def wrist(view_publisher):
-    """A publisher and a camera that have found each other; ages up to 20 s are allowed unless a test says less."""
-    publisher, camera = view_publisher(), WristCamera(max_age=20.0)
+    """A publisher and a camera that have found each other; ages up to 100 s are allowed unless a test says less."""
+    publisher, camera = view_publisher(), WristCamera(max_age=100.0)
     publisher.wait_for_reader()
     yield publisher, camera
     camera.close()
 
 
 def send_and_wait(publisher, *cameras, **kwargs):
-    """Send a view, and wait until it is every camera's newest; returns its stamp."""
+    """Send a view, and wait until it is every camera's newest; returns its stamp. It is sent again where one missed it."""
     stamp_ns = publisher.send(**kwargs)
-    end = time.monotonic() + 20
+    start = again = time.monotonic()
     while any((frame := camera.latest.get()[1]) is None or frame.stamp_ns != stamp_ns for camera in cameras):
-        assert time.monotonic() < end, 'what was sent did not arrive'
+        assert time.monotonic() < start + 60, 'what was sent did not arrive'
+        if time.monotonic() > again + 5:
+            again = time.monotonic()
+            publisher.send(**kwargs | {'stamp_ns': stamp_ns})
         time.sleep(0.005)
     return stamp_ns
 
@@ -99,7 +103,7 @@ def test_an_old_frame_raises_instead_of_being_given(wrist):
 
 def test_a_stamp_of_another_clock_raises(wrist):
     publisher, camera = wrist
-    send_and_wait(publisher, camera, stamp_ns=publisher.now_ns() + 100 * S)
+    send_and_wait(publisher, camera, stamp_ns=publisher.now_ns() + 1000 * S)
     with pytest.raises(InvalidFrameError, match='in the future') as error:
         camera.read_latest()
     assert error.value.status is FrameStatus.STAMP_IN_FUTURE
@@ -114,7 +118,7 @@ def test_a_view_that_is_damaged_or_of_another_version_is_no_frame(wrist):
             changes['pose'].pose.orientation.w = 5.0
         before = camera.latest.get()[0]
         publisher.send(value=number, **changes)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while 'could not be used' not in camera.why_silent().what and time.monotonic() < deadline:
             time.sleep(0.01)
         assert camera.latest.get()[0] == before
@@ -140,7 +144,7 @@ def test_what_the_node_says_of_itself_explains_the_silence(wrist):
         return camera.why_silent().what
 
     def until(words, **fields):
-        end = time.monotonic() + 20
+        end = time.monotonic() + 60
         while words not in (what := said(**fields)):
             assert time.monotonic() < end, what
             time.sleep(0.02)
@@ -184,9 +188,9 @@ def test_names_that_make_no_topic_are_one_sentence():
 def test_two_cameras_and_a_namespace_do_not_disturb_each_other(view_publisher):
     publisher = view_publisher(namespace='/left_arm')
     with WristCamera(namespace='left_arm') as one, WristCamera(namespace='left_arm') as two, WristCamera() as other:
-        publisher.wait_for_reader()
+        publisher.wait_for_reader(count=2)
         stamp_ns = send_and_wait(publisher, one, two)
-        assert one.read_latest(20.0).stamp_ns == two.read_latest(20.0).stamp_ns == stamp_ns
+        assert one.read_latest(100.0).stamp_ns == two.read_latest(100.0).stamp_ns == stamp_ns
         with pytest.raises(FrameTimeoutError):
             other.async_read(timeout=0.0)
 
@@ -197,7 +201,7 @@ def test_with_sim_time_ages_are_of_that_clock(view_publisher):
         with pytest.raises(FrameTimeoutError, match='/clock'):
             camera.read(timeout=0.0)
         publisher.wait_for_reader()
-        end = time.monotonic() + 20
+        end = time.monotonic() + 60
         while camera.now_ns() != 100 * S:
             assert time.monotonic() < end
             publisher.clock.publish(Clock(clock=to_stamp(100 * S)))
@@ -208,7 +212,7 @@ def test_with_sim_time_ages_are_of_that_clock(view_publisher):
 
 def test_the_node_s_own_frames_are_read_and_its_invalid_ones_raise(stage):
     s = stage(publish_invalid=True).camera('left', 'right').activate()
-    with WristCamera(max_age=10.0) as camera:
+    with WristCamera(max_age=100.0) as camera:
         s.send_until(lambda: camera.latest.get()[0] >= 2)
         image = camera.async_read()
         assert image.image.shape == (*s.node.stream.model.config.wrist_hw, 3) and image.camera.K[0, 0] > 0
@@ -220,10 +224,12 @@ def test_the_node_s_own_frames_are_read_and_its_invalid_ones_raise(stage):
         assert error.value.status is FrameStatus.LOW_COVERAGE
 
 
-def test_reading_loads_no_model_code():
+def test_a_program_that_never_closes_its_camera_loads_no_model_code_and_ends_cleanly():
     code = (
-        'import sys\nfrom wristworld_ros.policy import WristCamera\nWristCamera().close()\n'
-        'print(sorted(m for m in sys.modules if m.startswith(("wristworld_ros.models", "wristworld_ros.pipeline", "diffusers"))))'
+        'import sys\nfrom wristworld_ros.policy import WristCamera\ncamera = WristCamera()\n'
+        'print(sorted(m for m in sys.modules if m.startswith(("wristworld_ros.models", "wristworld_ros.pipeline", "diffusers"))))\n'
+        'raise KeyboardInterrupt'
     )
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert done.returncode == -signal.SIGINT and 'terminate' not in done.stderr  # not SIGABRT
     assert done.stdout.strip() == '[]', done.stderr

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 import time
@@ -77,9 +78,11 @@ class WristListener:
         self._executor.add_node(self._node)
         self._thread = threading.Thread(target=self._spin, name='wrist_listener', daemon=True)
         self._thread.start()
+        atexit.register(self.close)  # a thread of rclpy that is cut off at the end of the interpreter aborts the process
 
     def close(self) -> None:
         """Leave the graph; nothing is called after that."""
+        atexit.unregister(self.close)
         rclpy.try_shutdown(context=self._context)
         if threading.current_thread() is not self._thread:
             self._thread.join(5.0)
