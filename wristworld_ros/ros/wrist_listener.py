@@ -78,7 +78,9 @@ class WristListener:
         self._executor.add_node(self._node)
         self._thread = threading.Thread(target=self._spin, name='wrist_listener', daemon=True)
         self._thread.start()
-        atexit.register(self.close)  # a thread of rclpy that is cut off at the end of the interpreter aborts the process
+        atexit.register(
+            self.close
+        )  # a thread of rclpy that is cut off at the end of the interpreter aborts the process
 
     def close(self) -> None:
         """Leave the graph; nothing is called after that."""
@@ -111,7 +113,11 @@ class WristListener:
         if self._bad:
             return f'the last message could not be used: {self._bad}', 'run one version of the package everywhere'
         if status is None or heard > STATUS_COUNTS_S:
-            return f'the node {self._name} has said nothing of itself', f'see whether it hangs, and its log; or {RUN}'
+            since = 'yet' if status is None else f'for {heard:.0f} s'
+            return (
+                f'the node {self._name} has said nothing of itself {since}',
+                f'see its log, whether it hangs; or {RUN}',
+            )
         if status.state != VirtualWristStatus.ACTIVE:
             return f'the node is {STATE_NAMES.get(status.state, "in an unknown state")}', 'activate it'
         if not status.enabled:
