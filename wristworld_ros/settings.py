@@ -143,6 +143,13 @@ class StreamSettings:
         True,
         "Whether anchors whose place in the robot's base nobody knows are placed by the wrist's known path, once it has moved enough: to some centimetres, so that a calibration is better.",
     )
+    table_height: float | None = setting(
+        None,
+        "Height of what objects stand on in the robot's base frame, metres, for the plane sweep of models that have one; auto finds the height at which the anchors agree best.",
+        low=-2.0,
+        high=2.0,
+        none='auto',
+    )
     refine_calibration: bool = setting(
         True,
         "Whether the given places of anchors with depth are corrected, by up to 3 cm and 2 degrees, where they see the robot's surface elsewhere than joint states put it.",
