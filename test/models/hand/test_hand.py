@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from wristworld_ros.geometry.poses import looking_at
 from wristworld_ros.models.hand import Correction, HandConfig, HandNetwork, corrected, hand_crops, refine_pose
 from wristworld_ros.models.hand.crop import HALF_WIDTH, MIDDLE
-from wristworld_ros.models.hand.network import rotation_matrix
+from wristworld_ros.models.hand.network import rotation_of
 
 K = torch.tensor([[200.0, 0, 111.5], [0, 200.0, 83.5], [0, 0, 1]], dtype=torch.float64)
 
@@ -31,17 +31,13 @@ def middle(T):
 def test_the_right_correction_gives_the_true_pose(azimuth, distance, wrong):
     truth = pose(azimuth, distance)
     guess = truth.clone()
-    guess[:3, :3] = rotation_matrix(torch.tensor([wrong[:3]], dtype=torch.float64))[0] @ truth[:3, :3]
+    guess[:3, :3] = rotation_of(truth[None, :3, :2] + torch.tensor(wrong, dtype=torch.float64).reshape(1, 3, 2))[0]
     guess[:3, 3] += 0.3 * torch.tensor(wrong[3:], dtype=torch.float64)
     crops = hand_crops(torch.zeros(1, 3, 168, 224, dtype=torch.float64), K[None], guess[None], 32)
     wanted = crops.T_crop_anchor[0] @ truth
     place = middle(wanted)
-    turn = wanted[:3, :3] @ crops.T_crop_wrist[0, :3, :3].T
-    vector = torch.tensor([turn[2, 1] - turn[1, 2], turn[0, 2] - turn[2, 0], turn[1, 0] - turn[0, 1]]) / 2
-    angle = torch.asin(vector.norm().clamp(max=1))
-    vector = vector * (angle / vector.norm().clamp(min=1e-12))
     correction = Correction(
-        vector[None],
+        (wanted[:3, :2] - crops.T_crop_wrist[0, :3, :2])[None],
         (place[:2] / place[2] / (HALF_WIDTH / crops.distance))[None],
         (place[2] / crops.distance).log(),
         torch.zeros(1),

@@ -30,12 +30,13 @@ class HandConfig:
 class Correction:
     """What is wrong with guesses, in the crop's camera.
 
-    rotation: [N, 3], rotation vector that turns the guessed hand about its middle, radians. across: [N, 2], how far its middle
+    axes: [N, 3, 2], what the x and y axes of the wrist camera lack in the guess, about the hand's middle (a difference of axes is
+    linear in what an image shows and in the guess; a rotation between the two is not). across: [N, 2], how far its middle
     lies off, in half widths of the crop. closer: [N], log of its true distance over the guessed. scale: [N], expected error of the
     corrected hand's points, metres.
     """
 
-    rotation: Tensor
+    axes: Tensor
     across: Tensor
     closer: Tensor
     scale: Tensor
@@ -66,7 +67,7 @@ class HandNetwork(nn.Module):
         self.dense = nn.Sequential(
             nn.Linear(64 * cells + 11, config.dense), nn.SiLU(), nn.Linear(config.dense, config.dense), nn.SiLU()
         )
-        self.out = nn.Linear(config.dense, 7)
+        self.out = nn.Linear(config.dense, 10)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
@@ -77,21 +78,22 @@ class HandNetwork(nn.Module):
         spread = HALF_WIDTH / crops.distance  # tangent of half the crop's field of view
         known = torch.cat([R, crops.distance[:, None], 4 * spread[:, None]], 1).to(features)
         out = self.out(self.dense(torch.cat([features, known], 1))).float()
-        return Correction(out[:, :3], out[:, 3:5], out[:, 5], F.softplus(out[:, 6] - 3.0) + 1e-3)
+        axes, across, closer, scale = out.split((6, 2, 1, 1), 1)
+        return Correction(axes.unflatten(1, (3, 2)), across, closer[:, 0], F.softplus(scale[:, 0] - 3.0) + 1e-3)
 
 
-def rotation_matrix(vector: Tensor) -> Tensor:
-    """Rotation matrices [N, 3, 3] of rotation vectors [N, 3], radians."""
-    x, y, z = vector.unbind(-1)
-    zero = torch.zeros_like(x)
-    return torch.matrix_exp(torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).unflatten(-1, (3, 3)))
+def rotation_of(axes: Tensor) -> Tensor:
+    """Rotations [N, 3, 3] whose x axis is the first of two vectors and whose xy plane holds both (arXiv 1812.07035); axes: [N, 3, 2]."""
+    x = F.normalize(axes[..., 0], dim=-1)
+    y = F.normalize(axes[..., 1] - (x * axes[..., 1]).sum(-1, keepdim=True) * x, dim=-1)
+    return torch.stack([x, y, torch.linalg.cross(x, y)], -1)
 
 
 def corrected(crops: HandCrops, correction: Correction) -> Tensor:
     """Corrected poses T_anchor_wrist [N, 4, 4]."""
     T = crops.T_crop_wrist
     middle = T.new_tensor(MIDDLE)
-    R = rotation_matrix(correction.rotation.to(T)) @ T[:, :3, :3]
+    R = rotation_of(T[:, :3, :2] + correction.axes.to(T))
     spread = HALF_WIDTH / crops.distance
     across = correction.across.to(T) * spread[:, None]
     z = crops.distance * torch.exp(correction.closer.to(T))
