@@ -24,7 +24,7 @@ from wristworld_ros.pipeline import VirtualWrist, load_model
 from wristworld_ros.pipeline.known_geometry import KNOWN_NEAR
 from wristworld_ros.pipeline.model import WristModel
 from wristworld_ros.pipeline.model_directory import find_model
-from wristworld_ros.pipeline.reconstruct import Observation
+from wristworld_ros.pipeline.observation import Observation
 from wristworld_ros.setting import check
 from wristworld_ros.settings import StreamSettings
 from wristworld_ros.sim.sensor import SensorSettings

@@ -27,7 +27,8 @@ from wristworld_ros.pipeline.generate import (
     to_pixels,
 )
 from wristworld_ros.pipeline.model import WristModel
-from wristworld_ros.pipeline.reconstruct import Observation, ReconstructionStep
+from wristworld_ros.pipeline.observation import Observation
+from wristworld_ros.pipeline.reconstruct import ReconstructionStep
 from wristworld_ros.runtime.transfer import download, upload
 from wristworld_ros.setting import check
 from wristworld_ros.settings import StreamSettings, WindowSettings

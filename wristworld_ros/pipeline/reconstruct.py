@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from wristworld_ros.geometry import decode_pose, resize_intrinsics, shift_principal_point, to_homogeneous
+from wristworld_ros.geometry import resize_intrinsics
 from wristworld_ros.geometry.agreement import cloud_agreement
 from wristworld_ros.geometry.cloud import CloudSettings, dense_cloud, render_cloud
-from wristworld_ros.geometry.images import resize_images
-from wristworld_ros.models.vggt import ReconstructionModel
-from wristworld_ros.models.vggt.config import input_size
-from wristworld_ros.models.vggt.model import own_points
-from wristworld_ros.models.vggt.scene_coordinates import fit_frame, nearness, patch_centers, refine_wrist
 from wristworld_ros.pipeline.close_up import CloseUp, PredictedScene
 from wristworld_ros.pipeline.known_geometry import KnownGeometryStep, Prediction
 from wristworld_ros.pipeline.model import WristModel
 from wristworld_ros.pipeline.modelled_depth import DepthSource, ModelledDepth
+from wristworld_ros.pipeline.observation import NOT_FINITE, Observation, blank_observation, empty_reconstruction
+from wristworld_ros.pipeline.reconstructor import Reconstructor, Scene, is_finite, visible_confidence
 from wristworld_ros.pipeline.swept import PlaneSweep, mean_confidence, trusted_coverage
 from wristworld_ros.robot.known_cameras import KnownCameras
 from wristworld_ros.robot.motion_placement import AnchorPlacement, PlacedAnchors
@@ -27,146 +24,9 @@ from wristworld_ros.runtime.cuda_graphs import CudaGraphRunner
 from wristworld_ros.runtime.transfer import StageTimer, download, upload
 from wristworld_ros.types import (
     AnchorSet,
-    Camera,
     ConditionMap,
-    FrameStatus,
-    Geometry,
     MotionPlacement,
-    Reconstruction,
-    Verdict,
 )
-
-NOT_FINITE = Verdict(
-    FrameStatus.NOT_FINITE,
-    'Stage 1 produced numbers that are not finite (NaN or infinity), so there is neither a wrist camera nor a cloud.',
-)
-
-
-@dataclass(frozen=True)
-class Observation:
-    """Everything the second half of the stream needs of one anchor set.
-
-    condition: the cloud seen by the wrist camera. coverage: share of the wrist's pixels that a point hits or, where more is
-    known than images, a point that is measured or predicted with confidence, 0 to 1. confidence: see `visible_confidence`. agreements: float64 [V], of each anchor with the others, 0 to 1, NaN where
-    there is nothing to compare; see `cloud_agreement`. verdict: valid, or why stage 1 gave nothing; reconstruction and
-    condition are then blank. geometry, residuals, missing, placement: see `WristFrame`. anchor_verdict: valid, or what is wrong with the anchor images themselves. seconds: time of
-    each part. arrived: `time.perf_counter()` when the set came. starts_stream: whether a new video begins with it.
-    """
-
-    anchors: AnchorSet
-    reconstruction: Reconstruction
-    condition: ConditionMap
-    coverage: float
-    confidence: float
-    agreements: np.ndarray
-    verdict: Verdict = Verdict()
-    geometry: Geometry = Geometry.RGB
-    residuals: np.ndarray = field(default_factory=lambda: np.empty(0))
-    missing: tuple[str, ...] = ()
-    placement: MotionPlacement | None = None
-    anchor_verdict: Verdict = Verdict()
-    seconds: dict[str, float] = field(default_factory=dict)
-    arrived: float = 0.0
-    starts_stream: bool = False
-
-    @property
-    def agreement(self) -> float:
-        """Of the anchor that agrees least with the others, 0 to 1; NaN where there is nothing to compare."""
-        known = self.agreements[np.isfinite(self.agreements)]
-        return float(known.min()) if len(known) else float('nan')
-
-
-@dataclass(frozen=True)
-class Scene:
-    """What stage 1 predicts for one anchor set, on the model's device; nothing here has waited for it.
-
-    K: float64 [1 + V, 3, 3], pixels, pixel i's centre is i; the wrist camera first. T_base_anchor: float64 [4, 4], the first
-    anchor in the robot's base, of models with scene coordinates. T: float64 [1 + V, 4, 4],
-    camera-from-world. points: float32 [V, H, W, 3]. confidence: float32 [V, H, W]. World and units as `Reconstruction`.
-    """
-
-    K: Tensor
-    T: Tensor
-    points: Tensor
-    confidence: Tensor
-    T_base_anchor: Tensor | None = None
-
-
-class Reconstructor:
-    """Runs stage 1 on one anchor set at a time (arXiv 2510.07313, section 3.1: each time step by itself).
-
-    Points come from the point head, as published, or, in a model without one, from its depth unprojected through its own
-    cameras, which VGGT's authors find the more accurate way (arXiv 2503.11651, section 3.3). The wrist pose is the wrist
-    head's; a model with scene coordinates refines it against its own points.
-
-    Args:
-        model: Stage 1.
-        width: Pixels that anchor images are resized to.
-        wrist_hw: Size of the wrist image, pixels.
-    """
-
-    def __init__(self, model: ReconstructionModel, width: int, wrist_hw: tuple[int, int]):
-        self.model, self.width, self.wrist_hw = model, width, wrist_hw
-        self.patch = model.config.patch_size
-        self.dense = 'points' if 'points' in model.config.heads else 'depth'
-        self.heads = {'camera', 'wrist', self.dense, 'scene_coordinates'} & set(model.config.heads)
-
-    @property
-    def waits(self) -> bool:
-        """Whether `scene` waits for the device: the wrist pose is refined on the host, where its small matrices are
-        faster."""
-        return 'scene_coordinates' in self.heads
-
-    def resized(self, images: np.ndarray) -> np.ndarray:
-        """Anchor images uint8 [V, H, W, 3] at the size that stage 1 runs at."""
-        return resize_images(images, input_size(images.shape[1:3], self.width, self.patch))
-
-    @torch.inference_mode()
-    def scene(self, colors: Tensor) -> Scene:
-        """Stage 1 on images uint8 [V, h, w, 3] as `resized` gives them."""
-        hw = (colors.shape[1], colors.shape[2])
-        out = self.model((colors.permute(0, 3, 1, 2).float() / 255)[None], heads=self.heads)
-        points = (out.world_points if self.dense == 'points' else own_points(out, hw)).float()
-        wrist = decode_cameras(out.wrist_pose_enc[-1, 0], self.wrist_hw)
-        anchors = decode_cameras(out.camera_pose_enc[-1, 0], hw)
-        K, T = (torch.cat(pair) for pair in zip(wrist, anchors, strict=True))
-        T_base_anchor = None
-        if out.scene_coordinates is not None:
-            T[0] = self._refined(T[0], points, out.scene_coordinates)
-            T_base_anchor = self._in_base(points, out.scene_coordinates)
-        confidence = out.world_points_conf if self.dense == 'points' else out.depth_conf
-        return Scene(K, T, points[0], confidence[0].float(), T_base_anchor)
-
-    def _refined(self, T: Tensor, points: Tensor, scene_coordinates: Tensor) -> Tensor:
-        centers = patch_centers(points, self.patch)[0].flatten(0, 1)
-        predicted = scene_coordinates[0].flatten(0, 1)[:, :3]
-        return refine_wrist(T.cpu(), centers.cpu(), predicted.cpu()).to(T)
-
-    def _in_base(self, points: Tensor, scene_coordinates: Tensor) -> Tensor:
-        centers = patch_centers(points, self.patch)[0].flatten(0, 1)
-        wrist, base = scene_coordinates[0].flatten(0, 1).cpu().split(3, -1)
-        near = nearness(wrist)
-        T = fit_frame(centers.cpu(), base, near, near)
-        return torch.full((4, 4), torch.nan, dtype=torch.float64) if T is None else T
-
-    def __call__(self, anchors: AnchorSet) -> Reconstruction:
-        """The reconstruction in the first anchor's frame; its wrist camera has the size `wrist_hw`."""
-        colors = upload(self.resized(anchors.images), next(self.model.parameters()).device)
-        scene = self.scene(colors)
-        return self.reconstruction(scene, *download(scene.K, scene.T), colors)
-
-    def reconstruction(self, scene: Scene, K: np.ndarray, T: np.ndarray, colors: Tensor) -> Reconstruction:
-        """A scene whose cameras have been downloaded as K and T."""
-        sizes = [self.wrist_hw] + [(colors.shape[1], colors.shape[2])] * (len(K) - 1)
-        cameras = [Camera(k, t, width=hw[1], height=hw[0]) for k, t, hw in zip(K, T, sizes, strict=True)]
-        return Reconstruction(cameras[0], tuple(cameras[1:]), scene.points, scene.confidence, colors)
-
-
-def decode_cameras(pose_enc: Tensor, image_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Pose encodings [N, 9] of cameras of one size as K [N, 3, 3], pixels counted from the first one's centre, and
-    T_camera_world [N, 4, 4]; float64."""
-    T, K = decode_pose(pose_enc.double(), image_hw)
-    return shift_principal_point(K, -0.5), to_homogeneous(T)  # VGGT counts from the image's edge
 
 
 class ReconstructionStep:
@@ -217,7 +77,7 @@ class ReconstructionStep:
     @torch.inference_mode()
     def __call__(self, anchors: AnchorSet) -> Observation:
         """Reconstruction and condition map of one anchor set, by what it knows."""
-        if anchors.is_known:
+        if anchors.is_known and not (self._close_up is not None and _only_intrinsics(anchors)):
             return self._known_set(anchors)
         observation = self._images_alone(anchors)
         if self._modelled is None:
@@ -252,7 +112,7 @@ class ReconstructionStep:
         reconstruction = self._reconstructor.reconstruction(scene, K, T, colors)
         if not finite:
             reconstruction = empty_reconstruction(reconstruction)
-            return _blank_observation(anchors, reconstruction, NOT_FINITE, seconds)
+            return blank_observation(anchors, reconstruction, NOT_FINITE, seconds)
         return Observation(
             anchors, reconstruction, ConditionMap(image, depth), float(coverage), float(confidence),
             np.array(agreements), seconds=seconds,
@@ -266,8 +126,9 @@ class ReconstructionStep:
         T_base_anchor = _finite_pose(scene.T_base_anchor)
         if not finite or T_base_anchor is None:
             return None
-        predicted = PredictedScene(K, T, T_base_anchor, scene.points)
-        view = self._close_up(anchors.images, predicted, (scene.points.shape[1], scene.points.shape[2]))
+        hw = (scene.points.shape[1], scene.points.shape[2])
+        K = _with_intrinsics(K, anchors, hw)
+        view = self._close_up(anchors.images, PredictedScene(K, T, T_base_anchor, scene.points), hw)
         if view is None:
             return None
         reconstruction = self._reconstructor.reconstruction(replace(scene, points=view.points), K, view.T, colors)
@@ -295,7 +156,7 @@ class ReconstructionStep:
             timer.split()
             seconds = {'condition': timer.seconds()[0]}
         if not found.finite:
-            return _blank_observation(anchors, empty_reconstruction(found.reconstruction), NOT_FINITE, seconds)
+            return blank_observation(anchors, empty_reconstruction(found.reconstruction), NOT_FINITE, seconds)
         return Observation(
             anchors, found.reconstruction, found.condition, found.coverage, found.confidence, found.agreements,
             geometry=found.geometry, residuals=found.residuals, missing=missing,
@@ -337,13 +198,14 @@ class ReconstructionStep:
         K = torch.cat([scene.K[:1], resize_intrinsics(scene.K[1:], hw, anchors.images.shape[1:3])])
         return Prediction(*download(K, scene.T), depth, scene.confidence)
 
-    def _scene(self, colors: Tensor) -> tuple[Tensor | None, ...]:
+    def _scene(self, colors: Tensor) -> tuple[Tensor, ...]:
         scene, hw = self._reconstructor.scene(colors), self._reconstructor.wrist_hw
         if self._fov is not None:
             focal = hw[0] / 2 / np.tan(np.deg2rad(self._fov) / 2)
             scene.K[0, 0, 0] = focal
             scene.K[0, 1, 1] = focal
-        return scene.K, scene.T, scene.points, scene.confidence, scene.T_base_anchor
+        always = scene.K, scene.T, scene.points, scene.confidence
+        return always if scene.T_base_anchor is None else (*always, scene.T_base_anchor)
 
     def _condition(
         self, K: Tensor, T: Tensor, points: Tensor, confidence: Tensor, images: Tensor, colors: Tensor
@@ -364,6 +226,21 @@ def _close_up(model: WristModel, table_height: float | None) -> CloseUp | None:
     return CloseUp(model.hand, sweep, model.config.wrist_hw, model.device)
 
 
+def _only_intrinsics(anchors: AnchorSet) -> bool:
+    """Whether a set knows nothing of where its cameras are, nor how far what they see."""
+    return anchors.depth is None and anchors.T_base_anchor is None and anchors.wrist is None
+
+
+def _with_intrinsics(K: np.ndarray, anchors: AnchorSet, hw: tuple[int, int]) -> np.ndarray:
+    """K [1 + V, 3, 3], pixels of images of `hw`, with the known ones in place of predicted ones."""
+    if anchors.intrinsics is None:
+        return K
+    image_hw = (anchors.images.shape[1], anchors.images.shape[2])
+    known = resize_intrinsics(torch.from_numpy(np.asarray(anchors.intrinsics, np.float64)), image_hw, hw).numpy()
+    there = np.isfinite(known).all((1, 2))
+    return np.concatenate([K[:1], np.where(there[:, None, None], known, K[1:])])
+
+
 def _finite_pose(T: Tensor | None) -> np.ndarray | None:
     return T.cpu().numpy() if T is not None and bool(T.isfinite().all()) else None
 
@@ -375,75 +252,3 @@ def _placement_sentence(placement: MotionPlacement) -> str:
         f"The anchors' places are estimated from the wrist's motion ({placement.count} samples, scatter "
         f'{placement.residual * 100:.0f} cm); calibrate them (wristworld calibrate) for exact ones.'
     )
-
-
-def visible_confidence(points: Tensor, confidence: Tensor, K: Tensor, T: Tensor, hw: tuple[int, int]) -> Tensor:
-    """Mean confidence of the points in a camera's view, 0 to 1: VGGT's c >= 1 becomes 1 - 1 / c.
-
-    Args:
-        points: [V, H, W, 3].
-        confidence: [V, H, W].
-        K: Of the camera, [3, 3].
-        T: Of the camera, camera-from-world [4, 4].
-        hw: Its size, pixels.
-
-    Returns:
-        A scalar; 0 when no point lies in view.
-    """
-    K, T = K.to(points), T.to(points)
-    uvw = (points.reshape(-1, 3) @ T[:3, :3].T + T[:3, 3]) @ K.T
-    z = uvw[:, 2]
-    uv = uvw[:, :2] / z.clamp(min=1e-6)[:, None]
-    visible = (z > 0.01) & (uv >= 0).all(1) & (uv[:, 0] < hw[1]) & (uv[:, 1] < hw[0])
-    trust = torch.where(visible, 1 - 1 / confidence.flatten(), 0.0)
-    return trust.sum() / visible.sum().clamp(min=1)
-
-
-def is_finite(K: Tensor, T: Tensor, points: Tensor, confidence: Tensor) -> Tensor:
-    """Whether cameras are finite, and points and confidence have no NaN and are mostly finite; bool [].
-
-    A point of the sky may be infinitely far away; the splat ignores it.
-    """
-    numbers = ~(points.isnan().any() | confidence.isnan().any())
-    most = (points.isfinite().all(-1) & confidence.isfinite()).float().mean() >= 0.5
-    return K.isfinite().all() & T.isfinite().all() & numbers & most
-
-
-def empty_reconstruction(reconstruction: Reconstruction) -> Reconstruction:
-    """A reconstruction of the same sizes without content: cameras and points at the origin, no confidence."""
-    cameras = [_empty_camera(c.height, c.width) for c in (reconstruction.wrist, *reconstruction.anchors)]
-    points, confidence = torch.zeros_like(reconstruction.points), torch.ones_like(reconstruction.confidence)
-    return Reconstruction(cameras[0], tuple(cameras[1:]), points, confidence, reconstruction.colors)
-
-
-def empty_condition(reconstruction: Reconstruction) -> ConditionMap:
-    """A condition map without a hit, at the size of the wrist camera."""
-    hw = (reconstruction.wrist.height, reconstruction.wrist.width)
-    device = reconstruction.points.device
-    return ConditionMap(torch.zeros(*hw, 3, dtype=torch.uint8, device=device), torch.zeros(*hw, device=device))
-
-
-def empty_observation(anchors: AnchorSet, wrist_hw: tuple[int, int], verdict: Verdict) -> Observation:
-    """The observation of a set that could not be reconstructed: cameras at the origin, one point per view, on the CPU."""
-    views, height, width = anchors.images.shape[:3]
-    reconstruction = Reconstruction(
-        wrist=_empty_camera(*wrist_hw),
-        anchors=(_empty_camera(height, width),) * views,
-        points=torch.zeros(views, 1, 1, 3),
-        confidence=torch.ones(views, 1, 1),
-        colors=torch.zeros(views, 1, 1, 3, dtype=torch.uint8),
-    )
-    return _blank_observation(anchors, reconstruction, verdict, {})
-
-
-def _blank_observation(
-    anchors: AnchorSet, reconstruction: Reconstruction, verdict: Verdict, seconds: dict[str, float]
-) -> Observation:
-    agreements = np.full(len(anchors.names), np.nan)
-    condition = empty_condition(reconstruction)
-    return Observation(anchors, reconstruction, condition, 0.0, 0.0, agreements, verdict, seconds=seconds)
-
-
-def _empty_camera(height: int, width: int) -> Camera:
-    K = np.array([[height, 0, (width - 1) / 2], [0, height, (height - 1) / 2], [0, 0, 1]], np.float64)
-    return Camera(K, np.eye(4), width, height)

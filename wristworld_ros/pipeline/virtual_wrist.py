@@ -13,8 +13,9 @@ from wristworld_ros.pipeline.composite import composite, filled, trusted_share
 from wristworld_ros.pipeline.generate import ChunkGenerator, NotFiniteError
 from wristworld_ros.pipeline.model import WristModel
 from wristworld_ros.pipeline.modelled_depth import DepthSource
+from wristworld_ros.pipeline.observation import Observation, empty_observation
 from wristworld_ros.pipeline.oom_fallback import OomFallback, out_of_memory_reason, what_ran_out
-from wristworld_ros.pipeline.reconstruct import Observation, ReconstructionStep, empty_observation
+from wristworld_ros.pipeline.reconstruct import ReconstructionStep
 from wristworld_ros.robot.depth_model import DepthModel
 from wristworld_ros.runtime.gpu_errors import is_out_of_memory
 from wristworld_ros.runtime.offload import StageScheduler

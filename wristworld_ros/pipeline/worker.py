@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from wristworld_ros.pipeline.reconstruct import Observation
+from wristworld_ros.pipeline.observation import Observation
 from wristworld_ros.types import AnchorSet, WristFrame
 
 

@@ -15,7 +15,8 @@ from wristworld_ros.models.wan import new_cache
 from wristworld_ros.models.wan.transformer import AttentionPlan
 from wristworld_ros.pipeline.generate import anchor_features, anchor_images
 from wristworld_ros.pipeline.model import WristModel
-from wristworld_ros.pipeline.reconstruct import ReconstructionStep, Reconstructor
+from wristworld_ros.pipeline.reconstruct import ReconstructionStep
+from wristworld_ros.pipeline.reconstructor import Reconstructor
 from wristworld_ros.runtime.cuda_graphs import CudaGraphRunner
 from wristworld_ros.runtime.transfer import upload
 

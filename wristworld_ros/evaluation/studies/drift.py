@@ -22,7 +22,7 @@ from wristworld_ros.data.ground_truth import GroundTruth, read_ground_truth
 from wristworld_ros.evaluation.metrics import frame_change, psnr, seam_ratio, sharpness, ssim
 from wristworld_ros.evaluation.table import markdown
 from wristworld_ros.pipeline import VirtualWrist, WristModel, load_model
-from wristworld_ros.pipeline.reconstruct import Observation
+from wristworld_ros.pipeline.observation import Observation
 from wristworld_ros.settings import StreamSettings
 
 NOISE_FRAMES = 5  # anchor sets of noise that a disturbed stream starts with

@@ -21,7 +21,8 @@ from wristworld_ros.data.ground_truth import read_ground_truth
 from wristworld_ros.evaluation.metrics import psnr
 from wristworld_ros.evaluation.table import markdown
 from wristworld_ros.pipeline import load_model
-from wristworld_ros.pipeline.reconstruct import Observation, ReconstructionStep
+from wristworld_ros.pipeline.observation import Observation
+from wristworld_ros.pipeline.reconstruct import ReconstructionStep
 from wristworld_ros.types import AnchorSet
 
 GOOD = 'as recorded'
