@@ -10,10 +10,10 @@ import numpy as np
 from wristworld_ros.types import Camera
 
 _SWEEP = (-0.4, 0.4)  # metres over the robot's base within which a plane is looked for
-_COARSE, _FINE = 0.02, 0.005  # metres from height to height
+_STEP = 0.01  # metres from height to height
 _REACH_X, _REACH_Y, _CELL = (0.2, 0.9), (-0.5, 0.5), 0.01  # metres before the robot's base, and the grid there
 _WINDOW = (7, 7)  # cells that are compared together
-_GUESS = 0.05  # metres, standard deviation of a guess
+_GUESS = 0.12  # metres, standard deviation of a guess
 _FLAT = 4.0  # grey levels squared: windows of less contrast say little
 _BIN = 0.005  # metres
 _LEAST = 200  # points at a level, for it to be one
@@ -51,7 +51,7 @@ class SupportSearch:
     """
 
     def __init__(self):
-        self._heights = np.arange(*_SWEEP, _COARSE)
+        self._heights = np.arange(*_SWEEP, _STEP)
         self._scores = np.zeros(len(self._heights))
 
     def update(self, images: np.ndarray, anchors: tuple[Camera, ...], guess: float | None = None) -> float | None:
@@ -68,12 +68,8 @@ class SupportSearch:
         grays = [cv2.GaussianBlur(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (0, 0), 1.0) for image in images]
         self._scores += np.array([_agreement(grays, anchors, float(height)) for height in self._heights])
         likely = 1.0 if guess is None else np.exp(-(((self._heights - guess) / _GUESS) ** 2) / 2)
-        best = int((self._scores * likely).argmax())
-        if self._scores[best] <= 0:
-            return None
-        fine = self._heights[best] + np.arange(-_COARSE, _COARSE + _FINE / 2, _FINE)
-        scores = np.array([_agreement(grays, anchors, float(height)) for height in fine])
-        return _peak(fine, scores)
+        scores = self._scores * likely
+        return _peak(self._heights, scores) if scores.max() > 0 else None
 
 
 def _peak(heights: np.ndarray, scores: np.ndarray) -> float:

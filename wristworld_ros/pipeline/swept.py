@@ -55,7 +55,8 @@ class PlaneSweep:
     def reset(self) -> None:
         """Forget the scene."""
         self._search = SupportSearch()
-        self._heights: list[float] = []
+        self._height: float | None = None
+        self._guesses: list[float] = []
         self._sets = 0
 
     def support(self, images: np.ndarray, anchors: tuple[Camera, ...], guess: float | None) -> float | None:
@@ -74,10 +75,13 @@ class PlaneSweep:
         if self._given is not None:
             return self._given
         if self._sets < _SETS or self._sets % _EVERY == 0:
-            height = self._search.update(*self._resized(images, anchors), guess) if len(anchors) > 1 else guess
-            self._heights += [] if height is None else [height]
+            if len(anchors) > 1:
+                self._height = self._search.update(*self._resized(images, anchors), guess)
+            else:
+                self._guesses += [] if guess is None else [guess]
+                self._height = float(np.median(self._guesses[-_SETS:])) if self._guesses else None
         self._sets += 1
-        return float(np.median(self._heights[-_SETS:])) if self._heights else None
+        return self._height
 
     def __call__(self, given: SweepInput) -> SweptView:
         """The wrist's view; empty where the wrist looks at no plane that an anchor sees."""
