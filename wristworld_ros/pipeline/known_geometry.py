@@ -26,7 +26,9 @@ from wristworld_ros.geometry.surfaces import (
     sample_surfaces,
     visible_windows,
 )
+from wristworld_ros.models.hand import HandNetwork
 from wristworld_ros.models.sweep import SweepNetwork
+from wristworld_ros.pipeline.hand_registration import HandRegistration
 from wristworld_ros.pipeline.own_robot import OwnRobot, RobotInAnchors
 from wristworld_ros.pipeline.swept import PlaneSweep, SweepInput, SweptView, mean_confidence, trusted_coverage
 from wristworld_ros.robot.depth_fit import fit_depth
@@ -94,6 +96,7 @@ class KnownGeometryStep:
         refine: Whether given places of anchors are corrected by how they see the robot.
         sweep: For the wrist's view of anchors whose depth is not measured; None for points of predicted depth.
         table_height: Of the plane that objects stand on in the robot's base frame, metres; None to find it.
+        hand: By which given places of anchors without depth are corrected, if `refine`; None for none.
 
     Attributes:
         robot: What the stream knows of the robot's own surface.
@@ -109,11 +112,13 @@ class KnownGeometryStep:
         refine: bool = True,
         sweep: SweepNetwork | None = None,
         table_height: float | None = None,
+        hand: HandNetwork | None = None,
     ):
         self.wrist_hw, self.cloud, self.device = wrist_hw, cloud, device
         self._near = near
         self._memory = SceneMemory() if remember else None
         self.robot = OwnRobot(device, refine)
+        self._hand = HandRegistration(hand, device) if hand is not None and refine else None
         self._sweep = None if sweep is None else PlaneSweep(sweep, device, table_height)
 
     def reset(self) -> None:
@@ -123,6 +128,8 @@ class KnownGeometryStep:
             self._memory.reset()
         if self._sweep:
             self._sweep.reset()
+        if self._hand:
+            self._hand.reset()
 
     def measured(self, anchors: AnchorSet) -> KnownObservation | None:
         """The observation from what is known alone; None where stage 1 has to help."""
@@ -155,6 +162,8 @@ class KnownGeometryStep:
     ) -> KnownObservation:
         hw = tuple(anchors.images.shape[1:3])
         placed = self.robot.corrected(placed, known)
+        if self._hand and anchors.depth is None and _all_cameras(known):
+            placed = self._hand.corrected(placed, anchors.images)
         stride = -(-hw[1] // _MOST_WIDE) if anchors.depth is not None else 1
         maps = self._maps(anchors, placed, prediction, stride)
         K, T = torch.from_numpy(placed.K).to(self.device), torch.from_numpy(placed.T).to(self.device)
@@ -187,7 +196,7 @@ class KnownGeometryStep:
         self, anchors: AnchorSet, placed: PlacedCameras, known: KnownCameras, maps: SurfaceMaps, wrist: Camera
     ) -> SweptView | None:
         """The wrist's view by plane sweep; None where depth is measured, or not all cameras are known."""
-        if self._sweep is None or known.wrist is None or not (known.has_K & known.placed).all():
+        if self._sweep is None or not _all_cameras(known):
             return None
         if bool((maps.origin == PixelOrigin.MEASURED).any()):
             return None
@@ -290,6 +299,10 @@ class KnownGeometryStep:
             maps.origin == PixelOrigin.MEASURED, torch.inf, 1 / (1 - maps.confidence).clamp(min=1e-6)
         )
         return Reconstruction(wrist, cameras, maps.points, confidence, maps.colors, placed.world, placed.metric)
+
+
+def _all_cameras(known: KnownCameras) -> bool:
+    return known.wrist is not None and bool((known.has_K & known.placed).all())
 
 
 def _without(maps: SurfaceMaps, drop: Tensor) -> SurfaceMaps:

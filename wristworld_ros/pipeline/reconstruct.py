@@ -65,7 +65,15 @@ class ReconstructionStep:
         self._fov, self._device = wrist_fov, model.device
         self._close_up = _close_up(model, table_height)
         self._known = KnownGeometryStep(
-            model.config.wrist_hw, model.config.cloud, near, model.device, remember, refine, model.sweep, table_height
+            model.config.wrist_hw,
+            model.config.cloud,
+            near,
+            model.device,
+            remember,
+            refine,
+            model.sweep,
+            table_height,
+            model.hand,
         )
         self._placement = AnchorPlacement() if place_anchors else None
         self._modelled = None if depth_source is None else ModelledDepth(depth_source, self._known)
