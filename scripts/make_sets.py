@@ -1,0 +1,49 @@
+"""Renders the three sets that `sim_tiny` is trained on, chosen by and measured on. `python scripts/make_sets.py runs`
+
+Seeds are fixed, so the sets are the same everywhere; a run that was stopped goes on. The test set is looked at once, for the card.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+from wristworld_ros.sim.settings import SimulatorSettings
+from wristworld_ros.sim.simulate import simulate
+
+
+@dataclass(frozen=True)
+class SimulatedSet:
+    """One set. episodes: how many. seed: of the set. settings: of its episodes."""
+
+    episodes: int
+    seed: int
+    settings: SimulatorSettings
+
+
+RECORDED = SimulatorSettings(clip_frames=24, random_cameras=0)
+SETS = {
+    'training': SimulatedSet(
+        370, 2026, SimulatorSettings(clip_frames=12, fps=4, random_azimuth=110.0, random_fov_max=70.0)
+    ),
+    'validation': SimulatedSet(12, 920000, RECORDED),
+    'test': SimulatedSet(24, 930000, RECORDED),
+}
+
+
+def main() -> None:
+    """Render what is missing."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('folder', type=Path, help='Each set gets a folder of its name in it.')
+    parser.add_argument('--only', choices=tuple(SETS), help='One of them; all otherwise.')
+    parser.add_argument('--workers', type=int, help='Processes; one per core otherwise.')
+    args = parser.parse_args()
+    for name in [args.only] if args.only else SETS:
+        wanted = SETS[name]
+        report = simulate(args.folder / name, wanted.episodes, wanted.seed, args.workers, wanted.settings)
+        print(f'{args.folder / name}: {report.rendered} episodes rendered, {report.skipped} were there.')
+
+
+if __name__ == '__main__':
+    main()
