@@ -94,8 +94,13 @@ class StreamSettings:
     min_coverage: float = setting(
         0.2, 'Frames with less of the wrist view covered by points are invalid, 0 to 1.', low=0.0, high=1.0, live=True
     )
-    min_confidence: float = setting(
-        0.1, 'Frames with less confidence are invalid, 0 to 1.', low=0.0, high=1.0, live=True
+    min_confidence: float | None = setting(
+        None,
+        "Frames with less confidence are invalid, 0 to 1; auto takes the model's own for what it predicts, and 0.1 where depth is measured.",
+        low=0.0,
+        high=1.0,
+        live=True,
+        none='auto',
     )
     min_agreement: float | None = setting(
         None,

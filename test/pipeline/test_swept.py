@@ -24,7 +24,9 @@ PLACES = (np.array([1.3, 0.6, 0.7]), np.array([1.4, -0.5, 0.6]), np.array([1.5, 
 def model():
     made = tiny_random_model()
     torch.manual_seed(0)
-    made.sweep = SweepNetwork(SweepConfig(features=8, matched=8, widths=(16, 16), anchor_width=128)).eval().requires_grad_(False)
+    made.sweep = (
+        SweepNetwork(SweepConfig(features=8, matched=8, widths=(16, 16), anchor_width=128)).eval().requires_grad_(False)
+    )
     return made
 
 

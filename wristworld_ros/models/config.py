@@ -39,6 +39,7 @@ class ModelConfig:
         precision: What the big networks were trained to compute in: 'float32' or 'bfloat16'.
         min_agreement: Least agreement of the anchors at which a frame is valid, 0 to 1, chosen on validation data; None
             where that has not been done.
+        min_confidence: Least confidence at which a frame is valid where nothing is measured, 0 to 1, chosen likewise.
         use_condition: False for a model trained without condition maps (an ablation of the paper).
         use_anchor_tokens: False for a model trained without anchor tokens (an ablation of the paper).
         licence: SPDX identifier or a short statement.
@@ -57,6 +58,7 @@ class ModelConfig:
     noise_share: Share = 0.5
     precision: Literal['float32', 'bfloat16'] = 'float32'
     min_agreement: Share | None = None
+    min_confidence: Share = 0.1
     use_condition: bool = True
     use_anchor_tokens: bool = True
     licence: str = 'Apache-2.0'

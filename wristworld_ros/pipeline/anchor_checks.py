@@ -178,6 +178,14 @@ class _UsualResidual:
         return self._since is not None and (stamp_ns - self._since) * 1e-9 >= self.LASTING_S
 
 
+def judge_confidence(found: float, least: float) -> Verdict:
+    """Whether a reconstruction is confident enough; both 0 to 1."""
+    if found >= least:
+        return Verdict()
+    reason = f'The confidence of the reconstruction is {found:.2f}; min_confidence is {least:.2f}.'
+    return Verdict(FrameStatus.LOW_CONFIDENCE, reason)
+
+
 def judge_agreement(names: tuple[str, ...], agreements: np.ndarray, least: float | None) -> Verdict:
     """Whether the anchors' clouds agree.
 

@@ -16,7 +16,7 @@ import torch
 from wristworld_ros.errors import UserError
 from wristworld_ros.models.wan.sampling import shared_noise
 from wristworld_ros.models.wan.windows import Window, clip_latents, plan_windows, sample_windows
-from wristworld_ros.pipeline.anchor_checks import AnchorChecks, judge_agreement
+from wristworld_ros.pipeline.anchor_checks import AnchorChecks, judge_agreement, judge_confidence
 from wristworld_ros.pipeline.generate import (
     NOT_FINITE,
     NotFiniteError,
@@ -89,6 +89,7 @@ class _VideoEncoder:
         verdicts = (
             observation.verdict,
             self._anchor_checks.judge(anchors, StreamSettings.frozen_after, StreamSettings.still_after),
+            judge_confidence(observation.confidence, config.min_confidence),
             judge_agreement(anchors.names, observation.agreements, config.min_agreement),
         )
         verdict = next((v for v in verdicts if v.status is not FrameStatus.VALID), Verdict())

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from wristworld_ros.pipeline.anchor_checks import AnchorChecks, RegistrationCheck, judge_agreement
+from wristworld_ros.pipeline.anchor_checks import AnchorChecks, RegistrationCheck, judge_agreement, judge_confidence
 from wristworld_ros.pipeline.composite import composite, filled, trusted_share
 from wristworld_ros.pipeline.generate import ChunkGenerator, NotFiniteError
 from wristworld_ros.pipeline.model import WristModel
@@ -22,6 +22,8 @@ from wristworld_ros.runtime.offload import StageScheduler
 from wristworld_ros.setting import check
 from wristworld_ros.settings import StreamSettings
 from wristworld_ros.types import AnchorSet, FrameStatus, Geometry, Verdict, WristFrame
+
+_LEAST_CONFIDENCE = 0.1  # where depth is measured
 
 
 class VirtualWrist:
@@ -243,12 +245,15 @@ class VirtualWrist:
         if found < least:
             reason = f'The anchors cover only {found:.0%} of the wrist view; min_coverage is {least:.0%}.'
             return Verdict(FrameStatus.LOW_COVERAGE, reason)
+        measured = observation.geometry is Geometry.RGBD  # the model's thresholds were chosen for what it predicts
         least, found = self.settings.min_confidence, observation.confidence
-        if found < least:
-            reason = f'The confidence of the reconstruction is {found:.2f}; min_confidence is {least:.2f}.'
-            return Verdict(FrameStatus.LOW_CONFIDENCE, reason)
+        if least is None:
+            least = _LEAST_CONFIDENCE if measured else self.model.config.min_confidence
+        unsure = judge_confidence(found, least)
+        if unsure.status is not FrameStatus.VALID:
+            return unsure
         least = self.settings.min_agreement
-        if least is None and observation.geometry is not Geometry.RGBD:  # chosen for what the model predicts
+        if least is None and not measured:
             least = self.model.config.min_agreement
         return judge_agreement(observation.anchors.names, observation.agreements, least)
 
