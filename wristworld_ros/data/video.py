@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 DEPTH_UNIT = 0.001  # metres
 MAX_PIXELS = 8192 * 8192  # of a frame
 _PROBED = 600  # packets whose times tell the rate
+Failure = tuple[float | None, str]  # where something could not be decoded, seconds, and why
 _BT709 = 1  # its number in H.264's tables of colour spaces, primaries and transfer functions
 
 
@@ -55,7 +56,7 @@ class VideoReader:
         if not self.path.is_file():
             raise UserError(f'There is no video file {self.path}', 'give the path of a video')
         self._forget_damage()
-        with self._opened() as (file, stream):
+        with self.opened() as (file, stream):
             first, times = self._probe(file, stream)
             self.frames: int | None = stream.frames or None
             header_rate = float(stream.average_rate or 0)
@@ -75,7 +76,7 @@ class VideoReader:
 
     def __iter__(self) -> Iterator[tuple[float, np.ndarray]]:
         for seconds, frame in self.decode():
-            yield seconds, self._upright(frame.to_ndarray(format='rgb24'))
+            yield seconds, self.upright(frame.to_ndarray(format='rgb24'))
 
     @property
     def lost(self) -> int:
@@ -105,10 +106,10 @@ class VideoReader:
         self._forget_damage()
         decoded = discarded = 0
         last = -1.0
-        with self._opened() as (file, stream):
-            for packet in self._packets(file, stream):
+        with self.opened() as (file, stream):
+            for packet in read_packets(file, stream, self._failures):
                 discarded += packet.is_discard
-                for frame in self._frames_of(packet):
+                for frame in decode_packet(packet, self._failures):
                     # A frame without a time, or with one that runs backward, follows its predecessor at the mean rate.
                     seconds = None if frame.time is None or not self._has_times else frame.time - self._start
                     if seconds is None or seconds <= last:
@@ -123,36 +124,15 @@ class VideoReader:
             end = last + 1 / self.rate
             self._ends_early = end if self.duration - end > max(0.5, 3 / self.rate) else None
 
-    def _packets(self, file, stream) -> Iterator[av.Packet]:
-        packets = file.demux(stream)
-        while True:
-            try:
-                packet = next(packets)
-            except StopIteration:
-                return
-            except av.FFmpegError as error:  # what follows cannot even be split into packets
-                self._failures.append((None, _why(error)))
-                return
-            yield packet
-
-    def _frames_of(self, packet: av.Packet) -> list[av.VideoFrame]:
-        try:
-            return packet.decode()
-        except av.FFmpegError as error:
-            stamp = packet.pts if packet.pts is not None else packet.dts
-            time = float(stamp * packet.time_base) if stamp is not None and packet.time_base else None
-            self._failures.append((time, _why(error)))
-            return []
-
     def _probe(self, file, stream) -> tuple[av.VideoFrame, list[float]]:
         """The first frame that can be decoded, and the times of the first packets."""
         first, times = None, []
-        for packet in self._packets(file, stream):
-            stamp = packet.pts if packet.pts is not None else packet.dts
-            if stamp is not None and not packet.is_discard:
-                times.append(float(stamp * packet.time_base))
+        for packet in read_packets(file, stream, self._failures):
+            seconds = packet_seconds(packet)
+            if seconds is not None and not packet.is_discard:
+                times.append(seconds)
             if first is None:
-                first = next(iter(self._frames_of(packet)), None)
+                first = next(iter(decode_packet(packet, self._failures)), None)
             elif len(times) >= _PROBED:
                 break
         if first is None:
@@ -160,7 +140,8 @@ class VideoReader:
         return first, times
 
     @contextmanager
-    def _opened(self):
+    def opened(self):
+        """The open file and its video stream, for as long as the block lasts; errors as in the constructor."""
         try:
             with av.open(str(self.path)) as file:
                 if not file.streams.video:
@@ -183,7 +164,8 @@ class VideoReader:
     def _unreadable(self, why: str) -> UserError:
         return UserError(f'The video {self.path} cannot be decoded ({why})', 'give a file that FFmpeg decodes')
 
-    def _upright(self, image: np.ndarray) -> np.ndarray:
+    def upright(self, image: np.ndarray) -> np.ndarray:
+        """A decoded image [H, W, ...] as it is shown: turned, and of the size that the file began with."""
         if image.shape[:2] != self._coded_hw:  # a stream may change its size; its first frame decides here
             image = resize_images(image[None], self._coded_hw)[0]
         transpose, flip_rows, flip_columns = self._turn
@@ -193,9 +175,38 @@ class VideoReader:
         return np.ascontiguousarray(image)
 
     def _forget_damage(self) -> None:
-        self._failures: list[tuple[float | None, str]] = []
+        self._failures: list[Failure] = []
         self._concealed = self._missing = 0
         self._ends_early: float | None = None
+
+
+def read_packets(file, stream, failures: list[Failure]) -> Iterator[av.Packet]:
+    """The packets of a stream; where what follows cannot even be split into packets, that is added to the failures."""
+    packets = file.demux(stream)
+    while True:
+        try:
+            packet = next(packets)
+        except StopIteration:
+            return
+        except av.FFmpegError as error:
+            failures.append((None, _why(error)))
+            return
+        yield packet
+
+
+def decode_packet(packet: av.Packet, failures: list[Failure]) -> list[av.VideoFrame]:
+    """The frames that come out of the decoder with a packet; a packet that cannot be decoded is added to the failures."""
+    try:
+        return packet.decode()
+    except av.FFmpegError as error:
+        failures.append((packet_seconds(packet), _why(error)))
+        return []
+
+
+def packet_seconds(packet: av.Packet) -> float | None:
+    """When a packet is shown, seconds; None where it does not say."""
+    stamp = packet.pts if packet.pts is not None else packet.dts
+    return None if stamp is None or not packet.time_base else float(stamp * packet.time_base)
 
 
 def read_frames(path: str | Path, stop: int | None = None, threads: int | None = None) -> np.ndarray:
