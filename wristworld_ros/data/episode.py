@@ -77,7 +77,7 @@ class Episode(ABC):
         return len(self.stamps_ns)
 
     @abstractmethod
-    def read(self, camera: str, indices: Sequence[int]) -> np.ndarray:
+    def read(self, camera: str, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """Images of some frames, in any order, uint8 [N, H, W, 3] RGB.
 
         Args:
@@ -89,7 +89,7 @@ class Episode(ABC):
             IndexError: The episode has no such frame.
         """
 
-    def read_depth(self, camera: str, indices: Sequence[int]) -> np.ndarray:
+    def read_depth(self, camera: str, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """Depth of some frames, float32 [N, H, W], metres along the optical axis, 0 where unknown; errors as in `read`."""
         raise UserError(
             f"Camera '{self.camera(camera).name}' of episode {self.path} was stored without depth",
@@ -243,7 +243,7 @@ def role_of(name: str) -> Role:
     return 'wrist' if any(word in name.lower() for word in _WRIST_WORDS) else 'anchor'
 
 
-def check_indices(indices: Sequence[int], length: int) -> np.ndarray:
+def check_indices(indices: Sequence[int] | np.ndarray, length: int) -> np.ndarray:
     """Frame numbers as int64 [N].
 
     Raises:

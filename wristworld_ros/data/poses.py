@@ -21,11 +21,14 @@ def pose_from_xyz_quaternion(values: np.ndarray) -> np.ndarray:
     return _rigid(values[..., :3], values[..., 3:7], Rotation.from_quat)
 
 
-def xyz_rpy_from_pose(poses: np.ndarray) -> np.ndarray:
-    """Positions and angles float64 [..., 6] of poses [..., 4, 4]; the inverse of `pose_from_xyz_rpy`."""
+def xyz_quaternion_from_pose(poses: np.ndarray) -> np.ndarray:
+    """Positions and quaternions x y z w float64 [T, 7] of poses [T, 4, 4]; w is not negative. A pose of NaN gives NaN."""
     poses = np.asarray(poses, np.float64)
-    angles = Rotation.from_matrix(poses[..., :3, :3].reshape(-1, 3, 3)).as_euler('xyz')
-    return np.concatenate([poses[..., :3, 3], angles.reshape(*poses.shape[:-2], 3)], axis=-1)
+    out, good = np.full((len(poses), 7), np.nan), np.isfinite(poses).all((-1, -2))
+    out[good, :3] = poses[good, :3, 3]
+    if good.any():
+        out[good, 3:] = Rotation.from_matrix(poses[good, :3, :3]).as_quat(canonical=True)
+    return out
 
 
 def inverse(poses: np.ndarray) -> np.ndarray:

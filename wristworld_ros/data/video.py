@@ -27,6 +27,7 @@ DEPTH_UNIT = 0.001  # metres
 MAX_PIXELS = 8192 * 8192  # of a frame
 _PROBED = 600  # packets whose times tell the rate
 Failure = tuple[float | None, str]  # where something could not be decoded, seconds, and why
+_ENCODERS = {'h264': 'libx264', 'av1': 'libsvtav1'}
 _BT709 = 1  # its number in H.264's tables of colour spaces, primaries and transfer functions
 
 
@@ -226,17 +227,21 @@ def write_video(
     preset: str = 'fast',
     threads: int = 1,
     faststart: bool = True,
+    codec: str = 'h264',
+    gop: int = 24,
 ) -> int:
-    """Write images as H.264, yuv420p in BT.709, while they come. The file appears whole or not at all.
+    """Write images as H.264 or AV1, yuv420p in BT.709, while they come. The file appears whole or not at all.
 
     Args:
         path: Its ending names the container, as in `.mp4`.
         images: uint8 [h, w, 3] RGB, all of one size, whose sides are even.
         fps: Frames per second.
-        crf: Quality, 0 (best) to 51.
-        preset: x264's name of a trade of time for size.
+        crf: Quality, 0 (best) to 51, or to 63 for AV1.
+        preset: The encoder's name of a trade of time for size; a number from 0 (slow) to 13 for AV1.
         threads: Encoding threads; the file's bytes depend on their number.
         faststart: Put the index first, so that a browser plays the file while it loads.
+        codec: 'h264' or 'av1'.
+        gop: Frames from one key frame to the next.
 
     Returns:
         How many images there were.
@@ -245,12 +250,13 @@ def write_video(
         UserError: There is no image, their size is odd, or the file cannot be written.
     """
     path, count = Path(path), 0
-    options = {'crf': str(crf), 'preset': preset, 'threads': str(threads), 'g': '24'}
+    options = {'crf': str(crf), 'preset': preset, 'g': str(gop)}
+    options |= {'svtav1-params': f'lp={threads}'} if codec == 'av1' else {'threads': str(threads)}
     with (
         write_atomically(path) as part,
         av.open(str(part), 'w', options={'movflags': '+faststart'} if faststart else {}) as file,
     ):
-        stream = file.add_stream('libx264', rate=Fraction(fps).limit_denominator(1001), options=options)
+        stream = file.add_stream(_ENCODERS[codec], rate=Fraction(fps).limit_denominator(1001), options=options)
         context = stream.codec_context
         context.colorspace = context.color_primaries = context.color_trc = _BT709
         context.color_range = int(ColorRange.MPEG)
@@ -286,6 +292,13 @@ def write_depth_video(path: str | Path, depth: Iterable[np.ndarray], fps: float)
     )
 
 
+def write_code_video(path: str | Path, codes: Iterable[np.ndarray], fps: float, gop: int = 2) -> int:
+    """Write uint16 codes [h, w] of 12 bits as lossless HEVC, an `.mp4` file that appears whole or not at all; returns their number."""
+    params = f'lossless=1:bframes=0:keyint={gop}:min-keyint=1:scenecut=0:pools=1:frame-threads=1:log-level=none'
+    options = {'x265-params': params, 'preset': 'fast'}
+    return _write_lossless(path, codes, fps, 'gray12le', 'libx265', options)
+
+
 def read_depth_video(path: str | Path, stop: int | None = None) -> np.ndarray:
     """The first `stop` depth maps (None: all of them), float32 [T, H, W], metres, 0 where unknown."""
     return _read_lossless(path, stop, 'gray16le').astype(np.float32) * DEPTH_UNIT
@@ -301,10 +314,17 @@ def read_label_video(path: str | Path, stop: int | None = None) -> np.ndarray:
     return _read_lossless(path, stop, 'gray')
 
 
-def _write_lossless(path: str | Path, images: Iterable[np.ndarray], fps: float, pixels: str) -> int:
+def _write_lossless(
+    path: str | Path,
+    images: Iterable[np.ndarray],
+    fps: float,
+    pixels: str,
+    codec: str = 'ffv1',
+    options: dict | None = None,
+) -> int:
     path, count = Path(path), 0
     with write_atomically(path) as part, av.open(str(part), 'w') as file:
-        stream = file.add_stream('ffv1', rate=Fraction(fps).limit_denominator(1001), options={'threads': '1'})
+        stream = file.add_stream(codec, rate=Fraction(fps).limit_denominator(1001), options=options or {'threads': '1'})
         for count, image in enumerate(images, start=1):
             if count == 1:
                 stream.height, stream.width, stream.pix_fmt = *image.shape, pixels

@@ -124,11 +124,11 @@ class NativeEpisode(Episode):
     seed: int
     tracks: dict[str, np.ndarray]
 
-    def read(self, camera: str, indices: Sequence[int]) -> np.ndarray:
+    def read(self, camera: str, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """See `Episode.read`."""
         return self._frames(self._entry(camera).rgb_file, indices, 'rgb24')
 
-    def read_depth(self, camera: str, indices: Sequence[int]) -> np.ndarray:
+    def read_depth(self, camera: str, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """See `Episode.read_depth`."""
         entry = self._entry(camera)
         if entry.depth_file is None:
@@ -182,7 +182,7 @@ class NativeEpisode(Episode):
     def _entry(self, camera: str) -> CameraEntry:
         return cast(CameraEntry, self.camera(camera))
 
-    def _frames(self, file: str, indices: Sequence[int], pixels: str) -> np.ndarray:
+    def _frames(self, file: str, indices: Sequence[int] | np.ndarray, pixels: str) -> np.ndarray:
         numbers = check_indices(indices, len(self))
         frames = VideoFrames(self.path / file)
         self._check_count(frames.path, len(frames))

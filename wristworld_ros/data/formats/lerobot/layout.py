@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import msgspec
 
@@ -14,7 +14,8 @@ from wristworld_ros.data.formats.lerobot.tables import read_table, table_rows
 from wristworld_ros.errors import UserError
 from wristworld_ros.input_files import convert, read_json, read_json_lines
 
-V30, V21 = 'v3.0', 'v2.1'
+V30: Final = 'v3.0'
+V21: Final = 'v2.1'
 INFO, STATS = 'meta/info.json', 'meta/stats.json'
 TASKS, EPISODES = 'meta/tasks.parquet', 'meta/episodes'
 TASKS_V21, EPISODES_V21, STATS_V21 = 'meta/tasks.jsonl', 'meta/episodes.jsonl', 'meta/episodes_stats.jsonl'

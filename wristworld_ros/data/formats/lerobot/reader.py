@@ -121,7 +121,7 @@ class LeRobotEpisode(Episode):
     seconds: np.ndarray
     calibrations: dict[str, tuple[np.ndarray | None, np.ndarray | None]]
 
-    def read(self, camera: str, indices: Sequence[int]) -> np.ndarray:
+    def read(self, camera: str, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """See `Episode.read`."""
         name, numbers = self.camera(camera).name, check_indices(indices, len(self))
         feature = self.source.info.features[name]
@@ -131,7 +131,7 @@ class LeRobotEpisode(Episode):
             )
         return self._from_video(name, numbers, 'rgb24') if feature.dtype == 'video' else self._from_table(name, numbers)
 
-    def read_depth(self, camera: str, indices: Sequence[int]) -> np.ndarray:
+    def read_depth(self, camera: str, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """See `Episode.read_depth`."""
         entry, numbers = self.camera(camera), check_indices(indices, len(self))
         if not entry.has_depth:
@@ -165,6 +165,11 @@ class LeRobotEpisode(Episode):
         from wristworld_ros.data.formats.lerobot.check import episode_problems
 
         return episode_problems(self)
+
+    def table(self) -> Table:
+        """All columns of the episode's rows but images; errors as in `tables.read_table`."""
+        images = {key for key, feature in self.source.info.features.items() if feature.is_image}
+        return read_table(self.path / self.row.data_file, None, self.row.index, leave_out=images)
 
     def _place(self, key: str) -> tuple[VideoFrames, np.ndarray, float]:
         """A video's file, the times of this episode's frames in it [T], and how far they may be off."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,32 +33,42 @@ class Table:
     def __len__(self) -> int:
         return self.content.num_rows
 
+    def arrow(self, name: str) -> pa.Array:
+        """A column as one array of Arrow's."""
+        chunks = self.content.column(name).chunks
+        return chunks[0] if len(chunks) == 1 else pa.concat_arrays(chunks) if chunks else pa.array([], pa.float64())
+
     def array(self, name: str) -> np.ndarray:
         """A column of numbers, [T] or [T, ...] as it is nested; missing values become NaN.
 
         Raises:
             UserError: It holds no numbers, or vectors of different lengths.
         """
-        column = self.content.column(name).combine_chunks()
-        if isinstance(column, pa.ChunkedArray):
-            column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
-        shape = [len(column)]
-        while (
-            pa.types.is_list(column.type)
-            or pa.types.is_fixed_size_list(column.type)
-            or pa.types.is_large_list(column.type)
-        ):
-            inner = column.flatten()
-            outer = int(np.prod(shape))
-            if outer and (len(inner) % outer or not _equal_lengths(column, len(inner) // outer)):
-                raise UserError(f"{self.path}: the vectors of column '{name}' differ in length", FIX)
-            shape.append(len(inner) // outer if outer else 0)
-            column = inner
-        if not (
-            pa.types.is_integer(column.type) or pa.types.is_floating(column.type) or pa.types.is_boolean(column.type)
-        ):
-            raise UserError(f"{self.path}: column '{name}' is {column.type}, and numbers are wanted", FIX)
-        return column.to_numpy(zero_copy_only=False).reshape(shape)
+        return numbers(self.arrow(name), f"{self.path}: column '{name}'")
+
+
+def numbers(array: pa.Array, source: str) -> np.ndarray:
+    """An array of numbers or of equally nested numbers, [T] or [T, ...]; missing values become NaN.
+
+    Args:
+        array: T values.
+        source: What to call it in messages.
+
+    Raises:
+        UserError: It holds no numbers, or vectors of different lengths.
+    """
+    shape = [len(array)]
+    while pa.types.is_list(array.type) or pa.types.is_fixed_size_list(array.type) or pa.types.is_large_list(array.type):
+        inner, outer = array.flatten(), len(array)
+        width = len(inner) // outer if outer else 0
+        if width * outer != len(inner) or not _equal_lengths(array, width):
+            raise UserError(f'{source} holds vectors of different lengths', FIX)
+        shape.append(width)
+        array = inner
+    kind = array.type
+    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
+        raise UserError(f'{source} is {kind}, and numbers are wanted', FIX)
+    return array.to_numpy(zero_copy_only=False).reshape(shape)
 
 
 def _equal_lengths(column: pa.Array, length: int) -> bool:
@@ -72,7 +83,11 @@ def column_names(path: Path) -> list[str]:
 
 
 def read_table(
-    path: Path, columns: list[str] | None = None, episode: int | None = None, skip_prefix: str | None = None
+    path: Path,
+    columns: list[str] | None = None,
+    episode: int | None = None,
+    skip_prefix: str | None = None,
+    leave_out: Collection[str] = (),
 ) -> Table:
     """Read a file.
 
@@ -81,6 +96,7 @@ def read_table(
         columns: Only these, as far as they are there; None takes all.
         episode: Only rows whose `episode_index` it is; row groups of other episodes are not read.
         skip_prefix: Leave out the columns that begin with it.
+        leave_out: Columns that are not read.
 
     Raises:
         UserError: There is no such file, or it is no Parquet file or damaged.
@@ -89,7 +105,9 @@ def read_table(
     chosen = [
         name
         for name in names
-        if (columns is None or name in columns) and not (skip_prefix and name.startswith(skip_prefix))
+        if (columns is None or name in columns)
+        and name not in leave_out
+        and not (skip_prefix and name.startswith(skip_prefix))
     ]
     by_episode = episode is not None and 'episode_index' in names
     try:
