@@ -127,9 +127,9 @@ class Episode(ABC):
                 found.append((frame, error.what))
         return found
 
-    def problems(self) -> Iterator[str]:
-        """What is wrong with the episode beside its frames and numbers, which a check looks at for every format."""
-        return iter(())
+    def problems(self) -> Iterator[str] | None:
+        """What is wrong with the episode's numbers, sentences without its name; None where `data.check` is to look for itself."""
+        return None
 
     @property
     def task(self) -> str:

@@ -171,6 +171,15 @@ class NativeEpisode(Episode):
         self._check_count(self.path / entry.objects_file, len(maps), expected=self._count(stop))
         return maps
 
+    def broken_frames(self, camera: str) -> list[tuple[int, str]]:
+        """See `Episode.broken_frames`."""
+        entry, found = self._entry(camera), []
+        for file in filter(None, (entry.rgb_file, entry.depth_file)):
+            frames = VideoFrames(self.path / file)
+            found += frames.broken_times(frames.times[: len(self)])
+            found += [(i, f'{frames.path} has {len(frames)} frames') for i in range(len(frames), len(self))]
+        return sorted(found)
+
     def K(self, camera: str) -> np.ndarray:
         """See `Episode.K`."""
         return self.tracks[f'K_{self.camera(camera).name}']

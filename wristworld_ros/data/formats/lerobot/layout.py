@@ -28,6 +28,7 @@ VIDEO_PATH_V21 = 'videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_
 INDEX_COLUMNS = {
     'timestamp': 'float32', 'frame_index': 'int64', 'episode_index': 'int64', 'index': 'int64', 'task_index': 'int64',
 }  # fmt: skip
+FLOAT32_STEP = 1.2e-7  # of a time's own size, which is as exact as the format stores it
 VIDEO_COLUMNS = ('chunk_index', 'file_index', 'from_timestamp', 'to_timestamp')
 FIX = 'restore it from where it came, or record it again'
 _FIELD = re.compile(r'\{(\w+)(?::0?\d{1,2}d)?\}')

@@ -13,13 +13,20 @@ import numpy as np
 from wristworld_ros.data.episode import DataSet, Episode, EpisodeCamera, check_indices, role_of
 from wristworld_ros.data.formats.lerobot import columns
 from wristworld_ros.data.formats.lerobot.depth import DepthCode, depth_code, metres
-from wristworld_ros.data.formats.lerobot.layout import FIX, INFO, EpisodeRow, Info, read_info, read_rows
+from wristworld_ros.data.formats.lerobot.layout import (
+    FIX,
+    FLOAT32_STEP,
+    INFO,
+    EpisodeRow,
+    Info,
+    read_info,
+    read_rows,
+    read_tasks,
+)
 from wristworld_ros.data.formats.lerobot.tables import Table, read_table, table_rows
 from wristworld_ros.data.images import decode_image
 from wristworld_ros.data.video_access import TOLERANCE, MissingFrameError, VideoFrames
 from wristworld_ros.errors import UserError
-
-_FLOAT32_STEP = 1.2e-7  # of a time's own size, which is as exact as the format stores it
 
 
 class LeRobotSet(DataSet):
@@ -95,6 +102,30 @@ class LeRobotSet(DataSet):
             found.append(EpisodeCamera(key, 'other', width, height, True))
         return tuple(found)
 
+    @cached_property
+    def measured_rate(self) -> float:
+        """Frames per second that the times of the first episode with three frames or more say; the head's where none does."""
+        for row in self.rows:
+            try:
+                steps = np.diff(
+                    _seconds(read_table(self.path / row.data_file, ['timestamp'], row.index), self.info.fps)
+                )
+            except UserError:
+                continue
+            if len(steps) > 1 and np.median(steps) > 0:
+                rate = 1 / float(np.median(steps))
+                # The head's is taken where the times confirm it, for theirs is rounded.
+                return self.info.fps if abs(rate / self.info.fps - 1) < 1e-3 else rate
+        return self.info.fps
+
+    @cached_property
+    def tasks(self) -> dict[int, str] | str:
+        """Texts of the tasks by number, or the sentence that says why they cannot be read."""
+        try:
+            return read_tasks(self.path, self.info)
+        except UserError as error:
+            return f'{error.what}.'
+
     def video(self, file: str) -> VideoFrames:
         """A video of the set by its relative path; it is not open.
 
@@ -153,11 +184,13 @@ class LeRobotEpisode(Episode):
         name = self.camera(camera).name
         if self.source.info.features[name].dtype != 'video':
             return super().broken_frames(camera)
-        keys = [name, self.source.depth_of[name]] if name in self.source.depth_of else [name]
+        # By number: a time that is off is a fault of the table's, which `problems` tells, and not of the video.
+        seconds = np.round(self.seconds * self.source.measured_rate) / self.source.measured_rate
         found = []
-        for key in keys:
-            frames, times, tolerance = self._place(key)
-            found += frames.broken_times(times, tolerance)
+        for key in filter(None, (name, self.source.depth_of.get(name))):
+            if key in self.row.videos:  # else `problems` of the set says so, once
+                frames, times, tolerance = self._place(key, seconds)
+                found += frames.broken_times(times, tolerance)
         return sorted(found)
 
     def problems(self) -> Iterator[str]:
@@ -171,8 +204,8 @@ class LeRobotEpisode(Episode):
         images = {key for key, feature in self.source.info.features.items() if feature.is_image}
         return read_table(self.path / self.row.data_file, None, self.row.index, leave_out=images)
 
-    def _place(self, key: str) -> tuple[VideoFrames, np.ndarray, float]:
-        """A video's file, the times of this episode's frames in it [T], and how far they may be off."""
+    def _place(self, key: str, seconds: np.ndarray) -> tuple[VideoFrames, np.ndarray, float]:
+        """A video's file, where times of this episode are in it, and how far they may be off."""
         part = self.row.videos.get(key)
         if part is None:
             raise UserError(
@@ -180,13 +213,17 @@ class LeRobotEpisode(Episode):
                 f"of camera '{key}' is",
                 FIX,
             )
-        times = part.start + self.seconds
-        return self.source.video(part.file), times, self.source.tolerance + _FLOAT32_STEP * float(np.abs(times).max())
+        times = part.start + seconds
+        return (
+            self.source.video(part.file),
+            times,
+            self.source.tolerance + FLOAT32_STEP * float(np.abs(times).max(initial=0)),
+        )
 
     def _from_video(self, key: str, numbers: np.ndarray, pixels: str) -> np.ndarray:
-        frames, times, tolerance = self._place(key)
+        frames, times, tolerance = self._place(key, self.seconds[numbers])
         try:
-            return frames.read_at(times[numbers], tolerance, pixels)
+            return frames.read_at(times, tolerance, pixels)
         except MissingFrameError as error:
             what = f"Frame {numbers[error.place]} of {self.name}, camera '{key}', is missing: {error.what}"
             raise MissingFrameError(what, error.fix, error.place) from None
@@ -230,9 +267,13 @@ def _pair_depth(info: Info) -> dict[str, str]:
 
 def _seconds(table: Table, fps: float) -> np.ndarray:
     """Times of an episode's frames, float64 [T] seconds; by number and rate where the column is missing, which a check tells."""
-    if 'timestamp' in table.names:
-        return table.array('timestamp').astype(np.float64).reshape(-1)
-    return np.arange(len(table)) / fps
+    if 'timestamp' not in table.names:
+        return np.arange(len(table)) / fps
+    seconds = table.array('timestamp').astype(np.float64).reshape(-1)
+    even = np.round(seconds * fps) / fps
+    return np.where(
+        np.abs(even - seconds) <= FLOAT32_STEP * np.abs(seconds), even, seconds
+    )  # undo the rounding to 32 bits
 
 
 def _stamps_ns(table: Table, fps: float) -> np.ndarray:
