@@ -5,25 +5,51 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow.types as kinds
 
 from wristworld_ros.data.formats.lerobot import layout
-from wristworld_ros.data.formats.lerobot.layout import FLOAT32_STEP, INDEX_COLUMNS, V30, VIDEO_COLUMNS
+from wristworld_ros.data.formats.lerobot.layout import (
+    FLOAT32_STEP,
+    INDEX_COLUMNS,
+    V30,
+    VIDEO_COLUMNS,
+    EpisodeRow,
+    Info,
+)
 from wristworld_ros.data.formats.lerobot.stats import NAMES_V21
 from wristworld_ros.data.formats.lerobot.tables import Table, column_names
+from wristworld_ros.data.video_access import VideoFrames
 from wristworld_ros.errors import UserError
 from wristworld_ros.input_files import read_json
-
-if TYPE_CHECKING:
-    from wristworld_ros.data.formats.lerobot.reader import LeRobotEpisode, LeRobotSet
 
 _RATE_OFF = 0.005  # share by which a measured rate may differ from the one that is told
 
 
-def set_problems(data: LeRobotSet) -> Iterator[str]:
+class SetFacts(Protocol):
+    """What is asked of a set; `reader.LeRobotSet` has it."""
+
+    path: Path
+    info: Info
+    rows: list[EpisodeRow]
+    tolerance: float
+
+    @property
+    def tasks(self) -> dict[int, str] | str:
+        """Texts of the tasks by number, or the sentence that says why they cannot be read."""
+
+    @property
+    def measured_rate(self) -> float:
+        """Frames per second that the times in the tables say."""
+
+    def video(self, file: str) -> VideoFrames:
+        """A video by its relative path."""
+
+
+def set_problems(data: SetFacts) -> Iterator[str]:
     """Sentences about what does not fit between the head, the tables and the files of a set."""
     yield from _totals(data)
     yield from _episode_numbers(data)
@@ -34,18 +60,20 @@ def set_problems(data: LeRobotSet) -> Iterator[str]:
     yield from _video_parts(data)
 
 
-def episode_problems(episode: LeRobotEpisode) -> Iterator[str]:
-    """Sentences about the numbers of one episode's rows."""
-    data = episode.source
-    try:
-        table = episode.table()
-    except UserError as error:
-        yield f'{error.what}.'
-        return
-    if len(table) != episode.row.length:
-        yield f'{table.path} holds {len(table)} rows of it, and the table of episodes says {episode.row.length}.'
-    yield from _times(episode, table)
-    yield from _counters(episode, table)
+def episode_problems(data: SetFacts, row: EpisodeRow, seconds: np.ndarray, table: Table) -> Iterator[str]:
+    """Sentences about the numbers of one episode.
+
+    Args:
+        data: The set.
+        row: What its tables say of the episode.
+        seconds: float64 [T], times of the frames.
+        table: All columns of its rows but images.
+    """
+    if len(table) != row.length:
+        yield f'{table.path} holds {len(table)} rows of it, and the table of episodes says {row.length}.'
+    if 'timestamp' in table.names:
+        yield from _times(data, seconds)
+    yield from _counters(row, table)
     for name in table.names:
         yield from _not_finite(table, name)
     tasks = data.tasks
@@ -55,7 +83,7 @@ def episode_problems(episode: LeRobotEpisode) -> Iterator[str]:
             yield f'its task_index is {unknown[0]}, which the table of tasks does not have.'
 
 
-def _totals(data: LeRobotSet) -> Iterator[str]:
+def _totals(data: SetFacts) -> Iterator[str]:
     info, rows = data.info, data.rows
     source = layout.INFO
     counted = {
@@ -71,7 +99,7 @@ def _totals(data: LeRobotSet) -> Iterator[str]:
             yield f'{source} says {name} {told}, and the tables hold {found}.'
 
 
-def _episode_numbers(data: LeRobotSet) -> Iterator[str]:
+def _episode_numbers(data: SetFacts) -> Iterator[str]:
     twice = [index for index, count in Counter(row.index for row in data.rows).items() if count > 1]
     if twice:
         yield f'The table of episodes has episode {twice[0]} twice.'
@@ -86,7 +114,7 @@ def _episode_numbers(data: LeRobotSet) -> Iterator[str]:
         wanted += row.length
 
 
-def _missing_columns(data: LeRobotSet) -> Iterator[str]:
+def _missing_columns(data: SetFacts) -> Iterator[str]:
     """Features that a data file does not have; each is told once, with the first episode that lacks it."""
     told: set[str] = set()
     seen: set[str] = set()
@@ -104,7 +132,7 @@ def _missing_columns(data: LeRobotSet) -> Iterator[str]:
                 yield f"{row.data_file} lacks the column '{name}' (from episode {row.index} on)."
 
 
-def _missing_video_columns(data: LeRobotSet) -> Iterator[str]:
+def _missing_video_columns(data: SetFacts) -> Iterator[str]:
     for key in data.info.videos:
         lacking = [row.index for row in data.rows if key not in row.videos]
         if lacking:
@@ -113,7 +141,7 @@ def _missing_video_columns(data: LeRobotSet) -> Iterator[str]:
             yield f"meta/episodes lacks {names}: nothing says where the video of camera '{key}' is, of {who}."
 
 
-def _statistics(data: LeRobotSet) -> Iterator[str]:
+def _statistics(data: SetFacts) -> Iterator[str]:
     wanted = [key for key, feature in data.info.features.items() if feature.dtype not in ('string', 'language')]
     if data.info.codebase_version == V30:
         yield from _set_statistics(data, wanted)
@@ -127,7 +155,7 @@ def _statistics(data: LeRobotSet) -> Iterator[str]:
             yield f"{where} has no statistics of '{key}' of {who}."
 
 
-def _set_statistics(data: LeRobotSet, wanted: list[str]) -> Iterator[str]:
+def _set_statistics(data: SetFacts, wanted: list[str]) -> Iterator[str]:
     try:
         stats = read_json(data.path / layout.STATS, dict[str, Any], layout.FIX)
     except UserError as error:
@@ -151,7 +179,7 @@ def _is_finite(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def _rates(data: LeRobotSet) -> Iterator[str]:
+def _rates(data: SetFacts) -> Iterator[str]:
     """The rate in the head against that of the times in the tables; where these agree, against that of the videos."""
     fps, found = data.info.fps, data.measured_rate
     if abs(found / fps - 1) > _RATE_OFF:
@@ -166,7 +194,7 @@ def _rates(data: LeRobotSet) -> Iterator[str]:
             yield f'The times of the episodes are {found:.4g} a second, and {files[0]} has {rate:.4g} frames a second.'
 
 
-def _video_parts(data: LeRobotSet) -> Iterator[str]:
+def _video_parts(data: SetFacts) -> Iterator[str]:
     """The parts of a video that belong to episodes: as long as these, and one after the other."""
     fps = data.measured_rate
     for key in data.info.videos:
@@ -193,7 +221,7 @@ def _video_parts(data: LeRobotSet) -> Iterator[str]:
         yield from _size(data, key, feature.image_hw)
 
 
-def _size(data: LeRobotSet, key: str, image_hw: tuple[int, int]) -> Iterator[str]:
+def _size(data: SetFacts, key: str, image_hw: tuple[int, int]) -> Iterator[str]:
     for row in data.rows:
         if key not in row.videos:
             continue
@@ -206,21 +234,19 @@ def _size(data: LeRobotSet, key: str, image_hw: tuple[int, int]) -> Iterator[str
         return
 
 
-def _times(episode: LeRobotEpisode, table: Table) -> Iterator[str]:
+def _times(data: SetFacts, seconds: np.ndarray) -> Iterator[str]:
     """Times of the frames against their numbers."""
-    seconds, rate = episode.seconds, episode.source.measured_rate
-    if 'timestamp' not in table.names:
-        return
+    rate = data.measured_rate
     off = np.abs(seconds - np.arange(len(seconds)) / rate)
-    wrong = np.flatnonzero(off > episode.source.tolerance + FLOAT32_STEP * np.abs(seconds))
+    wrong = np.flatnonzero(off > data.tolerance + FLOAT32_STEP * np.abs(seconds))
     if len(wrong):
         first = int(wrong[0])
         more = f', and {len(wrong) - 1} more frames are off' if len(wrong) > 1 else ''
         yield f'frame {first} is at {seconds[first]:.4f} s, {1000 * off[first]:.1f} ms off its place at {rate:.4g} frames a second{more}.'
 
 
-def _counters(episode: LeRobotEpisode, table: Table) -> Iterator[str]:
-    firsts = {'frame_index': 0, 'index': episode.row.first}
+def _counters(row: EpisodeRow, table: Table) -> Iterator[str]:
+    firsts = {'frame_index': 0, 'index': row.first}
     for name, first in firsts.items():
         if name not in table.names or first is None:
             continue

@@ -12,6 +12,7 @@ import numpy as np
 
 from wristworld_ros.data.episode import DataSet, Episode, EpisodeCamera, check_indices, role_of
 from wristworld_ros.data.formats.lerobot import columns
+from wristworld_ros.data.formats.lerobot.check import episode_problems, set_problems
 from wristworld_ros.data.formats.lerobot.depth import DepthCode, depth_code, metres
 from wristworld_ros.data.formats.lerobot.layout import (
     FIX,
@@ -86,8 +87,6 @@ class LeRobotSet(DataSet):
 
     def problems(self) -> Iterator[str]:
         """See `DataSet.problems`."""
-        from wristworld_ros.data.formats.lerobot.check import set_problems
-
         return set_problems(self)
 
     @cached_property
@@ -195,9 +194,11 @@ class LeRobotEpisode(Episode):
 
     def problems(self) -> Iterator[str]:
         """See `Episode.problems`."""
-        from wristworld_ros.data.formats.lerobot.check import episode_problems
-
-        return episode_problems(self)
+        try:
+            table = self.table()
+        except UserError as error:
+            return iter([f'{error.what}.'])
+        return episode_problems(self.source, self.row, self.seconds, table)
 
     def table(self) -> Table:
         """All columns of the episode's rows but images; errors as in `tables.read_table`."""
