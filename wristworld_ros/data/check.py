@@ -46,7 +46,7 @@ def check_episode_at(data: DataSet, index: int, frames: bool = True) -> Iterator
     name = episode.name[0].upper() + episode.name[1:]
     own = episode.problems()
     numbers = _not_finite(episode) if own is None else own
-    for sentence in (*numbers, *_impossible(episode), *(_frames(episode) if frames else ())):
+    for sentence in (*episode.counts(), *numbers, *_impossible(episode), *(_frames(episode) if frames else ())):
         yield Problem(f'{name}: {sentence}', index)
 
 

@@ -127,6 +127,10 @@ class Episode(ABC):
                 found.append((frame, error.what))
         return found
 
+    def counts(self) -> Iterator[str]:
+        """What of the episode is longer or shorter than the rest, sentences without its name."""
+        return iter(())
+
     def problems(self) -> Iterator[str] | None:
         """What is wrong with the episode's numbers, sentences without its name; None where `data.check` is to look for itself."""
         return None

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from wristworld_ros.data.episode import DataSet, Episode
-from wristworld_ros.data.formats import native
+from wristworld_ros.data.formats import calvin, droid, native, videos
+from wristworld_ros.data.formats.rosbag import is_bag
 from wristworld_ros.errors import UserError, require_package
 
 _LEROBOT = 'meta/info.json'
@@ -15,7 +16,7 @@ def open_data_set(path: str | Path) -> DataSet:
     """Open a set of episodes, whatever its format; what it is shows in its files.
 
     Args:
-        path: A LeRobot data set, a directory of the package's own episodes, or one such episode.
+        path: A directory or file of a format that docs/datasets.md lists.
 
     Raises:
         UserError: There is nothing, it is of no known format, or its head is damaged.
@@ -30,6 +31,17 @@ def open_data_set(path: str | Path) -> DataSet:
         return LeRobotSet(path)
     if path.is_dir() and (native.is_episode(path) or native.list_episodes(path)):
         return native.NativeSet(path)
+    if is_bag(path) or (path.is_dir() and any(map(is_bag, path.iterdir()))):
+        require_package('rosbags', 'data', 'Reading a ROS 2 bag')
+        from wristworld_ros.data.formats.rosbag.reader import BagSet
+
+        return BagSet(path)
+    if calvin.is_calvin(path):
+        return calvin.CalvinSet(path)
+    if droid.is_droid(path):
+        return droid.DroidSet(path)
+    if videos.is_video_set(path):
+        return videos.VideoSet(path)
     raise UserError(f'{path} holds no data set of a known format', 'give one that docs/datasets.md lists')
 
 

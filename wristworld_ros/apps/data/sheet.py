@@ -46,7 +46,7 @@ def write_sheet(data: DataSet, path: Path, episodes: int, columns: int) -> None:
 
 def _strip(episode: Episode, camera: str, columns: int) -> list[np.ndarray]:
     frames = np.linspace(0, len(episode) - 1, columns).round().astype(int)
-    title = f'{episode.name}, {camera}, {episode.task}'
+    title = ', '.join(filter(None, (episode.name, camera, episode.task)))
     try:
         images = episode.read(camera, frames)
     except UserError as error:

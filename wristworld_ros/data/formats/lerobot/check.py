@@ -241,7 +241,7 @@ def _times(data: SetFacts, seconds: np.ndarray) -> Iterator[str]:
     wrong = np.flatnonzero(off > data.tolerance + FLOAT32_STEP * np.abs(seconds))
     if len(wrong):
         first = int(wrong[0])
-        more = f', and {len(wrong) - 1} more frames are off' if len(wrong) > 1 else ''
+        more = f', and {len(wrong) - 1} more are off' if len(wrong) > 1 else ''
         yield f'frame {first} is at {seconds[first]:.4f} s, {1000 * off[first]:.1f} ms off its place at {rate:.4g} frames a second{more}.'
 
 
