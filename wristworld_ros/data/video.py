@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
+from typing import cast
 
 import av
 import numpy as np
@@ -23,10 +24,11 @@ from wristworld_ros.runtime.files import write_atomically
 
 log = logging.getLogger(__name__)
 
+Failure = tuple[float | None, str]  # when something that could not be decoded is shown, seconds, and why
+
 DEPTH_UNIT = 0.001  # metres
 MAX_PIXELS = 8192 * 8192  # of a frame
 _PROBED = 600  # packets whose times tell the rate
-Failure = tuple[float | None, str]  # where something could not be decoded, seconds, and why
 _ENCODERS = {'h264': 'libx264', 'av1': 'libsvtav1'}
 _BT709 = 1  # its number in H.264's tables of colour spaces, primaries and transfer functions
 
@@ -51,6 +53,11 @@ class VideoReader:
     Raises:
         UserError: There is no such file, nothing in it can be decoded, or its frames have no times and no rate is given.
     """
+
+    _failures: list[Failure]
+    _concealed: int
+    _missing: int
+    _ends_early: float | None
 
     def __init__(self, path: str | Path, rate: float | None = None, threads: int | None = None):
         self.path, self._threads = Path(path).expanduser(), threads
@@ -176,9 +183,9 @@ class VideoReader:
         return np.ascontiguousarray(image)
 
     def _forget_damage(self) -> None:
-        self._failures: list[Failure] = []
+        self._failures = []
         self._concealed = self._missing = 0
-        self._ends_early: float | None = None
+        self._ends_early = None
 
 
 def read_packets(file, stream, failures: list[Failure]) -> Iterator[av.Packet]:
@@ -256,7 +263,7 @@ def write_video(
         write_atomically(path) as part,
         av.open(str(part), 'w', options={'movflags': '+faststart'} if faststart else {}) as file,
     ):
-        stream = file.add_stream(_ENCODERS[codec], rate=Fraction(fps).limit_denominator(1001), options=options)
+        stream = _add_stream(file, _ENCODERS[codec], fps, options)
         context = stream.codec_context
         context.colorspace = context.color_primaries = context.color_trc = _BT709
         context.color_range = int(ColorRange.MPEG)
@@ -324,7 +331,7 @@ def _write_lossless(
 ) -> int:
     path, count = Path(path), 0
     with write_atomically(path) as part, av.open(str(part), 'w') as file:
-        stream = file.add_stream(codec, rate=Fraction(fps).limit_denominator(1001), options=options or {'threads': '1'})
+        stream = _add_stream(file, codec, fps, options or {'threads': '1'})
         for count, image in enumerate(images, start=1):
             if count == 1:
                 stream.height, stream.width, stream.pix_fmt = *image.shape, pixels
@@ -333,6 +340,10 @@ def _write_lossless(
             raise UserError(f'{path} would have no frames', 'give at least one map')
         file.mux(stream.encode())
     return count
+
+
+def _add_stream(file, encoder: str, fps: float, options: dict) -> av.VideoStream:
+    return cast(av.VideoStream, file.add_stream(encoder, rate=Fraction(fps).limit_denominator(1001), options=options))
 
 
 def _read_lossless(path: str | Path, stop: int | None, pixels: str) -> np.ndarray:
@@ -378,7 +389,7 @@ def _orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
     matrix = frame.side_data.get('DISPLAYMATRIX')
     if matrix is None:
         return False, False, False
-    values = np.frombuffer(bytes(matrix), np.int32)
+    values = np.frombuffer(bytes(matrix), np.int32)  # type: ignore[call-overload]
     a, b, c, d = (int(values[i]) for i in (0, 1, 3, 4))
     if math.hypot(a, d) >= math.hypot(b, c):
         return False, d < 0, a < 0

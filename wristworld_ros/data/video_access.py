@@ -6,7 +6,6 @@ that thousands of episodes can be at hand. `data.video` reads and writes whole f
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -162,7 +161,9 @@ class _Cursor:
 
     def __init__(self, file, stream, frame_time: float):
         self._file, self._stream, self._frame_time = file, stream, frame_time
-        self._keys = _key_times(stream)
+        # The index has times of decoding, which run ahead of those of showing by as much as for the first frame.
+        self._index = stream.index_entries
+        self._ahead = (stream.start_time or 0) - self._index[0].timestamp if len(self._index) else 0
         self._frames: Iterator[av.VideoFrame] | None = None
         self._recent: list[av.VideoFrame] = []  # the last one before a wanted time and the first one from it on
         self._failures: list[Failure] = []
@@ -193,9 +194,12 @@ class _Cursor:
         now = float(self._recent[-1].time)
         if seconds <= now:
             return False  # times rise, so the frame is among the recent ones
-        if self._keys:
-            key = bisect_left(self._keys, seconds + _SAME) - 1
-            return key >= 0 and self._keys[key] > now + _NEAR * self._frame_time
+        if len(self._index):
+            base = float(self._stream.time_base)
+            key = self._index.search_timestamp(round((seconds + _SAME) / base) - self._ahead, backward=True)
+            if key < 0:
+                return False
+            return (self._index[key].timestamp + self._ahead) * base > now + _NEAR * self._frame_time
         return seconds - now > _DECODE_ON
 
     def _seek(self, seconds: float) -> None:
@@ -218,13 +222,3 @@ class _Cursor:
     def _decoded(self) -> Iterator[av.VideoFrame]:
         for packet in read_packets(self._file, self._stream, self._failures):
             yield from (frame for frame in decode_packet(packet, self._failures) if frame.time is not None)
-
-
-def _key_times(stream) -> list[float]:
-    """When the key frames are shown as the container's index says, rising; empty where it has none."""
-    entries, base = stream.index_entries, stream.time_base
-    if not base or not len(entries):
-        return []
-    # The index has times of decoding, which run ahead of those of showing by as much as for the first frame.
-    ahead = (stream.start_time or 0) - entries[0].timestamp
-    return sorted(float((entry.timestamp + ahead) * base) for entry in entries if entry.is_keyframe)

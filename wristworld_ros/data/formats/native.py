@@ -244,7 +244,7 @@ def write_episode(
         raise UserError(f'Episode {path} exists already', 'remove it or choose another directory')
     if frames == 0:
         raise UserError(f'Episode {path} has no frames', 'give at least one stamp')
-    arrays = {'stamps_ns': np.asarray(stamps_ns, np.int64)}
+    arrays: dict[str, Any] = {'stamps_ns': np.asarray(stamps_ns, np.int64)}
     for name, array in (tracks or {}).items():
         if len(array) != frames:
             raise UserError(f"Track '{name}' of {path} has {len(array)} entries", f'give {frames}, one for each stamp')
@@ -276,7 +276,8 @@ def _write_camera(folder: Path, camera: CameraTrack, fps: float, crf: int) -> Ca
         write_label_video(folder / objects_file, camera.objects, fps)
     height, width = camera.rgb.shape[1:3]
     has_depth = depth_file is not None
-    return CameraEntry(camera.name, camera.role, width, height, has_depth, rgb_file, depth_file, objects_file)
+    role = cast(Any, camera.role)  # `CameraTrack` has checked it
+    return CameraEntry(camera.name, role, width, height, has_depth, rgb_file, depth_file, objects_file)
 
 
 def read_episode(path: str | Path) -> NativeEpisode:
@@ -329,7 +330,7 @@ def read_episode(path: str | Path) -> NativeEpisode:
 
 def _check_tracks(path: Path, tracks: dict[str, np.ndarray], head: _Head) -> None:
     """Every array has an entry per frame; stamps rise, and the cameras' calibrations are numbers."""
-    wanted = {'stamps_ns': ()}
+    wanted: dict[str, tuple[int, ...]] = {'stamps_ns': ()}
     for info in head.cameras:
         wanted |= {f'K_{info.name}': (3, 3), f'T_camera_world_{info.name}': (4, 4)}
     for name, shape in wanted.items():

@@ -106,7 +106,6 @@ class VideoSet(DataSet):
             raise UserError(f'Nothing in {self.root} fits {pattern}', "correct the mapping's pattern")
         if not self.mapping.cameras:
             raise UserError(f'{self.path} names no camera', 'give at least one')
-        self._videos = lru_cache(maxsize=64)(VideoFrames)
 
     def __len__(self) -> int:
         return len(self.places)
@@ -119,7 +118,7 @@ class VideoSet(DataSet):
             file = _FIELD.sub(lambda m: place.stem if m[1] == 'stem' else place.parent.name, camera.video)
             if file.startswith('/') or '..' in Path(file).parts:
                 raise UserError(f'{self.path} has the video {file!r}', 'keep the videos below the root')
-            videos[name] = self._videos(self.root / file)
+            videos[name] = _video(self.root / file)
         first = next(iter(videos.values()))
         said = read_json(place, dict[str, Any], _FIX) if mapping.annotations else {}
         numbers = {name: _numbers(said, key, place) for name, key in _keys(mapping).items()}
@@ -202,6 +201,11 @@ def is_video_set(path: Path) -> bool:
     if path.is_file():
         return path.suffix in ('.yaml', '.yml') and b'cameras' in read_bytes(path)
     return (path / MAPPING).is_file() or any(path.glob('annotation/*/*.json'))
+
+
+@lru_cache(maxsize=64)
+def _video(path: Path) -> VideoFrames:
+    return VideoFrames(path)
 
 
 def _mapping_of(path: Path) -> tuple[VideoMapping, Path]:

@@ -53,7 +53,6 @@ class LeRobotSet(DataSet):
         self.rows: list[EpisodeRow] = read_rows(self.path, self.info)
         self.format = f'LeRobot {self.info.codebase_version}'
         self.depth_of = _pair_depth(self.info)
-        self._videos = lru_cache(maxsize=64)(lambda file: VideoFrames(self.path / file))
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -131,7 +130,7 @@ class LeRobotSet(DataSet):
         Raises:
             UserError: It is missing, or nothing in it can be decoded.
         """
-        return self._videos(file)
+        return _video(self.path / file)
 
     def depth_code(self, key: str) -> DepthCode | None:
         """How a depth video is coded; see `depth.depth_code`."""
@@ -240,6 +239,11 @@ class LeRobotEpisode(Episode):
             source = f"frame {numbers[place]} of {self.name}, camera '{key}', of {table.path}"
             out[place] = _decode_cell(cell[key], source, out.shape[1:])
         return out
+
+
+@lru_cache(maxsize=64)
+def _video(path: Path) -> VideoFrames:
+    return VideoFrames(path)
 
 
 def _decode_cell(cell: Any, source: str, shape: tuple[int, ...]) -> np.ndarray:
