@@ -32,7 +32,7 @@ def problems(root):
 
 
 def change_column(root, name, change, path=DATA):
-    """Write a column anew: `change` takes its values as a list and returns them, or None to drop it."""
+    """Write a column again: `change` takes its values as a list and returns them, or None to drop it."""
     table = pq.read_table(root / path)
     values = change(table[name].to_pylist())
     place = table.column_names.index(name)
