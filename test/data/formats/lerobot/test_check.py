@@ -161,6 +161,17 @@ def test_statistics_of_v21_are_looked_at_in_every_episode(copied):
     assert problems(root) == [f"meta/episodes_stats.jsonl has no statistics of '{WRIST}' of episode 1."]
 
 
+def test_statistics_of_v20_are_those_of_the_set(copied, whole_sets):
+    root = copied('v2.1')
+    info = json.loads((root / 'meta/info.json').read_text())
+    (root / 'meta/info.json').write_text(json.dumps(info | {'codebase_version': 'v2.0'}))
+    (root / 'meta/episodes_stats.jsonl').unlink()
+    (root / 'meta/stats.json').write_text((whole_sets / 'v3.0/meta/stats.json').read_text())
+    assert problems(root) == []
+    (root / 'meta/stats.json').unlink()
+    assert problems(root) == [f'{root}/meta/stats.json is missing.']
+
+
 def test_parts_of_a_video_that_overlap_are_named(copied):
     root = copied()
     change_column(root, f'videos/{WRIST}/from_timestamp', lambda v: [v[0], v[0], v[2]], EPISODES)

@@ -15,6 +15,8 @@ from wristworld_ros.data.formats.lerobot import layout
 from wristworld_ros.data.formats.lerobot.layout import (
     FLOAT32_STEP,
     INDEX_COLUMNS,
+    V20,
+    V21,
     V30,
     VIDEO_COLUMNS,
     EpisodeRow,
@@ -143,11 +145,12 @@ def _missing_video_columns(data: SetFacts) -> Iterator[str]:
 
 def _statistics(data: SetFacts) -> Iterator[str]:
     wanted = [key for key, feature in data.info.features.items() if feature.dtype not in ('string', 'language')]
-    if data.info.codebase_version == V30:
+    version = data.info.codebase_version
+    if version != V21:
         yield from _set_statistics(data, wanted)
-        where = 'meta/episodes'
-    else:
-        where = layout.STATS_V21
+    if version == V20:
+        return
+    where = layout.EPISODES if version == V30 else layout.STATS_V21
     for key in wanted:
         lacking = [row.index for row in data.rows if key not in row.stats]
         if lacking:

@@ -16,6 +16,7 @@ from wristworld_ros.input_files import convert, read_json, read_json_lines
 
 V30: Final = 'v3.0'
 V21: Final = 'v2.1'
+V20: Final = 'v2.0'  # v2.1 but for the statistics, which are of the whole set; it is read, and not written
 INFO, STATS = 'meta/info.json', 'meta/stats.json'
 TASKS, EPISODES = 'meta/tasks.parquet', 'meta/episodes'
 TASKS_V21, EPISODES_V21, STATS_V21 = 'meta/tasks.jsonl', 'meta/episodes.jsonl', 'meta/episodes_stats.jsonl'
@@ -157,9 +158,9 @@ def read_info(root: Path) -> Info:
     path = root / INFO
     raw = read_json(path, dict[str, Any], FIX)
     version = raw.get('codebase_version')
-    if version not in (V30, V21, 'v2.0'):
+    if version not in (V30, V21, V20):
         raise UserError(
-            f'{path} has codebase_version {version!r}, and {V30} and {V21} are read',
+            f'{path} has codebase_version {version!r}, and {V30}, {V21} and {V20} are read',
             "convert the set with lerobot's own scripts",
         )
     return convert(raw, Info, str(path), FIX, other_keys=True)
