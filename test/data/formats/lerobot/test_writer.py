@@ -1,6 +1,7 @@
 """What is written is read back as it was, with the statistics that lerobot would have computed."""
 
 import json
+import pickle
 from functools import partial
 
 import numpy as np
@@ -166,3 +167,23 @@ def test_an_episode_that_does_not_fit_the_first_is_left_out(episodes, stored, tm
     other = open_data_set(stored / 'lerobot_v30_tiny')
     report = write_lerobot(tmp_path / 'copy', [partial(episodes.episode, 0), partial(other.episode, 0)])
     assert report.episodes == 1 and "camera 'observation.images.left' is missing" in report.left_out[0]
+
+
+def test_depth_of_another_set_is_taken_as_it_is(written, tmp_path):
+    source = open_data_set(written())
+    write_lerobot(tmp_path / 'copy', [partial(source.episode, i) for i in range(2)])
+    copy = open_data_set(tmp_path / 'copy')
+    assert [problem.what for problem in check_data_set(copy)] == []
+    for i in range(2):
+        before, after = source.episode(i), copy.episode(i)
+        np.testing.assert_array_equal(after.depth(LEFT), before.depth(LEFT))
+        np.testing.assert_array_equal(after.rgb(WRIST), before.rgb(WRIST))
+        np.testing.assert_array_equal(after.T_camera_world(LEFT), before.T_camera_world(LEFT))
+
+
+def test_a_set_and_its_episodes_can_go_to_other_processes(written):
+    data = open_data_set(written())
+    again = pickle.loads(pickle.dumps(data))
+    np.testing.assert_array_equal(again.episode(1).read(WRIST, [5]), data.episode(1).read(WRIST, [5]))
+    episode = pickle.loads(pickle.dumps(data.episode(0)))
+    np.testing.assert_array_equal(episode.read(LEFT, [2]), data.episode(0).read(LEFT, [2]))
