@@ -50,7 +50,7 @@ class JoinedVideo:
             UserError: The source cannot be read.
         """
         with _opened(source) as (file, stream):
-            packets = _packets_of(file, stream, start, count, self.rate)
+            packets = _packets_of(source, file, stream, start, count, self.rate)
             if packets is None or (self._stream is not None and self._kind != _kind(stream)):
                 return False
             if self._stream is None:
@@ -91,41 +91,52 @@ def can_join(source: Path, start: float, count: int, rate: float) -> bool:
         UserError: The source cannot be read.
     """
     with _opened(source) as (file, stream):
-        return _packets_of(file, stream, start, count, Fraction(rate).limit_denominator(1001)) is not None
+        return _packets_of(source, file, stream, start, count, Fraction(rate).limit_denominator(1001)) is not None
 
 
 @contextmanager
 def _opened(source: Path):
     try:
-        with av.open(str(source)) as file:
-            yield file, file.streams.video[0]
+        file = av.open(str(source))
+        stream = file.streams.video[0]
     except (av.FFmpegError, IndexError) as error:
-        why = getattr(error, 'strerror', None) or 'it has no video stream'
-        raise UserError(f'{source} cannot be copied ({why})', 'copy or record the video again') from None
+        raise _unreadable(source, error) from None
+    with file:
+        yield file, stream
 
 
-def _packets_of(file, stream, start: float, count: int, rate: Fraction) -> list[tuple[av.Packet, int, int]] | None:
+def _unreadable(source: Path, error: Exception) -> UserError:
+    why = getattr(error, 'strerror', None) or 'it has no video stream'
+    return UserError(f'{source} cannot be copied ({why})', 'copy or record the video again')
+
+
+def _packets_of(
+    source: Path, file, stream, start: float, count: int, rate: Fraction
+) -> list[tuple[av.Packet, int, int]] | None:
     """A part's packets in order of decoding, each with the places of its showing and its decoding, in frames.
 
     None where the part does not begin with a key frame, has frames missing or off their places, or is entangled with what is before it.
     """
     base = stream.time_base
     found: list[tuple[av.Packet, int, int]] = []
-    file.seek(max(round(start / base), 0), stream=stream, backward=True)
-    for packet in file.demux(stream):
-        if not packet.size or packet.pts is None or packet.dts is None:
-            continue
-        place = (float(packet.pts * base) - start) * float(rate)
-        if place > count - 1 + _SAME_TIME:
-            # A later frame; where frames are reordered, one that is shown earlier can still follow.
-            if len(found) == count or (float(packet.dts * base) - start) * float(rate) > count:
-                break
-        elif place >= -_SAME_TIME:
-            if abs(place - round(place)) > _SAME_TIME:
+    try:
+        file.seek(max(round(start / base), 0), stream=stream, backward=True)
+        for packet in file.demux(stream):
+            if not packet.size or packet.pts is None or packet.dts is None:
+                continue
+            place = (float(packet.pts * base) - start) * float(rate)
+            if place > count - 1 + _SAME_TIME:
+                # A later frame; where frames are reordered, one that is shown earlier can still follow.
+                if len(found) == count or (float(packet.dts * base) - start) * float(rate) > count:
+                    break
+            elif place >= -_SAME_TIME:
+                if abs(place - round(place)) > _SAME_TIME:
+                    return None
+                found.append((packet, round(place), round(place) - round((packet.pts - packet.dts) * base * rate)))
+            elif found:
                 return None
-            found.append((packet, round(place), round(place) - round((packet.pts - packet.dts) * base * rate)))
-        elif found:
-            return None
+    except av.FFmpegError as error:
+        raise _unreadable(source, error) from None
     whole = sorted(place for _, place, _ in found) == list(range(count))
     return found if whole and found[0][0].is_keyframe and found[0][1] == 0 else None
 

@@ -1,10 +1,12 @@
 """What is written is read back as it was, with the statistics that lerobot would have computed."""
 
+import errno
 import json
 import pickle
 from functools import partial
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -13,6 +15,7 @@ from wristworld_ros.data.formats.lerobot.stats import HistogramStats, combine, v
 from wristworld_ros.data.formats.lerobot.writer import WriteSettings, regular_frames, write_lerobot
 from wristworld_ros.data.sets import open_data_set
 from wristworld_ros.errors import UserError
+from wristworld_ros.runtime.files import write_error
 
 LEFT, WRIST = 'observation.images.left', 'observation.images.wrist'
 
@@ -187,3 +190,29 @@ def test_a_set_and_its_episodes_can_go_to_other_processes(written):
     np.testing.assert_array_equal(again.episode(1).read(WRIST, [5]), data.episode(1).read(WRIST, [5]))
     episode = pickle.loads(pickle.dumps(data.episode(0)))
     np.testing.assert_array_equal(episode.read(LEFT, [2]), data.episode(0).read(LEFT, [2]))
+
+
+def test_tasks_that_change_within_an_episode_stay(written, tmp_path):
+    root = written()
+    path = root / 'data/chunk-000/file-000.parquet'
+    table = pq.read_table(path)
+    numbers = [i % 2 for i in range(len(table))]
+    place = table.column_names.index('task_index')
+    pq.write_table(table.set_column(place, 'task_index', pa.array(numbers)), path)
+    source = open_data_set(root)
+    write_lerobot(tmp_path / 'copy', [partial(source.episode, 1)])
+    copy = open_data_set(tmp_path / 'copy')
+    assert copy.episode(0).language == ('lift', 'push')
+    assert copy.episode(0).table().array('task_index').tolist() == [0, 1] * 6
+
+
+def test_a_full_disk_ends_it_and_nothing_is_left(episodes, tmp_path, monkeypatch):
+    from wristworld_ros.data.formats.lerobot import writer
+
+    def full(path, *args, **options):
+        raise write_error(path, OSError(errno.ENOSPC, 'No space left on device'))
+
+    monkeypatch.setattr(writer, 'write_video', full)
+    with pytest.raises(UserError, match='No space left on device'):
+        write_lerobot(tmp_path / 'copy', [partial(episodes.episode, i) for i in range(2)])
+    assert list(tmp_path.iterdir()) == []

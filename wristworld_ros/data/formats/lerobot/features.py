@@ -91,15 +91,33 @@ def episode_columns(episode: Episode, frames: np.ndarray) -> dict[str, Column]:
     return found
 
 
-def index_columns(frames: int, fps: float, episode: int, first: int, task: int) -> dict[str, Column]:
-    """The columns that every set has: times, and numbers of frame, episode and task."""
-    numbers = np.arange(frames)
+def frame_tasks(episode: Episode, frames: np.ndarray) -> list[str]:
+    """What the robot does at some frames. A LeRobot data set says it frame by frame, other formats once for an episode."""
+    if isinstance(episode, LeRobotEpisode) and isinstance(episode.source.tasks, dict):
+        table = episode.table()
+        if 'task_index' in table.names:
+            texts = episode.source.tasks
+            numbers = table.array('task_index').reshape(-1)[frames]
+            return [texts.get(int(number), episode.task) for number in numbers]
+    return [episode.task] * len(frames)
+
+
+def index_columns(fps: float, episode: int, first: int, tasks: np.ndarray) -> dict[str, Column]:
+    """The columns that every set has: times, and numbers of frame, episode and task.
+
+    Args:
+        fps: Frames per second.
+        episode: Its number.
+        first: Number of its first frame in the whole set.
+        tasks: int64 [T], number of each frame's task.
+    """
+    numbers = np.arange(len(tasks))
     values: dict[str, np.ndarray] = {
         'timestamp': (numbers / fps).astype(np.float32),
         'frame_index': numbers,
-        'episode_index': np.full(frames, episode),
+        'episode_index': np.full(len(tasks), episode),
         'index': first + numbers,
-        'task_index': np.full(frames, task),
+        'task_index': tasks,
     }
     return {name: _vector(values[name][:, None], dtype, None) for name, dtype in INDEX_COLUMNS.items()}
 

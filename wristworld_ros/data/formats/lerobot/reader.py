@@ -209,8 +209,8 @@ class LeRobotEpisode(Episode):
         part = self.row.videos.get(key)
         if part is None:
             raise UserError(
-                f'{self.name.capitalize()} of {self.path}: meta/episodes lacks the columns videos/{key}/*, which say where the video '
-                f"of camera '{key}' is",
+                f'{self.path}: meta/episodes lacks the columns videos/{key}/*, which say where the video of {self.name}, '
+                f"camera '{key}', is",
                 FIX,
             )
         times = part.start + seconds

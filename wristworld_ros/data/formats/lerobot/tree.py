@@ -29,13 +29,13 @@ _BATCH = 200  # episodes whose rows are written at once
 
 @dataclass(frozen=True)
 class AddedEpisode:
-    """An episode, ready to be added: its number, that of its first frame, how many frames, its task, columns and statistics by
+    """An episode, ready to be added: its number, that of its first frame, how many frames, its tasks, columns and statistics by
     key, and for each video the file that holds its frames and when they begin in it, seconds."""
 
     number: int
     first: int
     length: int
-    task: str
+    tasks: tuple[str, ...]
     columns: dict[str, Column]
     videos: dict[str, tuple[Path, float]]
     stats: dict[str, Stats]
@@ -131,7 +131,7 @@ class TreeV21(Tree):
             target = self._folder / layout.VIDEO_PATH_V21.format(video_key=key, **values)
             _write_part(target, self._fps, path, start, episode.length)
         self._lines[layout.EPISODES_V21].append(
-            {'episode_index': episode.number, 'tasks': [episode.task], 'length': episode.length}
+            {'episode_index': episode.number, 'tasks': list(episode.tasks), 'length': episode.length}
         )
         stats = {key: as_lists(entry, NAMES_V21) for key, entry in episode.stats.items()}
         self._lines[layout.STATS_V21].append({'episode_index': episode.number, 'stats': stats})
@@ -171,7 +171,7 @@ class TreeV30(Tree):
 
     def add(self, episode: AddedEpisode) -> None:
         """See `Tree.add`."""
-        row = {'episode_index': episode.number, 'tasks': [episode.task], 'length': episode.length}
+        row = {'episode_index': episode.number, 'tasks': list(episode.tasks), 'length': episode.length}
         table = self._table(episode)
         if self._data_file is None or self._data.bytes + table.nbytes >= _DATA_MB * _MB:
             if self._data_file is not None:

@@ -26,7 +26,7 @@ from wristworld_ros.data.formats.lerobot.tree import AddedEpisode, Tree, TreeV21
 from wristworld_ros.data.video import write_code_video, write_video
 from wristworld_ros.data.video_copy import can_join
 from wristworld_ros.errors import UserError
-from wristworld_ros.runtime.files import new_directory
+from wristworld_ros.runtime.files import WriteError, new_directory
 
 Version = Literal['v3.0', 'v2.1']
 Codec = Literal['keep', 'h264', 'av1']
@@ -107,6 +107,8 @@ def write_lerobot(
         for number, opened in enumerate(episodes):
             try:
                 writer.add(opened())
+            except WriteError:
+                raise
             except UserError as error:
                 report.left_out.append(f'Episode {number} is left out: {error.what}.')
             on_episode()
@@ -166,17 +168,15 @@ class _Writer:
         self._fps = settings.fps or max(round(episode.fps), 1)
         cameras = {camera_key(camera): camera for camera in written_cameras(episode)}
         if not cameras:
-            raise UserError(
-                f'{episode.name.capitalize()} of {episode.path} has no camera', 'give episodes with cameras'
-            )
+            raise UserError(f'{episode.path} has no camera in {episode.name}', 'give episodes with cameras')
         depth = {key: _depth_code(episode, camera) for key, camera in cameras.items() if camera.has_depth}
+        columns = feature_of.episode_columns(episode, np.arange(len(episode)))
         if depth and settings.version == V21:
             self._report.notes.append(f'Depth is left out, for LeRobot {V21} has no depth videos.')
             depth = {}
         if any(camera.role == 'random' for camera in episode.cameras):
             self._report.notes.append('Cameras that stand elsewhere at every frame are left out.')
-        columns = feature_of.episode_columns(episode, np.arange(len(episode)))
-        index = feature_of.index_columns(1, self._fps, 0, 0, 0)
+        index = feature_of.index_columns(self._fps, 0, 0, np.zeros(1, np.int64))
         self._columns = {key: column.feature for key, column in columns.items()}
         robot = settings.robot_type or episode.meta.get('robot_type')
         kind: type[Tree] = TreeV30 if settings.version == V30 else TreeV21
@@ -261,14 +261,16 @@ class _Writer:
     def _commit(self, episode: Episode, frames: np.ndarray, columns: dict[str, Column], videos: list[_Video]) -> None:
         assert self._tree is not None
         report = self._report
-        task = self._tree.task_number(episode.task)
-        columns = columns | feature_of.index_columns(len(frames), self._fps, report.episodes, report.frames, task)
+        texts = feature_of.frame_tasks(episode, frames)
+        tasks = np.array([self._tree.task_number(text) for text in texts])
+        columns = columns | feature_of.index_columns(self._fps, report.episodes, report.frames, tasks)
         stats = {video.key: video.stats for video in videos}
         for key, column in columns.items():
             if column.feature['dtype'] != 'string':
                 stats[key] = vector_stats(numbers(column.values, key))
         places = {video.key: (video.path, video.start) for video in videos}
-        self._tree.add(AddedEpisode(report.episodes, report.frames, len(frames), episode.task, columns, places, stats))
+        told = tuple(dict.fromkeys(texts))
+        self._tree.add(AddedEpisode(report.episodes, report.frames, len(frames), told, columns, places, stats))
         report.episodes += 1
         report.frames += len(frames)
 
