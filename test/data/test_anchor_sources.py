@@ -85,6 +85,24 @@ def test_an_episode_gives_its_anchors_one_frame_after_the_other(make, tmp_path):
     assert recording.frames == 3 and recording.damage == [] and recording.T_anchor_world.shape == (3, 4, 4)
 
 
+def test_an_episode_of_another_format_gives_its_anchors_too(make, tmp_path):
+    (tmp_path / 'videos').mkdir()
+    for stem in ('a', 'b'):
+        for name in ('left', 'wrist'):
+            write_video(tmp_path / f'videos/{stem}_{name}.mp4', [make.scene(i, 64, 48) for i in range(6)], 10)
+        (tmp_path / f'videos/{stem}.json').write_text('{"say": "lift"}')
+    (tmp_path / 'videos/wristworld_videos.yaml').write_text(
+        "annotations: '*.json'\nlanguage: say\ncameras:\n  left: {video: '{stem}_left.mp4'}\n  wrist: {video: '{stem}_wrist.mp4'}\n"
+    )
+    with pytest.raises(UserError, match='holds 2 episodes; say which one'):
+        open_recording([tmp_path / 'videos'])
+    recording = open_recording([tmp_path / 'videos'], frames=4, episode=1)
+    sets = list(recording.anchor_sets())
+    assert recording.names == ('left',) and recording.T_anchor_world is None and recording.fps == 10
+    assert [s.stamp_ns for s in sets] == [0, 10**8, 2 * 10**8, 3 * 10**8]
+    np.testing.assert_array_equal(sets[2].images[0], recording.source.read('left', [2])[0])
+
+
 def test_what_does_not_fit_together_is_told(make, tmp_path):
     write_video(tmp_path / 'a.mp4', [make.scene(i, 64, 48) for i in range(3)], 10)
     write_video(tmp_path / 'b.mp4', [make.scene(i, 48, 64) for i in range(3)], 10)

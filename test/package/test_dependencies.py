@@ -36,7 +36,7 @@ def _imported_distributions() -> set[str]:
 def test_every_import_is_declared():
     groups = [
         PROJECT['dependencies'],
-        *(PROJECT['optional-dependencies'][extra] for extra in ('sim', 'sim-parts', 'robot', 'train', 'view')),
+        *(PROJECT['optional-dependencies'][extra] for extra in ('sim', 'sim-parts', 'data', 'robot', 'train', 'view')),
     ]
     declared = {_name(requirement) for group in groups for requirement in group}
     # One import name, several distributions of it: any declared one will do.
@@ -50,6 +50,9 @@ def test_every_import_is_declared():
 
 
 def test_every_dependency_is_imported():
-    groups = [PROJECT['dependencies'], *(PROJECT['optional-dependencies'][extra] for extra in ('train', 'view'))]
+    groups = [
+        PROJECT['dependencies'],
+        *(PROJECT['optional-dependencies'][extra] for extra in ('data', 'train', 'view')),
+    ]
     declared = {_name(requirement) for group in groups for requirement in group if not requirement.startswith('ros-')}
     assert not declared - _imported_distributions(), 'declared, but never imported'

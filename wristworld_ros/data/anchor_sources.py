@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from wristworld_ros.data.formats.native import Episode, read_episode
+from wristworld_ros.data.episode import Episode
+from wristworld_ros.data.sets import open_episode
 from wristworld_ros.data.video import VideoReader
 from wristworld_ros.errors import UserError
 from wristworld_ros.types import AnchorSet
@@ -158,15 +159,20 @@ class AnchorRecording:
 
 
 def open_recording(
-    paths: Sequence[str | Path], anchors: int | None = None, frames: int | None = None, slop: float = SLOP
+    paths: Sequence[str | Path],
+    anchors: int | None = None,
+    frames: int | None = None,
+    slop: float = SLOP,
+    episode: int | None = None,
 ) -> AnchorRecording:
-    """Open one episode directory, or one video per anchor camera.
+    """Open an episode of a data set, or one video per anchor camera.
 
     Args:
-        paths: The episode, or the videos.
+        paths: The episode's directory or the data set, of any format that is read, or the videos.
         anchors: Only the first so many cameras of an episode; None takes all.
         frames: Only the first so many frames; None takes all.
         slop: Frames of several videos whose times differ by at most this belong together, seconds.
+        episode: Which episode of a data set that has several, counted from 0.
 
     Raises:
         UserError: Something cannot be opened, is missing, or does not fit together.
@@ -175,10 +181,13 @@ def open_recording(
     if any(path.is_dir() for path in paths):
         if len(paths) > 1:
             raise UserError(f'{len(paths)} paths are given, and not all are videos', 'give one episode, or videos only')
-        episode = read_episode(paths[0])
-        names = episode.anchors(anchors)
-        count = min(frames or len(episode), len(episode))
-        return AnchorRecording(episode, names, episode.fps, count, episode.T_camera_world(names[0])[:count])
+        source = open_episode(paths[0], episode)
+        names = source.anchors(anchors)
+        count = min(frames or len(source), len(source))
+        T_anchor_world = source.T_camera_world(names[0])
+        if T_anchor_world is not None:
+            T_anchor_world = T_anchor_world[:count]
+        return AnchorRecording(source, names, source.fps, count, T_anchor_world)
     videos = SynchronizedVideos(paths, slop)
     sizes = [(reader.width, reader.height) for reader in videos.readers]
     for reader, size in zip(videos.readers, sizes):

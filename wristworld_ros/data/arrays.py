@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,13 @@ from wristworld_ros.input_files import check_file
 MAX_BYTES = 1 << 30  # of all arrays of a file together
 
 
-def read_arrays(path: str | Path, fix: str) -> dict[str, np.ndarray]:
+def read_arrays(path: str | Path, fix: str, only: Collection[str] | None = None) -> dict[str, np.ndarray]:
     """Every array of an .npz file by name; nothing in it is executed.
 
     Args:
         path: The file.
         fix: What to do where it cannot be read.
+        only: Names of the arrays that are read, as far as they are there; None for all.
 
     Raises:
         UserError: It is no regular file, is no .npz file, holds objects, or unpacks to more than `MAX_BYTES`.
@@ -31,7 +33,7 @@ def read_arrays(path: str | Path, fix: str) -> dict[str, np.ndarray]:
         if total > MAX_BYTES:
             raise UserError(f'{path} unpacks to {total} bytes, and at most {MAX_BYTES} are read', fix)
         with np.load(path, allow_pickle=False) as file:
-            return {name: np.asarray(file[name]) for name in file.files}
+            return {name: np.asarray(file[name]) for name in file.files if only is None or name in only}
     except UserError:
         raise
     except (OSError, ValueError, EOFError, MemoryError, SyntaxError, zipfile.BadZipFile, zlib.error) as error:

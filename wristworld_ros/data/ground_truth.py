@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from wristworld_ros.data.formats.native import Episode
+from wristworld_ros.data.episode import Episode
 from wristworld_ros.errors import UserError
 from wristworld_ros.geometry import resize_intrinsics
 from wristworld_ros.geometry.images import resize_images
@@ -57,13 +57,13 @@ def read_ground_truth(
     """Decode an episode.
 
     Args:
-        episode: With a wrist camera.
+        episode: With a wrist camera, and all cameras calibrated.
         wrist_hw: The model's wrist size, height and width, to which the wrist images are brought.
         anchors: Only the first so many anchor cameras; None takes all.
         frames: Only the first so many frames; None takes all.
 
     Raises:
-        UserError: The episode has no wrist camera, fewer anchors, or anchors of several sizes.
+        UserError: The episode has no wrist camera, fewer anchors, anchors of several sizes, or a camera without calibration.
     """
     names, wrists = episode.anchors(anchors), episode.names('wrist')
     if not wrists:
@@ -73,28 +73,30 @@ def read_ground_truth(
         )
     wrist = episode.camera(wrists[0])
     count = min(frames or len(episode), len(episode))
-    K = resize_intrinsics(torch.from_numpy(episode.K(wrist.name)), (wrist.height, wrist.width), wrist_hw).numpy()
+    calibrations = [episode.calibration(name) for name in names]
+    wrist_K, T_wrist_world = episode.calibration(wrist.name)
+    wrist_K = resize_intrinsics(torch.from_numpy(wrist_K), (wrist.height, wrist.width), wrist_hw).numpy()
     has_depth = all(episode.camera(name).has_depth for name in names)
     return GroundTruth(
         stamps_ns=episode.stamps_ns[:count],
         names=names,
         images=np.stack([episode.rgb(name, count) for name in names]),
         depth=np.stack([episode.depth(name, count) for name in names]) if has_depth else None,
-        K=np.stack([episode.K(name)[:count] for name in names]),
-        T_anchor_world=np.stack([episode.T_camera_world(name)[:count] for name in names]),
+        K=np.stack([K[:count] for K, _ in calibrations]),
+        T_anchor_world=np.stack([T[:count] for _, T in calibrations]),
         wrist=resize_images(episode.rgb(wrist.name, count), wrist_hw),
         wrist_depth=resize_images(episode.depth(wrist.name, count), wrist_hw, nearest=True)
         if wrist.has_depth
         else None,
-        wrist_K=K[:count],
-        T_wrist_world=episode.T_camera_world(wrist.name)[:count],
+        wrist_K=wrist_K[:count],
+        T_wrist_world=T_wrist_world[:count],
         objects=resize_images(episode.objects(wrist.name, count), wrist_hw, nearest=True)
-        if wrist.objects_file
+        if wrist.has_objects
         else None,
-        joints=_track(episode, 'joints', count),
-        gripper=_track(episode, 'gripper', count),
+        joints=_first(episode.joints, count),
+        gripper=_first(episode.gripper, count) if episode.gripper_unit == 'metres' else None,
     )
 
 
-def _track(episode: Episode, name: str, count: int) -> np.ndarray | None:
-    return episode.tracks[name][:count] if name in episode.tracks else None
+def _first(track: np.ndarray | None, count: int) -> np.ndarray | None:
+    return None if track is None else track[:count]

@@ -21,20 +21,24 @@ def read_image(path: str | Path) -> np.ndarray:
     Raises:
         UserError: It is no regular file, is too large, or cannot be decoded; its size is read before anything is decoded.
     """
-    data = read_bytes(path, 'give a PNG or JPEG file', MAX_IMAGE)
+    return decode_image(read_bytes(path, 'give a PNG or JPEG file', MAX_IMAGE), str(path))
+
+
+def decode_image(data: bytes, source: str) -> np.ndarray:
+    """The content of a PNG or JPEG file as uint8 [H, W, 3] RGB; errors as in `read_image`, with `source` for the file's name."""
     size = _size(data)
     if size is None:
-        raise UserError(f'{path} is neither PNG nor JPEG', 'give a PNG or JPEG file')
+        raise UserError(f'{source} is neither PNG nor JPEG', 'give a PNG or JPEG file')
     if not 0 < size[0] * size[1] <= MAX_PIXELS:
         raise UserError(
-            f'{path} is {size[0]}x{size[1]}, and at most {MAX_PIXELS} pixels are read', 'give a smaller image'
+            f'{source} is {size[0]}x{size[1]}, and at most {MAX_PIXELS} pixels are read', 'give a smaller image'
         )
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error:
         image = None
     if image is None:
-        raise UserError(f'{path} cannot be decoded', 'it is damaged; write it again')
+        raise UserError(f'{source} cannot be decoded', 'it is damaged; write it again')
     return np.ascontiguousarray(image[..., ::-1])
 
 

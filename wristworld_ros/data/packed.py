@@ -127,7 +127,7 @@ def pack_episode(source: Path, target: Path, size: tuple[int, int], wrist_size: 
         return resize_intrinsics(K, (camera.height, camera.width), to[::-1]).numpy()
 
     def objects(camera, to):
-        if camera.objects_file is None:
+        if not camera.has_objects:
             return np.zeros((len(episode), *to[::-1]), np.uint8)
         return resize_images(episode.objects(camera.name), to[::-1], nearest=True)
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
+from typing import cast
 
 import av
 import numpy as np
@@ -23,9 +24,12 @@ from wristworld_ros.runtime.files import write_atomically
 
 log = logging.getLogger(__name__)
 
+Failure = tuple[float | None, str]  # when something that could not be decoded is shown, seconds, and why
+
 DEPTH_UNIT = 0.001  # metres
 MAX_PIXELS = 8192 * 8192  # of a frame
 _PROBED = 600  # packets whose times tell the rate
+_ENCODERS = {'h264': 'libx264', 'av1': 'libsvtav1'}
 _BT709 = 1  # its number in H.264's tables of colour spaces, primaries and transfer functions
 
 
@@ -50,12 +54,17 @@ class VideoReader:
         UserError: There is no such file, nothing in it can be decoded, or its frames have no times and no rate is given.
     """
 
+    _failures: list[Failure]
+    _concealed: int
+    _missing: int
+    _ends_early: float | None
+
     def __init__(self, path: str | Path, rate: float | None = None, threads: int | None = None):
         self.path, self._threads = Path(path).expanduser(), threads
         if not self.path.is_file():
             raise UserError(f'There is no video file {self.path}', 'give the path of a video')
         self._forget_damage()
-        with self._opened() as (file, stream):
+        with self.opened() as (file, stream):
             first, times = self._probe(file, stream)
             self.frames: int | None = stream.frames or None
             header_rate = float(stream.average_rate or 0)
@@ -75,7 +84,7 @@ class VideoReader:
 
     def __iter__(self) -> Iterator[tuple[float, np.ndarray]]:
         for seconds, frame in self.decode():
-            yield seconds, self._upright(frame.to_ndarray(format='rgb24'))
+            yield seconds, self.upright(frame.to_ndarray(format='rgb24'))
 
     @property
     def lost(self) -> int:
@@ -105,10 +114,10 @@ class VideoReader:
         self._forget_damage()
         decoded = discarded = 0
         last = -1.0
-        with self._opened() as (file, stream):
-            for packet in self._packets(file, stream):
+        with self.opened() as (file, stream):
+            for packet in read_packets(file, stream, self._failures):
                 discarded += packet.is_discard
-                for frame in self._frames_of(packet):
+                for frame in decode_packet(packet, self._failures):
                     # A frame without a time, or with one that runs backward, follows its predecessor at the mean rate.
                     seconds = None if frame.time is None or not self._has_times else frame.time - self._start
                     if seconds is None or seconds <= last:
@@ -123,36 +132,15 @@ class VideoReader:
             end = last + 1 / self.rate
             self._ends_early = end if self.duration - end > max(0.5, 3 / self.rate) else None
 
-    def _packets(self, file, stream) -> Iterator[av.Packet]:
-        packets = file.demux(stream)
-        while True:
-            try:
-                packet = next(packets)
-            except StopIteration:
-                return
-            except av.FFmpegError as error:  # what follows cannot even be split into packets
-                self._failures.append((None, _why(error)))
-                return
-            yield packet
-
-    def _frames_of(self, packet: av.Packet) -> list[av.VideoFrame]:
-        try:
-            return packet.decode()
-        except av.FFmpegError as error:
-            stamp = packet.pts if packet.pts is not None else packet.dts
-            time = float(stamp * packet.time_base) if stamp is not None and packet.time_base else None
-            self._failures.append((time, _why(error)))
-            return []
-
     def _probe(self, file, stream) -> tuple[av.VideoFrame, list[float]]:
         """The first frame that can be decoded, and the times of the first packets."""
         first, times = None, []
-        for packet in self._packets(file, stream):
-            stamp = packet.pts if packet.pts is not None else packet.dts
-            if stamp is not None and not packet.is_discard:
-                times.append(float(stamp * packet.time_base))
+        for packet in read_packets(file, stream, self._failures):
+            seconds = packet_seconds(packet)
+            if seconds is not None and not packet.is_discard:
+                times.append(seconds)
             if first is None:
-                first = next(iter(self._frames_of(packet)), None)
+                first = next(iter(decode_packet(packet, self._failures)), None)
             elif len(times) >= _PROBED:
                 break
         if first is None:
@@ -160,7 +148,8 @@ class VideoReader:
         return first, times
 
     @contextmanager
-    def _opened(self):
+    def opened(self):
+        """The open file and its video stream, for as long as the block lasts; errors as in the constructor."""
         try:
             with av.open(str(self.path)) as file:
                 if not file.streams.video:
@@ -183,7 +172,8 @@ class VideoReader:
     def _unreadable(self, why: str) -> UserError:
         return UserError(f'The video {self.path} cannot be decoded ({why})', 'give a file that FFmpeg decodes')
 
-    def _upright(self, image: np.ndarray) -> np.ndarray:
+    def upright(self, image: np.ndarray) -> np.ndarray:
+        """A decoded image [H, W, ...] as it is shown: turned, and of the size that the file began with."""
         if image.shape[:2] != self._coded_hw:  # a stream may change its size; its first frame decides here
             image = resize_images(image[None], self._coded_hw)[0]
         transpose, flip_rows, flip_columns = self._turn
@@ -193,9 +183,38 @@ class VideoReader:
         return np.ascontiguousarray(image)
 
     def _forget_damage(self) -> None:
-        self._failures: list[tuple[float | None, str]] = []
+        self._failures = []
         self._concealed = self._missing = 0
-        self._ends_early: float | None = None
+        self._ends_early = None
+
+
+def read_packets(file, stream, failures: list[Failure]) -> Iterator[av.Packet]:
+    """The packets of a stream; where what follows cannot even be split into packets, that is added to the failures."""
+    packets = file.demux(stream)
+    while True:
+        try:
+            packet = next(packets)
+        except StopIteration:
+            return
+        except av.FFmpegError as error:
+            failures.append((None, _why(error)))
+            return
+        yield packet
+
+
+def decode_packet(packet: av.Packet, failures: list[Failure]) -> list[av.VideoFrame]:
+    """The frames that come out of the decoder with a packet; a packet that cannot be decoded is added to the failures."""
+    try:
+        return packet.decode()
+    except av.FFmpegError as error:
+        failures.append((packet_seconds(packet), _why(error)))
+        return []
+
+
+def packet_seconds(packet: av.Packet) -> float | None:
+    """When a packet is shown, seconds; None where it does not say."""
+    stamp = packet.pts if packet.pts is not None else packet.dts
+    return None if stamp is None or not packet.time_base else float(stamp * packet.time_base)
 
 
 def read_frames(path: str | Path, stop: int | None = None, threads: int | None = None) -> np.ndarray:
@@ -215,17 +234,21 @@ def write_video(
     preset: str = 'fast',
     threads: int = 1,
     faststart: bool = True,
+    codec: str = 'h264',
+    gop: int = 24,
 ) -> int:
-    """Write images as H.264, yuv420p in BT.709, while they come. The file appears whole or not at all.
+    """Write images as H.264 or AV1, yuv420p in BT.709, while they come. The file appears whole or not at all.
 
     Args:
         path: Its ending names the container, as in `.mp4`.
         images: uint8 [h, w, 3] RGB, all of one size, whose sides are even.
         fps: Frames per second.
-        crf: Quality, 0 (best) to 51.
-        preset: x264's name of a trade of time for size.
+        crf: Quality, 0 (best) to 51, or to 63 for AV1.
+        preset: The encoder's name of a trade of time for size; a number from 0 (slow) to 13 for AV1.
         threads: Encoding threads; the file's bytes depend on their number.
         faststart: Put the index first, so that a browser plays the file while it loads.
+        codec: 'h264' or 'av1'.
+        gop: Frames from one key frame to the next.
 
     Returns:
         How many images there were.
@@ -234,12 +257,13 @@ def write_video(
         UserError: There is no image, their size is odd, or the file cannot be written.
     """
     path, count = Path(path), 0
-    options = {'crf': str(crf), 'preset': preset, 'threads': str(threads), 'g': '24'}
+    options = {'crf': str(crf), 'preset': preset, 'g': str(gop)}
+    options |= {'svtav1-params': f'lp={threads}'} if codec == 'av1' else {'threads': str(threads)}
     with (
         write_atomically(path) as part,
         av.open(str(part), 'w', options={'movflags': '+faststart'} if faststart else {}) as file,
     ):
-        stream = file.add_stream('libx264', rate=Fraction(fps).limit_denominator(1001), options=options)
+        stream = _add_stream(file, _ENCODERS[codec], fps, options)
         context = stream.codec_context
         context.colorspace = context.color_primaries = context.color_trc = _BT709
         context.color_range = int(ColorRange.MPEG)
@@ -275,6 +299,13 @@ def write_depth_video(path: str | Path, depth: Iterable[np.ndarray], fps: float)
     )
 
 
+def write_code_video(path: str | Path, codes: Iterable[np.ndarray], fps: float, gop: int = 2) -> int:
+    """Write uint16 codes [h, w] of 12 bits as lossless HEVC, an `.mp4` file that appears whole or not at all; returns their number."""
+    params = f'lossless=1:bframes=0:keyint={gop}:min-keyint=1:scenecut=0:pools=1:frame-threads=1:log-level=none'
+    options = {'x265-params': params, 'preset': 'fast'}
+    return _write_lossless(path, codes, fps, 'gray12le', 'libx265', options)
+
+
 def read_depth_video(path: str | Path, stop: int | None = None) -> np.ndarray:
     """The first `stop` depth maps (None: all of them), float32 [T, H, W], metres, 0 where unknown."""
     return _read_lossless(path, stop, 'gray16le').astype(np.float32) * DEPTH_UNIT
@@ -290,10 +321,17 @@ def read_label_video(path: str | Path, stop: int | None = None) -> np.ndarray:
     return _read_lossless(path, stop, 'gray')
 
 
-def _write_lossless(path: str | Path, images: Iterable[np.ndarray], fps: float, pixels: str) -> int:
+def _write_lossless(
+    path: str | Path,
+    images: Iterable[np.ndarray],
+    fps: float,
+    pixels: str,
+    codec: str = 'ffv1',
+    options: dict | None = None,
+) -> int:
     path, count = Path(path), 0
     with write_atomically(path) as part, av.open(str(part), 'w') as file:
-        stream = file.add_stream('ffv1', rate=Fraction(fps).limit_denominator(1001), options={'threads': '1'})
+        stream = _add_stream(file, codec, fps, options or {'threads': '1'})
         for count, image in enumerate(images, start=1):
             if count == 1:
                 stream.height, stream.width, stream.pix_fmt = *image.shape, pixels
@@ -302,6 +340,10 @@ def _write_lossless(path: str | Path, images: Iterable[np.ndarray], fps: float, 
             raise UserError(f'{path} would have no frames', 'give at least one map')
         file.mux(stream.encode())
     return count
+
+
+def _add_stream(file, encoder: str, fps: float, options: dict) -> av.VideoStream:
+    return cast(av.VideoStream, file.add_stream(encoder, rate=Fraction(fps).limit_denominator(1001), options=options))
 
 
 def _read_lossless(path: str | Path, stop: int | None, pixels: str) -> np.ndarray:
@@ -347,7 +389,7 @@ def _orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
     matrix = frame.side_data.get('DISPLAYMATRIX')
     if matrix is None:
         return False, False, False
-    values = np.frombuffer(bytes(matrix), np.int32)
+    values = np.frombuffer(bytes(matrix), np.int32)  # type: ignore[call-overload]
     a, b, c, d = (int(values[i]) for i in (0, 1, 3, 4))
     if math.hypot(a, d) >= math.hypot(b, c):
         return False, d < 0, a < 0

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from wristworld_ros.data.formats.native import Episode, list_episodes, read_episode
+from wristworld_ros.data.episode import Episode
+from wristworld_ros.data.formats.native import list_episodes, read_episode
 from wristworld_ros.data.ground_truth import GroundTruth, read_ground_truth
 from wristworld_ros.errors import UserError
 from wristworld_ros.evaluation import baselines, metrics

@@ -147,9 +147,13 @@ def _locked(descriptor: int) -> bool:
     return True
 
 
-def write_error(path: Path, error: OSError) -> UserError:
+class WriteError(UserError):
+    """The disk refuses a file: another input would not help."""
+
+
+def write_error(path: Path, error: OSError) -> WriteError:
     """What an operating system's refusal to write a file means to a user."""
-    return UserError(
+    return WriteError(
         f'{path} cannot be written ({error.strerror or error})',
         'free disk space, check permissions, or choose another folder',
     )

@@ -22,6 +22,9 @@ class GenerateSettings:
     anchors: int | None = setting(
         None, 'Anchor cameras of an episode that the model sees, its first ones.', low=1, high=16, none='all'
     )
+    episode: int | None = setting(
+        None, 'Which episode of a data set, counted from 0.', low=0, high=10**9, none='the only one'
+    )
     frames: int | None = setting(None, 'Frames at most.', low=1, high=10**9, none='all')
     name: str = setting('virtual_wrist', 'Name of the files: NAME.mp4 and NAME.json.')
     force: bool = setting(False, 'Replace files of that name that exist already.')
@@ -31,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the command; those of the model come from `StreamSettings`."""
     parser.add_argument(
         'recording', type=Path, nargs='+', metavar='EPISODE_OR_VIDEO',
-        help='An episode directory, or synchronised videos, one per anchor camera (the first is the reference frame).',
+        help='An episode, a data set (docs/datasets.md), or synchronised videos, one per anchor camera (the first is the reference frame).',
     )  # fmt: skip
     parser.add_argument(
         '--out', type=Path,
@@ -57,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
 
     folder = args.out or Path('runs') / f'generated-{time.strftime("%Y%m%d-%H%M%S")}'
     paths = output_paths(folder, settings.name, settings.force)
-    recording = open_recording(args.recording, settings.anchors, settings.frames)
+    recording = open_recording(args.recording, settings.anchors, settings.frames, episode=settings.episode)
     # A window takes more than one chunk alone, which has no history.
     check_memory(replace(stream, history=0), len(recording.names))
     model = load_model(stream.model, stream.device, stream.precision, stream.decoder)

@@ -1,5 +1,5 @@
-"""Formats of data sets, one file each.
+"""Formats of data sets, a module or a folder each.
 
-A directory comes in and an `Episode` goes out, or the reverse. `native` is the package's own format; a new format reads
-into the same `Episode`, so that nothing else has to know it.
+A path comes in and a `DataSet` of `Episode`s goes out, or the reverse. `native` is the package's own format; `data.sets` finds the
+format of a path, so that nothing else has to know one.
 """

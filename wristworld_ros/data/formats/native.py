@@ -7,16 +7,19 @@ pixel shows (lossless FFV1, 8 bit). World is the robot's base frame.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import msgspec
 import numpy as np
 
 from wristworld_ros.data.arrays import read_arrays
+from wristworld_ros.data.episode import DataSet, Episode, EpisodeCamera, check_indices
 from wristworld_ros.data.video import (
+    DEPTH_UNIT,
     VideoReader,
     read_depth_video,
     read_label_video,
@@ -24,10 +27,10 @@ from wristworld_ros.data.video import (
     write_label_video,
     write_video,
 )
+from wristworld_ros.data.video_access import VideoFrames
 from wristworld_ros.errors import UserError
 from wristworld_ros.input_files import Size, check_file, check_name, convert, json_text, read_json
 from wristworld_ros.runtime.files import new_directory
-from wristworld_ros.types import Camera
 
 VERSION = 1
 ROLES = ('anchor', 'wrist', 'random')
@@ -78,7 +81,7 @@ class CameraTrack:
 
 
 @dataclass(frozen=True)
-class CameraInfo:
+class CameraEntry(EpisodeCamera):
     """One camera's entry in `episode.json`."""
 
     name: Annotated[str, msgspec.Meta(pattern='^[A-Za-z0-9_]+$', max_length=100)]
@@ -89,6 +92,11 @@ class CameraInfo:
     rgb_file: str
     depth_file: str | None
     objects_file: str | None = None
+
+    @property
+    def has_objects(self) -> bool:
+        """See `EpisodeCamera`."""
+        return self.objects_file is not None
 
 
 @dataclass(frozen=True)
@@ -101,67 +109,31 @@ class _Head:
     fps: Annotated[float, msgspec.Meta(gt=0.0, le=1000.0)]
     success: bool
     frames: Annotated[int, msgspec.Meta(ge=1, le=10_000_000)]
-    cameras: tuple[CameraInfo, ...]
+    cameras: tuple[CameraEntry, ...]
     meta: dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Episode:
-    """A stored episode; images and depth are decoded when asked for.
+@dataclass(frozen=True, kw_only=True)
+class NativeEpisode(Episode):
+    """A stored episode.
 
-    stamps_ns: int64 [T]. tracks: every array of tracks.npz by name. meta: what the writer added.
+    seed: what it can be repeated from. tracks: every array of tracks.npz by name. meta: what the writer added.
     """
 
-    path: Path
-    task: str
+    cameras: tuple[CameraEntry, ...]
     seed: int
-    fps: float
-    success: bool
-    cameras: tuple[CameraInfo, ...]
-    stamps_ns: np.ndarray
     tracks: dict[str, np.ndarray]
-    meta: dict = field(default_factory=dict)
 
-    def __len__(self) -> int:
-        return len(self.stamps_ns)
+    def read(self, camera: str, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """See `Episode.read`."""
+        return self._frames(self._entry(camera).rgb_file, indices, 'rgb24')
 
-    def camera(self, name: str) -> CameraInfo:
-        """The entry of one camera."""
-        for info in self.cameras:
-            if info.name == name:
-                return info
-        known = ', '.join(info.name for info in self.cameras)
-        raise UserError(f"Episode {self.path} has no camera '{name}'", f'give one of {known}')
-
-    def names(self, role: str) -> tuple[str, ...]:
-        """Names of the cameras of a role, in stored order."""
-        return tuple(info.name for info in self.cameras if info.role == role)
-
-    def anchors(self, count: int | None = None) -> tuple[str, ...]:
-        """Names of the first `count` anchor cameras (None: all of them), which are of one size.
-
-        Raises:
-            UserError: There are fewer, or their sizes differ.
-        """
-        names = self.names('anchor')
-        if len(names) < (count or 1):
-            raise UserError(
-                f'Episode {self.path} has {len(names)} anchor cameras, and {count or 1} are asked for',
-                'ask for fewer, or give another episode',
-            )
-        names = names[: count or None]
-        if len({(self.camera(name).width, self.camera(name).height) for name in names}) > 1:
-            raise UserError(f'The anchor cameras of {self.path} differ in size', 'record them at one size')
-        return names
-
-    def rgb(self, camera: str, stop: int | None = None) -> np.ndarray:
-        """The first `stop` images of a camera (None: all of them), uint8 [T, H, W, 3]."""
-        images = []
-        for image in self.rgb_frames(camera):
-            images.append(image)
-            if len(images) == stop:
-                break
-        return np.stack(images)
+    def read_depth(self, camera: str, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """See `Episode.read_depth`."""
+        entry = self._entry(camera)
+        if entry.depth_file is None:
+            return super().read_depth(camera, indices)
+        return self._frames(entry.depth_file, indices, 'gray16le').astype(np.float32) * DEPTH_UNIT
 
     def rgb_frames(self, camera: str) -> Iterator[np.ndarray]:
         """Images of a camera one by one, uint8 [H, W, 3], decoded while they are asked for.
@@ -169,7 +141,7 @@ class Episode:
         Raises:
             UserError: The video is damaged or has another number of frames than the episode.
         """
-        path = self.path / self.camera(camera).rgb_file
+        path = self.path / self._entry(camera).rgb_file
         reader = VideoReader(path, threads=1)
         count = 0
         for _, image in reader:
@@ -177,40 +149,53 @@ class Episode:
             yield image
         self._check_count(path, count, reader.damage)
 
+    def rgb(self, camera: str, stop: int | None = None) -> np.ndarray:
+        """The first `stop` images of a camera (None: all of them), uint8 [T, H, W, 3]; errors as in `rgb_frames`."""
+        return np.stack(list(islice(self.rgb_frames(camera), stop)))
+
     def depth(self, camera: str, stop: int | None = None) -> np.ndarray:
-        """Depth of a camera's first `stop` frames, float32 [T, H, W], metres along the optical axis, 0 where unknown."""
-        info = self.camera(camera)
-        if info.depth_file is None:
-            raise UserError(
-                f"Camera '{camera}' of episode {self.path} was stored without depth", 'record it with depth'
-            )
-        maps = read_depth_video(self.path / info.depth_file, stop)
-        self._check_count(self.path / info.depth_file, len(maps), expected=min(stop or len(self), len(self)))
+        """Depth of a camera's first `stop` frames (None: all of them), as in `read_depth`."""
+        entry = self._entry(camera)
+        if entry.depth_file is None:
+            return super().read_depth(camera, ())
+        maps = read_depth_video(self.path / entry.depth_file, stop)
+        self._check_count(self.path / entry.depth_file, len(maps), expected=self._count(stop))
         return maps
 
     def objects(self, camera: str, stop: int | None = None) -> np.ndarray:
         """What each pixel of a camera's first `stop` frames shows, uint8 [T, H, W]; see `CameraTrack`."""
-        info = self.camera(camera)
-        if info.objects_file is None:
-            raise UserError(
-                f"Camera '{camera}' of episode {self.path} was stored without object masks", 'record it with them'
-            )
-        maps = read_label_video(self.path / info.objects_file, stop)
-        self._check_count(self.path / info.objects_file, len(maps), expected=min(stop or len(self), len(self)))
+        entry = self._entry(camera)
+        if entry.objects_file is None:
+            return super().objects(camera, stop)
+        maps = read_label_video(self.path / entry.objects_file, stop)
+        self._check_count(self.path / entry.objects_file, len(maps), expected=self._count(stop))
         return maps
 
+    def broken_frames(self, camera: str) -> list[tuple[int, str]]:
+        """See `Episode.broken_frames`."""
+        entry, found = self._entry(camera), []
+        for file in filter(None, (entry.rgb_file, entry.depth_file)):
+            frames = VideoFrames(self.path / file)
+            found += frames.broken_times(frames.times[: len(self)])
+            found += [(i, f'{frames.path} has {len(frames)} frames') for i in range(len(frames), len(self))]
+        return sorted(found)
+
     def K(self, camera: str) -> np.ndarray:
-        """Intrinsics of a camera, float64 [T, 3, 3], pixels; pixel i's centre is coordinate i."""
+        """See `Episode.K`."""
         return self.tracks[f'K_{self.camera(camera).name}']
 
     def T_camera_world(self, camera: str) -> np.ndarray:
-        """Camera from world (robot base), float64 [T, 4, 4], OpenCV axes, metres."""
+        """See `Episode.T_camera_world`."""
         return self.tracks[f'T_camera_world_{self.camera(camera).name}']
 
-    def camera_at(self, camera: str, frame: int) -> Camera:
-        """A camera's calibration at one frame."""
-        info = self.camera(camera)
-        return Camera(self.K(camera)[frame], self.T_camera_world(camera)[frame], info.width, info.height)
+    def _entry(self, camera: str) -> CameraEntry:
+        return cast(CameraEntry, self.camera(camera))
+
+    def _frames(self, file: str, indices: Sequence[int] | np.ndarray, pixels: str) -> np.ndarray:
+        numbers = check_indices(indices, len(self))
+        frames = VideoFrames(self.path / file)
+        self._check_count(frames.path, len(frames))
+        return frames.read(numbers, pixels)
 
     def _check_count(
         self, path: Path, count: int, damage: list[str] | None = None, expected: int | None = None
@@ -218,10 +203,7 @@ class Episode:
         expected = len(self) if expected is None else expected
         if count != expected or damage:
             told = f' ({damage[0].rstrip(".")})' if damage else ''
-            raise UserError(
-                f'{path} gives {count} of the {expected} frames of its episode{told}',
-                'record or copy the episode again',
-            )
+            raise UserError(f'{path} gives {count} of the {expected} frames of its episode{told}', _AGAIN)
 
 
 def write_episode(
@@ -262,7 +244,7 @@ def write_episode(
         raise UserError(f'Episode {path} exists already', 'remove it or choose another directory')
     if frames == 0:
         raise UserError(f'Episode {path} has no frames', 'give at least one stamp')
-    arrays = {'stamps_ns': np.asarray(stamps_ns, np.int64)}
+    arrays: dict[str, Any] = {'stamps_ns': np.asarray(stamps_ns, np.int64)}
     for name, array in (tracks or {}).items():
         if len(array) != frames:
             raise UserError(f"Track '{name}' of {path} has {len(array)} entries", f'give {frames}, one for each stamp')
@@ -283,7 +265,7 @@ def write_episode(
     return path
 
 
-def _write_camera(folder: Path, camera: CameraTrack, fps: float, crf: int) -> CameraInfo:
+def _write_camera(folder: Path, camera: CameraTrack, fps: float, crf: int) -> CameraEntry:
     rgb_file, depth_file, objects_file = f'{camera.name}.mp4', None, None
     write_video(folder / rgb_file, camera.rgb, fps, crf, faststart=False)
     if camera.depth is not None:
@@ -294,10 +276,11 @@ def _write_camera(folder: Path, camera: CameraTrack, fps: float, crf: int) -> Ca
         write_label_video(folder / objects_file, camera.objects, fps)
     height, width = camera.rgb.shape[1:3]
     has_depth = depth_file is not None
-    return CameraInfo(camera.name, camera.role, width, height, has_depth, rgb_file, depth_file, objects_file)
+    role = cast(Any, camera.role)  # `CameraTrack` has checked it
+    return CameraEntry(camera.name, role, width, height, has_depth, rgb_file, depth_file, objects_file)
 
 
-def read_episode(path: str | Path) -> Episode:
+def read_episode(path: str | Path) -> NativeEpisode:
     """Open an episode directory; images are left on disk until asked for.
 
     Raises:
@@ -325,12 +308,29 @@ def read_episode(path: str | Path) -> Episode:
     tracks = read_arrays(path / _TRACKS, _AGAIN)
     _check_tracks(path / _TRACKS, tracks, head)
     stamps = tracks.pop('stamps_ns')
-    return Episode(path, head.task, head.seed, head.fps, head.success, head.cameras, stamps, tracks, head.meta)
+    return NativeEpisode(
+        path=path,
+        name=f'episode {path.name}',
+        cameras=head.cameras,
+        fps=head.fps,
+        stamps_ns=stamps,
+        language=(head.task,),
+        success=head.success,
+        joints=tracks.get('joints'),
+        gripper=tracks.get('gripper'),
+        gripper_unit='metres',
+        T_base_hand=tracks.get('T_base_hand'),
+        hand_link='panda_hand' if 'T_base_hand' in tracks else '',
+        actions=tracks.get('actions'),
+        meta=head.meta,
+        seed=head.seed,
+        tracks=tracks,
+    )
 
 
 def _check_tracks(path: Path, tracks: dict[str, np.ndarray], head: _Head) -> None:
     """Every array has an entry per frame; stamps rise, and the cameras' calibrations are numbers."""
-    wanted = {'stamps_ns': ()}
+    wanted: dict[str, tuple[int, ...]] = {'stamps_ns': ()}
     for info in head.cameras:
         wanted |= {f'K_{info.name}': (3, 3), f'T_camera_world_{info.name}': (4, 4)}
     for name, shape in wanted.items():
@@ -357,3 +357,31 @@ def list_episodes(root: str | Path) -> list[Path]:
     if not root.is_dir():
         raise UserError(f'{root} is not a directory', 'give the directory that holds the episodes')
     return sorted(path.parent for path in root.glob(f'*/{_JSON}') if not path.parent.name.startswith('.'))
+
+
+class NativeSet(DataSet):
+    """A directory of episodes of the package's own format, or one such episode.
+
+    Raises:
+        UserError: It holds no episode.
+    """
+
+    format = 'wristworld episodes'
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.paths = [self.path] if is_episode(self.path) else list_episodes(self.path)
+        if not self.paths:
+            raise UserError(f'There are no episodes in {self.path}', 'give a directory that holds episodes')
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def episode(self, index: int) -> NativeEpisode:
+        """See `DataSet.episode`."""
+        return read_episode(self.paths[index])
+
+
+def is_episode(path: Path) -> bool:
+    """Whether a directory is one of the package's own episodes, whole or not."""
+    return (path / _JSON).is_file()

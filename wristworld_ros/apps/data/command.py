@@ -1,0 +1,154 @@
+"""`wristworld data inspect|convert|check`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from wristworld_ros.errors import UserError
+from wristworld_ros.options import add_options, from_options
+from wristworld_ros.setting import check, setting
+
+TARGETS = {'lerobot-v3.0': 'v3.0', 'lerobot-v2.1': 'v2.1'}
+_PATH = 'A data set, or one episode, of any format that docs/datasets.md lists.'
+
+
+@dataclass(frozen=True)
+class InspectSettings:
+    """How much is looked at."""
+
+    episodes: int = setting(20, 'Episodes that are opened, evenly spread.', low=1, high=10**6)
+    rows: int = setting(3, 'Episodes on the contact sheet.', low=1, high=20)
+    columns: int = setting(6, 'Images of each camera on the contact sheet.', low=1, high=30)
+
+
+@dataclass(frozen=True)
+class ConvertSettings:
+    """What is written."""
+
+    to: str = setting('lerobot-v3.0', 'Format of the copy.', choices=tuple(TARGETS))
+    codec: str = setting(
+        'keep', 'Codec of colour videos; keep takes coded images as they are where that is possible, and else h264.',
+        choices=('keep', 'h264', 'av1'),
+    )  # fmt: skip
+    crf: int | None = setting(None, 'Quality of coded images, 0 is best.', low=0, high=63, none='auto')
+    fps: int | None = setting(
+        None, 'Frames per second; images are repeated or left out.', low=1, high=1000, none='as recorded'
+    )
+    robot_type: str = setting('', 'What the set says of the robot; empty takes what the source says.')
+    force: bool = setting(False, 'Replace an older data set in this place.')
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the command."""
+    ways = parser.add_subparsers(dest='way', metavar='inspect|convert|check', required=True)
+    inspect = ways.add_parser('inspect', help='what is in it, with a contact sheet')
+    inspect.add_argument('path', type=Path, help=_PATH)
+    inspect.add_argument(
+        '--sheet', type=Path, metavar='PNG', help='Where the contact sheet goes. Default: there is none.'
+    )
+    inspect.add_argument('--json', action='store_true', help='Print the same as JSON.')
+    add_options(inspect, InspectSettings)
+    convert = ways.add_parser('convert', help='the same in another format')
+    convert.add_argument('path', type=Path, help=_PATH)
+    convert.add_argument('target', type=Path, help='Directory of the copy.')
+    convert.add_argument(
+        '--episodes', type=int, nargs='+', metavar='N', help='Only these episodes, counted from 0. Default: all.'
+    )
+    add_options(convert, ConvertSettings)
+    examine = ways.add_parser(
+        'check', help='decode every image, look at every number, and name what is wrong',
+        epilog='Exit status: 0 when nothing is wrong, 1 when something is, 2 when it is no data set.',
+    )  # fmt: skip
+    examine.add_argument('path', type=Path, help=_PATH)
+    examine.add_argument('--no-frames', action='store_true', help='Read heads and tables only; no image is decoded.')
+    examine.add_argument('--json', action='store_true', help='Print the faults as JSON.')
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do it; returns the exit status."""
+    os.environ.setdefault('SVT_LOG', '1')  # the AV1 encoder's own chatter: errors alone
+    return {'inspect': _inspect, 'convert': _convert, 'check': _check}[args.way](args)
+
+
+def _inspect(args: argparse.Namespace) -> int:
+    from wristworld_ros.apps.data.summary import summarise
+    from wristworld_ros.data.sets import open_data_set
+
+    settings = from_options(InspectSettings, args)
+    check(settings)
+    if args.sheet and args.sheet.suffix.lower() not in ('.png', '.jpg'):
+        raise UserError(f'--sheet is {args.sheet}', 'give a path that ends in .png or .jpg')
+    data = open_data_set(args.path)
+    summary = summarise(data, settings.episodes)
+    print(json.dumps(asdict(summary), indent=2) if args.json else summary.text())
+    if args.sheet:
+        from wristworld_ros.apps.data.sheet import write_sheet
+
+        write_sheet(data, args.sheet, settings.rows, settings.columns)
+        if not args.json:
+            print(args.sheet)
+    return 0
+
+
+def _convert(args: argparse.Namespace) -> int:
+    from functools import partial
+
+    from tqdm import tqdm
+
+    from wristworld_ros.data.sets import open_data_set
+    from wristworld_ros.errors import require_package
+
+    settings = from_options(ConvertSettings, args)
+    check(settings)
+    require_package('pyarrow', 'data', 'Writing a LeRobot data set')
+    from wristworld_ros.data.formats.lerobot.writer import WriteSettings, write_lerobot
+
+    data = open_data_set(args.path)
+    chosen = range(len(data)) if args.episodes is None else args.episodes
+    for index in chosen:
+        if not 0 <= index < len(data):
+            raise UserError(f'--episodes has {index}, and {args.path} holds {len(data)} episodes', 'count from 0')
+    write = WriteSettings(TARGETS[settings.to], settings.fps, settings.codec, settings.crf, settings.robot_type or None)  # type: ignore[arg-type]
+    with tqdm(total=len(chosen), desc='converting', unit='episode') as bar:
+        report = write_lerobot(
+            args.target, [partial(data.episode, i) for i in chosen], write, settings.force, bar.update
+        )
+    for sentence in (*report.notes, *report.left_out):
+        print(sentence)
+    print(f'{args.target}: {report.episodes} episodes, {report.frames} frames.')
+    return 1 if report.left_out else 0
+
+
+def _check(args: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from wristworld_ros.data.check import Problem, check_episode_at
+    from wristworld_ros.data.sets import open_data_set
+
+    data, count = open_data_set(args.path), 0
+    found = []
+
+    def tell(problem: Problem) -> None:
+        found.append(problem)
+        if not args.json:
+            tqdm.write(problem.what)
+
+    for sentence in data.problems():
+        tell(Problem(sentence))
+    for index in tqdm(range(len(data)), desc='checking', unit='episode', leave=False, disable=None):
+        count += 1
+        for problem in check_episode_at(data, index, not args.no_frames):
+            tell(problem)
+    if args.json:
+        print(json.dumps([asdict(problem) for problem in found], indent=2))
+    elif found:
+        broken = len({problem.episode for problem in found if problem.episode is not None})
+        faults = f'{len(found)} fault{"s" * (len(found) > 1)}'
+        print(f'{faults}; {broken} of {count} episodes have some of their own.')
+    else:
+        print(f'Nothing is wrong: {data.format}, {count} episodes.')
+    return 1 if found else 0

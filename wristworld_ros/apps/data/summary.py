@@ -1,0 +1,153 @@
+"""What a data set holds, in numbers and in a few lines of text."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from wristworld_ros.data.episode import DataSet, Episode
+from wristworld_ros.errors import UserError
+
+
+@dataclass
+class CameraSummary:
+    """One camera. rate: its images per second; jitter: the most by which a step between two of them differs from the usual one, seconds.
+    latest: the most by which an image is older or newer than its frame's time, seconds."""
+
+    name: str
+    role: str
+    width: int
+    height: int
+    has_depth: bool
+    has_intrinsics: bool
+    has_pose: bool
+    rate: float
+    jitter: float
+    latest: float
+
+
+@dataclass
+class Summary:
+    """A data set, as far as some of its episodes tell.
+
+    opened: how many episodes were looked at. frames, seconds: theirs. robot: what is known of the robot, name -> what it is. damage:
+    sentences about episodes that could not be opened, and about the set.
+    """
+
+    path: str
+    format: str
+    episodes: int
+    opened: int
+    frames: int
+    seconds: float
+    fps: float
+    tasks: dict[str, int]
+    cameras: list[CameraSummary] = field(default_factory=list)
+    robot: dict[str, str] = field(default_factory=dict)
+    successes: int = 0
+    damage: list[str] = field(default_factory=list)
+
+    def text(self) -> str:
+        """The same for a terminal."""
+        seen = '' if self.opened == self.episodes else f' ({self.opened} of them looked at)'
+        lines = [
+            f'{self.path}: {self.format}, {self.episodes} episodes{seen}',
+            f'{self.frames} frames, {self.seconds:.1f} s, {self.fps:g} frames a second',
+        ]
+        if self.tasks:
+            told = [f'{text!r} ({count})' for text, count in list(self.tasks.items())[:5]]
+            rest = len(self.tasks) - len(told)
+            lines.append(f'Tasks: {", ".join(told)}' + (f' and {rest} more' if rest > 0 else ''))
+        width = max((len(camera.name) for camera in self.cameras), default=0)
+        lines += [_camera_line(camera, width) for camera in self.cameras]
+        lines.append(
+            'Robot: ' + ('; '.join(f'{name} {what}' for name, what in self.robot.items()) or 'nothing is known')
+        )
+        return '\n'.join([*lines, *self.damage])
+
+
+def summarise(data: DataSet, limit: int) -> Summary:
+    """Look at some episodes of a set, evenly spread; no image is decoded.
+
+    Args:
+        data: The set.
+        limit: Episodes at most.
+    """
+    chosen = np.unique(np.linspace(0, len(data) - 1, min(limit, len(data))).round().astype(int)).tolist()
+    opened: list[Episode] = []
+    damage = list(data.problems())
+    for index in chosen:
+        try:
+            opened.append(data.episode(index))
+        except UserError as error:
+            damage.append(f'Episode {index}: {error.what}.')
+    tasks = Counter(episode.task for episode in opened if episode.task)
+    return Summary(
+        path=str(data.path),
+        format=data.format,
+        episodes=len(data),
+        opened=len(opened),
+        frames=sum(map(len, opened)),
+        seconds=round(sum(len(episode) / episode.fps for episode in opened), 3),
+        fps=opened[0].fps if opened else 0.0,
+        tasks=dict(tasks.most_common()),
+        cameras=_cameras(opened[0]) if opened else [],
+        robot=_robot(opened[0]) if opened else {},
+        successes=sum(bool(episode.success) for episode in opened),
+        damage=damage,
+    )
+
+
+def _cameras(episode: Episode) -> list[CameraSummary]:
+    found = []
+    for camera in episode.cameras:
+        times = episode.times_ns(camera.name)
+        steps = np.diff(times) / 1e9
+        usual = float(np.median(steps)) if len(steps) else 0.0
+        found.append(
+            CameraSummary(
+                name=camera.name,
+                role=camera.role,
+                width=camera.width,
+                height=camera.height,
+                has_depth=camera.has_depth,
+                has_intrinsics=episode.K(camera.name) is not None,
+                has_pose=episode.T_camera_world(camera.name) is not None,
+                rate=round(1 / usual, 3) if usual > 0 else 0.0,
+                jitter=round(float(np.abs(steps - usual).max(initial=0)), 6),
+                latest=round(float(np.abs(times - episode.stamps_ns).max(initial=0)) / 1e9, 6),
+            )
+        )
+    return found
+
+
+def _robot(episode: Episode) -> dict[str, str]:
+    found = {}
+    if episode.joints is not None:
+        found['joints'] = str(episode.joints.shape[1])
+    if episode.gripper is not None:
+        units = {'metres': 'in metres', 'closed': 'from 0 (open) to 1', 'unknown': 'in a unit that is not told'}
+        found['gripper'] = units[episode.gripper_unit]
+    if episode.T_base_hand is not None:
+        found['pose'] = f'of {episode.hand_link or "the hand"}'
+    if episode.actions is not None:
+        found['actions'] = str(episode.actions.shape[1])
+    return found
+
+
+def _camera_line(camera: CameraSummary, width: int) -> str:
+    known = [
+        word
+        for word, has in (
+            ('depth', camera.has_depth), ('intrinsics', camera.has_intrinsics), ('pose', camera.has_pose),
+        )
+        if has
+    ]  # fmt: skip
+    jitter = f', steps differ by up to {1000 * camera.jitter:.1f} ms' if camera.jitter > 0.001 else ''
+    late = f', up to {1000 * camera.latest:.1f} ms from the frames' if camera.latest > 0.001 else ''
+    return (
+        f'  {camera.name:{width}}  {camera.role:7}{camera.width}x{camera.height}, {camera.rate:.4g} a second{jitter}{late}; '
+        f'{", ".join(known) or "no depth, no calibration"}'
+    )

@@ -1,0 +1,270 @@
+"""Folders of videos with a JSON file per episode, or none: a mapping says which is what.
+
+The mapping is a YAML file, in the folder (`wristworld_videos.yaml`) or anywhere with the folder as `root`. The layout of
+Ctrl-World's released examples of DROID is known without one. See docs/datasets.md.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import numpy as np
+import yaml
+
+from wristworld_ros.data.episode import DataSet, Episode, EpisodeCamera, GripperUnit, Role, check_indices, role_of
+from wristworld_ros.data.matching import nearest
+from wristworld_ros.data.poses import pose_from_xyz_quaternion, pose_from_xyz_rpy
+from wristworld_ros.data.video_access import MissingFrameError, VideoFrames
+from wristworld_ros.errors import UserError
+from wristworld_ros.input_files import convert, read_bytes, read_json
+
+MAPPING = 'wristworld_videos.yaml'
+_FIX = 'restore it from where it came'
+_FIELD = re.compile(r'\{(stem|folder)\}')
+
+
+@dataclass(frozen=True)
+class VideoCamera:
+    """One camera. video: its file below the root, with {stem} and {folder} of the episode's file or directory. role: where it is;
+    None takes it from the name."""
+
+    video: str
+    role: Role | None = None
+
+
+@dataclass(frozen=True)
+class VideoMapping:
+    """What lies where.
+
+    cameras: by name; the first one is the clock. annotations: pattern of the episodes' JSON files below the root; or episodes: of their
+    directories. stride: rows of numbers per image of the first camera. The rest are keys of the JSON files: joints [rows, J];
+    gripper [rows], in gripper_unit; hand_pose [rows, 6 or 7] (position, and roll, pitch, yaw or quaternion) of hand_link;
+    actions, one key or several that are put side by side; language, a text or a list; success.
+    """
+
+    cameras: dict[str, VideoCamera]
+    annotations: str | None = None
+    episodes: str | None = None
+    root: str | None = None
+    stride: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 1
+    joints: str | None = None
+    gripper: str | None = None
+    gripper_unit: GripperUnit = 'unknown'
+    hand_pose: str | None = None
+    hand_link: str = ''
+    actions: tuple[str, ...] = ()
+    language: str | None = None
+    success: str | None = None
+
+
+CTRL_WORLD = VideoMapping(
+    cameras={
+        'exterior_1': VideoCamera('videos/{folder}/{stem}/0.mp4', 'anchor'),
+        'exterior_2': VideoCamera('videos/{folder}/{stem}/1.mp4', 'anchor'),
+        'wrist': VideoCamera('videos/{folder}/{stem}/2.mp4', 'wrist'),
+    },
+    annotations='annotation/*/*.json',
+    stride=3,
+    joints='observation.state.joint_position',
+    gripper='observation.state.gripper_position',
+    gripper_unit='closed',
+    hand_pose='observation.state.cartesian_position',
+    hand_link='panda_link8',
+    actions=('action.joint_position', 'action.gripper_position'),
+    language='texts',
+    success='success',
+)
+
+
+class VideoSet(DataSet):
+    """A folder of videos.
+
+    Args:
+        path: The folder, with a mapping in it or in the layout of Ctrl-World; or the mapping.
+
+    Raises:
+        UserError: The mapping is missing or says something that is not there.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.mapping, self.root = _mapping_of(self.path)
+        self.format = 'videos with annotations' if self.mapping.annotations else 'videos'
+        pattern = self.mapping.annotations or self.mapping.episodes or ''
+        if not pattern or pattern.startswith('/') or '..' in Path(pattern).parts:
+            raise UserError(
+                f'{self.path} has no pattern of its episodes below the root', 'give annotations or episodes'
+            )
+        self.places = sorted(self.root.glob(pattern), key=_by_number)
+        if not self.places:
+            raise UserError(f'Nothing in {self.root} fits {pattern}', "correct the mapping's pattern")
+        if not self.mapping.cameras:
+            raise UserError(f'{self.path} names no camera', 'give at least one')
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def episode(self, index: int) -> VideoEpisode:
+        """See `DataSet.episode`."""
+        place, mapping = self.places[index], self.mapping
+        videos = {}
+        for name, camera in mapping.cameras.items():
+            file = _FIELD.sub(lambda m: place.stem if m[1] == 'stem' else place.parent.name, camera.video)
+            if file.startswith('/') or '..' in Path(file).parts:
+                raise UserError(f'{self.path} has the video {file!r}', 'keep the videos below the root')
+            videos[name] = _video(self.root / file)
+        first = next(iter(videos.values()))
+        said = read_json(place, dict[str, Any], _FIX) if mapping.annotations else {}
+        numbers = {name: _numbers(said, key, place) for name, key in _keys(mapping).items()}
+        rows = min((len(values) for values in numbers.values()), default=None)
+        count = len(first) if rows is None else min(len(first), -(-rows // mapping.stride))
+        if not count:
+            raise UserError(f'{place} has no row of numbers, or {first.path} no frame', _FIX)
+        stamps = np.round(first.times[:count] * 1e9).astype(np.int64)
+        at = np.arange(count) * mapping.stride
+        chosen = {name: values[at] for name, values in numbers.items()}
+        return VideoEpisode(
+            path=place,
+            name=f'episode {place.parent.name}/{place.stem}' if mapping.annotations else f'episode {place.name}',
+            cameras=tuple(
+                EpisodeCamera(name, mapping.cameras[name].role or role_of(name), video.width, video.height, False)
+                for name, video in videos.items()
+            ),
+            fps=first.rate or 10.0,
+            stamps_ns=stamps,
+            language=_texts(said, mapping.language),
+            success=bool(said[mapping.success]) if mapping.success in said else None,
+            joints=chosen.get('joints'),
+            gripper=chosen['gripper'][:, 0] if 'gripper' in chosen else None,
+            gripper_unit=mapping.gripper_unit,
+            T_base_hand=_poses(chosen.get('hand_pose'), place),
+            hand_link=mapping.hand_link if 'hand_pose' in chosen else '',
+            actions=_actions(chosen),
+            videos=videos,
+            images={name: nearest(np.round(video.times * 1e9), stamps) for name, video in videos.items()},
+            rows=rows,
+            stride=mapping.stride,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoEpisode(Episode):
+    """An episode in a folder of videos.
+
+    videos: by camera. images: by camera, int64 [T], which image of the video belongs to each frame. rows: of numbers that there
+    are, None without; stride: of them, per frame.
+    """
+
+    videos: dict[str, VideoFrames]
+    images: dict[str, np.ndarray]
+    rows: int | None
+    stride: int
+
+    def read(self, camera: str, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """See `Episode.read`."""
+        name, numbers = self.camera(camera).name, check_indices(indices, len(self))
+        try:
+            return self.videos[name].read(self.images[name][numbers])
+        except MissingFrameError as error:
+            what = f"Frame {numbers[error.place]} of {self.name}, camera '{name}', is missing: {error.what}"
+            raise MissingFrameError(what, error.fix, error.place) from None
+
+    def times_ns(self, camera: str) -> np.ndarray:
+        """See `Episode.times_ns`."""
+        name = self.camera(camera).name
+        return np.round(self.videos[name].times[self.images[name]] * 1e9).astype(np.int64)
+
+    def broken_frames(self, camera: str) -> list[tuple[int, str]]:
+        """See `Episode.broken_frames`."""
+        video = self.videos[self.camera(camera).name]
+        return video.broken_times(video.times[self.images[camera]])
+
+    def counts(self) -> Iterator[str]:
+        """Sentences about videos and numbers that are not equally long."""
+        first = next(iter(self.videos))
+        frames = len(self.videos[first])
+        for name, video in self.videos.items():
+            if len(video) != frames:
+                yield f"camera '{name}' has {len(video)} images, and '{first}' has {frames}."
+        if self.rows is not None and -(-self.rows // self.stride) != frames:
+            yield f"there are {self.rows} rows of numbers, {self.stride} per image, and '{first}' has {frames} images."
+
+
+def is_video_set(path: Path) -> bool:
+    """Whether a path is a mapping, or a folder with one or in the layout of Ctrl-World."""
+    if path.is_file():
+        return path.suffix in ('.yaml', '.yml') and b'cameras' in read_bytes(path)
+    return (path / MAPPING).is_file() or any(path.glob('annotation/*/*.json'))
+
+
+@lru_cache(maxsize=64)
+def _video(path: Path) -> VideoFrames:
+    return VideoFrames(path)
+
+
+def _mapping_of(path: Path) -> tuple[VideoMapping, Path]:
+    file = path if path.is_file() else path / MAPPING
+    if not file.is_file():
+        return CTRL_WORLD, path
+    try:
+        raw = yaml.safe_load(read_bytes(file))
+    except yaml.YAMLError as error:
+        raise UserError(f'{file} is not YAML ({str(error).splitlines()[0]})', 'see docs/datasets.md') from None
+    mapping = convert(raw, VideoMapping, str(file), 'see docs/datasets.md')
+    root = file.parent if mapping.root is None else file.parent / Path(mapping.root).expanduser()
+    if not root.is_dir():
+        raise UserError(f'{file} has the root {root}, which is no folder', 'correct it')
+    return replace(mapping, root=str(root)), root
+
+
+def _keys(mapping: VideoMapping) -> dict[str, str]:
+    """Names of numbers -> their keys in the JSON files."""
+    named = {'joints': mapping.joints, 'gripper': mapping.gripper, 'hand_pose': mapping.hand_pose}
+    found = {name: key for name, key in named.items() if key}
+    return found | {f'action {i}': key for i, key in enumerate(mapping.actions)}
+
+
+def _numbers(said: dict[str, Any], key: str, path: Path) -> np.ndarray:
+    """Rows of numbers, float64 [rows, N]."""
+    if key not in said:
+        raise UserError(f'{path} lacks {key}', 'correct the mapping, or restore the file from where it came')
+    try:
+        values = np.asarray(
+            [[np.nan if x is None else x for x in np.atleast_1d(np.asarray(row, object))] for row in said[key]],
+            np.float64,
+        )
+    except (TypeError, ValueError):
+        raise UserError(f'{path}: {key} holds no rows of equally many numbers', _FIX) from None
+    return values.reshape(len(values), -1)
+
+
+def _poses(values: np.ndarray | None, path: Path) -> np.ndarray | None:
+    if values is None:
+        return None
+    if values.shape[1] not in (6, 7):
+        raise UserError(
+            f'{path}: a pose has {values.shape[1]} numbers', 'give 6 (x y z roll pitch yaw) or 7 (x y z qx qy qz qw)'
+        )
+    return pose_from_xyz_rpy(values) if values.shape[1] == 6 else pose_from_xyz_quaternion(values)
+
+
+def _actions(chosen: dict[str, np.ndarray]) -> np.ndarray | None:
+    parts = [values for name, values in chosen.items() if name.startswith('action ')]
+    return np.concatenate(parts, axis=1) if parts else None
+
+
+def _texts(said: dict[str, Any], key: str | None) -> tuple[str, ...]:
+    value = said.get(key, ()) if key else ()
+    texts = [value] if isinstance(value, str) else value if isinstance(value, list) else []
+    return tuple(str(text) for text in texts if text)
+
+
+def _by_number(path: Path) -> tuple[str, tuple[int, int | str]]:
+    """Order of names: numbers by their value."""
+    return path.parent.as_posix(), (0, int(path.stem)) if path.stem.isdigit() else (1, path.stem)
