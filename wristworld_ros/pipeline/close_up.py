@@ -6,12 +6,14 @@ is seen by every anchor, and where it is seen the wrist camera must be.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from wristworld_ros.geometry.alignment import nearest_rotation
 from wristworld_ros.geometry.cameras import resize_intrinsics
 from wristworld_ros.geometry.support import support_height
 from wristworld_ros.models.hand import HandNetwork, refine_pose
@@ -19,6 +21,7 @@ from wristworld_ros.pipeline.swept import PlaneSweep, SweepInput, SweptView
 from wristworld_ros.types import Camera
 
 ROUNDS = 3  # corrections of a guess
+_KEPT = 10  # predictions of what does not change in a stream, whose mean is taken
 _REACH = 1.2  # metres around the robot's base: points that the table is looked for in
 
 
@@ -57,10 +60,23 @@ class CloseUp:
 
     def __init__(self, hand: HandNetwork, sweep: PlaneSweep, wrist_hw: tuple[int, int], device: torch.device):
         self._hand, self._sweep, self._wrist_hw, self._device = hand, sweep, wrist_hw, device
+        self._bases: deque[np.ndarray] = deque(maxlen=_KEPT)
+        self._focals: deque[np.ndarray] = deque(maxlen=_KEPT)
 
     def reset(self) -> None:
         """Forget the scene."""
         self._sweep.reset()
+        self._bases.clear()
+        self._focals.clear()
+
+    def steady(self, scene: PredictedScene) -> PredictedScene:
+        """A new prediction with the means of a stream in place of what stays: the anchors' focal lengths and the first one's place."""
+        self._bases.append(scene.T_base_anchor)
+        self._focals.append(scene.K[1:, [0, 1], [0, 1]])
+        K, T_base_anchor = scene.K.copy(), np.mean(self._bases, axis=0)
+        K[1:, [0, 1], [0, 1]] = np.exp(np.mean(np.log(self._focals), axis=0))
+        T_base_anchor[:3, :3] = nearest_rotation(torch.from_numpy(T_base_anchor[:3, :3]))[0].numpy()
+        return replace(scene, K=K, T_base_anchor=T_base_anchor)
 
     def __call__(self, images: np.ndarray, scene: PredictedScene, stage1_hw: tuple[int, int]) -> CloseUpView | None:
         """The view; None where the table cannot be found.

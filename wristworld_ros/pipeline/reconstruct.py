@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -28,6 +28,25 @@ from wristworld_ros.types import (
     MotionPlacement,
 )
 
+_TRACKED_NS = 400_000_000  # ns after which the hand may be anywhere
+
+
+@dataclass(frozen=True)
+class _Keyframe:
+    """A set that stage 1 ran on, and where the wrist was last. age: sets that it has served."""
+
+    scene: Scene
+    predicted: PredictedScene
+    colors: Tensor
+    last: AnchorSet
+    age: int = 0
+
+    def serves(self, anchors: AnchorSet, most: int) -> bool:
+        """Whether another set can do without a stage 1 of its own."""
+        same = anchors.names == self.last.names and anchors.images.shape == self.last.images.shape
+        soon = 0 < anchors.stamp_ns - self.last.stamp_ns <= _TRACKED_NS
+        return same and soon and self.age < most and (anchors.intrinsics is None) == (self.last.intrinsics is None)
+
 
 class ReconstructionStep:
     """Anchor sets one by one to observations: host to device, stage 1, condition map, and one wait for the few numbers
@@ -46,6 +65,7 @@ class ReconstructionStep:
         depth_source: Whose depth takes the place of stage 1's where cameras and robot are known; None for none.
         refine: Whether given places of anchors are corrected by how they see the robot.
         table_height: Of the plane that objects stand on in the robot's base frame, metres; None to find it.
+        stage1_every: Sets of which stage 1 runs on one, where images alone are known and the hand is tracked between.
     """
 
     def __init__(
@@ -59,11 +79,14 @@ class ReconstructionStep:
         depth_source: DepthSource | None = None,
         refine: bool = True,
         table_height: float | None = None,
+        stage1_every: int = 1,
     ):
         self._reconstructor = Reconstructor(model.stage1, model.config.anchor_width, model.config.wrist_hw)
         self._cloud: CloudSettings = model.config.cloud if near is None else replace(model.config.cloud, near=near)
         self._fov, self._device = wrist_fov, model.device
         self._close_up = _close_up(model, table_height)
+        self._stage1_every = stage1_every
+        self._keyframe: _Keyframe | None = None
         self._known = KnownGeometryStep(
             model.config.wrist_hw,
             model.config.cloud,
@@ -96,6 +119,7 @@ class ReconstructionStep:
     def reset(self) -> None:
         """A new stream begins: what was remembered of the scene is forgotten."""
         self._known.reset()
+        self._keyframe = None
         if self._close_up is not None:
             self._close_up.reset()
         if self._placement is not None:
@@ -106,6 +130,8 @@ class ReconstructionStep:
             self._shape = anchors.images.shape
             self.stage1.clear()
             self.condition.clear()
+        if (tracked := self._tracked(anchors)) is not None:
+            return tracked
         timer = StageTimer(self._device)
         images = upload(anchors.images, self._device)
         colors = upload(self._reconstructor.resized(anchors.images), self._device)
@@ -135,11 +161,27 @@ class ReconstructionStep:
         if not finite or T_base_anchor is None:
             return None
         hw = (scene.points.shape[1], scene.points.shape[2])
-        K = _with_intrinsics(K, anchors, hw)
-        view = self._close_up(anchors.images, PredictedScene(K, T, T_base_anchor, scene.points), hw)
+        predicted = PredictedScene(_with_intrinsics(K, anchors, hw), T, T_base_anchor, scene.points)
+        return self._view(anchors, _Keyframe(scene, self._close_up.steady(predicted), colors, anchors), timer)
+
+    def _tracked(self, anchors: AnchorSet) -> Observation | None:
+        """The observation from the stage 1 of an earlier set, for the anchors stand still, and the wrist is found again from where it
+        was; None where stage 1 has to run."""
+        if self._keyframe is None or not self._keyframe.serves(anchors, self._stage1_every):
+            return None
+        timer = StageTimer(self._device)
+        timer.split()
+        return self._view(anchors, self._keyframe, timer)
+
+    def _view(self, anchors: AnchorSet, key: _Keyframe, timer: StageTimer) -> Observation | None:
+        assert self._close_up is not None
+        view = self._close_up(anchors.images, key.predicted, (key.scene.points.shape[1], key.scene.points.shape[2]))
         if view is None:
             return None
-        reconstruction = self._reconstructor.reconstruction(replace(scene, points=view.points), K, view.T, colors)
+        predicted = replace(key.predicted, T=view.T, points=view.points)
+        self._keyframe = replace(key, predicted=predicted, last=anchors, age=key.age + 1)
+        scene = replace(key.scene, points=view.points)
+        reconstruction = self._reconstructor.reconstruction(scene, predicted.K, view.T, key.colors)
         condition = view.swept.condition
         timer.split()
         seconds = dict(zip(('stage1', 'condition'), timer.seconds(), strict=True))

@@ -171,7 +171,7 @@ class VirtualWrist:
         s = self.settings
         return ReconstructionStep(
             self.model, s.near, s.wrist_fov, self.graphs, s.scene_memory, s.place_anchors, self._depth_source,
-            s.refine_calibration, s.table_height,
+            s.refine_calibration, s.table_height, s.stage1_every,
         )  # fmt: skip
 
     def _new_generation(self) -> ChunkGenerator:
