@@ -130,6 +130,9 @@ class ReconstructionStep:
             self._shape = anchors.images.shape
             self.stage1.clear()
             self.condition.clear()
+            self._keyframe = None
+            if self._close_up is not None:
+                self._close_up.reset()
         if (tracked := self._tracked(anchors)) is not None:
             return tracked
         timer = StageTimer(self._device)

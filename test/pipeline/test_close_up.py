@@ -1,0 +1,91 @@
+"""Images alone, in a model with a hand network and a plane sweep: when stage 1 runs, and what is made of known intrinsics."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from wristworld_ros.models.hand import HandConfig, HandNetwork
+from wristworld_ros.models.sweep import SweepConfig, SweepNetwork
+from wristworld_ros.models.vggt import ReconstructionModel
+from wristworld_ros.pipeline import WristModel, tiny_random_model
+from wristworld_ros.pipeline.reconstruct import ReconstructionStep
+from wristworld_ros.types import AnchorSet, Geometry, PixelOrigin
+
+TENTH = 100_000_000  # ns
+
+
+@pytest.fixture(scope='module')
+def model():
+    base = tiny_random_model()
+    torch.manual_seed(1)
+    stage1 = base.config.stage1 | {'heads': ['camera', 'wrist', 'points', 'scene_coordinates']}
+    config = replace(base.config, stage1=stage1)
+    sweep = SweepNetwork(SweepConfig(features=8, matched=8, widths=(16, 16), anchor_width=64))
+    hand = HandNetwork(HandConfig(size=32, widths=(8, 8, 8), dense=16))
+    return WristModel(config, ReconstructionModel.from_config(stage1), base.generator, 'cpu', sweep=sweep, hand=hand)
+
+
+def anchor_set(stamp, views=2, **changes):
+    images = np.random.default_rng(stamp % 7).integers(0, 256, (views, 48, 64, 3), dtype=np.uint8)
+    return AnchorSet(stamp, tuple('abc'[:views]), images, **changes)
+
+
+class Counted:
+    """A step whose runs of stage 1 are counted."""
+
+    def __init__(self, model, **settings):
+        self.step = ReconstructionStep(model, table_height=0.0, **settings)
+        self.runs, run = 0, self.step.stage1
+
+        def counting(colors):
+            self.runs += 1
+            return run(colors)
+
+        counting.clear = run.clear
+        self.step.stage1 = counting
+
+    def __call__(self, anchors):
+        return self.step(anchors)
+
+
+@pytest.mark.parametrize(('every', 'runs'), [(1, 6), (3, 2), (4, 2)])
+def test_stage_1_runs_on_one_of_so_many_sets(model, every, runs):
+    step = Counted(model, stage1_every=every)
+    for i in range(6):
+        assert step(anchor_set(i * TENTH)).geometry is Geometry.RGB
+    assert step.runs == runs
+
+
+def test_stage_1_runs_where_the_hand_may_have_gone_anywhere_or_the_stream_is_another(model):
+    step = Counted(model, stage1_every=100)
+    step(anchor_set(0))
+    step(anchor_set(TENTH))
+    assert step.runs == 1
+    step(anchor_set(9 * TENTH))
+    assert step.runs == 2, 'most of a second later'
+    step(anchor_set(10 * TENTH, views=3))
+    assert step.runs == 3, 'another camera'
+    step.step.reset()
+    step(anchor_set(11 * TENTH, views=3))
+    assert step.runs == 4, 'a new stream'
+
+
+def test_the_view_is_swept_and_says_what_it_trusts(model):
+    observation = ReconstructionStep(model, table_height=0.0)(anchor_set(0))
+    condition = observation.condition
+    assert set(np.unique(condition.origin.numpy())) <= {PixelOrigin.EMPTY, PixelOrigin.PREDICTED}
+    assert 0 <= observation.confidence <= 1 and 0 <= observation.coverage <= 1
+    assert observation.reconstruction.points.shape[0] == 2
+
+
+def test_known_intrinsics_stand(model):
+    K = np.stack([np.array([[50.0, 0, 31.5], [0, 50.0, 23.5], [0, 0, 1]])] * 2)
+    K[1] = np.nan
+    alone = ReconstructionStep(model, table_height=0.0)(anchor_set(0)).reconstruction
+    known = ReconstructionStep(model, table_height=0.0)(anchor_set(0, intrinsics=K)).reconstruction
+    width = known.anchors[0].width
+    assert known.anchors[0].K[0, 0] == pytest.approx(50.0 * width / 64)
+    assert known.anchors[1].K[0, 0] == pytest.approx(alone.anchors[1].K[0, 0])
+    assert known.world == 'anchor'
