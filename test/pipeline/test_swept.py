@@ -10,7 +10,7 @@ import torch
 from wristworld_ros.geometry.poses import looking_at
 from wristworld_ros.models.sweep import SweepConfig, SweepNetwork
 from wristworld_ros.pipeline import VirtualWrist, tiny_random_model
-from wristworld_ros.pipeline.swept import PlaneSweep, SweepInput
+from wristworld_ros.pipeline.swept import PlaneSweep
 from wristworld_ros.settings import StreamSettings
 from wristworld_ros.types import AnchorSet, Camera, FrameStatus, Geometry, PixelOrigin
 
@@ -75,25 +75,38 @@ def test_known_cameras_without_depth_are_swept(model):
     assert frame.image.shape == (32, 32, 3)
 
 
+def cameras_of(sets):
+    return tuple(
+        Camera(k, np.linalg.inv(T), HW[1], HW[0]) for k, T in zip(sets.intrinsics, sets.T_base_anchor, strict=True)
+    )
+
+
 @pytest.mark.parametrize('given', [None, 0.09])
 def test_the_table_is_found_unless_it_is_given(model, given):
     sets = anchor_set()
     sweep = PlaneSweep(model.sweep, torch.device('cpu'), given)
-    cameras = tuple(
-        Camera(k, np.linalg.inv(T), HW[1], HW[0]) for k, T in zip(sets.intrinsics, sets.T_base_anchor, strict=True)
-    )
-    found = sweep.support(sets.images, cameras, None)
-    assert found == pytest.approx(TABLE if given is None else given, abs=0.005)
+    assert sweep(sets.images, cameras_of(sets), sets.wrist) is not None
+    assert sweep.height == pytest.approx(TABLE if given is None else given, abs=0.005)
 
 
 def test_one_anchor_takes_the_height_of_predicted_points_and_none_without_any(model):
     sets = anchor_set(1)
-    cameras = (Camera(K, np.linalg.inv(sets.T_base_anchor[0]), HW[1], HW[0]),)
     sweep = PlaneSweep(model.sweep, torch.device('cpu'))
-    assert sweep.support(sets.images, cameras, None) is None
-    assert sweep.support(sets.images, cameras, 0.1) == 0.1
+    assert sweep(sets.images, cameras_of(sets), sets.wrist) is None
+    assert sweep(sets.images, cameras_of(sets), sets.wrist, guess=0.1) is not None and sweep.height == 0.1
     sweep.reset()
-    assert sweep.support(sets.images, cameras, None) is None
+    assert sweep.height is None
+
+
+def test_of_several_levels_that_is_taken_whose_views_are_the_most_believable(model, monkeypatch):
+    sets, sweep = anchor_set(), PlaneSweep(model.sweep, torch.device('cpu'))
+    monkeypatch.setattr('wristworld_ros.geometry.support.SupportSearch.update', lambda *_: [0.3, TABLE])
+    monkeypatch.setattr(
+        'wristworld_ros.pipeline.swept.SweptView.quality',
+        property(lambda view: 1.0 - abs(float(view.condition.depth.median()) - (0.3 - TABLE))),
+    )
+    sweep(sets.images, cameras_of(sets), sets.wrist)
+    assert sweep.height == TABLE
 
 
 def test_measured_depth_is_never_replaced_by_a_sweep(model):
@@ -115,13 +128,12 @@ def test_a_wrist_that_looks_at_no_plane_sees_nothing_and_its_frame_is_invalid(mo
 
 def test_images_of_another_size_show_the_same(model):
     sets = anchor_set()
-    cameras = tuple(Camera(K, np.linalg.inv(T), HW[1], HW[0]) for T in sets.T_base_anchor)
-    plane = np.array([0.0, 0.0, 1.0, TABLE])
-    sweep = PlaneSweep(model.sweep, torch.device('cpu'))
-    one = sweep(SweepInput(sets.images, cameras, sets.wrist, plane)).condition
+    cameras = cameras_of(sets)
+    sweep = PlaneSweep(model.sweep, torch.device('cpu'), TABLE)
+    one = sweep(sets.images, cameras, sets.wrist).condition
     large = np.stack([cv2.resize(image, (256, 192), interpolation=cv2.INTER_LINEAR) for image in sets.images])
     double = np.array([[2.0, 0, 0.5], [0, 2.0, 0.5], [0, 0, 1]])
     larger = tuple(Camera(double @ K, c.T_camera_world, 256, 192) for c in cameras)
-    other = sweep(SweepInput(large, larger, sets.wrist, plane)).condition
+    other = sweep(large, larger, sets.wrist).condition
     difference = (one.image.float() - other.image.float()).abs().mean()
     assert float(difference) < 4 and torch.allclose(one.depth, other.depth, atol=0.02)

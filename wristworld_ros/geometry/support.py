@@ -13,7 +13,8 @@ _SWEEP = (-0.4, 0.4)  # metres over the robot's base within which a plane is loo
 _STEP = 0.01  # metres from height to height
 _REACH_X, _REACH_Y, _CELL = (0.2, 0.9), (-0.5, 0.5), 0.01  # metres before the robot's base, and the grid there
 _WINDOW = (7, 7)  # cells that are compared together
-_GUESS = 0.12  # metres, standard deviation of a guess
+_GUESS = 0.2  # metres, standard deviation of a guess
+_MOST = 3  # heights that come into question
 _FLAT = 4.0  # grey levels squared: windows of less contrast say little
 _BIN = 0.005  # metres
 _LEAST = 200  # points at a level, for it to be one
@@ -54,27 +55,36 @@ class SupportSearch:
         self._heights = np.arange(*_SWEEP, _STEP)
         self._scores = np.zeros(len(self._heights))
 
-    def update(self, images: np.ndarray, anchors: tuple[Camera, ...], guess: float | None = None) -> float | None:
+    def update(self, images: np.ndarray, anchors: tuple[Camera, ...], guess: float | None = None) -> list[float]:
         """Take in a set.
 
         Args:
             images: uint8 [V, H, W, 3].
             anchors: V cameras of these images, in the robot's base frame, whose z axis points up.
-            guess: Metres, from elsewhere, to within a few centimetres; None for none.
+            guess: Metres, from elsewhere, to within a decimetre; None for none.
 
         Returns:
-            Metres in that frame; None where no two cameras have shown enough of a plane in common.
+            Heights in that frame, metres, the likeliest first: peaks of the agreement that are at least half as high as the
+            highest, `_MOST` of them at most; empty where no two cameras have shown enough of a plane in common.
         """
         grays = [cv2.GaussianBlur(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (0, 0), 1.0) for image in images]
         self._scores += np.array([_agreement(grays, anchors, float(height)) for height in self._heights])
         likely = 1.0 if guess is None else np.exp(-(((self._heights - guess) / _GUESS) ** 2) / 2)
-        scores = self._scores * likely
-        return _peak(self._heights, scores) if scores.max() > 0 else None
+        return _peaks(self._heights, self._scores * likely)
 
 
-def _peak(heights: np.ndarray, scores: np.ndarray) -> float:
-    """The height of the greatest score, between heights by a parabola."""
-    best = int(scores.argmax())
+def _peaks(heights: np.ndarray, scores: np.ndarray) -> list[float]:
+    """Where scores have maxima, the highest first."""
+    padded = np.concatenate([[-np.inf], scores, [-np.inf]])
+    maxima = np.flatnonzero(
+        (scores >= padded[:-2]) & (scores > padded[2:]) & (scores > 0) & (scores >= scores.max() / 2)
+    )
+    highest = maxima[np.argsort(-scores[maxima])][:_MOST]
+    return [_between(heights, scores, int(peak)) for peak in highest]
+
+
+def _between(heights: np.ndarray, scores: np.ndarray, best: int) -> float:
+    """The height of a maximum, between heights by a parabola."""
     if not 0 < best < len(heights) - 1:
         return float(heights[best])
     low, middle, high = scores[best - 1 : best + 2]

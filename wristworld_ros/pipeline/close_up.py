@@ -17,7 +17,7 @@ from wristworld_ros.geometry.alignment import nearest_rotation
 from wristworld_ros.geometry.cameras import resize_intrinsics
 from wristworld_ros.geometry.support import support_height
 from wristworld_ros.models.hand import HandNetwork, refine_pose
-from wristworld_ros.pipeline.swept import PlaneSweep, SweepInput, SweptView
+from wristworld_ros.pipeline.swept import PlaneSweep, SweptView
 from wristworld_ros.types import Camera
 
 ROUNDS = 3  # corrections of a guess
@@ -118,9 +118,5 @@ class CloseUp:
         wrist = Camera(scene.K[0], T[0] @ T_world_base, self._wrist_hw[1], self._wrist_hw[0])
         cloud = points[:, ::2, ::2].reshape(-1, 3).double().cpu().numpy()
         cloud = cloud @ scene.T_base_anchor[:3, :3].T + scene.T_base_anchor[:3, 3]
-        height = self._sweep.support(
-            images, anchors, support_height(cloud[np.linalg.norm(cloud[:, :2], axis=1) < _REACH])
-        )
-        if height is None:
-            return None
-        return self._sweep(SweepInput(images, anchors, wrist, np.array([0.0, 0.0, 1.0, height])))
+        guess = support_height(cloud[np.linalg.norm(cloud[:, :2], axis=1) < _REACH])
+        return self._sweep(images, anchors, wrist, guess)

@@ -30,7 +30,7 @@ from wristworld_ros.models.hand import HandNetwork
 from wristworld_ros.models.sweep import SweepNetwork
 from wristworld_ros.pipeline.hand_registration import HandRegistration
 from wristworld_ros.pipeline.own_robot import OwnRobot, RobotInAnchors
-from wristworld_ros.pipeline.swept import PlaneSweep, SweepInput, SweptView, mean_confidence, trusted_coverage
+from wristworld_ros.pipeline.swept import PlaneSweep, SweptView, mean_confidence, trusted_coverage
 from wristworld_ros.robot.depth_fit import fit_depth
 from wristworld_ros.robot.depth_gaps import bridge_gaps
 from wristworld_ros.robot.known_cameras import KnownCameras, PlacedCameras, place_cameras
@@ -204,10 +204,7 @@ class KnownGeometryStep:
         cameras = tuple(Camera(k, t, hw[1], hw[0]) for k, t in zip(placed.K[1:], placed.T[1:], strict=True))
         points = maps.thinned(_SUPPORT_STRIDE).points.reshape(-1, 3).cpu().numpy()
         near_robot = points[np.linalg.norm(points[:, :2], axis=1) < _REACH]
-        height = self._sweep.support(anchors.images, cameras, support_height(near_robot))
-        if height is None:
-            return None
-        return self._sweep(SweepInput(anchors.images, cameras, wrist, np.array([0.0, 0.0, 1.0, height])))
+        return self._sweep(anchors.images, cameras, wrist, support_height(near_robot))
 
     def _maps(
         self, anchors: AnchorSet, placed: PlacedCameras, prediction: Prediction | None, stride: int

@@ -17,18 +17,8 @@ from wristworld_ros.types import Camera, ConditionMap, PixelOrigin
 
 TRUSTED = 0.3  # confidence, 0 to 1, from which on a pixel counts as covered
 _CERTAIN = 0.12  # expected error of a colour, 0 to 1, at which confidence has fallen to 1 / e
-_SETS, _EVERY = 6, 50  # the plane is looked for in so many sets at first, and in every so many later
-
-
-@dataclass(frozen=True)
-class SweepInput:
-    """What a sweep needs of a set. images: uint8 [V, H, W, 3]. anchors: V cameras of that size, wrist: of the wrist's size, all in
-    one world. plane: float64 [4], the plane n x = d that objects stand on, there: unit normal n, d in metres."""
-
-    images: np.ndarray
-    anchors: tuple[Camera, ...]
-    wrist: Camera
-    plane: np.ndarray
+_SETS, _EVERY = 6, 100  # the table is looked for in so many sets at first, and in every so many later
+_SAME = 0.02  # metres within which heights are the same
 
 
 @dataclass(frozen=True)
@@ -37,6 +27,12 @@ class SweptView:
 
     condition: ConditionMap
     agreements: np.ndarray
+
+    @property
+    def quality(self) -> float:
+        """How far it can be believed, 0 to 1: confidence, and agreement where anchors share pixels."""
+        known = self.agreements[np.isfinite(self.agreements)]
+        return mean_confidence(self.condition) * (float(known.min()) if len(known) else 1.0)
 
 
 class PlaneSweep:
@@ -56,44 +52,61 @@ class PlaneSweep:
         """Forget the scene."""
         self._search = SupportSearch()
         self._height: float | None = None
-        self._guesses: list[float] = []
+        self._tried: list[tuple[float, float]] = []  # heights and the qualities of their views
         self._sets = 0
 
-    def support(self, images: np.ndarray, anchors: tuple[Camera, ...], guess: float | None) -> float | None:
-        """Height of the plane that objects stand on in the anchors' world, whose z axis points up, metres.
-
-        Two anchors agree there more than at any other height; what a stream has seen of that so far counts too.
+    def __call__(
+        self, images: np.ndarray, anchors: tuple[Camera, ...], wrist: Camera, guess: float | None = None
+    ) -> SweptView | None:
+        """The wrist's view, empty where the wrist looks at no plane that an anchor sees; None where the table cannot be found.
 
         Args:
             images: uint8 [V, H, W, 3].
-            anchors: V cameras of these images.
-            guess: From elsewhere, to within a few centimetres; None for none.
-
-        Returns:
-            None where there is one anchor and no guess.
+            anchors: V cameras of these images in a world whose z axis points up, metres.
+            wrist: Of the wrist's size, in the same world.
+            guess: Height of the table there from elsewhere, metres; None for none.
         """
+        images, anchors = self._resized(images, anchors)
         if self._given is not None:
-            return self._given
-        if self._sets < _SETS or self._sets % _EVERY == 0:
-            if len(anchors) > 1:
-                self._height = self._search.update(*self._resized(images, anchors), guess)
-            else:
-                self._guesses += [] if guess is None else [guess]
-                self._height = float(np.median(self._guesses[-_SETS:])) if self._guesses else None
+            return self._view(images, anchors, wrist, self._given)
         self._sets += 1
-        return self._height
+        if self._sets <= _SETS or self._sets % _EVERY == 0:
+            return self._searched(images, anchors, wrist, guess)
+        return None if self._height is None else self._view(images, anchors, wrist, self._height)
 
-    def __call__(self, given: SweepInput) -> SweptView:
-        """The wrist's view; empty where the wrist looks at no plane that an anchor sees."""
-        images, anchors = self._resized(given.images, given.anchors)
-        wrist_hw = (given.wrist.height, given.wrist.width)
-        T_wrist = np.linalg.inv(given.wrist.T_camera_world)
+    @property
+    def height(self) -> float | None:
+        """Of the table in the anchors' world, metres; None where it has not been found."""
+        return self._height if self._given is None else self._given
+
+    def _searched(
+        self, images: np.ndarray, anchors: tuple[Camera, ...], wrist: Camera, guess: float | None
+    ) -> SweptView | None:
+        """The view at the likeliest height. Where several come into question, the one is taken whose views have been the most
+        believable so far: another level than the table's shows no scene that the network knows."""
+        heights = self._search.update(images, anchors, guess) if len(anchors) > 1 else []
+        if not heights and guess is not None:
+            heights = [guess]
+        views = [self._view(images, anchors, wrist, height) for height in heights]
+        self._tried += [(height, view.quality) for height, view in zip(heights, views, strict=True)]
+        if not views:
+            return None
+        best = int(np.argmax([self._mean_quality(height) for height in heights]))
+        self._height = heights[best]
+        return views[best]
+
+    def _mean_quality(self, height: float) -> float:
+        return float(np.mean([quality for other, quality in self._tried if abs(other - height) < _SAME]))
+
+    def _view(self, images: np.ndarray, anchors: tuple[Camera, ...], wrist: Camera, height: float) -> SweptView:
+        wrist_hw = (wrist.height, wrist.width)
+        T_wrist = np.linalg.inv(wrist.T_camera_world)
         cameras = [
-            self._tensor(given.wrist.K),
-            self._tensor(given.wrist.T_camera_world),
+            self._tensor(wrist.K),
+            self._tensor(wrist.T_camera_world),
             self._tensor(np.stack([c.K for c in anchors])),
             self._tensor(np.stack([c.T_camera_world @ T_wrist for c in anchors])),
-            self._tensor(given.plane),
+            self._tensor(np.array([0.0, 0.0, 1.0, height])),
         ]
         half, full = (
             sweep_views(*cameras, self._network.heights, hw, wrist_hw, images.shape[1:3])
