@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from wristworld_ros import __version__
-from wristworld_ros.apps.augment.settings import STREAM, AugmentSettings
+from wristworld_ros.apps.augment.settings import AugmentSettings
 from wristworld_ros.data.formats.lerobot.layout import EpisodeRow
 from wristworld_ros.data.formats.lerobot.reader import LeRobotSet
 from wristworld_ros.pipeline.model_directory import choose_device, find_model
@@ -42,7 +42,7 @@ def run_identity(stream: StreamSettings, settings: AugmentSettings, anchors: tup
         'format': _FORMAT,
         'model': {'name': find_model(stream.model).name, 'sha256': model_sha256(stream.model)},
         'settings': chosen | {'anchors': list(anchors)},
-        'stream': {name: getattr(stream, name) for name in STREAM if name not in ('model', 'device')},
+        'stream': {name: value for name, value in asdict(stream).items() if name not in ('model', 'device')},
         'device': choose_device(stream.device).partition(':')[0],
         'versions': {'wristworld_ros': __version__} | {name: version(name) for name in _PACKAGES},
     }
