@@ -15,6 +15,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from wristworld_ros.apps.augment.episode import EpisodeResult
+from wristworld_ros.apps.augment.page import suspects
 from wristworld_ros.apps.augment.run import FOLDER, augment
 from wristworld_ros.apps.augment.settings import AugmentSettings
 from wristworld_ros.cli import main
@@ -182,7 +184,16 @@ def test_a_killed_worker_loses_nothing_and_repeats_nothing(given, augmented, tmp
 
 def test_a_killed_run_goes_on_where_it_was(given, augmented, tmp_path):
     target = tmp_path / 'v3.0'
-    command = [sys.executable, '-m', 'wristworld_ros.cli', 'augment', given / 'v3.0', target, '--model', given / 'model']
+    command = [
+        sys.executable,
+        '-m',
+        'wristworld_ros.cli',
+        'augment',
+        given / 'v3.0',
+        target,
+        '--model',
+        given / 'model',
+    ]
     command += ['--device', 'cpu', '--threads', '1', '--min-coverage', '0']
     process = subprocess.Popen(list(map(str, command)), stderr=subprocess.DEVNULL)
     while not list(tmp_path.glob('.v3.0.work/episode_*/result.json')):
@@ -229,3 +240,23 @@ def test_a_target_that_exists_or_lies_within_the_source_is_refused(given, augmen
         run(given, given / 'v3.0', given / 'v3.0/more')
     with pytest.raises(UserError, match='no LeRobot data set'):
         run(given, given / 'episodes', tmp_path / 'set')
+
+
+def result(number, **changes):
+    given = {'frames': 10, 'valid': 10, 'confidence': 0.5, 'coverage': 0.8, 'statuses': {'VALID': 10}} | changes
+    return EpisodeResult(number, '', width=32, height=32, **given)
+
+
+def test_episodes_to_look_at_are_the_worst_first_with_their_reason():
+    found = suspects([
+        result(0), result(1, step=0.4), result(2, valid=2, statuses={'VALID': 2, 'LOW_COVERAGE': 7, 'LOW_CONFIDENCE': 1}),
+        result(3, problem='The video is cut.'), result(4, valid=1, statuses={'VALID': 1, 'LOW_CONFIDENCE': 9}),
+    ])  # fmt: skip
+    assert [one.episode for one, _ in found] == [3, 4, 2, 1]
+    assert 'The video is cut.' in found[0][1] and 'LOW_COVERAGE' in found[2][1] and '0.40 m' in found[3][1]
+
+
+def test_the_page_shows_best_median_and_worst_and_is_one_file(augmented):
+    text = (augmented / f'v3.0/{FOLDER}/wrist_virtual.html').read_text()
+    assert all(f'{word}: episode ' in text for word in ('Best', 'Median', 'Worst'))
+    assert text.count('data:image/jpeg') == 3 and 'http' not in text

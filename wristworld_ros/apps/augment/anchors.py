@@ -80,9 +80,7 @@ class AnchorEpisode:
         for view, key in enumerate(self.keys):
             camera, known, pose = self.episode.camera(key), self.episode.K(key), self.episode.T_camera_world(key)
             if known is not None:
-                K[:, view] = resize_intrinsics(
-                    torch.from_numpy(known), (camera.height, camera.width), self._hw
-                ).numpy()
+                K[:, view] = resize_intrinsics(torch.from_numpy(known), (camera.height, camera.width), self._hw).numpy()
             if pose is not None:
                 T[:, view] = inverse(pose)
         return (K if np.isfinite(K).any() else None), (T if np.isfinite(T).any() else None)

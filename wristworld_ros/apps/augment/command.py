@@ -34,7 +34,9 @@ def run(args: argparse.Namespace) -> int:
     for sentence in report.problems:
         print(sentence)
     frames, valid = sum(one.frames for one in report.episodes), sum(one.valid for one in report.episodes)
-    print(f'{report.target}: {len(report.episodes)} episodes, {frames} frames, {valid / max(frames, 1):.0%} of them valid.')
+    print(
+        f'{report.target}: {len(report.episodes)} episodes, {frames} frames, {valid / max(frames, 1):.0%} of them valid.'
+    )
     if report.made:
         print(
             f'{report.made} episodes made here in {report.seconds:.1f} s: {report.made / report.seconds:.3g} episodes and '

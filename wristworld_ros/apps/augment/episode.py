@@ -20,6 +20,7 @@ from wristworld_ros.data.formats.lerobot.columns import short_name
 from wristworld_ros.data.formats.lerobot.reader import LeRobotSet
 from wristworld_ros.data.formats.lerobot.stats import HistogramStats, Stats, as_lists, vector_stats
 from wristworld_ros.data.formats.lerobot.writer import CRF, GOP, LEVELS, PRESET
+from wristworld_ros.data.poses import inverse
 from wristworld_ros.data.video import write_video
 from wristworld_ros.errors import UserError
 from wristworld_ros.geometry.images import resize_images
@@ -53,7 +54,7 @@ class EpisodeResult:
     """What became of an episode.
 
     folder: name of its folder in the work folder. width, height: of the images. valid: frames that a policy may use.
-    confidence, coverage: means over all frames. statuses: frames by name of their status. in_base: whether the robot's base is
+    confidence, coverage: means over all frames. step: farthest that the camera moved from one frame to the next, metres. statuses: frames by name of their status. in_base: whether the robot's base is
     the world of every frame that has a camera, None where none has. problem: why it has black images only, a sentence, or ''. seconds: what it took.
     reused: whether an earlier run had made it.
     """
@@ -66,6 +67,7 @@ class EpisodeResult:
     valid: int
     confidence: float
     coverage: float
+    step: float = 0.0
     statuses: dict[str, int] = field(default_factory=dict)
     in_base: bool | None = None
     problem: str = ''
@@ -245,6 +247,12 @@ class _Track:
         told = [frame.in_base for frame in self._frames if frame.in_base is not None]
         return all(told) if told else None
 
+    @property
+    def _largest_step(self) -> float:
+        """Metres between the places of the camera in neighbouring frames, in the first anchor's frame, at most."""
+        poses = [inverse(f.T_camera_anchor) for f in self._frames if f.in_base is not None]
+        return max((float(np.linalg.norm(b[:3, 3] - a[:3, 3])) for a, b in zip(poses, poses[1:])), default=0.0)
+
     def columns(self, key: str) -> dict[str, np.ndarray]:
         """Columns [T, N] by name. T_camera_base is the pose in the frame's own world, which need not be the base: see `_in_base`."""
         frames, names = self._frames, column_names(key)
@@ -265,5 +273,5 @@ class _Track:
             valid=statuses[FrameStatus.VALID.name],
             confidence=round(float(np.mean([frame.confidence for frame in self._frames])), 4),
             coverage=round(float(np.mean([frame.coverage for frame in self._frames])), 4),
-            statuses=dict(sorted(statuses.items())), in_base=self._in_base, problem=problem,
+            step=round(self._largest_step, 4), statuses=dict(sorted(statuses.items())), in_base=self._in_base, problem=problem,
         )  # fmt: skip

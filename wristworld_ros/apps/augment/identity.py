@@ -19,7 +19,7 @@ from wristworld_ros.runtime.files import file_sha256
 from wristworld_ros.settings import StreamSettings
 
 _FORMAT = 1  # of what is kept of an episode; another number makes all of it again
-_NO_MATTER = ('workers', 'force')  # settings that change no byte of the result
+_NO_MATTER = ('workers', 'page', 'force')  # settings that change no byte of the result
 _PACKAGES = ('torch', 'numpy', 'av', 'opencv-python-headless')
 
 
@@ -59,7 +59,14 @@ def episode_key(run: dict[str, Any], data: LeRobotSet, row: EpisodeRow, anchors:
     names = sorted({row.data_file, *(part.file for part in parts.values())})
     content = {name: _sha256(data.path / name) for name in names if (data.path / name).is_file()}
     at = {key: [part.file, part.start, part.end] for key, part in parts.items()}
-    known = {'run': run, 'episode': row.index, 'length': row.length, 'fps': data.info.fps, 'videos': at, 'files': content}
+    known = {
+        'run': run,
+        'episode': row.index,
+        'length': row.length,
+        'fps': data.info.fps,
+        'videos': at,
+        'files': content,
+    }
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:32]
 
 

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from wristworld_ros.apps.augment.anchors import anchor_episode, chosen_anchors
 from wristworld_ros.apps.augment.episode import VIDEO, EpisodeResult, EpisodeWorker, Job, column_names, read_part
 from wristworld_ros.apps.augment.identity import run_identity
+from wristworld_ros.apps.augment.page import require_page_packages, write_page
 from wristworld_ros.apps.augment.pool import run_tasks
 from wristworld_ros.apps.augment.settings import AugmentSettings
 from wristworld_ros.data.episode import Episode, EpisodeCamera
@@ -58,7 +59,11 @@ class AugmentReport:
 
 
 def augment(
-    source: Path, target: Path, settings: AugmentSettings, stream: StreamSettings, progress: bool = True
+    source: Path,
+    target: Path,
+    settings: AugmentSettings,
+    stream: StreamSettings,
+    progress: bool = True,
 ) -> AugmentReport:
     """Write a LeRobot data set with a virtual wrist camera more; it appears whole or not at all.
 
@@ -74,6 +79,8 @@ def augment(
             cannot be read, or the disk refuses.
     """
     source, target = Path(source).expanduser().absolute(), Path(target).expanduser().absolute()
+    if settings.page:
+        require_page_packages()
     data = _open(source, target)
     anchors = _check(data, settings, stream)
     run = run_identity(stream, settings, anchors)
@@ -88,6 +95,8 @@ def augment(
             sum(one.frames for one in results if not one.reused),
         )  # fmt: skip
         _write_manifest(folder, data, run, report, settings)
+        if settings.page:
+            write_page(folder / FOLDER / f'{short_name(settings.out_key)}.html', LeRobotSet(folder), run, results)
     shutil.rmtree(work, ignore_errors=True)
     return report
 
@@ -201,7 +210,8 @@ def _write_manifest(
 def _entry(one: EpisodeResult) -> dict[str, Any]:
     entry = {
         'episode': one.episode, 'frames': one.frames, 'valid_share': _share(one.valid, one.frames),
-        'mean_confidence': one.confidence, 'mean_coverage': one.coverage, 'statuses': one.statuses, 'in_base': one.in_base,
+        'mean_confidence': one.confidence, 'mean_coverage': one.coverage,
+        'largest_step_m': one.step, 'statuses': one.statuses, 'in_base': one.in_base,
     }  # fmt: skip
     return entry | ({'problem': one.problem} if one.problem else {})
 

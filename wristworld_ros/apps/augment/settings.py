@@ -42,7 +42,10 @@ class AugmentSettings:
         'Pose of the wrist camera (optical: z forward, x right, y down) in the link whose pose the set has: x y z qx qy qz qw, metres and a unit quaternion.',
         none='unknown', pattern=_POSE, described='seven numbers x y z qx qy qz qw',
     )  # fmt: skip
-    workers: int = setting(1, 'Processes, each with a model of its own; the result does not depend on it.', low=1, high=256)
+    workers: int = setting(
+        1, 'Processes, each with a model of its own; the result does not depend on it.', low=1, high=256
+    )
+    page: bool = setting(True, 'Write an HTML page beside the manifest that shows what came of it.')
     force: bool = setting(False, 'Replace an older data set in the place of the new one.')
 
     @property

@@ -78,7 +78,9 @@ def episode_columns(episode: Episode, frames: np.ndarray) -> dict[str, Column]:
     if episode.T_base_hand is not None:
         link = episode.hand_link or 'hand'
         names = [f'{link}.{axis}' for axis in ('x', 'y', 'z', 'qx', 'qy', 'qz', 'qw')]
-        found[columns.HAND_POSE] = vector_column(xyz_quaternion_from_pose(episode.T_base_hand[frames]), 'float32', names)
+        found[columns.HAND_POSE] = vector_column(
+            xyz_quaternion_from_pose(episode.T_base_hand[frames]), 'float32', names
+        )
     if episode.actions is not None:
         found[columns.ACTION] = vector_column(episode.actions[frames], 'float32', None)
     for camera in written_cameras(episode):

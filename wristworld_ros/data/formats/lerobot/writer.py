@@ -160,7 +160,9 @@ class _Writer:
         for key, code in self._depth.items():
             camera = self._cameras[key]
             name = depth_key(camera)
-            videos[name] = feature_of.video_feature(camera, self._fps, video_details(self._tree.first_video(name)), code)
+            videos[name] = feature_of.video_feature(
+                camera, self._fps, video_details(self._tree.first_video(name)), code
+            )
         self._tree.finish(videos)
 
     def _begin(self, episode: Episode) -> None:
