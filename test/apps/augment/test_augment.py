@@ -131,7 +131,7 @@ def test_the_video_lies_along_the_boundaries_of_the_anchors(augmented):
 def test_columns_say_what_a_frame_is_worth_and_where_its_camera_was(augmented):
     data = open_data_set(augmented / 'v3.0')
     manifest = json.loads((augmented / f'v3.0/{FOLDER}/wrist_virtual.json').read_text())
-    assert set([*COLUMNS, ANCHOR_POSE, BASE_POSE]) <= set(data.info.features)
+    assert {*COLUMNS, ANCHOR_POSE, BASE_POSE} <= set(data.info.features)
     for number, frames in enumerate(LENGTHS):
         table, told = data.episode(number).table(), manifest['episodes'][number]
         valid, status, confidence = (table.array(f'{KEY}.{name}') for name in ('valid', 'status', 'confidence'))

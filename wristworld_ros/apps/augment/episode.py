@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -251,7 +252,7 @@ class _Track:
     def _largest_step(self) -> float:
         """Metres between the places of the camera in neighbouring frames, in the first anchor's frame, at most."""
         poses = [inverse(f.T_camera_anchor) for f in self._frames if f.in_base is not None]
-        return max((float(np.linalg.norm(b[:3, 3] - a[:3, 3])) for a, b in zip(poses, poses[1:])), default=0.0)
+        return max((float(np.linalg.norm(b[:3, 3] - a[:3, 3])) for a, b in pairwise(poses)), default=0.0)
 
     def columns(self, key: str) -> dict[str, np.ndarray]:
         """Columns [T, N] by name. T_camera_base is the pose in the frame's own world, which need not be the base: see `_in_base`."""

@@ -7,6 +7,7 @@ import signal
 import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
@@ -103,10 +104,8 @@ class _Worker:
 
     def give(self, task: int) -> None:
         self.task = task
-        try:
+        with suppress(OSError):  # it is gone, which reading from it will tell
             self.connection.send(task)
-        except OSError:
-            pass  # it is gone, which reading from it will tell
 
     def answer(self) -> _Answer | None:
         """What it says of its task; None where it is gone."""
