@@ -225,6 +225,7 @@ def test_an_episode_that_cannot_be_read_is_black_and_named(given, tmp_path, caps
     ({'anchors': 'observation.images.top'}, "no camera 'observation.images.top'"),
     ({'anchors': 'observation.images.left,observation.images.left'}, 'names one camera twice'),
     ({'out_key': 'observation.images.left'}, "has 'observation.images.left' already"),
+    ({'wrist_mount': '0 0 0.1 0 0 0 0'}, 'quaternion is zero'),
     ({'wrist_mount': '0 0 0.1 0 0 0 1'}, 'does not say where the hand is'),
 ])  # fmt: skip
 def test_what_cannot_be_done_is_said_before_any_work(given, tmp_path, settings, said):

@@ -128,6 +128,8 @@ def anchor_episode(
     """
     mount = settings.wrist_mount
     T_hand_wrist = None if mount is None else pose_from_xyz_quaternion(np.array(mount.split(), np.float64))
+    if T_hand_wrist is not None and not np.isfinite(T_hand_wrist).all():
+        raise UserError(f'Setting wrist_mount is {mount!r}, whose quaternion is zero', 'give a unit quaternion x y z w')
     keys = chosen_anchors(episode, settings)
     return AnchorEpisode(episode, keys, settings.knowledge, wrist_hw, T_hand_wrist, wrist_fov)
 

@@ -6,8 +6,6 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -86,7 +84,8 @@ def augment(
     run = run_identity(stream, settings, anchors)
     work = target.with_name(f'.{target.name}.work')
     started = time.perf_counter()
-    with new_directory(target, settings.force, INFO) as folder, _own_folder(work):
+    with new_directory(target, settings.force, INFO) as folder:
+        _prepare(work)
         job = Job(source, work, stream, replace(settings, anchors=','.join(anchors)), anchors, run)
         results = _make_episodes(job, len(data), progress)
         add_camera(data, folder, _added(data, work, results, settings.out_key), _along(data, anchors))
@@ -133,12 +132,10 @@ def _first_episode(data: LeRobotSet) -> Episode:
     raise first
 
 
-@contextmanager
-def _own_folder(work: Path) -> Iterator[None]:
-    """The work folder, without what a killed run left half done in it; the target's lock is also its own."""
+def _prepare(work: Path) -> None:
+    """Make the work folder, and clear what a killed run left half done in it; the target's lock, which is held, guards both."""
     work.mkdir(parents=True, exist_ok=True)
     clear_leftovers(work)
-    yield
 
 
 def _make_episodes(job: Job, count: int, progress: bool) -> list[EpisodeResult]:
