@@ -98,6 +98,7 @@ class _Worker:
     def __init__(self, make: Callable[[], Callable[[int], Any]]):
         self.connection, theirs = _CONTEXT.Pipe()
         self.task: int | None = None
+        self._code: int | None = None
         self._process: BaseProcess = _CONTEXT.Process(target=_work, args=(make, theirs, os.getpid()), daemon=True)
         self._process.start()
         theirs.close()  # else its end would not be noticed
@@ -118,19 +119,21 @@ class _Worker:
 
     def dismiss(self) -> None:
         """Let it end after its task; one that is at a task is killed."""
-        if self.task is not None:
+        if self.task is not None and self._code is None:
             self._process.kill()
         self.connection.close()
 
     def end(self, patience: float = 0.0) -> int:
         """Wait until it is gone, at most for so many seconds, then kill it; returns its exit code."""
-        self._process.join(patience)
-        if self._process.exitcode is None:
-            self._process.kill()
-            self._process.join()
-        code = self._process.exitcode
-        self._process.close()
-        return -1 if code is None else code
+        if self._code is None:
+            self._process.join(patience)
+            if self._process.exitcode is None:
+                self._process.kill()
+                self._process.join()
+            self._code = self._process.exitcode
+            self._process.close()
+        assert self._code is not None
+        return self._code
 
 
 def _work(make: Callable[[], Callable[[int], Any]], connection: Connection, parent: int) -> None:
