@@ -74,20 +74,22 @@ def episode_columns(episode: Episode, frames: np.ndarray) -> dict[str, Column]:
         state.append(episode.gripper[:, None])
         labels.append(_GRIPPER_LABEL[episode.gripper_unit])
     if state:
-        found[columns.STATE] = _vector(np.concatenate(state, axis=1)[frames], 'float32', labels)
+        found[columns.STATE] = vector_column(np.concatenate(state, axis=1)[frames], 'float32', labels)
     if episode.T_base_hand is not None:
         link = episode.hand_link or 'hand'
         names = [f'{link}.{axis}' for axis in ('x', 'y', 'z', 'qx', 'qy', 'qz', 'qw')]
-        found[columns.HAND_POSE] = _vector(xyz_quaternion_from_pose(episode.T_base_hand[frames]), 'float32', names)
+        found[columns.HAND_POSE] = vector_column(
+            xyz_quaternion_from_pose(episode.T_base_hand[frames]), 'float32', names
+        )
     if episode.actions is not None:
-        found[columns.ACTION] = _vector(episode.actions[frames], 'float32', None)
+        found[columns.ACTION] = vector_column(episode.actions[frames], 'float32', None)
     for camera in written_cameras(episode):
         key = camera_key(camera)
         K, T_camera_world = episode.K(camera.name), episode.T_camera_world(camera.name)
         if K is not None:
-            found[columns.intrinsics_key(key)] = _vector(K[frames].reshape(-1, 9), 'float64', None)
+            found[columns.intrinsics_key(key)] = vector_column(K[frames].reshape(-1, 9), 'float64', None)
         if T_camera_world is not None:
-            found[columns.pose_key(key)] = _vector(T_camera_world[frames].reshape(-1, 16), 'float64', None)
+            found[columns.pose_key(key)] = vector_column(T_camera_world[frames].reshape(-1, 16), 'float64', None)
     return found
 
 
@@ -119,7 +121,7 @@ def index_columns(fps: float, episode: int, first: int, tasks: np.ndarray) -> di
         'index': first + numbers,
         'task_index': tasks,
     }
-    return {name: _vector(values[name][:, None], dtype, None) for name, dtype in INDEX_COLUMNS.items()}
+    return {name: vector_column(values[name][:, None], dtype, None) for name, dtype in INDEX_COLUMNS.items()}
 
 
 def video_feature(
@@ -165,7 +167,8 @@ def arrow_metadata(features: dict[str, dict[str, Any]], version: str) -> dict[st
     return {'huggingface': json.dumps({'info': {'features': {key: described(f) for key, f in features.items()}}})}
 
 
-def _vector(values: np.ndarray, dtype: str, names: list[str] | None) -> Column:
+def vector_column(values: np.ndarray, dtype: str, names: list[str] | None = None) -> Column:
+    """A column of vectors [T, N], or of numbers where N is 1, with names of their entries."""
     width = values.shape[1]
     flat = pa.array(np.ascontiguousarray(values).reshape(-1), type=_ARROW[dtype])
     array = flat if width == 1 else pa.FixedSizeListArray.from_arrays(flat, width)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,6 +122,44 @@ def read_table(
 def table_rows(table: Table) -> list[dict[str, Any]]:
     """A table as dictionaries, one a row."""
     return table.content.to_pylist()
+
+
+def extend_table(
+    source: Path,
+    target: Path,
+    more: Callable[[pa.Table], dict[str, pa.Array]],
+    metadata: Callable[[dict[bytes, bytes]], dict[bytes, bytes]] = lambda found: found,
+) -> None:
+    """Write a file with columns more, row group by row group; what it held stays as it was, values, types and row groups.
+
+    Args:
+        source: The file.
+        target: Where the other one goes.
+        more: Given a row group, its further columns by name.
+        metadata: Given the metadata of the schema, those of the new one.
+
+    Raises:
+        UserError: The source cannot be read.
+    """
+    writer = None
+    try:
+        with _opened(source) as file:
+            groups = max(file.num_row_groups, 1)
+            kind = file.metadata.row_group(0).column(0).compression if file.num_row_groups else 'SNAPPY'
+            for group in range(groups):
+                table = file.read_row_group(group) if file.num_row_groups else file.read()
+                for name, array in more(table).items():
+                    table = table.append_column(name, array)
+                table = table.replace_schema_metadata(metadata(table.schema.metadata or {}))
+                if writer is None:
+                    kind = 'NONE' if kind == 'UNCOMPRESSED' else kind
+                    writer = pq.ParquetWriter(target, table.schema, compression=kind)
+                writer.write_table(table, row_group_size=max(len(table), 1))
+    except pa.ArrowException as error:
+        raise _unreadable(source, error) from None
+    finally:
+        if writer is not None:
+            writer.close()
 
 
 def _opened(path: Path) -> pq.ParquetFile:

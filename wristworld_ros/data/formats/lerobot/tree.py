@@ -224,7 +224,7 @@ class TreeV30(Tree):
     def _write_rows(self) -> None:
         if not self._rows:
             return
-        table = pa.Table.from_pylist(self._rows, schema=_episodes_schema(self._rows[0]))
+        table = pa.Table.from_pylist(self._rows, schema=episodes_schema(self._rows[0]))
         if self._episodes_file is None:
             target = self._folder / layout.EPISODES_PATH.format(chunk_index=0, file_index=0)
             target.parent.mkdir(parents=True)
@@ -277,7 +277,7 @@ def _write_part(target: Path, fps: int, path: Path, start: float, length: int) -
         raise UserError(f'{path} cannot be copied in part', 'write the set with another codec')
 
 
-def _episodes_schema(row: dict[str, Any]) -> pa.Schema:
+def episodes_schema(row: dict[str, Any]) -> pa.Schema:
     """Types of the columns of the episodes' table, by their names and the nesting of what they hold."""
     fields = []
     for name, value in row.items():

@@ -30,11 +30,11 @@ from wristworld_ros.runtime.files import WriteError, new_directory
 
 Version = Literal['v3.0', 'v2.1']
 Codec = Literal['keep', 'h264', 'av1']
-_CRF = {'h264': 18, 'av1': 30}
-_PRESET = {'h264': 'fast', 'av1': '10'}
-_GOP = 2  # as lerobot's own, so that every frame is found at once
+CRF = {'h264': 18, 'av1': 30}
+PRESET = {'h264': 'fast', 'av1': '10'}
+GOP = 2  # as lerobot's own, so that every frame is found at once
 _BLOCK = 32  # frames that are decoded at once
-_LEVELS = np.arange(256) / 255
+LEVELS = np.arange(256) / 255
 
 
 @dataclass(frozen=True)
@@ -156,11 +156,13 @@ class _Writer:
             self._scratch.rmdir()
         videos = {}
         for key, camera in self._cameras.items():
-            videos[key] = feature_of.video_feature(camera, self._fps, _details(self._tree.first_video(key)))
+            videos[key] = feature_of.video_feature(camera, self._fps, video_details(self._tree.first_video(key)))
         for key, code in self._depth.items():
             camera = self._cameras[key]
             name = depth_key(camera)
-            videos[name] = feature_of.video_feature(camera, self._fps, _details(self._tree.first_video(name)), code)
+            videos[name] = feature_of.video_feature(
+                camera, self._fps, video_details(self._tree.first_video(name)), code
+            )
         self._tree.finish(videos)
 
     def _begin(self, episode: Episode) -> None:
@@ -208,13 +210,13 @@ class _Writer:
 
     def _video(self, episode: Episode, camera: EpisodeCamera, frames: np.ndarray) -> _Video:
         """Decode all images of a camera, count them, and code them where they are not taken as they are."""
-        key, stats = camera_key(camera), HistogramStats(_LEVELS, 3, len(frames))
+        key, stats = camera_key(camera), HistogramStats(LEVELS, 3, len(frames))
         images = _counted(_images(episode, camera.name, frames), stats)
         codec = self._settings.encoder
-        crf = _CRF[codec] if self._settings.crf is None else self._settings.crf
+        crf = CRF[codec] if self._settings.crf is None else self._settings.crf
 
         def encode(target: Path) -> None:
-            write_video(target, images, self._fps, crf, _PRESET[codec], faststart=False, codec=codec, gop=_GOP)
+            write_video(target, images, self._fps, crf, PRESET[codec], faststart=False, codec=codec, gop=GOP)
 
         return self._taken(episode, camera.name, key, frames, images, encode, stats)
 
@@ -224,7 +226,7 @@ class _Writer:
         codes = _counted((code.encode(depth) for depth in _blocks(episode.read_depth, camera.name, frames)), stats)
 
         def encode(target: Path) -> None:
-            write_code_video(target, codes, self._fps, _GOP)
+            write_code_video(target, codes, self._fps, GOP)
 
         stored = episode.source.depth_of.get(camera.name, '') if isinstance(episode, LeRobotEpisode) else ''
         return self._taken(episode, stored, key, frames, codes, encode, stats)
@@ -316,7 +318,8 @@ def _depth_code(episode: Episode, camera: EpisodeCamera) -> DepthCode:
     return DepthCode()
 
 
-def _details(path: Path) -> dict[str, str]:
+def video_details(path: Path) -> dict[str, str]:
+    """`codec` and `pix_fmt` of a video, as `features.video_feature` takes them."""
     with av.open(str(path)) as file:
         context = file.streams.video[0].codec_context
         return {'codec': context.codec.canonical_name, 'pix_fmt': context.pix_fmt or ''}

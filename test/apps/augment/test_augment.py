@@ -1,0 +1,263 @@
+"""`wristworld augment`: what is added, what stays, and that neither a killed run nor a killed worker changes a byte of it."""
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from functools import partial
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from wristworld_ros.apps.augment.episode import EpisodeResult
+from wristworld_ros.apps.augment.page import suspects
+from wristworld_ros.apps.augment.run import FOLDER, augment
+from wristworld_ros.apps.augment.settings import AugmentSettings
+from wristworld_ros.cli import main
+from wristworld_ros.data.check import check_data_set
+from wristworld_ros.data.formats.lerobot.writer import WriteSettings, write_lerobot
+from wristworld_ros.data.formats.native import CameraTrack, NativeSet, write_episode
+from wristworld_ros.data.sets import open_data_set
+from wristworld_ros.errors import UserError
+from wristworld_ros.pipeline import save_model, tiny_random_model
+from wristworld_ros.settings import StreamSettings
+from wristworld_ros.types import FrameStatus
+
+KEY, LENGTHS, FPS = 'observation.images.wrist_virtual', (9, 7, 8, 6, 9, 7), 10
+COLUMNS = [f'{KEY}.valid', f'{KEY}.status', f'{KEY}.confidence', 'camera.wrist_virtual.K']
+ANCHOR_POSE, BASE_POSE = 'camera.wrist_virtual.T_camera_anchor', 'camera.wrist_virtual.T_camera_base'
+
+
+def track(name, role, rng, frames):
+    coarse = rng.integers(0, 256, (frames, 6, 8, 3), dtype=np.uint8)
+    T = np.tile(np.eye(4), (frames, 1, 1))
+    T[:, :3, 3] = (0.1 * len(name), 0, 0.8)
+    K = np.tile([[60.0, 0, 31.5], [0, 60, 23.5], [0, 0, 1]], (frames, 1, 1))
+    return CameraTrack(name, role, coarse.repeat(8, 1).repeat(8, 2), K, T)
+
+
+@pytest.fixture(scope='module')
+def given(tmp_path_factory):
+    """A folder with a small model, and one set as v3.0 and as v2.1."""
+    folder, rng = tmp_path_factory.mktemp('given'), np.random.default_rng(3)
+    save_model(tiny_random_model(), folder / 'model')
+    for number, frames in enumerate(LENGTHS):
+        cameras = [track('left', 'anchor', rng, frames), track('right', 'anchor', rng, frames)]
+        write_episode(
+            folder / f'episodes/{number}', task=('lift', 'push')[number % 2], seed=0, fps=FPS, success=True,
+            stamps_ns=np.arange(frames) * 10**8, cameras=cameras, tracks={'joints': rng.normal(size=(frames, 7))},
+        )  # fmt: skip
+    data = NativeSet(folder / 'episodes')
+    for version in ('v3.0', 'v2.1'):
+        write_lerobot(folder / version, [partial(data.episode, i) for i in range(len(data))], WriteSettings(version))
+    (folder / 'v3.0/README.md').write_text('of the set')
+    return folder
+
+
+def run(given, source, target, **settings):
+    stream = StreamSettings(model=str(given / 'model'), device='cpu', threads=1, min_coverage=0.0)
+    return augment(source, target, AugmentSettings(**settings), stream, progress=False)
+
+
+def content(folder):
+    """Bytes of all files but the one that says what the run took."""
+    files = {str(path.relative_to(folder)): path for path in folder.rglob('*') if path.is_file()}
+    return {name: path.read_bytes() for name, path in files.items() if not name.endswith('.seconds.json')}
+
+
+@pytest.fixture(scope='module')
+def augmented(given, tmp_path_factory):
+    """The sets with the camera, by version; made by one worker that nothing disturbs."""
+    folder = tmp_path_factory.mktemp('augmented')
+    before = {version: content(given / version) for version in ('v3.0', 'v2.1')}
+    run(given, given / 'v3.0', folder / 'v3.0')
+    run(given, given / 'v2.1', folder / 'v2.1', size='48x32', knowledge='images')
+    assert {version: content(given / version) for version in before} == before, 'the source is only read'
+    return folder
+
+
+@pytest.mark.parametrize('version', ['v3.0', 'v2.1'])
+def test_the_new_set_is_whole_and_every_frame_of_the_new_camera_is_read(augmented, version):
+    data = open_data_set(augmented / version)
+    assert [str(problem) for problem in check_data_set(data)] == []
+    entry = data.episode(0).camera(KEY)
+    assert (entry.role, entry.width, entry.height) == (('wrist', 32, 32) if version == 'v3.0' else ('wrist', 48, 32))
+    for number, frames in enumerate(LENGTHS):
+        episode = data.episode(number)
+        images = episode.rgb(KEY)
+        assert images.shape == (frames, entry.height, entry.width, 3) and images.std() > 5
+        assert episode.K(KEY).shape == (frames, 3, 3)
+
+
+@pytest.mark.parametrize('version', ['v3.0', 'v2.1'])
+def test_what_was_there_stays_as_it_was(given, augmented, version):
+    source, target = content(given / version), content(augmented / version)
+    assert set(source) < set(target)
+    for name, before in source.items():
+        old, new = given / version / name, augmented / version / name
+        if name.endswith('.parquet') and source[name] != target[name]:
+            one, two = pq.ParquetFile(old), pq.ParquetFile(new)
+            assert two.read().select(one.schema_arrow.names).cast(one.schema_arrow).equals(one.read())
+            assert [two.metadata.row_group(i).num_rows for i in range(two.num_row_groups)] == [
+                one.metadata.row_group(i).num_rows for i in range(one.num_row_groups)
+            ]
+        elif name.endswith(('info.json', 'stats.json')):
+            one, two = json.loads(before), json.loads(target[name])
+            assert {key: two[key] for key in one if key not in ('features', 'total_videos')} == {
+                key: one[key] for key in one if key not in ('features', 'total_videos')
+            }
+            assert all(two['features'][key] == value for key, value in one.get('features', {}).items())
+        elif not name.endswith('episodes_stats.jsonl'):
+            assert target[name] == before and old.stat().st_ino == new.stat().st_ino, name
+    if version == 'v2.1':
+        name = 'meta/episodes_stats.jsonl'
+        for old, new in zip(source[name].splitlines(), target[name].splitlines(), strict=True):
+            old, new = json.loads(old), json.loads(new)
+            assert {key: new['stats'][key] for key in old['stats']} == old['stats']
+
+
+def test_the_video_lies_along_the_boundaries_of_the_anchors(augmented):
+    table = pq.read_table(augmented / 'v3.0/meta/episodes/chunk-000/file-000.parquet')
+    for name in ('chunk_index', 'file_index', 'from_timestamp', 'to_timestamp'):
+        assert table[f'videos/{KEY}/{name}'].equals(table[f'videos/observation.images.left/{name}']), name
+
+
+def test_columns_say_what_a_frame_is_worth_and_where_its_camera_was(augmented):
+    data = open_data_set(augmented / 'v3.0')
+    manifest = json.loads((augmented / f'v3.0/{FOLDER}/wrist_virtual.json').read_text())
+    assert {*COLUMNS, ANCHOR_POSE, BASE_POSE} <= set(data.info.features)
+    for number, frames in enumerate(LENGTHS):
+        table, told = data.episode(number).table(), manifest['episodes'][number]
+        valid, status, confidence = (table.array(f'{KEY}.{name}') for name in ('valid', 'status', 'confidence'))
+        assert valid.dtype == bool and (valid == (status == FrameStatus.VALID)).all()
+        assert told['frames'] == frames and told['valid_share'] == pytest.approx(valid.mean(), abs=1e-4)
+        assert told['mean_confidence'] == pytest.approx(confidence.mean(), abs=1e-3)
+        T_camera_base = table.array(BASE_POSE).reshape(-1, 4, 4)
+        T_anchor_base = data.episode(number).T_camera_world('observation.images.left')
+        np.testing.assert_allclose(
+            table.array(ANCHOR_POSE).reshape(-1, 4, 4) @ T_anchor_base, T_camera_base, atol=1e-6
+        )  # fmt: skip
+    assert len(manifest['model']['sha256']) == 64 and manifest['versions']['torch']
+
+
+def test_images_alone_give_a_pose_by_the_first_anchor_and_none_by_the_base(augmented):
+    data = open_data_set(augmented / 'v2.1')
+    assert ANCHOR_POSE in data.info.features and BASE_POSE not in data.info.features
+    assert data.episode(0).T_camera_world(KEY) is None
+
+
+def test_statistics_of_all_that_is_new_are_those_of_its_values(augmented):
+    data = open_data_set(augmented / 'v3.0')
+    stats = json.loads((augmented / 'v3.0/meta/stats.json').read_text())
+    values = np.concatenate([data.episode(i).table().array(f'{KEY}.confidence') for i in range(len(LENGTHS))])
+    found = stats[f'{KEY}.confidence']
+    assert found['count'] == [sum(LENGTHS)] and found['max'] == [pytest.approx(values.max())]
+    np.testing.assert_allclose([found['mean'][0], found['std'][0]], [values.mean(), values.std()], atol=1e-6)
+    assert np.array(stats[KEY]['mean']).shape == (3, 1, 1)
+
+
+def test_a_killed_worker_loses_nothing_and_repeats_nothing(given, augmented, tmp_path, capsys):
+    target, killed = tmp_path / 'v3.0', []
+
+    def kill_one():
+        while not list(tmp_path.glob('.v3.0.work/episode_*/result.json')):
+            time.sleep(0.01)
+        victim = multiprocessing.active_children()[0]
+        killed.append(victim.pid)
+        os.kill(victim.pid, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_one)
+    killer.start()
+    report = run(given, given / 'v3.0', target, workers=2)
+    killer.join()
+    assert killed and 'exit code -9' in capsys.readouterr().out
+    assert [one.episode for one in report.episodes] == list(range(len(LENGTHS)))
+    assert content(target) == content(augmented / 'v3.0')
+    assert not (tmp_path / '.v3.0.work').exists()
+
+
+def test_a_killed_run_goes_on_where_it_was(given, augmented, tmp_path):
+    target = tmp_path / 'v3.0'
+    command = [
+        sys.executable,
+        '-m',
+        'wristworld_ros.cli',
+        'augment',
+        given / 'v3.0',
+        target,
+        '--model',
+        given / 'model',
+    ]
+    command += ['--device', 'cpu', '--threads', '1', '--min-coverage', '0']
+    process = subprocess.Popen(list(map(str, command)), stderr=subprocess.DEVNULL)
+    while not list(tmp_path.glob('.v3.0.work/episode_*/result.json')):
+        assert process.poll() is None, 'the run ended before it could be killed'
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
+    assert not target.exists()
+    report = run(given, given / 'v3.0', target)
+    assert 1 <= sum(one.reused for one in report.episodes) < len(LENGTHS) and report.made < len(LENGTHS)
+    assert content(target) == content(augmented / 'v3.0')
+
+
+def test_an_episode_that_cannot_be_read_is_black_and_named(given, tmp_path, capsys):
+    source, target = tmp_path / 'source', tmp_path / 'target'
+    shutil.copytree(given / 'v2.1', source)
+    video = source / 'videos/chunk-000/observation.images.left/episode_000002.mp4'
+    video.write_bytes(video.read_bytes()[:300])
+    arguments = ['augment', str(source), str(target), '--model', str(given / 'model'), '--device', 'cpu']
+    assert main([*arguments, '--threads', '1']) == 1
+    assert 'Episode 2: ' in capsys.readouterr().out
+    episode = open_data_set(target).episode(2)
+    assert episode.rgb(KEY).max() < 3 and not episode.table().array(f'{KEY}.valid').any()
+    assert set(episode.table().array(f'{KEY}.status').tolist()) == {FrameStatus.REQUIRED_MISSING}
+    assert open_data_set(target).episode(3).rgb(KEY).std() > 5
+
+
+@pytest.mark.parametrize(('settings', 'said'), [
+    ({'anchors': 'observation.images.top'}, "no camera 'observation.images.top'"),
+    ({'anchors': 'observation.images.left,observation.images.left'}, 'names one camera twice'),
+    ({'out_key': 'observation.images.left'}, "has 'observation.images.left' already"),
+    ({'wrist_mount': '0 0 0.1 0 0 0 0'}, 'quaternion is zero'),
+    ({'wrist_mount': '0 0 0.1 0 0 0 1'}, 'does not say where the hand is'),
+])  # fmt: skip
+def test_what_cannot_be_done_is_said_before_any_work(given, tmp_path, settings, said):
+    with pytest.raises(UserError, match=said):
+        run(given, given / 'v3.0', tmp_path / 'set', **settings)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_target_that_exists_or_lies_within_the_source_is_refused(given, augmented, tmp_path):
+    with pytest.raises(UserError, match='exists already'):
+        run(given, given / 'v3.0', augmented / 'v3.0')
+    with pytest.raises(UserError, match='lie within each other'):
+        run(given, given / 'v3.0', given / 'v3.0/more')
+    with pytest.raises(UserError, match='no LeRobot data set'):
+        run(given, given / 'episodes', tmp_path / 'set')
+
+
+def result(number, **changes):
+    given = {'frames': 10, 'valid': 10, 'confidence': 0.5, 'coverage': 0.8, 'statuses': {'VALID': 10}} | changes
+    return EpisodeResult(number, '', width=32, height=32, **given)
+
+
+def test_episodes_to_look_at_are_the_worst_first_with_their_reason():
+    found = suspects([
+        result(0), result(1, step=0.4), result(2, valid=2, statuses={'VALID': 2, 'LOW_COVERAGE': 7, 'LOW_CONFIDENCE': 1}),
+        result(3, problem='The video is cut.'), result(4, valid=1, statuses={'VALID': 1, 'LOW_CONFIDENCE': 9}),
+    ])  # fmt: skip
+    assert [one.episode for one, _ in found] == [3, 4, 2, 1]
+    assert 'The video is cut.' in found[0][1] and 'LOW_COVERAGE' in found[2][1] and '0.40 m' in found[3][1]
+
+
+def test_the_page_shows_best_median_and_worst_and_is_one_file(augmented):
+    text = (augmented / f'v3.0/{FOLDER}/wrist_virtual.html').read_text()
+    assert all(f'{word}: episode ' in text for word in ('Best', 'Median', 'Worst'))
+    assert text.count('data:image/jpeg') == 3 and 'http' not in text

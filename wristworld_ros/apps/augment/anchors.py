@@ -1,0 +1,153 @@
+"""An episode as the stream takes it: anchor sets with whatever the recording knows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from wristworld_ros.apps.augment.settings import AugmentSettings
+from wristworld_ros.data.episode import Episode
+from wristworld_ros.data.poses import inverse, pose_from_xyz_quaternion
+from wristworld_ros.errors import UserError
+from wristworld_ros.geometry import resize_intrinsics
+from wristworld_ros.geometry.images import resize_images
+from wristworld_ros.types import AnchorSet, Camera
+
+_BLOCK = 16  # frames that are decoded at once
+_FOV = 75.0  # degrees, of a mounted camera whose field of view nobody gives
+
+
+@dataclass(frozen=True)
+class AnchorEpisode:
+    """One episode and the cameras of it that the model sees.
+
+    keys: of the anchors; all images are brought to the size of the first one's. wrist_K: float64 [3, 3] of the wrist camera,
+    where it is mounted to the hand by T_hand_wrist, float64 [4, 4]; else None.
+    """
+
+    episode: Episode
+    keys: tuple[str, ...]
+    knowledge: str
+    wrist_hw: tuple[int, int]
+    T_hand_wrist: np.ndarray | None = None
+    wrist_fov: float | None = None
+
+    def __len__(self) -> int:
+        return len(self.episode)
+
+    def check(self) -> None:
+        """Raise UserError where the episode lacks what settings ask for, before anything is decoded."""
+        self._wrists()
+
+    def sets(self) -> Iterator[AnchorSet]:
+        """One anchor set per frame, in order, decoded while they are asked for.
+
+        Raises:
+            UserError: A frame of a camera is missing or cannot be decoded.
+        """
+        K, T_base_anchor = self._calibration()
+        wrists = self._wrists()
+        for start in range(0, len(self), _BLOCK):
+            frames = np.arange(start, min(start + _BLOCK, len(self)))
+            images = np.stack([self._resized(self.episode.read(key, frames)) for key in self.keys], axis=1)
+            depth = self._depth(frames)
+            for place, frame in enumerate(frames):
+                yield AnchorSet(
+                    int(self.episode.stamps_ns[frame]), self.keys, images[place],
+                    intrinsics=None if K is None else K[frame],
+                    depth=None if depth is None else depth[place],
+                    T_base_anchor=None if T_base_anchor is None else T_base_anchor[frame],
+                    wrist=None if wrists is None else wrists[frame],
+                )  # fmt: skip
+
+    @property
+    def _hw(self) -> tuple[int, int]:
+        first = self.episode.camera(self.keys[0])
+        return first.height, first.width
+
+    def _resized(self, images: np.ndarray, nearest: bool = False) -> np.ndarray:
+        return resize_images(images, self._hw, nearest)
+
+    def _calibration(self) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """K [T, V, 3, 3] and T_base_anchor [T, V, 4, 4], NaN where unknown; None where all of it is."""
+        if self.knowledge == 'images':
+            return None, None
+        K, T = np.full((len(self), len(self.keys), 3, 3), np.nan), np.full((len(self), len(self.keys), 4, 4), np.nan)
+        for view, key in enumerate(self.keys):
+            camera, known, pose = self.episode.camera(key), self.episode.K(key), self.episode.T_camera_world(key)
+            if known is not None:
+                K[:, view] = resize_intrinsics(torch.from_numpy(known), (camera.height, camera.width), self._hw).numpy()
+            if pose is not None:
+                T[:, view] = inverse(pose)
+        return (K if np.isfinite(K).any() else None), (T if np.isfinite(T).any() else None)
+
+    def _depth(self, frames: np.ndarray) -> np.ndarray | None:
+        """Depth float32 [N, V, H, W] of some frames, 0 where unknown; None where no anchor has any."""
+        has = [self.episode.camera(key).has_depth for key in self.keys]
+        if self.knowledge == 'images' or not any(has):
+            return None
+        out = np.zeros((len(frames), len(self.keys), *self._hw), np.float32)
+        for view, key in enumerate(self.keys):
+            if has[view]:
+                out[:, view] = self._resized(self.episode.read_depth(key, frames), nearest=True)
+        return out
+
+    def _wrists(self) -> list[Camera | None] | None:
+        """The wrist camera of every frame, where the hand's pose and the mount are known."""
+        if self.T_hand_wrist is None or self.knowledge == 'images':
+            return None
+        if self.episode.T_base_hand is None:
+            raise UserError(
+                f'wrist_mount is given, and {self.episode.name} of {self.episode.path} does not say where the hand is',
+                'leave wrist_mount unknown',
+            )
+        height, width = self.wrist_hw
+        focal = height / 2 / math.tan(math.radians(self.wrist_fov or _FOV) / 2)
+        K = np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]])
+        poses = inverse(self.episode.T_base_hand @ self.T_hand_wrist)
+        return [Camera(K, pose, width, height) if np.isfinite(pose).all() else None for pose in poses]
+
+
+def anchor_episode(
+    episode: Episode, settings: AugmentSettings, wrist_hw: tuple[int, int], wrist_fov: float | None
+) -> AnchorEpisode:
+    """An episode as settings want it.
+
+    Args:
+        episode: The episode.
+        settings: Of the command.
+        wrist_hw: Size of the model's wrist images.
+        wrist_fov: Vertical field of view of a mounted wrist camera, degrees; None for 75.
+
+    Raises:
+        UserError: It has no such camera.
+    """
+    mount = settings.wrist_mount
+    T_hand_wrist = None if mount is None else pose_from_xyz_quaternion(np.array(mount.split(), np.float64))
+    if T_hand_wrist is not None and not np.isfinite(T_hand_wrist).all():
+        raise UserError(f'Setting wrist_mount is {mount!r}, whose quaternion is zero', 'give a unit quaternion x y z w')
+    keys = chosen_anchors(episode, settings)
+    return AnchorEpisode(episode, keys, settings.knowledge, wrist_hw, T_hand_wrist, wrist_fov)
+
+
+def chosen_anchors(episode: Episode, settings: AugmentSettings) -> tuple[str, ...]:
+    """Keys of the anchors that settings name, else of all anchor cameras.
+
+    Raises:
+        UserError: There is none, or one that is named does not exist, has no images, or is named twice.
+    """
+    if settings.anchors is None:
+        keys = episode.names('anchor')
+        if not keys:
+            raise UserError(f'{episode.path} has no anchor camera', 'name cameras with --anchors')
+        return keys
+    keys = tuple(settings.anchors.split(','))
+    for key in keys:
+        episode.camera(key)
+    if len(set(keys)) < len(keys):
+        raise UserError(f'--anchors is {settings.anchors}, which names one camera twice', 'name each once')
+    return keys

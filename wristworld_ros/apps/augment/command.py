@@ -1,0 +1,45 @@
+"""`wristworld augment`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from wristworld_ros.apps.augment.settings import STREAM, AugmentSettings
+from wristworld_ros.options import add_options, from_options
+from wristworld_ros.setting import check
+from wristworld_ros.settings import StreamSettings
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the command; those of the model come from `StreamSettings`."""
+    parser.add_argument('source', type=Path, help='A LeRobot data set, v3.0 or v2.1; it is only read.')
+    parser.add_argument('target', type=Path, help='Directory of the set with the new camera.')
+    add_options(parser, AugmentSettings)
+    add_options(parser.add_argument_group('the model'), StreamSettings, only=STREAM)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Augment; the exit status is 1 where an episode could not be read."""
+    stream = StreamSettings(**{name: getattr(args, name) for name in STREAM})
+    settings = from_options(AugmentSettings, args)
+    check(stream)
+    check(settings)
+    from wristworld_ros.errors import require_package
+
+    require_package('pyarrow', 'data', 'Augmenting a LeRobot data set')
+    from wristworld_ros.apps.augment.run import augment
+
+    report = augment(args.source, args.target, settings, stream)
+    for sentence in report.problems:
+        print(sentence)
+    frames, valid = sum(one.frames for one in report.episodes), sum(one.valid for one in report.episodes)
+    print(
+        f'{report.target}: {len(report.episodes)} episodes, {frames} frames, {valid / max(frames, 1):.0%} of them valid.'
+    )
+    if report.made:
+        print(
+            f'{report.made} episodes made here in {report.seconds:.1f} s: {report.made / report.seconds:.3g} episodes and '
+            f'{report.frames / report.seconds:.3g} frames a second with {settings.workers} worker{"s" * (settings.workers > 1)}.'
+        )
+    return 1 if report.problems else 0

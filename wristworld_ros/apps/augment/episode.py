@@ -1,0 +1,278 @@
+"""One episode: through the stream, and into a folder of its own with all that the set will get of it."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wristworld_ros.apps.augment.anchors import AnchorEpisode, anchor_episode
+from wristworld_ros.apps.augment.identity import episode_key
+from wristworld_ros.apps.augment.settings import AugmentSettings
+from wristworld_ros.data.formats.lerobot.adding import AddedPart
+from wristworld_ros.data.formats.lerobot.columns import short_name
+from wristworld_ros.data.formats.lerobot.reader import LeRobotSet
+from wristworld_ros.data.formats.lerobot.stats import HistogramStats, Stats, as_lists, vector_stats
+from wristworld_ros.data.formats.lerobot.writer import CRF, GOP, LEVELS, PRESET
+from wristworld_ros.data.poses import inverse
+from wristworld_ros.data.video import write_video
+from wristworld_ros.errors import UserError
+from wristworld_ros.geometry.images import resize_images
+from wristworld_ros.input_files import json_text, read_json
+from wristworld_ros.models.config import ModelConfig
+from wristworld_ros.pipeline.model_directory import find_model, load_model
+from wristworld_ros.pipeline.virtual_wrist import VirtualWrist
+from wristworld_ros.robot.known_cameras import resized_camera
+from wristworld_ros.runtime.files import WriteError, new_directory
+from wristworld_ros.settings import StreamSettings
+from wristworld_ros.types import Camera, FrameStatus, WristFrame
+
+VIDEO, COLUMNS, STATS, RESULT = 'video.mp4', 'columns.npz', 'stats.json', 'result.json'
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every worker process needs. source: the set's directory. work: where finished episodes are kept. run: of
+    `identity.run_identity`."""
+
+    source: Path
+    work: Path
+    stream: StreamSettings
+    settings: AugmentSettings
+    anchors: tuple[str, ...]
+    run: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class EpisodeResult:
+    """What became of an episode.
+
+    folder: name of its folder in the work folder. width, height: of the images. valid: frames that a policy may use.
+    confidence, coverage: means over all frames. step: farthest that the camera moved from one frame to the next, metres. statuses: frames by name of their status. in_base: whether the robot's base is
+    the world of every frame that has a camera, None where none has. problem: why it has black images only, a sentence, or ''. seconds: what it took.
+    reused: whether an earlier run had made it.
+    """
+
+    episode: int
+    folder: str
+    frames: int
+    width: int
+    height: int
+    valid: int
+    confidence: float
+    coverage: float
+    step: float = 0.0
+    statuses: dict[str, int] = field(default_factory=dict)
+    in_base: bool | None = None
+    problem: str = ''
+    seconds: float = 0.0
+    reused: bool = False
+
+
+def column_names(key: str) -> dict[str, str]:
+    """Names of the columns of a camera, by what they hold."""
+    name = short_name(key)
+    return {
+        'valid': f'{key}.valid', 'status': f'{key}.status', 'confidence': f'{key}.confidence', 'K': f'camera.{name}.K',
+        'T_camera_anchor': f'camera.{name}.T_camera_anchor', 'T_camera_base': f'camera.{name}.T_camera_base',
+    }  # fmt: skip
+
+
+class EpisodeWorker:
+    """Makes episodes, one after the other, with one model; what an earlier run has finished is taken.
+
+    Args:
+        job: What is made.
+    """
+
+    def __init__(self, job: Job):
+        self._job, self._data = job, LeRobotSet(job.source)
+        self._config = ModelConfig.read(find_model(job.stream.model) / 'config.json')
+        self._wrist: VirtualWrist | None = None
+
+    def __call__(self, place: int) -> EpisodeResult:
+        """Make an episode by its place in the set.
+
+        Raises:
+            UserError: The model cannot be used, its tables cannot be read, or the disk refuses.
+        """
+        job, row = self._job, self._data.rows[place]
+        folder = job.work / f'episode_{row.index:06d}-{episode_key(job.run, self._data, row, job.anchors)}'
+        if (folder / RESULT).is_file():
+            return replace(read_json(folder / RESULT, EpisodeResult), reused=True)
+        started = time.perf_counter()
+        with new_directory(folder, marker=RESULT) as making:
+            track, problem = self._episode(place, making)
+            result = track.result(row.index, folder.name, problem)
+            result = replace(result, seconds=round(time.perf_counter() - started, 3))
+            (making / RESULT).write_text(json_text(asdict(result)))
+        return result
+
+    def _episode(self, place: int, folder: Path) -> tuple[_Track, str]:
+        """Make an episode, of black images where its own cannot be read; also returns why, or ''."""
+        job, stream, count = self._job, self._stream(), self._data.rows[place].length
+        try:
+            episode = self._data.episode(place)
+            count = len(episode)
+            source = anchor_episode(episode, job.settings, self._config.wrist_hw, job.stream.wrist_fov)
+            return self._make(folder, count, self._frames(stream, source)), ''
+        except WriteError:
+            raise
+        except UserError as error:
+            return self._make(folder, count, self._black_frames(count)), f'{error.what}.'
+
+    @cached_property
+    def _hw(self) -> tuple[int, int]:
+        return self._job.settings.image_hw or self._config.wrist_hw
+
+    def _frames(self, stream: VirtualWrist, source: AnchorEpisode) -> Iterator[_Frame]:
+        for frame in stream_frames(stream, source):
+            yield _Frame.of(frame, self._hw)
+        if stream.oom_fallback.triggered():  # what the next episode gets must not depend on what ran out in this one
+            self._wrist = None
+
+    def _black_frames(self, count: int) -> Iterator[_Frame]:
+        height, width = self._hw
+        K = np.array([[height, 0, (width - 1) / 2], [0, height, (height - 1) / 2], [0, 0, 1]], np.float64)
+        for _ in range(count):
+            black = np.zeros((height, width, 3), np.uint8)
+            yield _Frame(black, Camera(K, np.eye(4), width, height), np.eye(4), FrameStatus.REQUIRED_MISSING)
+
+    def _stream(self) -> VirtualWrist:
+        if self._wrist is None:
+            s = self._job.stream
+            model = load_model(s.model, s.device, s.precision, s.decoder)
+            model.configure_process(s.threads)
+            self._wrist = VirtualWrist(model, s)
+        return self._wrist
+
+    def _make(self, folder: Path, count: int, frames: Iterator[_Frame]) -> _Track:
+        """Write everything of an episode but its result."""
+        settings, track = self._job.settings, _Track(self._hw)
+        crf = CRF[settings.codec] if settings.crf is None else settings.crf
+        images = HistogramStats(LEVELS, 3, count)
+
+        def coded() -> Iterator[np.ndarray]:
+            for number, frame in enumerate(frames):
+                track.add(frame)
+                if number in images.chosen:
+                    images.add(frame.image)
+                yield frame.image
+
+        fps, preset = self._data.info.fps, PRESET[settings.codec]
+        write_video(folder / VIDEO, coded(), fps, crf, preset, faststart=False, codec=settings.codec, gop=GOP)
+        columns = track.columns(settings.out_key)
+        np.savez(folder / COLUMNS, **columns)  # type: ignore[arg-type]
+        stats = {key: as_lists(vector_stats(values)) for key, values in columns.items()}
+        stats[settings.out_key] = as_lists(images.result())
+        (folder / STATS).write_text(json_text(stats))
+        return track
+
+
+def stream_frames(stream: VirtualWrist, source: AnchorEpisode) -> Iterator[WristFrame]:
+    """A frame for every frame of an episode, as a stream gives them that begins with it.
+
+    Where the last chunk is not full, the last anchor set fills it; what it shows beyond the episode is dropped.
+    """
+    stream.reset()
+    left, last, step = len(source), None, round(1e9 / source.episode.fps)
+    for last in source.sets():
+        for frame in stream.push(last):
+            left -= 1
+            yield frame
+    while left and last is not None:
+        last = replace(last, stamp_ns=last.stamp_ns + step)
+        for frame in stream.push(last):
+            if left:
+                left -= 1
+                yield frame
+
+
+def read_part(folder: Path, columns: list[str]) -> AddedPart:
+    """What a finished episode adds to a set, with some of its columns.
+
+    Raises:
+        UserError: A file of it is damaged.
+    """
+    stored = read_json(folder / STATS, dict[str, dict[str, Any]], 'remove its folder and start again')
+    stats: dict[str, Stats] = {
+        key: {name: np.array(value) for name, value in entry.items()} for key, entry in stored.items()
+    }
+    with np.load(folder / COLUMNS) as file:
+        return AddedPart(folder / VIDEO, {name: file[name] for name in columns}, stats)
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """A frame as it is stored. image: uint8 [h, w, 3]. camera: of it, in its world. T_camera_anchor: float64 [4, 4], to it from the
+    first anchor camera. in_base: whether its world is the robot's base; None for a frame without a camera."""
+
+    image: np.ndarray
+    camera: Camera
+    T_camera_anchor: np.ndarray
+    status: FrameStatus
+    confidence: float = 0.0
+    coverage: float = 0.0
+    in_base: bool | None = None
+
+    @classmethod
+    def of(cls, frame: WristFrame, hw: tuple[int, int]) -> _Frame:
+        status, world = frame.verdict.status, frame.reconstruction.world
+        T_anchor_world = frame.reconstruction.anchors[0].T_camera_world
+        return cls(
+            resize_images(frame.image[None], hw)[0],
+            resized_camera(frame.camera, hw),
+            frame.camera.T_camera_world @ np.linalg.inv(T_anchor_world),
+            status, frame.confidence, frame.coverage, None if status.is_blank else world == 'base',
+        )  # fmt: skip
+
+
+class _Track:
+    """Everything of an episode's frames but their images."""
+
+    def __init__(self, hw: tuple[int, int]):
+        self._hw, self._frames = hw, list[_Frame]()
+
+    def add(self, frame: _Frame) -> None:
+        self._frames.append(replace(frame, image=np.empty(0, np.uint8)))
+
+    @property
+    def _in_base(self) -> bool | None:
+        told = [frame.in_base for frame in self._frames if frame.in_base is not None]
+        return all(told) if told else None
+
+    @property
+    def _largest_step(self) -> float:
+        """Metres between the places of the camera in neighbouring frames, in the first anchor's frame, at most."""
+        poses = [inverse(f.T_camera_anchor) for f in self._frames if f.in_base is not None]
+        return max((float(np.linalg.norm(b[:3, 3] - a[:3, 3])) for a, b in pairwise(poses)), default=0.0)
+
+    def columns(self, key: str) -> dict[str, np.ndarray]:
+        """Columns [T, N] by name. T_camera_base is the pose in the frame's own world, which need not be the base: see `_in_base`."""
+        frames, names = self._frames, column_names(key)
+        statuses = np.array([frame.status for frame in frames], np.int64)
+        return {
+            names['valid']: statuses[:, None] == FrameStatus.VALID,
+            names['status']: statuses[:, None],
+            names['confidence']: np.array([[frame.confidence] for frame in frames], np.float32),
+            names['K']: np.stack([frame.camera.K.reshape(9) for frame in frames]).astype(np.float64),
+            names['T_camera_anchor']: np.stack([frame.T_camera_anchor.reshape(16) for frame in frames]),
+            names['T_camera_base']: np.stack([frame.camera.T_camera_world.reshape(16) for frame in frames]),
+        }
+
+    def result(self, episode: int, folder: str, problem: str) -> EpisodeResult:
+        statuses = Counter(frame.status.name for frame in self._frames)
+        return EpisodeResult(
+            episode, folder, len(self._frames), self._hw[1], self._hw[0],
+            valid=statuses[FrameStatus.VALID.name],
+            confidence=round(float(np.mean([frame.confidence for frame in self._frames])), 4),
+            coverage=round(float(np.mean([frame.coverage for frame in self._frames])), 4),
+            step=round(self._largest_step, 4), statuses=dict(sorted(statuses.items())), in_base=self._in_base, problem=problem,
+        )  # fmt: skip

@@ -1,0 +1,217 @@
+"""A whole run: what is to be done, the workers, and the set that comes of it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections import Counter
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from wristworld_ros.apps.augment.anchors import anchor_episode, chosen_anchors
+from wristworld_ros.apps.augment.episode import VIDEO, EpisodeResult, EpisodeWorker, Job, column_names, read_part
+from wristworld_ros.apps.augment.identity import run_identity
+from wristworld_ros.apps.augment.page import require_page_packages, write_page
+from wristworld_ros.apps.augment.pool import run_tasks
+from wristworld_ros.apps.augment.settings import AugmentSettings
+from wristworld_ros.data.episode import Episode, EpisodeCamera
+from wristworld_ros.data.formats.lerobot.adding import AddedCamera, add_camera, check_addable
+from wristworld_ros.data.formats.lerobot.columns import short_name
+from wristworld_ros.data.formats.lerobot.features import video_feature
+from wristworld_ros.data.formats.lerobot.layout import FIX, INFO
+from wristworld_ros.data.formats.lerobot.reader import LeRobotSet
+from wristworld_ros.data.formats.lerobot.writer import video_details
+from wristworld_ros.errors import UserError
+from wristworld_ros.input_files import json_text
+from wristworld_ros.runtime import machine
+from wristworld_ros.runtime.files import clear_leftovers, file_sha256, new_directory
+from wristworld_ros.settings import StreamSettings
+
+FOLDER = 'meta/wristworld'  # of the manifest and what goes with it
+_SHAPES = {
+    'valid': ('bool', 1), 'status': ('int64', 1), 'confidence': ('float32', 1), 'K': ('float64', 9),
+    'T_camera_anchor': ('float64', 16), 'T_camera_base': ('float64', 16),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class AugmentReport:
+    """What a run did. episodes: of all episodes, in order. seconds: of this run. made, frames: episodes and frames that it made
+    itself; the others an earlier one had."""
+
+    target: Path
+    episodes: list[EpisodeResult]
+    seconds: float
+    made: int
+    frames: int
+
+    @property
+    def problems(self) -> list[str]:
+        """Sentences about episodes that could not be read."""
+        return [f'Episode {one.episode}: {one.problem}' for one in self.episodes if one.problem]
+
+
+def augment(
+    source: Path,
+    target: Path,
+    settings: AugmentSettings,
+    stream: StreamSettings,
+    progress: bool = True,
+) -> AugmentReport:
+    """Write a LeRobot data set with a virtual wrist camera more; it appears whole or not at all.
+
+    Args:
+        source: The set, which is only read.
+        target: The new set's directory.
+        settings: What is read and written.
+        stream: Of the model.
+        progress: Whether a bar is shown.
+
+    Raises:
+        UserError: The source is no LeRobot data set, or cannot get this camera; the target exists; the model cannot be used; a table
+            cannot be read, or the disk refuses.
+    """
+    source, target = Path(source).expanduser().absolute(), Path(target).expanduser().absolute()
+    if settings.page:
+        require_page_packages()
+    data = _open(source, target)
+    anchors = _check(data, settings, stream)
+    run = run_identity(stream, settings, anchors)
+    work = target.with_name(f'.{target.name}.work')
+    started = time.perf_counter()
+    with new_directory(target, settings.force, INFO) as folder:
+        _prepare(work)
+        job = Job(source, work, stream, replace(settings, anchors=','.join(anchors)), anchors, run)
+        results = _make_episodes(job, len(data), progress)
+        add_camera(data, folder, _added(data, work, results, settings.out_key), _along(data, anchors))
+        report = AugmentReport(
+            target, results, time.perf_counter() - started, sum(not one.reused for one in results),
+            sum(one.frames for one in results if not one.reused),
+        )  # fmt: skip
+        _write_manifest(folder, data, run, report, settings)
+        if settings.page:
+            write_page(folder / FOLDER / f'{short_name(settings.out_key)}.html', LeRobotSet(folder), run, results)
+    shutil.rmtree(work, ignore_errors=True)
+    return report
+
+
+def _open(source: Path, target: Path) -> LeRobotSet:
+    if not (source / INFO).is_file():
+        raise UserError(
+            f'{source} is no LeRobot data set, for it has no {INFO}', 'make one of it with `wristworld data convert`'
+        )
+    if target == source or source in target.parents or target in source.parents:
+        raise UserError(f'{target} and {source} lie within each other', 'give a target beside the source')
+    data = LeRobotSet(source)
+    if not len(data):
+        raise UserError(f'{source} holds no episode', FIX)
+    return data
+
+
+def _check(data: LeRobotSet, settings: AugmentSettings, stream: StreamSettings) -> tuple[str, ...]:
+    """Whether the set can get this camera; returns the keys of the anchors."""
+    check_addable(data, settings.out_key, list(column_names(settings.out_key).values()))
+    episode = _first_episode(data)
+    anchors = chosen_anchors(episode, settings)
+    anchor_episode(episode, settings, (2, 2), stream.wrist_fov).check()
+    return anchors
+
+
+def _first_episode(data: LeRobotSet) -> Episode:
+    """The first one that can be opened."""
+    for place in range(len(data)):
+        try:
+            return data.episode(place)
+        except UserError as error:
+            first = error
+    raise first
+
+
+def _prepare(work: Path) -> None:
+    """Make the work folder, and clear what a killed run left half done in it; the target's lock, which is held, guards both."""
+    work.mkdir(parents=True, exist_ok=True)
+    clear_leftovers(work)
+
+
+def _make_episodes(job: Job, count: int, progress: bool) -> list[EpisodeResult]:
+    os.environ.setdefault('SVT_LOG', '1')  # the AV1 encoder's own chatter: errors alone
+    found: dict[int, EpisodeResult] = {}
+    frames = 0
+    with tqdm(total=count, desc='augmenting', unit='episode', disable=not progress) as bar:
+
+        def lost(place: int, code: int) -> None:
+            bar.write(f'A worker process ended (exit code {code}) at episode {place}, which is done again.')
+
+        for place, result in run_tasks(partial(EpisodeWorker, job), range(count), job.settings.workers, lost):
+            found[place] = result
+            frames += result.frames
+            bar.set_postfix_str(f'{frames} frames', refresh=False)
+            bar.update()
+    return [found[place] for place in range(count)]
+
+
+def _along(data: LeRobotSet, anchors: tuple[str, ...]) -> str | None:
+    """The video whose boundaries the new one follows: the first anchor's that is a video, else any other."""
+    videos = data.info.videos
+    return next((key for key in anchors if key in videos), videos[0] if videos else None)
+
+
+def _added(data: LeRobotSet, work: Path, results: list[EpisodeResult], key: str) -> AddedCamera:
+    """What the set gets. The pose in the robot's base is a column where every frame that has a camera has it."""
+    told = [one.in_base for one in results if one.in_base is not None]
+    in_base = bool(told) and all(told)
+    names = column_names(key)
+    kinds = {kind: shape for kind, shape in _SHAPES.items() if kind != 'T_camera_base' or in_base}
+    columns = {names[kind]: {'dtype': dtype, 'shape': [width], 'names': None} for kind, (dtype, width) in kinds.items()}
+    first = results[0]
+    details = video_details(work / first.folder / VIDEO)
+    camera = EpisodeCamera(key, 'wrist', first.width, first.height, False)
+    fps = data.info.fps
+    video = video_feature(camera, int(fps) if fps == int(fps) else fps, details)
+    folders = {one.episode: work / one.folder for one in results}
+    return AddedCamera(key, video, columns, lambda number: read_part(folders[number], list(columns)))
+
+
+def _write_manifest(
+    folder: Path, data: LeRobotSet, run: dict[str, Any], report: AugmentReport, settings: AugmentSettings
+) -> None:
+    """The manifest, which is the same for every run with the same result; and what this run took, which is not."""
+    name, place = short_name(settings.out_key), folder / FOLDER
+    place.mkdir(parents=True, exist_ok=True)
+    statuses = Counter[str]()
+    for one in report.episodes:
+        statuses.update(one.statuses)
+    frames = sum(one.frames for one in report.episodes)
+    manifest = run | {
+        'source': {'name': data.path.name, 'format': data.format, 'info_sha256': file_sha256(data.path / INFO)},
+        'totals': {
+            'episodes': len(report.episodes), 'frames': frames, 'valid_share': _share(statuses['VALID'], frames),
+            'statuses': dict(sorted(statuses.items())),
+        },
+        'episodes': [_entry(one) for one in report.episodes],
+    }  # fmt: skip
+    (place / f'{name}.json').write_text(json_text(manifest))
+    took = {
+        'machine': machine.describe(), 'workers': settings.workers, 'seconds': round(report.seconds, 3),
+        'episodes_made': report.made, 'frames_made': report.frames,
+        'episodes': [{'episode': one.episode, 'seconds': one.seconds} for one in report.episodes],
+    }  # fmt: skip
+    (place / f'{name}.seconds.json').write_text(json_text(took))
+
+
+def _entry(one: EpisodeResult) -> dict[str, Any]:
+    entry = {
+        'episode': one.episode, 'frames': one.frames, 'valid_share': _share(one.valid, one.frames),
+        'mean_confidence': one.confidence, 'mean_coverage': one.coverage,
+        'largest_step_m': one.step, 'statuses': one.statuses, 'in_base': one.in_base,
+    }  # fmt: skip
+    return entry | ({'problem': one.problem} if one.problem else {})
+
+
+def _share(part: int, whole: int) -> float:
+    return round(part / whole, 4) if whole else 0.0
