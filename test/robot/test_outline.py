@@ -25,6 +25,10 @@ pytest.importorskip('yourdfpy')
 
 FRAMES, WIDTH, HEIGHT = 16, 160, 120
 K = np.array([[140.0, 0, (WIDTH - 1) / 2], [0, 140, (HEIGHT - 1) / 2], [0, 0, 1]])
+DEGREES, METRES = (
+    0.6,
+    0.025,
+)  # seen over four seeds of the search, with and without a guess: 0.23 degrees and 9 mm at most
 TRUTH = looking_at(np.array([1.3, -0.8, 0.7]), np.array([0.25, 0.0, 0.35]))
 ARM = (
     ('0 0 0', '0 0 1', 0.3, 0.12),
@@ -56,16 +60,16 @@ def angles() -> list[dict[str, float]]:
 
 
 def painted(surface: RobotPoints, colors: np.ndarray, background: np.ndarray) -> np.ndarray:
-    """The arm over a background, as the camera TRUTH sees it."""
+    """The arm over a background, as the camera TRUTH sees it; painted four times as large, so that its outline is not wider than it is."""
     local = (surface.points - TRUTH[:3, 3]) @ TRUTH[:3, :3]
     order = np.argsort(-local[:, 2])
-    pixels = local[order, :2] / local[order, 2:] * 140 + K[:2, 2]
-    image = background.copy()
+    pixels = 4 * (local[order, :2] / local[order, 2:] * 140 + K[:2, 2]) + 1.5
+    image = np.repeat(np.repeat(background, 4, 0), 4, 1)
     for shift in ((0, 0), (1, 0), (0, 1), (1, 1)):
         x, y = np.floor(pixels + shift).astype(int).T
-        inside = (x >= 0) & (y >= 0) & (x < WIDTH) & (y < HEIGHT)
+        inside = (x >= 0) & (y >= 0) & (x < 4 * WIDTH) & (y < 4 * HEIGHT)
         image[y[inside], x[inside]] = colors[order][inside]
-    return image
+    return cv2.resize(image, (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)
 
 
 @pytest.fixture(scope='module')
@@ -73,15 +77,16 @@ def recording():
     """Images uint8 [T, H, W, 3], and the arm's surface at each."""
     rng, robot = np.random.default_rng(3), RobotModel.from_urdf(description(), spacing=0.008)
     surfaces = [robot.surface(joints) for joints in angles()]
+    dense = RobotModel.from_urdf(description(), spacing=0.004)
     noise = rng.normal(size=(HEIGHT // 8, WIDTH // 8, 3)).astype(np.float32)
     background = (
         (110 + 25 * cv2.resize(noise, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)).clip(0, 255).astype(np.uint8)
     )
-    rest = surfaces[0].points
+    rest = dense.surface(angles()[0]).points
     patches = rng.integers(0, 2, (64,)) * 70 + 160
     cell = np.floor(rest / 0.05).astype(int) @ [1, 7, 19] % 64
     colors = np.repeat(patches[cell][:, None], 3, 1).astype(np.uint8)
-    images = np.stack([painted(surface, colors, background) for surface in surfaces])
+    images = np.stack([painted(dense.surface(joints), colors, background) for joints in angles()])
     return (images + rng.normal(0, 2, images.shape)).clip(0, 255).astype(np.uint8), surfaces
 
 
@@ -133,7 +138,7 @@ def test_the_arm_explains_features_from_the_true_camera_alone(recording):
     assert motion.count > 50
     true = motion.explained(np.linalg.inv(TRUTH), K)
     opposite = looking_at(TRUTH[:3, 3] * [-1, -1, 1], np.array([0.25, 0.0, 0.35]))
-    assert true > 0.6 and true > motion.explained(np.linalg.inv(opposite), K) + 0.2
+    assert true > 0.45 and true > motion.explained(np.linalg.inv(opposite), K) + 0.2  # 0.52 and 0.09
 
 
 def test_frames_that_are_chosen_differ(recording):
@@ -147,8 +152,8 @@ def test_a_camera_is_found_from_a_poor_guess(recording):
     images, surfaces = recording
     fit = find_camera(images, surfaces, K, 0.0, moved(TRUTH, 10, 0.15))
     degrees, metres = errors(fit.T_base_camera)
-    assert degrees < 1.0 and metres < 0.06
-    assert fit.doubt == '' and fit.residual < 2 and fit.explained > 0.6
+    assert degrees < DEGREES and metres < METRES
+    assert fit.doubt == '' and fit.residual < 2 and fit.expected_error > metres
     np.testing.assert_allclose(fit.K, K)
 
 
@@ -157,7 +162,7 @@ def test_a_camera_is_found_without_a_guess_and_with_a_wrong_focal_length(recordi
     wrong = K * [[1.04], [1.04], [1]] + [[0, 0, -0.04 * K[0, 2]], [0, 0, -0.04 * K[1, 2]], [0, 0, 0]]
     fit = find_camera(images, surfaces, wrong, 0.04)
     degrees, metres = errors(fit.T_base_camera)
-    assert degrees < 2.5 and metres < 0.1 and fit.doubt == ''
+    assert degrees < DEGREES and metres < METRES and fit.doubt == ''
 
 
 def test_joints_of_another_time_are_doubted(recording):
@@ -167,11 +172,17 @@ def test_joints_of_another_time_are_doubted(recording):
 
 
 def test_doubt_says_what_is_wrong(recording):
-    fit = OutlineFit(np.eye(4), K, 1.0, 2.0, 0.01, 0.8, 3.0, 1.0, (0,))
+    fit = OutlineFit(np.eye(4), K, 1.0, 2.0, 0.01, 0.8, 3.0, 1.0, (0,), 0.005)
     assert fit.doubt == '' and 'trusted' in fit.summary
     assert 'explains 20%' in replace(fit, explained=0.2).doubt
     assert 'pixels apart' in replace(fit, apart=50.0).doubt
     assert 'another camera' in replace(fit, ahead=0.0).doubt
+    assert fit.expected_error == pytest.approx(0.03)
+
+
+def test_halves_that_agree_do_not_make_an_answer_exact():
+    fit = OutlineFit(np.eye(4), K, 1.0, 0.1, 0.0005, 0.8, 3.0, 1.0, (0,), 0.005)
+    assert fit.expected_error == pytest.approx(0.0225)
 
 
 def test_too_little_is_refused(recording):
@@ -199,7 +210,8 @@ def test_the_command_places_a_camera_without_depth(recording, tmp_path, capsys):
     assert cli.main(arm_folder(tmp_path, recording[0])) == 0
     side = read_calibration(tmp_path / 'out/calibration.yaml').anchors['side']
     degrees, metres = errors(side.T)
-    assert degrees < 1.5 and metres < 0.05 and side.quality.unit == 'px'
+    assert degrees < DEGREES and metres < METRES and side.quality.unit == 'px'
+    assert side.quality.expected_mm > 1e3 * metres
     printed = capsys.readouterr().out
     assert 'by the outline of the arm' in printed and 'look at the pictures' in printed
     assert (tmp_path / 'out/calibration_side.html').read_text().count('data:image/jpeg') >= 6

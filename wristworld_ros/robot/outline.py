@@ -35,6 +35,9 @@ MOST_APART = (
     12.0  # pixels of the image at the arm, between the answers of two halves of the frames, per 320 of its width
 )
 LEAST_AHEAD = 0.03  # by which the answer is better than the next one
+# Expected error: so many times the distance between the halves' answers, taken as so many pixels at least, because an outline that is half a
+# pixel too wide all round misleads both alike. Of five simulated cameras four were nearer to the truth than that.
+EXPECTED_PER_APART, LEAST_APART = 3.0, 1.5
 FIX = 'record more poses in which much of the arm is in view, keep light, people and cables still, or give --guess'
 
 
@@ -45,10 +48,10 @@ class OutlineFit:
     T_base_camera: float64 [4, 4], optical frame, metres. K: [3, 3], pixels.
     residual: mean distance between the outline and the border of what changes, pixels of the image.
     apart: how far two answers from half of the frames each lie apart, pixels of the image, median over the arm's surface;
-    about twice the standard deviation of the answer's own place. apart_m: the same in metres at the arm's distance.
+    halves can agree by luck, or on the same mistake. apart_m: the same in metres at the arm's distance.
     explained: share of the features' motion that the arm explains, 0 to 1; NaN where none moves in steps that can be followed.
     score: of the outline and the features. ahead: how much better it is than the next different camera.
-    frames: indices of the frames that were used.
+    frames: indices of the frames that were used. pixel_m: width of a pixel at the arm, metres.
     """
 
     T_base_camera: np.ndarray
@@ -60,6 +63,7 @@ class OutlineFit:
     score: float
     ahead: float
     frames: tuple[int, ...]
+    pixel_m: float
 
     @property
     def doubt(self) -> str:
@@ -72,6 +76,11 @@ class OutlineFit:
         if self.ahead < LEAST_AHEAD:
             return 'another camera far from this one explains the images as well'
         return ''
+
+    @property
+    def expected_error(self) -> float:
+        """Of a point at the arm, metres: a cautious multiple of `apart_m`, because halves that agree may share a mistake."""
+        return EXPECTED_PER_APART * max(self.apart_m, LEAST_APART * self.pixel_m)
 
     @property
     def summary(self) -> str:
@@ -141,10 +150,10 @@ def find_camera(
         found = _distinct([_refined(fine, hop, spread, FINE_REACH[1::2], motion), *found])
     best = found[0]
     halves = [_half(images, points, frames[part::2], best, spread, motion, rng) for part in (0, 1)]
-    apart, apart_m = _apart(halves[0], halves[1], points[frames], images.shape[1:3])
+    apart, apart_m, pixel_m = _apart(halves[0], halves[1], points[frames], images.shape[1:3])
     return OutlineFit(
         np.linalg.inv(best.T), best.K, _residual(fine, best), apart, apart_m, motion.explained(best.T, best.K) if motion.count else np.nan,
-        best.score, best.score - found[1].score if len(found) > 1 else np.inf, tuple(map(int, frames)),
+        best.score, best.score - found[1].score if len(found) > 1 else np.inf, tuple(map(int, frames)), pixel_m,
     )  # fmt: skip
 
 
@@ -364,8 +373,8 @@ def _half(
     return _refined(model, start, spread, COARSE_REACH, motion, last=True)
 
 
-def _apart(a: _Camera, b: _Camera, points: np.ndarray, hw: tuple[int, int]) -> tuple[float, float]:
-    """Median distance between where two cameras show the arm, pixels, and the same in metres at the arm."""
+def _apart(a: _Camera, b: _Camera, points: np.ndarray, hw: tuple[int, int]) -> tuple[float, float, float]:
+    """Median distance between where two cameras show the arm, pixels; the same in metres at the arm; and a pixel there, metres."""
     places, depths = [], []
     for camera in (a, b):
         local = points[:, ::20].reshape(-1, 3) @ camera.T[:3, :3].T + camera.T[:3, 3]
@@ -374,9 +383,10 @@ def _apart(a: _Camera, b: _Camera, points: np.ndarray, hw: tuple[int, int]) -> t
         depths.append(z)
     seen = (places[0] > 0).all(1) & (places[0] < [hw[1], hw[0]]).all(1)
     if not seen.any():
-        return np.inf, np.inf
+        return np.inf, np.inf, np.inf
     distance = np.linalg.norm(places[0] - places[1], axis=1)[seen]
-    return float(np.median(distance)), float(np.median(distance * depths[0][seen] / a.K[0, 0]))
+    pixel = depths[0][seen] / a.K[0, 0]
+    return float(np.median(distance)), float(np.median(distance * pixel)), float(np.median(pixel))
 
 
 def _residual(model: ChangeModel, camera: _Camera) -> float:

@@ -40,7 +40,7 @@ def calibrate_by_outline(args: argparse.Namespace, recording: ArmRecording, gues
 
 
 def _outcome(args: argparse.Namespace, fit: OutlineFit, recording: ArmRecording, surfaces) -> Outcome:
-    expected = fit.apart_m / 2
+    expected = fit.expected_error
     pixels = wrist_pixels(expected)
     quality = Quality(
         method='robot', poses=len(fit.frames), residual=round(fit.residual, 2), unit='px',
@@ -53,7 +53,11 @@ def _outcome(args: argparse.Namespace, fit: OutlineFit, recording: ArmRecording,
     )
     facts = [
         (f'{fit.residual:.1f}', 'px', "mean distance of the arm's outline from the border of what changes"),
-        (f'{1e3 * expected:.0f}', 'mm', 'expected error at the arm, from two halves of the pictures'),
+        (
+            f'{1e3 * expected:.0f}',
+            'mm',
+            'expected error at the arm: three times the distance between the answers of two halves of the pictures, or 4.5 pixels',
+        ),
         (f'{fit.explained:.0%}', '', 'of the features that move are explained by the arm'),
         (f'{fit.K[0, 0]:.1f}', 'px', 'focal length'),
     ]
