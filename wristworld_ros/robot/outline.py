@@ -350,7 +350,8 @@ def _stepped(T, K, model: ChangeModel, spread: _Spread, points, normals, distanc
     move[:3, :3] = Rotation.from_rotvec(step[:3]).as_matrix()
     move[:3, 3] = center - move[:3, :3] @ center + step[3:6]
     K = K.copy()
-    K[[0, 1], [0, 1]] *= np.exp(step[6])
+    if spread.share:  # else it is known exactly
+        K[[0, 1], [0, 1]] *= np.exp(step[6])
     return move @ T, K
 
 
