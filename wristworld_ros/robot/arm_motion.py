@@ -194,7 +194,7 @@ def _followed(images: np.ndarray, points: np.ndarray, rng: np.random.Generator) 
     """Pairs of a frame and the next one, with features that moved: x, y, dx, dy, float32 [N, 4], pixels."""
     shift = np.quantile(np.linalg.norm(np.diff(points[:, ::10], axis=0), axis=-1), 0.75, axis=1)
     levels = cv2.createCLAHE(2.0, (8, 8))
-    found = []
+    found: list[tuple[int, np.ndarray]] = []
     for t in np.argsort(-shift):
         if len(found) == PAIRS or shift[t] < LEAST_SHIFT:
             break
@@ -205,9 +205,8 @@ def _followed(images: np.ndarray, points: np.ndarray, rng: np.random.Generator) 
         if corners is None:
             continue
         corners = corners.reshape(-1, 1, 2)
-        options = {'winSize': (13, 13), 'maxLevel': 3}
-        there, ok, _ = cv2.calcOpticalFlowPyrLK(first, second, corners, None, **options)
-        back, ok_back, _ = cv2.calcOpticalFlowPyrLK(second, first, there, None, **options)
+        there, ok, _ = cv2.calcOpticalFlowPyrLK(first, second, corners, None, winSize=(13, 13), maxLevel=3)  # type: ignore[call-overload]
+        back, ok_back, _ = cv2.calcOpticalFlowPyrLK(second, first, there, None, winSize=(13, 13), maxLevel=3)  # type: ignore[call-overload]
         motion = (there - corners).reshape(-1, 2)
         length, missed = np.linalg.norm(motion, axis=1), np.linalg.norm((back - corners).reshape(-1, 2), axis=1)
         good = (ok.ravel() > 0) & (ok_back.ravel() > 0) & (missed < RETURN)

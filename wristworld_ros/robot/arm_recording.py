@@ -95,7 +95,7 @@ def read_arm_recording(folder: Path) -> ArmRecording:
     rows = read_table(table, ())
     if not {'depth', 'color'} & set(rows[0]):
         raise UserError(
-            f'{table} has neither a column depth nor a column color', 'give the header depth,color,<joint>,...'
+            f'{table} has neither a column depth nor a column color', 'give a header as in depth,color,joint1,joint2'
         )
     source = 'depth' if 'depth' in rows[0] else 'color'
     names = [name for name in rows[0] if name not in ('depth', 'color')]
