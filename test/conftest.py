@@ -192,3 +192,32 @@ def view_publisher():
     yield make
     for one in made:
         one.close()
+
+
+@pytest.fixture(scope='session')
+def write_clip():
+    """A function that writes a clip of DROID's kind: three videos whose brightness tells camera and frame, and states whose first
+    joint counts the rows. It returns the annotation."""
+    import json
+
+    import numpy as np
+
+    from wristworld_ros.data.video import write_video
+
+    def write(folder: Path, name: str = 'val/7', frames: int = 4, seed: int = 0) -> dict:
+        for view in range(3):
+            images = [np.full((36, 64, 3), 20 + 60 * view + 8 * t + seed, np.uint8) for t in range(frames)]
+            write_video(folder / 'videos' / name / f'{view}.mp4', images, 5)
+        rows = 3 * frames - 1
+        record = {
+            'texts': ['put it there'],
+            'observation.state.joint_position': [[float(row), 0, 0, -2, 0, 2, 0] for row in range(rows)],
+            'observation.state.cartesian_position': [[0.4, 0, 0.01 * row, 3.1, 0.1, 0.2] for row in range(rows)],
+            'observation.state.gripper_position': [row / rows for row in range(rows)],
+        }
+        path = folder / 'annotation' / f'{name}.json'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(record))
+        return record
+
+    return write

@@ -20,7 +20,21 @@ _STREAM = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the command; those of the stream come from `StreamSettings`."""
-    parser.add_argument('episodes', type=Path, help='Folder of held-out episodes (`wristworld simulate` records them).')
+    parser.add_argument(
+        'episodes', type=Path, nargs='?', help='Folder of held-out episodes (`wristworld simulate` records them).'
+    )
+    parser.add_argument(
+        '--real',
+        type=Path,
+        metavar='FOLDER',
+        help="Real clips of DROID's kind in place of episodes, in a table of their own.",
+    )
+    parser.add_argument(
+        '--calibrations',
+        type=Path,
+        metavar='FOLDER',
+        help='Beside --real: <clip>/calibration.yaml, for rows CALIBRATED.',
+    )
     parser.add_argument(
         '--out', type=Path, help='Folder for table.{txt,md,csv,json} and episodes/. Default: runs/evaluation-<time>.'
     )
@@ -50,6 +64,12 @@ def run(args: argparse.Namespace) -> int:
     check_folder(folder)
     for record in (settings, evaluation):
         check(record)
+    if (args.real is None) == (args.episodes is None):
+        raise UserError('Both episodes and --real are given, or neither', 'give one of them')
+    if args.calibrations is not None and args.real is None:
+        raise UserError('--calibrations is given without --real', 'give both')
+    if args.real is not None:
+        return _evaluate_real(args, settings, evaluation, folder)
     if not list_episodes(args.episodes):
         raise UserError(f'{args.episodes} holds no episodes', 'record some with `wristworld simulate`')
     model = load_model(settings.model, settings.device, settings.precision, settings.decoder)
@@ -57,4 +77,20 @@ def run(args: argparse.Namespace) -> int:
     table = evaluate(model, args.episodes, settings, evaluation, ablations, folder)
     table.write(folder)
     print(f'\n{table.text()}\n\n{folder}')
+    return 0
+
+
+def _evaluate_real(
+    args: argparse.Namespace, settings: StreamSettings, evaluation: EvaluationSettings, folder: Path
+) -> int:
+    from wristworld_ros.data.real_clips import list_clips
+    from wristworld_ros.evaluation.real import SHEET, evaluate_real
+    from wristworld_ros.pipeline import load_model
+
+    list_clips(args.real)
+    model = load_model(settings.model, settings.device, settings.precision, settings.decoder)
+    model.configure_process(settings.threads)
+    table = evaluate_real(model, args.real, settings, args.calibrations, evaluation.limit, evaluation.frames, folder)
+    table.write(folder)
+    print(f'\n{table.text()}\n\n{folder}\n{folder / SHEET}')
     return 0

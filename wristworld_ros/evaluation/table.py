@@ -29,6 +29,10 @@ class Column:
 COLUMNS = (
     Column('psnr', 'PSNR dB', 2, 'up'),
     Column('ssim', 'SSIM', 3, 'up'),
+    Column('valid_percent', 'valid %', 0),
+    Column('valid_psnr', 'PSNR of valid dB', 2, 'up'),
+    Column('valid_ssim', 'SSIM of valid', 3, 'up'),
+    Column('valid_floor', 'floor of valid dB', 2),
     Column('object_psnr', 'object dB', 2, 'up'),
     Column('found', 'found', 2, 'up'),
     Column('found_near', 'found near', 2, 'up'),

@@ -1,8 +1,9 @@
-"""Folders of arm poses that a depth camera saw, for a calibration without a board.
+"""Folders of arm poses that a camera saw, for a calibration without a board.
 
 A folder holds
 - ``joints.csv`` with the header ``depth,color,<joint>,<joint>,...``, one row per arm pose: files, and joint positions in radians
-  and metres. The column ``color`` may be left out.
+  and metres. The column ``color`` may be left out; a camera without depth has no column ``depth``, and its
+  pictures are in the order in which they were taken, some in a second while the arm moves.
 - the depth images: PNG of 16 bits in millimetres, or ``.npy`` in metres, 0 where unknown; along the optical axis. Pictures, where
   they are named, have the same size.
 - ``camera_info.yaml``, as ROS camera calibration writes it, or as ``ros2 topic echo --once`` prints the message;
@@ -41,15 +42,16 @@ SEVEN = 'write x y z qx qy qz qw: metres, and a quaternion of length 1'
 
 @dataclass(frozen=True)
 class ArmRecording:
-    """What a folder holds. depth: float32 [P, H, W], metres, 0 unknown. pictures: P images uint8 [H, W, 3], or none.
+    """What a folder holds. depth: float32 [P, H, W], metres, 0 unknown; None of a camera without depth. pictures: P images
+    uint8 [H, W, 3], or none.
 
-    names: of the depth files. joints: positions by joint, of each pose. guess: T_base_camera [4, 4], or None. truth: the same
+    names: of the depth files, or of the pictures. joints: positions by joint, of each pose. guess: T_base_camera [4, 4], or None. truth: the same
     where the simulator wrote it.
     """
 
     folder: Path
     names: tuple[str, ...]
-    depth: np.ndarray
+    depth: np.ndarray | None
     pictures: tuple[np.ndarray, ...]
     joints: tuple[dict[str, float], ...]
     camera: Intrinsics
@@ -90,11 +92,16 @@ def read_arm_recording(folder: Path) -> ArmRecording:
     """
     folder = Path(folder)
     table = folder / JOINTS
-    rows = read_table(table, ('depth',))
+    rows = read_table(table, ())
+    if not {'depth', 'color'} & set(rows[0]):
+        raise UserError(
+            f'{table} has neither a column depth nor a column color', 'give a header as in depth,color,joint1,joint2'
+        )
+    source = 'depth' if 'depth' in rows[0] else 'color'
     names = [name for name in rows[0] if name not in ('depth', 'color')]
     joints = tuple({name: _number(row[name], table, i, name) for name in names} for i, row in enumerate(rows, 2))
     camera = read_intrinsics(folder)
-    depth = np.stack([_read_depth(folder / row['depth'], camera) for row in rows])
+    depth = np.stack([_read_depth(folder / row['depth'], camera) for row in rows]) if source == 'depth' else None
     pictures = tuple(read_image(folder / row['color']) for row in rows) if rows[0].get('color') else ()
     for row, picture in zip(rows, pictures):
         if picture.shape[:2] != (camera.height, camera.width):
@@ -104,7 +111,7 @@ def read_arm_recording(folder: Path) -> ArmRecording:
                 'give pictures to which depth is registered, or leave out the column color',
             )
     return ArmRecording(
-        folder, tuple(row['depth'] for row in rows), depth, pictures, joints, camera, _read_pose(folder / GUESS),
+        folder, tuple(row[source] for row in rows), depth, pictures, joints, camera, _read_pose(folder / GUESS),
         _read_pose(folder / TRUTH),
     )  # fmt: skip
 
@@ -137,7 +144,7 @@ class ArmRecordingWriter:
         Args:
             color: Uint8 [H, W, 3].
             depth: Float32 [H, W], metres, 0 unknown; goes into the table with `joints` only.
-            joints: Positions by joint; the same joints each time.
+            joints: Positions by joint; the same joints each time. Without depth they go into a table of colours alone.
             T_base_hand: Float64 [4, 4], metres.
 
         Raises:
@@ -146,12 +153,13 @@ class ArmRecordingWriter:
         for name in ('depth', 'color'):
             (self._folder / name).mkdir(parents=True, exist_ok=True)
         files = f'depth/{self.count:03d}.png', f'color/{self.count:03d}.png'
-        if depth is not None and joints is not None:
-            self._check_header(','.join(['depth', 'color', *joints]))
-            self._write(files[0], np.round(depth * 1000).clip(0, 65535).astype(np.uint16))
-            self._append(
-                JOINTS, ','.join(['depth', 'color', *joints]), [*files, *(f'{value:.9g}' for value in joints.values())]
-            )
+        if joints is not None:
+            kinds, named = (['color'], files[1:]) if depth is None else (['depth', 'color'], files)
+            header = ','.join([*kinds, *joints])
+            self._check_header(header)
+            if depth is not None:
+                self._write(files[0], np.round(depth * 1000).clip(0, 65535).astype(np.uint16))
+            self._append(JOINTS, header, [*named, *(f'{value:.9g}' for value in joints.values())])
         if T_base_hand is not None:
             xyz, quaternion = place(T_base_hand)
             self._append(POSES, ','.join(POSE_COLUMNS), [files[1], *(f'{value:.9g}' for value in [*xyz, *quaternion])])

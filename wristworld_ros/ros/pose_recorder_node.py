@@ -166,7 +166,7 @@ class PoseRecorderNode(Node):
                 'there is neither depth nor the pose of the hand', 'start the depth stream or robot_state_publisher'
             )
         joints = dict(sorted(self._joints.items()))
-        self._writer.add(color, depth, joints, hand)
+        self._writer.add(color, depth, None if depth is None else joints, hand)
         self._saved = joints
         has = ', '.join(
             name for name, there in (('depth', depth is not None), ('pose of the hand', hand is not None)) if there

@@ -66,20 +66,25 @@ def pose_in_base(data, link: str) -> np.ndarray:
     return np.linalg.inv(_body_pose(data, bodies[BASE_FRAME])) @ _body_pose(data, bodies[link])
 
 
-def robot_description(model, folder: Path) -> str:
+def robot_description(
+    model, folder: Path, links: dict[str, str] = LINKS, joints: dict[str, str] = JOINTS, name: str = 'fr3'
+) -> str:
     """URDF of the arm.
 
     Args:
-        model: mujoco.MjModel of `scene.compile_scene`.
+        model: mujoco.MjModel of `scene.compile_scene`, or of another robot with `links` and `joints`.
         folder: Where the visual meshes are written as STL; made where missing.
+        links: MuJoCo's bodies, parents before children, and the links that they are.
+        joints: MuJoCo's joints likewise.
+        name: Of the robot.
 
     Returns:
         The text; it names the meshes by file:// URIs.
     """
     folder = Path(folder).resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    robot = ET.Element('robot', name='fr3')
-    for body, link in LINKS.items():
+    robot = ET.Element('robot', name=name)
+    for body, link in links.items():
         element = ET.SubElement(robot, 'link', name=link)
         for geom in _shown_meshes(model, model.body(body).id):
             visual = ET.SubElement(element, 'visual')
@@ -89,8 +94,8 @@ def robot_description(model, folder: Path) -> str:
             ET.SubElement(ET.SubElement(visual, 'geometry'), 'mesh', filename=path.as_uri())
             material = ET.SubElement(visual, 'material', name=path.stem)
             ET.SubElement(material, 'color', rgba=' '.join(f'{value:.4f}' for value in _rgba(model, geom)))
-    for body, link in list(LINKS.items())[1:]:
-        _add_joint(robot, model, model.body(body).id, link)
+    for body, link in list(links.items())[1:]:
+        _add_joint(robot, model, model.body(body).id, link, links, joints)
     return ET.tostring(robot, encoding='unicode')
 
 
@@ -101,13 +106,13 @@ def _body_pose(data, body: str) -> np.ndarray:
     return T
 
 
-def _add_joint(robot: ET.Element, model, body: int, link: str) -> None:
-    parent = LINKS[model.body(int(model.body_parentid[body])).name]
+def _add_joint(robot: ET.Element, model, body: int, link: str, links: dict[str, str], joints: dict[str, str]) -> None:
+    parent = links[model.body(int(model.body_parentid[body])).name]
     moved = model.body_jntnum[body] > 0
     joint = int(model.body_jntadr[body])
     slides = moved and model.jnt_type[joint] == mujoco.mjtJoint.mjJNT_SLIDE
     kind = ('prismatic' if slides else 'revolute') if moved else 'fixed'
-    name = JOINTS[model.joint(joint).name] if moved else f'{link}_joint'
+    name = joints[model.joint(joint).name] if moved else f'{link}_joint'
     element = ET.SubElement(robot, 'joint', name=name, type=kind)
     _origin(element, model.body_pos[body], model.body_quat[body])
     ET.SubElement(element, 'parent', link=parent)

@@ -18,7 +18,8 @@ robot read. Depth and colour must be registered to each other."""
 _BOARD = """A folder with camera_info.yaml, images, and poses.csv (image,x,y,z,qx,qy,qz,qw: the hand in the base at each image), or in ViSP's
 layout."""
 _ROBOT = """A folder with camera_info.yaml, joints.csv (depth,color,<joint>,...), the depth images and pictures that it names, and robot.urdf; no
-board is needed."""
+board is needed. Without depth (color,<joint>,...) the pictures are those of a camera that stands still, some in a second while the arm
+moves, and no guess is needed."""
 _POSE = ('X', 'Y', 'Z', 'QX', 'QY', 'QZ', 'QW')
 
 
@@ -27,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     ways = parser.add_subparsers(dest='way', metavar='record|board|robot', required=True)
     record = ways.add_parser('record', help='save arm poses from ROS topics into a folder', description=_RECORD)
     board = ways.add_parser('board', help='with a chessboard, a ChArUco board or tags', description=_BOARD)
-    robot = ways.add_parser('robot', help='by the arm that a depth camera sees', description=_ROBOT)
+    robot = ways.add_parser('robot', help='by the arm that a camera sees', description=_ROBOT)
     for way in (record, board, robot):
         way.add_argument('folder', type=Path, help='Folder of images and arm poses.')
         way.add_argument('--name', type=_name, default='left', help='Anchor, as in the setting anchors. Default: left.')
@@ -150,6 +151,13 @@ def _add_robot(robot: argparse.ArgumentParser) -> None:
         '--guess', type=float, nargs=7, metavar=_POSE,
         help='In place of both: its optical frame (z forward, x right, y down) in the base, within 10 cm and 10 degrees.',
     )  # fmt: skip
+    robot.add_argument(
+        '--focal-error',
+        type=float,
+        default=0.0,
+        metavar='PERCENT',
+        help='Without depth: how far the focal length of camera_info.yaml may be off; it is found too. Default: 0.',
+    )
     robot.add_argument(
         '--simulate', type=int, metavar='SEED', help='Fill the folder from the simulator first, to try it.'
     )

@@ -1,4 +1,4 @@
-"""`wristworld calibrate robot`: an anchor with depth is placed by how it sees the arm in several poses."""
+"""`wristworld calibrate robot`: an anchor is placed by how it sees the arm in several poses, by depth or by outline."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from scipy.spatial.transform import Rotation
 
 from wristworld_ros.apps.calibrate import drawing
 from wristworld_ros.apps.calibrate.outcome import Outcome, Plot
+from wristworld_ros.apps.calibrate.outline import calibrate_by_outline
 from wristworld_ros.errors import UserError
 from wristworld_ros.geometry.poses import looking_at
 from wristworld_ros.robot.arm_recording import (
@@ -30,15 +31,18 @@ PICTURES = 6  # poses in the page
 
 
 def calibrate_robot(args: argparse.Namespace) -> Outcome:
-    """Register the arm in the depth images of the folder.
+    """Find the arm in the depth images of the folder or, where there are none, its outline in the pictures.
 
     Raises:
-        UserError: The folder does not hold what it must, there is no guess, or what moved is not the arm.
+        UserError: The folder does not hold what it must, there is no guess for depth, or what moved is not the arm.
     """
     if args.simulate is not None:
         simulate_folder(args.folder, args.simulate, args.poses)
     recording = read_arm_recording(args.folder)
+    if recording.depth is None:
+        return calibrate_by_outline(args, recording, _guess(args, recording, needed=False))
     guess = _guess(args, recording)
+    assert guess is not None  # it is needed
     surfaces = recording.surfaces(args.urdf, args.base_frame)
     fit = register_arm(recording.depth, recording.camera, surfaces, guess)
     return _outcome(args, fit, recording, surfaces)
@@ -74,7 +78,7 @@ def simulate_folder(folder: Path, seed: int, poses: int) -> None:
     writer.write_pose(GUESS, wrong_guess(truth, seed))
 
 
-def _guess(args: argparse.Namespace, recording: ArmRecording) -> np.ndarray:
+def _guess(args: argparse.Namespace, recording: ArmRecording, needed: bool = True) -> np.ndarray | None:
     if args.guess is not None:
         return pose_of(args.guess, '--guess')
     if (args.position is None) != (args.looks_at is None):
@@ -84,7 +88,7 @@ def _guess(args: argparse.Namespace, recording: ArmRecording) -> np.ndarray:
         if np.linalg.norm(target - position) < 0.01:
             raise UserError('--position and --looks-at are one point', 'measure both in the base frame, in metres')
         return looking_at(position, target)
-    if recording.guess is not None:
+    if recording.guess is not None or not needed:
         return recording.guess
     raise UserError(
         f'there is no guess of where the camera is, and {recording.folder} has no {GUESS}',
@@ -143,6 +147,7 @@ def _outcome(args, fit: Registration, recording: ArmRecording, surfaces: list[Ro
 
 
 def _pictures(fit: Registration, recording: ArmRecording, surfaces, names: list[str]) -> list[tuple[str, np.ndarray]]:
+    assert recording.depth is not None  # or it had been found by its outline
     found = []
     for i in range(min(len(names), PICTURES)):
         picture = recording.pictures[i] if recording.pictures else drawing.depth_picture(recording.depth[i])
@@ -152,6 +157,7 @@ def _pictures(fit: Registration, recording: ArmRecording, surfaces, names: list[
 
 
 def _plots(fit: Registration, recording: ArmRecording, surfaces, names: list[str]) -> list[Plot]:
+    assert recording.depth is not None
     before, after = (
         distances_to_arm(recording.depth, recording.camera, surfaces, T) for T in (fit.start, fit.T_base_camera)
     )

@@ -1,0 +1,399 @@
+"""Calibration without board and depth: a camera that stands still is found by the outline of the arm in many poses.
+
+Cameras all round the arm are judged by how well the arm's motion explains that of tracked features; the best ones are then moved so
+that the outline of the arm divides what changes between frames from what does not (`arm_motion`): along the normals of the
+outline the best border is searched, and pose and focal length follow by robust Gauss-Newton steps. Halves of the frames that lead
+to different cameras, and features that the arm does not explain, show that the answer is not to be trusted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from wristworld_ros.errors import UserError
+from wristworld_ros.robot.arm_motion import NEAREST, ChangeModel, FeatureMotion, Rendered, spread_frames
+from wristworld_ros.types import RobotPoints
+
+LEAST_FRAMES = 6
+FRAMES = 16  # that are used at most
+COARSE, FINE = (106, 1500), (160, 4000)  # width of the images and surface points
+SAMPLES, KEPT, ROUNDS, CHILDREN = 1800, 16, 6, 24  # of the search by feature motion
+TRIED = 5  # of what it finds, by outline
+COARSE_REACH, FINE_REACH = (6, 6, 5, 5, 4, 4, 3, 3), (6, 5, 4, 4, 3, 3, 2, 2)  # pixels, of each step
+DISTANCE, ELEVATION = (0.35, 2.2), (-15.0, 75.0)  # metres and degrees, of a camera about the arm
+ROLL = 6.0  # degrees, standard deviation
+HOPS, SHAKE = 2, (8.0, 0.06)  # new starts near the best camera: degrees about the arm, metres
+BORDER = 200  # points of an outline that are used
+SAME = 6.0  # degrees, or centimetres / 1.7, within which two cameras are one
+LEAST_EXPLAINED = 0.45
+MOST_APART = (
+    12.0  # pixels of the image at the arm, between the answers of two halves of the frames, per 320 of its width
+)
+LEAST_AHEAD = 0.03  # by which the answer is better than the next one
+# Expected error: so many times the distance between the halves' answers, taken as so many pixels at least, because an outline that is half a
+# pixel too wide all round misleads both alike. Of five simulated cameras four were nearer to the truth than that.
+EXPECTED_PER_APART, LEAST_APART = 3.0, 1.5
+FIX = 'record more poses in which much of the arm is in view, keep light, people and cables still, or give --guess'
+
+
+@dataclass(frozen=True)
+class OutlineFit:
+    """A camera that was found.
+
+    T_base_camera: float64 [4, 4], optical frame, metres. K: [3, 3], pixels.
+    residual: mean distance between the outline and the border of what changes, pixels of the image.
+    apart: how far two answers from half of the frames each lie apart, pixels of the image, median over the arm's surface;
+    halves can agree by luck, or on the same mistake. apart_m: the same in metres at the arm's distance.
+    explained: share of the features' motion that the arm explains, 0 to 1; NaN where none moves in steps that can be followed.
+    score: of the outline and the features. ahead: how much better it is than the next different camera.
+    frames: indices of the frames that were used. pixel_m: width of a pixel at the arm, metres.
+    """
+
+    T_base_camera: np.ndarray
+    K: np.ndarray
+    residual: float
+    apart: float
+    apart_m: float
+    explained: float
+    score: float
+    ahead: float
+    frames: tuple[int, ...]
+    pixel_m: float
+
+    @property
+    def doubt(self) -> str:
+        """Why the answer is not to be trusted, a clause; '' where it is."""
+        if self.explained < LEAST_EXPLAINED:
+            return f'the arm explains {self.explained:.0%} of the motion in the images; {LEAST_EXPLAINED:.0%} is needed'
+        limit = MOST_APART * self.K[0, 2] / 160
+        if self.apart > limit:
+            return f'two halves of the frames place the arm {self.apart:.0f} pixels apart; {limit:.0f} is allowed'
+        if self.ahead < LEAST_AHEAD:
+            return 'another camera far from this one explains the images as well'
+        return ''
+
+    @property
+    def expected_error(self) -> float:
+        """Of a point at the arm, metres: a cautious multiple of `apart_m`, because halves that agree may share a mistake."""
+        return EXPECTED_PER_APART * max(self.apart_m, LEAST_APART * self.pixel_m)
+
+    @property
+    def summary(self) -> str:
+        """One line for a terminal."""
+        return (
+            f'{self.doubt or "trusted"}; {self.explained:.0%} of the motion explained, outline off by {self.residual:.1f} px, halves '
+            f'{self.apart:.1f} px or {100 * self.apart_m:.1f} cm apart, {self.ahead:.2f} ahead of the next camera'
+        )
+
+
+@dataclass(frozen=True)
+class _Camera:
+    """T: camera from base. K: pixels of the images."""
+
+    T: np.ndarray
+    K: np.ndarray
+    score: float = -np.inf
+
+
+def find_camera(
+    images: np.ndarray,
+    surfaces: Sequence[RobotPoints],
+    K: np.ndarray,
+    focal_error: float = 0.0,
+    guess: np.ndarray | None = None,
+    seed: int = 0,
+) -> OutlineFit:
+    """Find a camera by the arm in its images; `OutlineFit.doubt` says whether to trust it.
+
+    Args:
+        images: uint8 [T, H, W, 3], RGB, in the order they were taken.
+        surfaces: T surfaces of the robot in its base frame at those times, with normals.
+        K: Intrinsics, float64 [3, 3], pixels; no distortion.
+        focal_error: Standard deviation of the focal length, as a share of it; 0 keeps it.
+        guess: T_base_camera, float64 [4, 4], within about 30 cm and 20 degrees; None searches all round the arm.
+        seed: Of the search.
+
+    Raises:
+        UserError: Fewer than 6 frames, an arm that hardly moves, or no motion in the images.
+    """
+    if len(images) != len(surfaces):
+        raise UserError(f'there are {len(surfaces)} arm poses for {len(images)} images', 'give one for each')
+    if len(images) < LEAST_FRAMES:
+        raise UserError(
+            f'the arm is seen in {len(images)} images', f'record at least {LEAST_FRAMES}, better 15 or more'
+        )
+    if any(surface.normals is None for surface in surfaces):
+        raise UserError('the surface of the robot has no normals', 'take it from RobotModel.surface')
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(surfaces[0].points))[: FINE[1]]
+    points = np.stack([surface.points[order] for surface in surfaces]).astype(np.float64)
+    normals = np.stack([surface.normals[order] for surface in surfaces if surface.normals is not None]).astype(
+        np.float64
+    )
+    motion = FeatureMotion(images, points, normals)
+    if motion.count < 3 * LEAST_FRAMES and guess is None:
+        raise UserError(f'only {motion.count} features move in the images', FIX)
+    frames = spread_frames(points, FRAMES)
+    spread = _Spread(float(focal_error), K)
+    starts = _search(motion, K, images.shape[1:3], spread, guess, rng)
+    coarse = ChangeModel(images[frames], points[frames][:, : COARSE[1]], min(COARSE[0], images.shape[2]))
+    found = _distinct([_refined(coarse, start, spread, COARSE_REACH, motion) for start in starts])
+    fine = ChangeModel(images[frames], points[frames], min(FINE[0], images.shape[2]))
+    found = _distinct([_refined(fine, camera, spread, FINE_REACH, motion) for camera in found[:2]])
+    for _ in range(HOPS):
+        hop = _Camera(_shaken(found[0].T, points[frames], rng), found[0].K)
+        found = _distinct([_refined(fine, hop, spread, FINE_REACH[1::2], motion), *found])
+    best = found[0]
+    halves = [_half(images, points, frames[part::2], best, spread, motion, rng) for part in (0, 1)]
+    apart, apart_m, pixel_m = _apart(halves[0], halves[1], points[frames], images.shape[1:3])
+    return OutlineFit(
+        np.linalg.inv(best.T), best.K, _residual(fine, best), apart, apart_m, motion.explained(best.T, best.K) if motion.count else np.nan,
+        best.score, best.score - found[1].score if len(found) > 1 else np.inf, tuple(map(int, frames)), pixel_m,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Spread:
+    """How far the focal length may be from that of K. share: standard deviation."""
+
+    share: float
+    K: np.ndarray
+
+    def scaled(self, log: float) -> np.ndarray:
+        """K with another focal length."""
+        K = self.K.copy()
+        K[[0, 1], [0, 1]] *= np.exp(log)
+        return K
+
+    def log(self, K: np.ndarray) -> float:
+        """Of its focal length over that of `self.K`."""
+        return float(np.log(K[0, 0] / self.K[0, 0]))
+
+
+def _search(motion: FeatureMotion, K, hw, spread: _Spread, guess, rng) -> list[_Camera]:
+    """The best cameras by feature motion, all different: azimuth, elevation, log distance, pan, tilt, roll, log focal length."""
+    sigma = np.array([0.15, 0.12, 0.15, 0.12, 0.12, 0.06, 0.5 * spread.share])
+
+    def camera(x: np.ndarray) -> _Camera:
+        return _Camera(_placed(x, motion.moving), spread.scaled(x[6]))
+
+    def value(x: np.ndarray) -> float:
+        c = camera(x)
+        roll, elevation = np.degrees(x[5]) / ROLL, np.degrees(x[1])
+        high = max(ELEVATION[0] + 10 - elevation, elevation - ELEVATION[1] + 15, 0) / 8
+        far = max(np.log(DISTANCE[0]) - x[2], x[2] - np.log(DISTANCE[1]), 0) / 0.2
+        zoom = x[6] / spread.share if spread.share else 0.0
+        return motion.explained(c.T, c.K) - 0.5 * (roll**2 + high**2 + far**2 + zoom**2) / 400
+
+    if guess is not None:
+        start = _described(np.linalg.inv(guess), motion.moving)
+        samples = start + rng.normal(size=(SAMPLES // 4, 7)) * sigma * 1.5
+        samples[0] = start
+    else:
+        samples = _all_round(motion, K, hw, spread, rng)
+    values = np.array([value(x) for x in samples])
+    kept: list[int] = []
+    for i in np.argsort(-values):
+        if len(kept) == KEPT:
+            break
+        if all(_different(samples[i], samples[j]) for j in kept):
+            kept.append(int(i))
+    found = [_evolved(samples[i], values[i], sigma, value, rng) for i in kept]
+    found.sort(key=lambda pair: -pair[1])
+    return _distinct([_Camera(c.T, c.K, v) for x, v in found for c in [camera(x)]])[:TRIED]
+
+
+def _all_round(motion: FeatureMotion, K, hw, spread: _Spread, rng) -> np.ndarray:
+    """Cameras in whose image the moving part of the arm is about where features move, [SAMPLES, 7]."""
+    x = np.zeros((SAMPLES, 7))
+    x[:, 0] = rng.uniform(-np.pi, np.pi, SAMPLES)
+    x[:, 1] = np.radians(rng.uniform(*ELEVATION, SAMPLES))
+    x[:, 2] = rng.uniform(*np.log(DISTANCE), SAMPLES)
+    x[:, 5] = np.radians(ROLL) * rng.normal(size=SAMPLES)
+    x[:, 6] = spread.share * rng.normal(size=SAMPLES)
+    aim = motion.middle + 0.08 * hw[1] * rng.normal(size=(SAMPLES, 2))
+    x[:, 3] = -np.arctan((aim[:, 0] - K[0, 2]) / K[0, 0])
+    x[:, 4] = np.arctan((aim[:, 1] - K[1, 2]) / K[1, 1])
+    return x
+
+
+def _evolved(x, value_of_x, sigma, value, rng) -> tuple[np.ndarray, float]:
+    """A better place near x: the best of normally distributed children, whose spread follows the better third of them."""
+    best, top, mean, cov = x, value_of_x, x, np.diag(sigma**2)
+    for turn in range(ROUNDS):
+        children = rng.multivariate_normal(mean, cov, CHILDREN)
+        values = np.array([value(child) for child in children])
+        better = np.argsort(-values)[: CHILDREN // 3]
+        if values[better[0]] > top:
+            best, top = children[better[0]], values[better[0]]
+        mean = (children[better].mean(0) + best) / 2
+        cov = 0.9 * np.cov(children[better].T) + np.diag(sigma**2) * 0.05 / (turn + 1)
+    return best, float(top)
+
+
+def _placed(x: np.ndarray, pivot: np.ndarray) -> np.ndarray:
+    """Camera from base [4, 4] of a camera that looks at the pivot before it pans, tilts and rolls."""
+    azimuth, elevation, distance = x[0], x[1], np.exp(x[2])
+    away = np.array([np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth), np.sin(elevation)])
+    right = np.array([-away[1], away[0], 0.0]) / max(np.hypot(away[0], away[1]), 1e-9)
+    R = np.stack([right, np.cross(-away, right), -away], 1) @ Rotation.from_euler('yxz', x[3:6]).as_matrix()
+    T = np.eye(4)
+    T[:3, :3], T[:3, 3] = R.T, -R.T @ (pivot + distance * away)
+    return T
+
+
+def _described(T: np.ndarray, pivot: np.ndarray) -> np.ndarray:
+    """The numbers [7] that `_placed` makes a camera of; the focal length unchanged."""
+    away = -T[:3, :3].T @ T[:3, 3] - pivot
+    distance = np.linalg.norm(away)
+    x = np.array([np.arctan2(away[1], away[0]), np.arcsin(away[2] / distance), np.log(distance), 0, 0, 0, 0])
+    x[3:6] = Rotation.from_matrix(_placed(x, pivot)[:3, :3] @ T[:3, :3].T).as_euler('yxz')
+    return x
+
+
+def _different(a: np.ndarray, b: np.ndarray) -> bool:
+    turn = (a[0] - b[0] + np.pi) % (2 * np.pi) - np.pi
+    return bool(np.hypot(turn, a[1] - b[1]) + abs(a[2] - b[2]) > 0.25)
+
+
+def _distinct(cameras: list[_Camera]) -> list[_Camera]:
+    """The cameras from the best on, without those that are nearly another one."""
+    kept: list[_Camera] = []
+    for camera in sorted(cameras, key=lambda c: -c.score):
+        if all(_apart_cameras(camera.T, other.T) > SAME for other in kept):
+            kept.append(camera)
+    return kept
+
+
+def _apart_cameras(a: np.ndarray, b: np.ndarray) -> float:
+    degrees = np.degrees(Rotation.from_matrix(a[:3, :3] @ b[:3, :3].T).magnitude())
+    return float(degrees + 60 * np.linalg.norm(a[:3, :3].T @ a[:3, 3] - b[:3, :3].T @ b[:3, 3]))
+
+
+def _refined(
+    model: ChangeModel, start: _Camera, spread: _Spread, reaches, motion: FeatureMotion, last: bool = False
+) -> _Camera:
+    """The best camera on the way of Gauss-Newton steps from a start, or the last one."""
+    T, K = start.T, start.K
+    best = _Camera(T, K)
+    for reach in (*reaches, 0):
+        rendered = model.render(T, K)
+        outline, gain = model.judge(rendered.mask)
+        score = 10 * outline + 4 * motion.explained(T, K)
+        if last or score > best.score:
+            best = _Camera(T, K, score)
+        borders = _borders(model, rendered, gain, reach) if reach else None
+        if borders is None:
+            break
+        T, K = _stepped(T, K, model, spread, *borders)
+        if not np.isfinite(T).all() or abs(spread.log(K)) > 5 * spread.share + 1e-6:
+            break
+    return best
+
+
+def _borders(model: ChangeModel, rendered: Rendered, gain: np.ndarray, reach: int):
+    """Points of the outline in the camera's frame [N, 3], normals [N, 2], how far the border of what changes lies outward [N], in
+    the model's pixels, and weights [N]; None where the arm has no outline in view."""
+    parts = []
+    offsets = np.arange(-reach, reach + 1)
+    kernel = np.ones((3, 3), np.uint8)
+    for t in range(model.frames):
+        mask = rendered.mask[t]
+        y, x = np.nonzero(mask - cv2.erode(mask, kernel, borderValue=1))
+        inside = (x > 1) & (y > 1) & (x < model.width - 2) & (y < model.height - 2)
+        step = max(1, int(inside.sum()) // BORDER)
+        y, x = y[inside][::step], x[inside][::step]
+        soft = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), 1.2)
+        normal = -np.stack([cv2.Sobel(soft, cv2.CV_32F, 1, 0)[y, x], cv2.Sobel(soft, cv2.CV_32F, 0, 1)[y, x]], 1)
+        length = np.linalg.norm(normal, axis=1)
+        index = cv2.dilate(rendered.index[t].astype(np.float32), kernel)[y, x].astype(int)
+        good = (length > 1e-3) & (index >= 0)
+        y, x, index, normal = y[good], x[good], index[good], normal[good] / length[good][:, None]
+        if not len(x):
+            continue
+        u = np.rint(x[:, None] + offsets * normal[:, :1]).astype(int).clip(0, model.width - 1)
+        v = np.rint(y[:, None] + offsets * normal[:, 1:]).astype(int).clip(0, model.height - 1)
+        total = np.cumsum(gain[t][v, u].clip(-3, 3), 1)
+        total = total - total[:, reach : reach + 1] - 0.02 * np.abs(offsets)
+        best = total.argmax(1)
+        certain = total.max(1) - np.minimum(total[:, 0], total[:, -1])
+        parts.append((rendered.local[t][index], normal, offsets[best].astype(float), np.clip(certain / 4, 0, 1)))
+    return tuple(np.concatenate(values) for values in zip(*parts)) if parts else None
+
+
+def _stepped(T, K, model: ChangeModel, spread: _Spread, points, normals, distances, weights):
+    """Camera after one robust step. Rotation is about the middle of the outline's points."""
+    focal = np.diag(model.resize @ K)[:2]
+    x, y, z = points[:, 0], points[:, 1], np.maximum(points[:, 2], NEAREST)
+    J = np.zeros((len(points), 2, 3))
+    J[:, 0, 0], J[:, 0, 2] = focal[0] / z, -focal[0] * x / z**2
+    J[:, 1, 1], J[:, 1, 2] = focal[1] / z, -focal[1] * y / z**2
+    along = np.einsum('ni,nij->nj', normals, J)
+    center = points.mean(0)
+    zoom = (normals * np.stack([focal[0] * x / z, focal[1] * y / z], 1)).sum(1, keepdims=True)
+    J = np.concatenate([np.cross(points - center, along), along, zoom], 1)
+    stiff = 80 / max(spread.share, 1e-4) ** 2  # neighbouring points tell the same: some 80 of them are one
+    step = np.zeros(7)
+    for _ in range(4):
+        robust = weights / np.maximum(1, np.abs(distances - J @ step) / 1.5)
+        H, g = (J * robust[:, None]).T @ J, (J * robust[:, None]).T @ distances
+        H[6, 6] += stiff
+        g[6] -= stiff * spread.log(K)
+        H += np.diag(1e-3 * np.diag(H)) + 1e-6 * np.trace(H[:6, :6]) / 6 * np.eye(7)
+        step = np.linalg.solve(H, g)
+    move = np.eye(4)
+    move[:3, :3] = Rotation.from_rotvec(step[:3]).as_matrix()
+    move[:3, 3] = center - move[:3, :3] @ center + step[3:6]
+    K = K.copy()
+    if spread.share:  # else it is known exactly
+        K[[0, 1], [0, 1]] *= np.exp(step[6])
+    return move @ T, K
+
+
+def _shaken(T: np.ndarray, points: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A camera turned about the middle of the arm and moved, by about `SHAKE`."""
+    turn, shift = rng.normal(size=(2, 3)) / 3**0.5
+    center = T[:3, :3] @ points.reshape(-1, 3).mean(0) + T[:3, 3]
+    move = np.eye(4)
+    move[:3, :3] = Rotation.from_rotvec(np.radians(SHAKE[0]) * turn).as_matrix()
+    move[:3, 3] = center - move[:3, :3] @ center + SHAKE[1] * shift
+    return move @ T
+
+
+def _half(
+    images, points, frames, best: _Camera, spread: _Spread, motion: FeatureMotion, rng: np.random.Generator
+) -> _Camera:
+    """The answer of some of the frames alone, from a start near the answer of all."""
+    start = _Camera(_shaken(best.T, points[frames], rng), best.K)
+    model = ChangeModel(images[frames], points[frames][:, : COARSE[1]], min(COARSE[0], images.shape[2]))
+    return _refined(model, start, spread, COARSE_REACH, motion, last=True)
+
+
+def _apart(a: _Camera, b: _Camera, points: np.ndarray, hw: tuple[int, int]) -> tuple[float, float, float]:
+    """Median distance between where two cameras show the arm, pixels; the same in metres at the arm; and a pixel there, metres."""
+    places, depths = [], []
+    for camera in (a, b):
+        local = points[:, ::20].reshape(-1, 3) @ camera.T[:3, :3].T + camera.T[:3, 3]
+        z = np.maximum(local[:, 2], NEAREST)
+        places.append(local[:, :2] / z[:, None] * np.diag(camera.K)[:2] + camera.K[:2, 2])
+        depths.append(z)
+    seen = (places[0] > 0).all(1) & (places[0] < [hw[1], hw[0]]).all(1)
+    if not seen.any():
+        return np.inf, np.inf, np.inf
+    distance = np.linalg.norm(places[0] - places[1], axis=1)[seen]
+    pixel = depths[0][seen] / a.K[0, 0]
+    return float(np.median(distance)), float(np.median(distance * pixel)), float(np.median(pixel))
+
+
+def _residual(model: ChangeModel, camera: _Camera) -> float:
+    """Weighted mean distance of the outline from the border of what changes, pixels of the original images."""
+    rendered = model.render(camera.T, camera.K)
+    borders = _borders(model, rendered, model.judge(rendered.mask)[1], 6)
+    if borders is None or not borders[3].any():
+        return np.inf
+    return float((np.abs(borders[2]) * borders[3]).sum() / borders[3].sum() / model.resize[0, 0])

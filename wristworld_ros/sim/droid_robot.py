@@ -1,0 +1,92 @@
+"""DROID's robot as a description (URDF): a Panda with a Robotiq 2F-85 straight on its flange, and the wrist camera's body beside it.
+
+Links and joints have the names of franka_description (panda_link0 to panda_link8, panda_joint1 to panda_joint7); `finger_joint`
+moves the whole gripper. robosuite supplies the meshes.
+"""
+
+from __future__ import annotations
+
+import logging
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from wristworld_ros.data.real_clips import wrist_mount
+from wristworld_ros.sim.opengl import mujoco
+from wristworld_ros.sim.robot_description import robot_description
+from wristworld_ros.sim.scene import robosuite_parts
+
+CLOSED = 0.8  # radians of finger_joint
+FLANGE = 0.107  # metres from panda_link7
+COUPLING = 0.01  # metres between flange and gripper
+ZED_MINI = (0.1245, 0.0305, 0.0265)  # metres: width, height, depth
+BASELINE = 0.063  # metres between its eyes
+_GRIPPER = 'gripper0_right_'
+_PARTS = (
+    'robotiq_85_adapter_link', 'left_outer_knuckle', 'left_inner_finger', 'left_inner_knuckle', 'right_outer_knuckle',
+    'right_inner_finger', 'right_inner_knuckle',
+)  # fmt: skip
+# How the gripper's joints follow finger_joint: fingers stay parallel.
+_FOLLOW = {
+    'left_inner_finger_joint': -1, 'left_inner_knuckle_joint': 1, 'right_outer_knuckle_joint': 1,
+    'right_inner_finger_joint': -1, 'right_inner_knuckle_joint': 1,
+}  # fmt: skip
+
+
+def droid_positions(joints: np.ndarray, gripper: float) -> dict[str, float]:
+    """Joint positions by name of what a clip stores: joint angles [7], radians, and the gripper, 0 open to 1 closed."""
+    arm = {f'panda_joint{i}': float(q) for i, q in enumerate(joints, 1)}
+    return arm | {'finger_joint': CLOSED * float(gripper)}
+
+
+def droid_description(folder: Path, turned: bool = False) -> str:
+    """URDF of the robot.
+
+    Args:
+        folder: Where the visual meshes are written as STL; made where missing.
+        turned: Whether the wrist camera is mounted on the other side.
+    """
+    links = {f'robot0_link{i}': f'panda_link{i}' for i in range(8)} | {'robot0_right_hand': 'panda_link8'}
+    links |= {_GRIPPER + part: part for part in _PARTS}
+    joints = {f'robot0_joint{i}': f'panda_joint{i}' for i in range(1, 8)}
+    joints |= {_GRIPPER + joint: joint for joint in ('finger_joint', *_FOLLOW)}
+    root = ET.fromstring(robot_description(_model(), folder, links, joints, 'panda'))
+    for name, factor in _FOLLOW.items():
+        joint = root.find(f"joint[@name='{name}']")
+        assert joint is not None
+        ET.SubElement(joint, 'mimic', joint='finger_joint', multiplier=str(factor))
+    hand = root.find("link[@name='panda_link8']")
+    assert hand is not None
+    _add_camera(hand, wrist_mount(turned))
+    return ET.tostring(root, encoding='unicode')
+
+
+def _model():
+    parts = robosuite_parts()
+    robot = parts.Panda(idn=0)
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    robot.add_gripper(parts.gripper_factory('Robotiq85Gripper', idn='0_right'), robot.eef_name['right'])
+    logging.disable(before)
+    arena = parts.TableArena(table_full_size=(0.8, 0.8, 0.05), table_offset=(0, 0, 0.8))
+    model = mujoco.MjModel.from_xml_string(parts.ManipulationTask(arena, [robot], []).get_xml())
+    # robosuite turns the hand by -45 degrees, as Franka's own is; DROID's gripper stands straight on the flange.
+    hand, gripper = model.body('robot0_right_hand').id, model.body(_GRIPPER + _PARTS[0]).id
+    model.body_pos[hand], model.body_quat[hand] = (0, 0, FLANGE), (1, 0, 0, 0)
+    model.body_pos[gripper] = (0, 0, COUPLING)
+    return model
+
+
+def _add_camera(link: ET.Element, mount: np.ndarray) -> None:
+    """The body of the stereo camera, whose left eye is at the mount."""
+    center = mount[:3, :3] @ [BASELINE / 2, 0, -ZED_MINI[2] / 2] + mount[:3, 3]
+    visual = ET.SubElement(link, 'visual')
+    angles = Rotation.from_matrix(mount[:3, :3]).as_euler('xyz')
+    ET.SubElement(visual, 'origin', xyz=_text(center), rpy=_text(angles))
+    ET.SubElement(ET.SubElement(visual, 'geometry'), 'box', size=_text(ZED_MINI))
+
+
+def _text(values) -> str:
+    return ' '.join(f'{value:.6g}' for value in values)
