@@ -96,8 +96,8 @@ class StreamSettings:
     )
     min_confidence: float | None = setting(
         None,
-        "Frames with less confidence are invalid, 0 to 1; auto takes the model's own for what it predicts, and 0.1 where depth is measured; 0.01 accepts every frame.",
-        low=0.01,
+        "Frames with less confidence are invalid, 0 to 1; auto takes the model's own for what it predicts, and 0.1 where depth is measured; 0 accepts every frame.",
+        low=0.0,
         high=1.0,
         live=True,
         none='auto',

@@ -25,7 +25,7 @@ def anchor_set(i, hw=(42, 56)):
 
 
 def settings(**changes):
-    return StreamSettings(min_coverage=0.0, min_confidence=0.01, history=2, **changes)
+    return StreamSettings(min_coverage=0.0, min_confidence=0.0, history=2, **changes)
 
 
 def video(model, count=12, **changes):

@@ -73,7 +73,7 @@ def anchor_set(**changes) -> AnchorSet:
 
 
 def stream(model, source=None, **settings) -> VirtualWrist:
-    settings = {'check_anchors': False, 'min_coverage': 0, 'min_confidence': 0.01, 'place_anchors': False} | settings
+    settings = {'check_anchors': False, 'min_coverage': 0, 'min_confidence': 0.0, 'place_anchors': False} | settings
     return VirtualWrist(model, StreamSettings(**settings), source)
 
 

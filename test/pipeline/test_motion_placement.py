@@ -59,7 +59,7 @@ class Desk:
     """A stream whose stage 1 knows the truth in a scale of its own, and nothing of the base."""
 
     def __init__(self, model, **settings):
-        given = {'check_anchors': False, 'min_coverage': 0, 'min_confidence': 0.01} | settings
+        given = {'check_anchors': False, 'min_coverage': 0, 'min_confidence': 0.0} | settings
         self.wrist = VirtualWrist(model, StreamSettings(**given))
         self.anchors, self.frame, self.moves = ANCHORS, 0, True
         self.wrist._reconstruction._prediction = self.prediction

@@ -43,7 +43,7 @@ def weights(model):
 
 
 def settings(**changes):
-    return StreamSettings(min_coverage=0.0, min_confidence=0.01, **changes)
+    return StreamSettings(min_coverage=0.0, min_confidence=0.0, **changes)
 
 
 @pytest.mark.parametrize('value', [float('nan'), float('inf')])

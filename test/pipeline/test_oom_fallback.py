@@ -36,7 +36,7 @@ def anchor_set(i):
 
 
 def settings(**changes):
-    return StreamSettings(min_coverage=0.0, min_confidence=0.01, **changes)
+    return StreamSettings(min_coverage=0.0, min_confidence=0.0, **changes)
 
 
 def fail(monkeypatch, module, error, times=1, after=0):

@@ -25,7 +25,7 @@ def folder(tmp_path_factory):
 
 
 def video(model):
-    stream = VirtualWrist(model, StreamSettings(min_coverage=0.0, min_confidence=0.01))
+    stream = VirtualWrist(model, StreamSettings(min_coverage=0.0, min_confidence=0.0))
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (6, 2, 42, 56, 3), dtype=np.uint8)
     return np.stack([f.image for i, p in enumerate(images) for f in stream.push(AnchorSet(i, ('a', 'b'), p))])

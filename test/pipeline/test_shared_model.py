@@ -14,7 +14,7 @@ FRAMES = 60
 
 def video(model, seed, start):
     torch.set_num_threads(1)  # every thread has a number of its own, and sums in other pieces are rounded in other ways
-    stream = VirtualWrist(model, StreamSettings(steps=2, seed=seed, min_coverage=0.0, min_confidence=0.01))
+    stream = VirtualWrist(model, StreamSettings(steps=2, seed=seed, min_coverage=0.0, min_confidence=0.0))
     start.wait()
     random = np.random.default_rng(seed)
     images = random.integers(0, 256, (FRAMES, 2, 42, 56, 3), dtype=np.uint8)

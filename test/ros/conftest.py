@@ -47,7 +47,7 @@ class Stage:
         # Random weights cover and are confident of nothing in particular, and all anchors get one image: every frame shall be
         # valid unless a test says otherwise.
         settings = {
-            'model': str(model_dir), 'threads': 2, 'min_coverage': 0.0, 'min_confidence': 0.01, 'check_anchors': False, 'freshness': 10.0,
+            'model': str(model_dir), 'threads': 2, 'min_coverage': 0.0, 'min_confidence': 0.0, 'check_anchors': False, 'freshness': 10.0,
             'diagnostics_period': 0.1,
         } | settings  # fmt: skip
         overrides = [Parameter(name, value=value) for name, value in settings.items()]

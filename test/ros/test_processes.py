@@ -118,7 +118,7 @@ def test_a_signal_while_frames_are_made_ends_it_cleanly_within_two_seconds(start
         steps=50,
         threads=1,
         min_coverage=0.0,
-        min_confidence=0.01,
+        min_confidence=0.0,
         check_anchors='false',
         freshness=10.0,
     )
@@ -275,7 +275,7 @@ def test_a_process_that_shall_end_when_its_gpu_is_lost_says_why_and_ends_with_st
         autostart='true',
         exit_on_gpu_loss='true',
         min_coverage=0.0,
-        min_confidence=0.01,
+        min_confidence=0.0,
         check_anchors='false',
     )
     _, err = node.communicate(timeout=60)
@@ -293,7 +293,7 @@ def test_further_interrupts_change_nothing_about_a_clean_end(start, peer, videos
         'autostart': 'true',
         'model': model_dir,
         'min_coverage': 0.0,
-        'min_confidence': 0.01,
+        'min_confidence': 0.0,
         'freshness': 10.0,
         'check_anchors': 'false',
     }

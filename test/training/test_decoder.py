@@ -186,7 +186,7 @@ def test_a_model_with_its_tiny_decoder_streams(trained):
     for name, model in (('full', full), ('tiny', tiny)):
         for head in (model.stage1.camera_head, model.stage1.wrist_head):
             head.pose_branch.fc2.bias[7:] += 1.0  # random heads predict no field of view
-        wrist = VirtualWrist(model, StreamSettings(decoder=name, min_coverage=0.0, min_confidence=0.01))
+        wrist = VirtualWrist(model, StreamSettings(decoder=name, min_coverage=0.0, min_confidence=0.0))
         rng = np.random.default_rng(0)
         frames[name] = []
         for stamp in range(9):

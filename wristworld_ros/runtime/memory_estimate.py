@@ -9,7 +9,9 @@ from json import dumps, loads
 
 import torch
 
+from wristworld_ros.input_files import convert
 from wristworld_ros.models.config import ModelConfig
+from wristworld_ros.models.sweep import SweepConfig
 from wristworld_ros.models.vggt import ReconstructionConfig, ReconstructionModel
 from wristworld_ros.models.vggt.config import input_size
 from wristworld_ros.models.wan import GeneratorConfig, WristGenerator
@@ -79,11 +81,22 @@ def estimate_memory(
         ValueError: The configuration describes no model.
     """
     count, guided = parameter_count(config), is_guided(config, settings.guidance)
+    working = working_bytes(config, views, image_hw, settings.chunk, param_bytes, guided, settings.decoder == 'tiny')
     return MemoryEstimate(
         weights=param_bytes * count.low_precision + FLOAT * count.float32,
         cache=cache_bytes(config, settings.chunk, settings.history, param_bytes, guided),
-        working=working_bytes(config, views, image_hw, settings.chunk, param_bytes, guided, settings.decoder == 'tiny'),
+        working=working + sweep_bytes(config, views),
     )
+
+
+def sweep_bytes(config: ModelConfig, views: int) -> int:
+    """What a plane sweep takes beside its few weights: features and colours of every plane and anchor, a few times over."""
+    if not config.sweep:
+        return 0
+    sizes = convert(config.sweep, SweepConfig, 'config.json, sweep')
+    pixels = config.wrist_hw[0] * config.wrist_hw[1]
+    each = pixels // 4 * (sizes.features + 3) + pixels * 4  # at half the wrist's size, and at its size
+    return 4 * FLOAT * views * len(sizes.heights) * each
 
 
 def parameter_count(config: ModelConfig) -> ParameterCount:

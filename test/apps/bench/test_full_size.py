@@ -50,7 +50,7 @@ def test_random_weights_are_made_in_their_precision_and_stream_finite_images(dty
     assert model.stage1.wrist_head.token_query.dtype == torch.float32
     assert model.generator.transformer.patch_embedding.weight.dtype == dtype
     assert model.generator.transformer.scale_shift_table.dtype == torch.float32
-    wrist = VirtualWrist(model, StreamSettings(chunk=1, steps=2, history=1, min_coverage=0.0, min_confidence=0.01))
+    wrist = VirtualWrist(model, StreamSettings(chunk=1, steps=2, history=1, min_coverage=0.0, min_confidence=0.0))
     frames = []
     for i in range(5):
         frames += wrist.push(AnchorSet(i, ('a', 'b'), moving_pattern(i, 2, 28, 42)))

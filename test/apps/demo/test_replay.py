@@ -68,7 +68,7 @@ def test_a_set_has_its_images_and_all_that_was_recorded_or_nothing_but_images(de
 def test_modes_are_replayed_into_the_recording(desk, tmp_path, monkeypatch):
     save_model(tiny_random_model(), tmp_path / 'model')
     monkeypatch.setattr(module, '_simulated_robot', Robot)
-    settings = StreamSettings(model=str(tmp_path / 'model'), threads=1, min_coverage=0.0, min_confidence=0.01)
+    settings = StreamSettings(model=str(tmp_path / 'model'), threads=1, min_coverage=0.0, min_confidence=0.0)
     replay(desk, ('rgb', 'calibrated'), settings, progress=False)
     recording = Recording(desk)
     assert (

@@ -23,7 +23,7 @@ def videos(tmp_path_factory):
 
 def test_the_demo_on_videos_ends_in_a_whole_report(tmp_path, videos, capsys):
     save_model(tiny_random_model(), tmp_path / 'model')
-    stream = StreamSettings(model=str(tmp_path / 'model'), threads=1, min_coverage=0.0, min_confidence=0.01)
+    stream = StreamSettings(model=str(tmp_path / 'model'), threads=1, min_coverage=0.0, min_confidence=0.0)
     demo = DemoSettings(seconds=3.0, patience=120.0)
     folder = run_demo(demo, stream, videos[:2], videos[2], tmp_path / 'reports', progress=False)
     assert folder.parent == tmp_path / 'reports'
@@ -51,7 +51,7 @@ def test_the_demo_on_the_simulated_desk_shows_its_modes_side_by_side(tmp_path):
     pytest.importorskip('robosuite', reason='the simulator is not installed')
     pytest.importorskip('yourdfpy', reason='the robot extra is not installed')
     save_model(tiny_random_model(), tmp_path / 'model')
-    stream = StreamSettings(model=str(tmp_path / 'model'), threads=1, min_coverage=0.0, min_confidence=0.01)
+    stream = StreamSettings(model=str(tmp_path / 'model'), threads=1, min_coverage=0.0, min_confidence=0.0)
     folder = run_demo(
         DemoSettings(seconds=3.0, rate=4.0, patience=180.0), stream, out=tmp_path / 'reports', progress=False
     )

@@ -36,7 +36,19 @@ def test_the_table_counts_what_a_threshold_refuses(tmp_path):
     study = validity.Study(str(tmp_path / 'model'))
     for kind, images in validity.spoilt(pair(0), pair(1), np.random.default_rng(0)):
         study.add(kind, images)
-    rows = [line.split(' | ') for line in study.table([0.001, 1.0]).splitlines()[2:]]
+    rows = [line.split(' | ') for line in study.table(agreement=0.001, confidence=1.0).splitlines()[2:]]
     assert len(rows) == 9 and rows[0][0] == f'| {validity.GOOD}' and rows[0][3] == '-'
-    assert all(row[4] == '0%' and row[5] == '100% |' for row in rows)
+    assert all(row[4] == '0%' and row[7] == '100%' and row[8] == '100% |' for row in rows)
     assert float(rows[1][3]) == pytest.approx(0.5, abs=0.5)
+
+
+def test_objects_are_judged_by_their_own_pixels_and_ranks_by_their_order():
+    truth = np.zeros((4, 4, 3), np.uint8)
+    image, objects = truth.copy(), np.zeros((4, 4), np.uint8)
+    image[0] = 255  # wrong where no object is
+    image[2, 2] = 51
+    assert np.isnan(validity.object_psnr(image, truth, objects))
+    objects[2, 2] = 1
+    assert validity.object_psnr(image, truth, objects) == pytest.approx(-20 * np.log10(0.2))
+    assert validity.rank_correlation([1, 2, np.nan, 30], [5, 6, 0, 700]) == pytest.approx(1)
+    assert validity.rank_correlation([1, 2, 3], [9, 8, 1]) == pytest.approx(-1)

@@ -141,7 +141,7 @@ def run_topics(
         videos = videos or [write_pattern_video(folder / f'{name}.mp4', i) for i, name in enumerate(ANCHORS)]
         cameras = CameraSettings(source='videos', videos=[str(v) for v in videos], anchors=list(ANCHORS), rate=rate)
         given = {f.name: getattr(settings, f.name) for f in fields(StreamSettings)}
-        given |= {'min_coverage': 0.0, 'min_confidence': 0.01, 'min_agreement': 0.01, 'check_anchors': False}
+        given |= {'min_coverage': 0.0, 'min_confidence': 0.0, 'min_agreement': 0.01, 'check_anchors': False}
         node = NodeSettings(**given, anchors=list(ANCHORS), publish_invalid=True, autostart=True)
         return _run_nodes(cameras, node, rate, seconds, folder, progress)
 
