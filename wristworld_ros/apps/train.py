@@ -64,6 +64,14 @@ def _config(settings: TrainSettings, default: TrainerConfig) -> TrainerConfig:
     )  # fmt: skip
 
 
+def _configured(run, settings: TrainSettings):
+    """A training, any of those with `config` and `sampling`, as the options ask for."""
+    run = replace(run, config=_config(settings, run.config))
+    if settings.batch is None:
+        return run
+    return replace(run, sampling=replace(run.sampling, batch=settings.batch))
+
+
 def _path(text: str | None) -> Path | None:
     return None if text is None else Path(text)
 
@@ -109,9 +117,7 @@ def _stage1(episodes: Path, settings: TrainSettings) -> None:
     train, held_out = _packed(episodes, settings, PACKED_SIZE)
     only = None if settings.only == 'all' else settings.only
     run = Stage1Training(seed=settings.seed, start=_path(settings.start), only=only)
-    run = replace(run, config=_config(settings, run.config))
-    if settings.batch is not None:
-        run = replace(run, sampling=replace(run.sampling, batch=settings.batch))
+    run = _configured(run, settings)
     if not settings.spc:
         run = replace(run, weights=replace(run.weights, spc=0.0))
     _train(settings, train_stage1, train, held_out, Path(settings.out), run)
@@ -120,24 +126,16 @@ def _stage1(episodes: Path, settings: TrainSettings) -> None:
 def _sweep(episodes: Path, settings: TrainSettings) -> None:
     from wristworld_ros.training.sweep.train import PACKED_SIZE, SweepTraining, train_sweep
 
-    train, held_out = _packed(episodes, settings, PACKED_SIZE)
-    run = SweepTraining(seed=settings.seed, start=_path(settings.start))
-    run = replace(run, config=_config(settings, run.config))
-    if settings.batch is not None:
-        run = replace(run, sampling=replace(run.sampling, batch=settings.batch))
-    _train(settings, train_sweep, train, held_out, Path(settings.out), run)
+    run = _configured(SweepTraining(seed=settings.seed, start=_path(settings.start)), settings)
+    _train(settings, train_sweep, *_packed(episodes, settings, PACKED_SIZE), Path(settings.out), run)
 
 
 def _hand(episodes: Path, settings: TrainSettings) -> None:
     from wristworld_ros.training.hand.train import HandTraining, train_hand
     from wristworld_ros.training.sweep.train import PACKED_SIZE
 
-    train, held_out = _packed(episodes, settings, PACKED_SIZE)
-    run = HandTraining(seed=settings.seed, start=_path(settings.start))
-    run = replace(run, config=_config(settings, run.config))
-    if settings.batch is not None:
-        run = replace(run, sampling=replace(run.sampling, batch=settings.batch))
-    _train(settings, train_hand, train, held_out, Path(settings.out), run)
+    run = _configured(HandTraining(seed=settings.seed, start=_path(settings.start)), settings)
+    _train(settings, train_hand, *_packed(episodes, settings, PACKED_SIZE), Path(settings.out), run)
 
 
 def _stage2(episodes: Path, settings: TrainSettings) -> None:
@@ -150,9 +148,7 @@ def _stage2(episodes: Path, settings: TrainSettings) -> None:
         condition=settings.condition,
         anchor_tokens=settings.anchor_tokens,
     )
-    run = replace(run, config=_config(settings, run.config))
-    if settings.batch is not None:
-        run = replace(run, sampling=replace(run.sampling, batch=settings.batch))
+    run = _configured(run, settings)
 
     def conditions(folder: Path, name: str, limit: int | None) -> list[Path]:
         return prepare_for(run, folder, Path(settings.out) / name, parts, limit, settings.workers)

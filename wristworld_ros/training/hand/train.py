@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +11,12 @@ import torch
 from torch import Tensor
 
 from wristworld_ros.data.packed import PackedEpisode
-from wristworld_ros.errors import UserError
 from wristworld_ros.geometry import pose_error
-from wristworld_ros.input_files import json_text
 from wristworld_ros.models.hand import HandConfig, HandNetwork, corrected, hand_crops, refine_pose
-from wristworld_ros.runtime.files import write_text
-from wristworld_ros.training.checkpoint import write_checkpoint
 from wristworld_ros.training.hand.data import HandBatches, HandSampling
 from wristworld_ros.training.parallel import rank
-from wristworld_ros.training.trainer import Step, TrainerConfig, train
+from wristworld_ros.training.part import need_samples, train_part
+from wristworld_ros.training.trainer import Step, TrainerConfig
 
 _ALONG = 0.4  # weight of errors along the view, which one image says little of
 
@@ -87,38 +85,21 @@ def train_hand(
     Raises:
         UserError: There are no episodes, or training diverged.
     """
-    if not episodes:
-        raise UserError('There are no episodes to train on', 'record some with `wristworld simulate`')
-    torch.manual_seed(run.seed)  # equal weights in each process
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    if rank() == 0:
-        write_text(folder / 'config.json', json_text(asdict(run.model), indent=2))
-    network = HandNetwork(run.model).to(device)
+    need_samples(episodes)
 
     def losses(module: HandNetwork, batch: dict[str, Tensor], step: Step) -> dict[str, Tensor]:
         again = step.progress > run.second and step.number % 2 == 1
         return hand_losses(module, {k: v.to(device) for k, v in batch.items()}, again)
 
-    fixed = _held_out_batches(held_out, run.sampling)
-
-    @torch.no_grad()
-    def validate(module: HandNetwork) -> dict[str, float]:
-        module.eval()
-        found = [_figures(module, batch) for batch in fixed]
-        return {f'val_{k}': float(np.mean([f[k] for f in found])) for k in found[0]}
-
-    average = train(
-        network, HandBatches(episodes, run.sampling, run.seed, rank()), losses, run.config, folder, seed=run.seed,
-        workers=run.workers, validate=validate if fixed else None, start=run.start,
+    return train_part(
+        lambda: HandNetwork(run.model), asdict(run.model), lambda _: HandBatches(episodes, run.sampling, run.seed, rank()),
+        losses, _held_out_batches(held_out, run.sampling), partial(_figures, device=device), Path(folder), run, device,
     )  # fmt: skip
-    if rank() == 0:
-        write_checkpoint(folder / 'model.pt', average.state_dict())
-    return average
 
 
-def _figures(network: HandNetwork, batch: dict[str, Tensor]) -> dict[str, float]:
+def _figures(network: HandNetwork, batch: dict[str, Tensor], device: str) -> dict[str, float]:
     """Medians after three corrections: metres across the view and along it, and degrees."""
+    batch = {k: v.to(device) for k, v in batch.items()}
     T, scale = refine_pose(network, batch['rgb'], batch['K'], batch['guess'])
     truth = batch['T_anchor_wrist']
     off = point_errors(T, truth).mean(1)

@@ -12,15 +12,15 @@ from torch import Tensor
 
 from wristworld_ros.data.packed import PackedEpisode
 from wristworld_ros.errors import UserError
-from wristworld_ros.input_files import json_text, read_json
+from wristworld_ros.input_files import read_json
 from wristworld_ros.models.vggt import ReconstructionModel
 from wristworld_ros.models.vggt.config import SIM_TINY
-from wristworld_ros.runtime.files import write_text
-from wristworld_ros.training.checkpoint import read_weights, write_checkpoint
+from wristworld_ros.training.checkpoint import read_weights
 from wristworld_ros.training.parallel import rank
+from wristworld_ros.training.part import need_samples, train_part
 from wristworld_ros.training.stage1.data import Stage1Batches, Stage1Sampling
 from wristworld_ros.training.stage1.losses import Stage1Weights, stage1_losses
-from wristworld_ros.training.trainer import Step, TrainerConfig, train
+from wristworld_ros.training.trainer import Step, TrainerConfig
 
 HEADS = ('camera', 'wrist', 'depth', 'scene_coordinates')
 PACKED_SIZE, WRIST_SIZE = (168, 126), (128, 128)  # width, height of the frames on disk; augmentation crops and resizes
@@ -66,17 +66,14 @@ def train_stage1(
     Raises:
         UserError: There are no episodes, or training diverged.
     """
-    if not episodes:
-        raise UserError('There are no episodes to train on', 'record some with `wristworld simulate`')
-    torch.manual_seed(run.seed)  # equal weights in each process
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    if rank() == 0:
-        write_text(folder / 'config.json', json_text(run.model, indent=2))
-    module = ReconstructionModel.from_config(run.model).to(device)
-    if run.only:
-        module.requires_grad_(False).get_submodule(f'{run.only}_head').requires_grad_(True)
+    need_samples(episodes)
     patch = run.model.get('patch_size', 14)
+
+    def build() -> ReconstructionModel:
+        module = ReconstructionModel.from_config(run.model)
+        if run.only:
+            module.requires_grad_(False).get_submodule(f'{run.only}_head').requires_grad_(True)
+        return module
 
     def losses(module: ReconstructionModel, batch: dict[str, Tensor], step: Step) -> dict[str, Tensor]:
         batch = {k: v.to(device) for k, v in batch.items()}
@@ -84,21 +81,14 @@ def train_stage1(
         with torch.autocast(device, enabled=False):
             return stage1_losses(out, batch, run.weights, patch)
 
-    fixed = _held_out_batches(held_out)
+    def figures(module: ReconstructionModel, batch: dict[str, Tensor]) -> dict[str, float]:
+        terms = losses(module, batch, Step(0, 1.0))
+        return {name: float(terms[name]) for name in FIGURES}
 
-    @torch.no_grad()
-    def validate(module: ReconstructionModel) -> dict[str, float]:
-        module.eval()
-        terms = [losses(module, batch, Step(0, 1.0)) for batch in fixed]
-        return {f'val_{k}': float(np.mean([float(t[k]) for t in terms])) for k in FIGURES}
-
-    average = train(
-        module, Stage1Batches(episodes, run.sampling, run.seed, rank()), losses, run.config, folder, seed=run.seed,
-        workers=run.workers, validate=validate if fixed else None, start=run.start,
+    return train_part(
+        build, run.model, lambda _: Stage1Batches(episodes, run.sampling, run.seed, rank()), losses,
+        _held_out_batches(held_out), figures, Path(folder), run, device,
     )  # fmt: skip
-    if rank() == 0:
-        write_checkpoint(folder / 'model.pt', average.state_dict())
-    return average
 
 
 def finished_stage1(folder: Path) -> tuple[dict, ReconstructionModel]:

@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wristworld_ros.data.formats.native import ROBOT
-from wristworld_ros.errors import UserError
 from wristworld_ros.evaluation.baselines import MEAN_WRIST
 from wristworld_ros.input_files import json_text
 from wristworld_ros.models.wan import SIM_TINY, WristGenerator, block_causal_predict, chunk_contexts
@@ -20,12 +19,12 @@ from wristworld_ros.models.wan.autoencoders import shuffle, unshuffle
 from wristworld_ros.models.wan.condition_planes import condition_planes
 from wristworld_ros.models.wan.sampling import add_noise, shared_noise
 from wristworld_ros.runtime.files import write_text
-from wristworld_ros.training.checkpoint import write_checkpoint
 from wristworld_ros.training.parallel import rank
+from wristworld_ros.training.part import need_samples, train_part
 from wristworld_ros.training.parts import TrainedParts
 from wristworld_ros.training.stage2.conditions import ConditionSettings, prepare_conditions
 from wristworld_ros.training.stage2.data import Stage2Clips, Stage2Sampling, collate_clips, sample_clip
-from wristworld_ros.training.trainer import Step, TrainerConfig, train
+from wristworld_ros.training.trainer import Step, TrainerConfig
 
 
 @dataclass(frozen=True)
@@ -197,36 +196,22 @@ def train_stage2(
     Raises:
         UserError: There are no files, or training diverged.
     """
-    if not conditions:
-        raise UserError('There are no episodes to train on', 'record some with `wristworld simulate`')
-    torch.manual_seed(run.seed)  # equal weights in each process
+    need_samples(conditions)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     if rank() == 0:
         record = asdict(run) | {'start': None if run.start is None else str(run.start)}
-        write_text(folder / 'config.json', json_text(run.model, indent=2))
         write_text(folder / 'run.json', json_text(record, indent=2))
-    if rank() == 0:
         cv2.imwrite(str(folder / MEAN_WRIST), mean_wrist_image(conditions)[..., ::-1])
-    gen = WristGenerator.from_config(run.model).to(device)
     losses = ClipTrainer(run, device)
-    fixed = _held_out_batches(held_out, run.sampling)
 
-    @torch.no_grad()
-    def validate(module: WristGenerator) -> dict[str, float]:
-        module.eval()
-        torch.manual_seed(0)
-        found = [one_step_figures(module, losses, batch) for batch in fixed]
-        return {f'val_{name}': float(np.mean([figures[name] for figures in found])) for name in found[0]}
+    def clips(gen: WristGenerator) -> Stage2Clips:
+        return Stage2Clips(conditions, run.sampling, run.seed, rank(), gen.settings.max_views)
 
-    clips = Stage2Clips(conditions, run.sampling, run.seed, rank(), gen.settings.max_views)
-    average = train(
-        gen, clips, losses, run.config, folder, seed=run.seed, workers=run.workers,
-        validate=validate if fixed else None, start=run.start,
+    return train_part(
+        lambda: WristGenerator.from_config(run.model), run.model, clips, losses, _held_out_batches(held_out, run.sampling),
+        lambda gen, batch: one_step_figures(gen, losses, batch), folder, run, device,
     )  # fmt: skip
-    if rank() == 0:
-        write_checkpoint(folder / 'model.pt', average.state_dict())
-    return average
 
 
 def mean_wrist_image(conditions: list[Path]) -> np.ndarray:

@@ -10,15 +10,12 @@ import torch
 from torch import Tensor
 
 from wristworld_ros.data.packed import PackedEpisode
-from wristworld_ros.errors import UserError
-from wristworld_ros.input_files import json_text
 from wristworld_ros.models.sweep import SweepConfig, SweepNetwork
-from wristworld_ros.runtime.files import write_text
-from wristworld_ros.training.checkpoint import write_checkpoint
 from wristworld_ros.training.parallel import rank
+from wristworld_ros.training.part import need_samples, train_part
 from wristworld_ros.training.sweep.data import SweepBatches, SweepSampling
 from wristworld_ros.training.sweep.losses import SweepWeights, predict, sweep_losses
-from wristworld_ros.training.trainer import Step, TrainerConfig, train
+from wristworld_ros.training.trainer import Step, TrainerConfig
 
 PACKED_SIZE = (224, 168)  # width, height of the anchors on disk and at the network
 FIGURES = ('total', 'color', 'plane', 'object_l1', 'table_l1', 'object_depth_m')
@@ -52,14 +49,7 @@ def train_sweep(
     Raises:
         UserError: There are no episodes, or training diverged.
     """
-    if not episodes:
-        raise UserError('There are no episodes to train on', 'record some with `wristworld simulate`')
-    torch.manual_seed(run.seed)  # equal weights in each process
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    if rank() == 0:
-        write_text(folder / 'config.json', json_text(asdict(run.model), indent=2))
-    network = SweepNetwork(run.model).to(device)
+    need_samples(episodes)
 
     def losses(module: SweepNetwork, batch: dict[str, Tensor], step: Step) -> dict[str, Tensor]:
         batch = {k: v.to(device) for k, v in batch.items()}
@@ -67,21 +57,14 @@ def train_sweep(
         with torch.autocast(device, enabled=False):
             return sweep_losses(module, batch, run.weights, out)
 
-    fixed = _held_out_batches(held_out, run.sampling)
+    def figures(module: SweepNetwork, batch: dict[str, Tensor]) -> dict[str, float]:
+        terms = losses(module, batch, Step(0, 1.0))
+        return {name: float(terms[name]) for name in FIGURES}
 
-    @torch.no_grad()
-    def validate(module: SweepNetwork) -> dict[str, float]:
-        module.eval()
-        terms = [losses(module, batch, Step(0, 1.0)) for batch in fixed]
-        return {f'val_{k}': float(np.mean([float(t[k]) for t in terms])) for k in FIGURES}
-
-    average = train(
-        network, SweepBatches(episodes, run.sampling, run.seed, rank()), losses, run.config, folder, seed=run.seed,
-        workers=run.workers, validate=validate if fixed else None, start=run.start,
+    return train_part(
+        lambda: SweepNetwork(run.model), asdict(run.model), lambda _: SweepBatches(episodes, run.sampling, run.seed, rank()),
+        losses, _held_out_batches(held_out, run.sampling), figures, Path(folder), run, device,
     )  # fmt: skip
-    if rank() == 0:
-        write_checkpoint(folder / 'model.pt', average.state_dict())
-    return average
 
 
 def _held_out_batches(

@@ -1,0 +1,89 @@
+"""What every training of a network has around its losses: its folder, its configuration, its validation and its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+
+from wristworld_ros.errors import UserError
+from wristworld_ros.input_files import json_text
+from wristworld_ros.runtime.files import write_text
+from wristworld_ros.training.checkpoint import write_checkpoint
+from wristworld_ros.training.parallel import rank
+from wristworld_ros.training.trainer import Losses, TrainerConfig, train
+
+Network = TypeVar('Network', bound=nn.Module)
+
+
+class PartTraining(Protocol):
+    """What all trainings are told. start: another run's last.pt to take the weights from."""
+
+    @property
+    def config(self) -> TrainerConfig: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def workers(self) -> int: ...
+    @property
+    def start(self) -> Path | None: ...
+
+
+def need_samples(samples: Sequence) -> None:
+    """Raise UserError where there is nothing to train on."""
+    if not samples:
+        raise UserError('There are no episodes to train on', 'record some with `wristworld simulate`')
+
+
+def train_part(
+    build: Callable[[], Network],
+    config: Mapping[str, Any],
+    batches: Callable[[Network], Dataset],
+    losses: Losses,
+    fixed: Sequence[Any],
+    figures: Callable[[Network, Any], Mapping[str, float]],
+    folder: Path,
+    run: PartTraining,
+    device: str,
+) -> Network:
+    """Train a network; leaves `folder/config.json` and `folder/model.pt` with the averaged weights (a plain state dict).
+
+    Args:
+        build: The network with its initial weights, which are the same in each process.
+        config: Of the network, for config.json.
+        batches: Of the built network, by number, for this process; see `trainer.train`.
+        losses: See `trainer.train`.
+        fixed: Batches to validate on; may be empty.
+        figures: Of the averaged network, in evaluation mode, and one of them, by name; their means go into the log.
+        folder: Of the run, which continues where it was stopped.
+        run: How it is trained.
+        device: cpu or cuda.
+
+    Raises:
+        UserError: Training diverged.
+    """
+    torch.manual_seed(run.seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    if rank() == 0:
+        write_text(folder / 'config.json', json_text(config, indent=2))
+    network = build().to(device)
+
+    @torch.no_grad()
+    def validate(module: Network) -> dict[str, float]:
+        module.eval()
+        torch.manual_seed(0)
+        found = [figures(module, batch) for batch in fixed]
+        return {f'val_{name}': float(np.mean([float(f[name]) for f in found])) for name in found[0]}
+
+    average = train(
+        network, batches(network), losses, run.config, folder, seed=run.seed, workers=run.workers,
+        validate=validate if fixed else None, start=run.start,
+    )  # fmt: skip
+    if rank() == 0:
+        write_checkpoint(folder / 'model.pt', average.state_dict())
+    return average
