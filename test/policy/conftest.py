@@ -1,5 +1,8 @@
 """Wrist images, and a source of frames whose clock and silence the test decides."""
 
+import threading
+import time
+
 import numpy as np
 import pytest
 
@@ -46,6 +49,33 @@ class Source:
         else:
             self.latest.put(ReceivedFrame(stamp_ns, Verdict(status, 'The cup is in the way.')))
         return stamp_ns
+
+
+@pytest.fixture
+def in_a_thread():
+    """Starts a function that waits; returns a way to get its result or its error."""
+
+    def started(function):
+        got = []
+
+        def run():
+            try:
+                got.append(function())
+            except Exception as error:
+                got.append(error)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        time.sleep(0.1)
+
+        def result():
+            thread.join(10)
+            assert not thread.is_alive()
+            return got[0]
+
+        return result
+
+    return started
 
 
 @pytest.fixture

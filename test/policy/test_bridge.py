@@ -56,27 +56,6 @@ def client(serve):
         yield one
 
 
-def in_a_thread(function):
-    got = []
-
-    def run():
-        try:
-            got.append(function())
-        except WristCameraError as error:
-            got.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    time.sleep(0.1)
-
-    def result():
-        thread.join(10)
-        assert not thread.is_alive()
-        return got[0]
-
-    return result
-
-
 def test_an_image_arrives_to_the_bit_with_all_that_was_said_of_it(serve, source, address):
     server = serve(address)
     with WristClient(server.address) as client:
@@ -93,7 +72,7 @@ def test_an_image_arrives_to_the_bit_with_all_that_was_said_of_it(serve, source,
     assert np.isnan(theirs.agreement)
 
 
-def test_read_waits_for_a_frame_that_comes_after_the_call(client, source):
+def test_read_waits_for_a_frame_that_comes_after_the_call(client, source, in_a_thread):
     source.put(stamp_ns=source.time_ns - 1)
     client.read_latest()
     result = in_a_thread(lambda: client.read(timeout=10))
@@ -101,7 +80,7 @@ def test_read_waits_for_a_frame_that_comes_after_the_call(client, source):
     assert result().stamp_ns == stamp_ns
 
 
-def test_async_read_gives_every_frame_once_to_every_client(serve, source):
+def test_async_read_gives_every_frame_once_to_every_client(serve, source, in_a_thread):
     server = serve()
     with WristClient(server.address) as one, WristClient(server.address) as two:
         stamp_ns = source.put()
@@ -161,7 +140,9 @@ def test_the_server_says_who_it_is(client):
     assert hello['server'] == 'wristworld' and hello['protocol'] == 1 and hello['max_age'] == 0.5
 
 
-def test_a_server_that_ends_wakes_its_clients_and_a_new_one_is_found_by_the_next_call(serve, source, tmp_path):
+def test_a_server_that_ends_wakes_its_clients_and_a_new_one_is_found_by_the_next_call(
+    serve, source, tmp_path, in_a_thread
+):
     address = f'unix:{tmp_path}/wrist.sock'
     server = serve(address)
     client = WristClient(address)
@@ -178,7 +159,7 @@ def test_a_server_that_ends_wakes_its_clients_and_a_new_one_is_found_by_the_next
     client.close()
 
 
-def test_a_camera_that_closes_is_said_to_be_closed(client, source):
+def test_a_camera_that_closes_is_said_to_be_closed(client, source, in_a_thread):
     result = in_a_thread(lambda: client.read(60))
     source.latest.close()
     assert isinstance(result(), CameraClosedError)
@@ -186,7 +167,7 @@ def test_a_camera_that_closes_is_said_to_be_closed(client, source):
         client.read_latest()
 
 
-def test_a_client_that_closes_wakes_its_own_thread_and_stays_closed(serve):
+def test_a_client_that_closes_wakes_its_own_thread_and_stays_closed(serve, in_a_thread):
     client = WristClient(serve().address)
     result = in_a_thread(lambda: client.read(60))
     client.close()

@@ -1,8 +1,6 @@
 """Three promises: the next frame, one not had yet, the newest one; each is valid and fresh, or an error."""
 
 import pickle
-import threading
-import time
 
 import numpy as np
 import pytest
@@ -27,36 +25,14 @@ def reader(source):
     return FrameReader(source, max_age=0.5)
 
 
-def in_a_thread(function):
-    """Starts a function that waits; returns a way to get its result or its error."""
-    got = []
-
-    def run():
-        try:
-            got.append(function())
-        except WristCameraError as error:
-            got.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    time.sleep(0.05)
-
-    def result():
-        thread.join(10)
-        assert not thread.is_alive()
-        return got[0]
-
-    return result
-
-
-def test_read_waits_for_a_frame_that_comes_after_the_call(source, reader):
+def test_read_waits_for_a_frame_that_comes_after_the_call(source, reader, in_a_thread):
     source.put(stamp_ns=source.time_ns - 1)
     result = in_a_thread(lambda: reader.read(timeout=10))
     stamp_ns = source.put()
     assert result().stamp_ns == stamp_ns
 
 
-def test_async_read_gives_the_newest_frame_once_and_then_waits(source, reader):
+def test_async_read_gives_the_newest_frame_once_and_then_waits(source, reader, in_a_thread):
     source.put(stamp_ns=source.time_ns - 2)
     newest = source.put(stamp_ns=source.time_ns - 1)
     assert reader.async_read(timeout=0).stamp_ns == newest
@@ -65,7 +41,7 @@ def test_async_read_gives_the_newest_frame_once_and_then_waits(source, reader):
     assert result().stamp_ns == stamp_ns
 
 
-def test_a_frame_that_read_gave_counts_as_had_and_one_that_read_latest_gave_does_not(source, reader):
+def test_a_frame_that_read_gave_counts_as_had_and_one_that_read_latest_gave_does_not(source, reader, in_a_thread):
     result = in_a_thread(lambda: reader.read(timeout=10))
     source.put()
     result()
@@ -88,7 +64,7 @@ def test_the_age_is_of_the_moment_of_handing_over(source, reader):
     assert reader.read_latest().age_s == pytest.approx(0.375)
 
 
-def test_an_old_frame_raises_from_every_promise(source, reader):
+def test_an_old_frame_raises_from_every_promise(source, reader, in_a_thread):
     source.put()
     source.time_ns += S
     for read in (reader.read_latest, lambda: reader.async_read(timeout=0.01)):
@@ -110,7 +86,7 @@ def test_the_caller_s_own_limit_of_age_counts_for_read_latest(source, reader):
         reader.read_latest(max_age=0.05)
 
 
-def test_async_read_passes_an_old_frame_over_and_waits_for_another(source, reader):
+def test_async_read_passes_an_old_frame_over_and_waits_for_another(source, reader, in_a_thread):
     source.put(stamp_ns=source.time_ns - S)
     result = in_a_thread(lambda: reader.async_read(timeout=10))
     stamp_ns = source.put()
@@ -148,7 +124,7 @@ def test_silence_is_explained(reader):
         assert error.value.status is None
 
 
-def test_closing_wakes_all_who_wait(source, reader):
+def test_closing_wakes_all_who_wait(source, reader, in_a_thread):
     results = [in_a_thread(lambda: reader.read(60)), in_a_thread(lambda: FrameReader(source).async_read(60))]
     source.latest.close()
     assert all(isinstance(result(), CameraClosedError) for result in results)

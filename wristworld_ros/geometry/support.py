@@ -17,22 +17,21 @@ _GUESS = 0.2  # metres, standard deviation of a guess
 _MOST = 3  # heights that come into question
 _FLAT = 4.0  # grey levels squared: windows of less contrast say little
 _BIN = 0.005  # metres
+_AROUND = 1.2  # metres around the robot's base
 _LEAST = 200  # points at a level, for it to be one
 
 
-def support_height(points: np.ndarray, normal: np.ndarray | None = None) -> float | None:
-    """Height of the most populated level.
+def support_height(points: np.ndarray) -> float | None:
+    """Height of the most populated level around the robot.
 
     Args:
-        points: float [N, 3], metres, in a frame whose z axis points up unless a normal is given. NaN is left out.
-        normal: float [3], unit; the direction that points up.
+        points: float [N, 3], metres, in the robot's base frame, whose z axis points up. NaN is left out.
 
     Returns:
-        Metres along the normal: the median of the points within a centimetre of the fullest level; None where no level has
-        enough points.
+        Metres: the median of the points within a centimetre of the fullest level; None where no level has enough points.
     """
-    up = np.array([0.0, 0.0, 1.0]) if normal is None else normal
-    heights = points @ up
+    near = np.linalg.norm(points[:, :2], axis=1) < _AROUND  # false for NaN
+    heights = points[near, 2]
     heights = heights[np.isfinite(heights)]
     if len(heights) < _LEAST:
         return None

@@ -22,7 +22,6 @@ from wristworld_ros.types import Camera
 
 ROUNDS = 3  # corrections of a guess
 _KEPT = 10  # predictions of what does not change in a stream, whose mean is taken
-_REACH = 1.2  # metres around the robot's base: points that the table is looked for in
 
 
 @dataclass(frozen=True)
@@ -116,7 +115,12 @@ class CloseUp:
         hw = images.shape[1:3]
         anchors = tuple(Camera(k, t @ T_world_base, hw[1], hw[0]) for k, t in zip(K, T[1:], strict=True))
         wrist = Camera(scene.K[0], T[0] @ T_world_base, self._wrist_hw[1], self._wrist_hw[0])
-        cloud = points[:, ::2, ::2].reshape(-1, 3).double().cpu().numpy()
-        cloud = cloud @ scene.T_base_anchor[:3, :3].T + scene.T_base_anchor[:3, 3]
-        guess = support_height(cloud[np.linalg.norm(cloud[:, :2], axis=1) < _REACH])
+        guess = _table_height(points, scene.T_base_anchor) if self._sweep.searches else None
         return self._sweep(images, anchors, wrist, guess)
+
+
+def _table_height(points: Tensor, T_base_anchor: np.ndarray) -> float | None:
+    """Height of the level that most of the points near the robot lie at, metres in its base frame."""
+    cloud = points[:, ::2, ::2].reshape(-1, 3).double().cpu().numpy()
+    cloud = cloud @ T_base_anchor[:3, :3].T + T_base_anchor[:3, 3]
+    return support_height(cloud)

@@ -45,7 +45,7 @@ _CLOUD_WIDE = 128  # pixels: about the width of the maps of the reconstruction's
 _MOST_WIDE = 400  # pixels: wider depth is thinned, for the wrist does not resolve it
 _MEASURED_EDGE = 0.02  # share of measured depth by which neighbours of one surface differ at most, noise included
 _LEAST_ROBOT = 100  # pixels of predicted depth that show the robot, for a scale from them
-_SUPPORT_STRIDE, _REACH = 4, 1.2  # pixels, and metres around the robot's base: points that the table is looked for in
+_SUPPORT_STRIDE = 4  # pixels: points that the table is looked for in
 _FINER = 2  # pixels of the maps to one of predicted depth, along each side, for their colours
 
 
@@ -202,9 +202,7 @@ class KnownGeometryStep:
             return None
         hw = anchors.images.shape[1:3]
         cameras = tuple(Camera(k, t, hw[1], hw[0]) for k, t in zip(placed.K[1:], placed.T[1:], strict=True))
-        points = maps.thinned(_SUPPORT_STRIDE).points.reshape(-1, 3).cpu().numpy()
-        near_robot = points[np.linalg.norm(points[:, :2], axis=1) < _REACH]
-        return self._sweep(anchors.images, cameras, wrist, support_height(near_robot))
+        return self._sweep(anchors.images, cameras, wrist, _table_height(maps) if self._sweep.searches else None)
 
     def _maps(
         self, anchors: AnchorSet, placed: PlacedCameras, prediction: Prediction | None, stride: int
@@ -296,6 +294,11 @@ class KnownGeometryStep:
             maps.origin == PixelOrigin.MEASURED, torch.inf, 1 / (1 - maps.confidence).clamp(min=1e-6)
         )
         return Reconstruction(wrist, cameras, maps.points, confidence, maps.colors, placed.world, placed.metric)
+
+
+def _table_height(maps: SurfaceMaps) -> float | None:
+    """Height of the level that most of the points near the robot lie at, metres in its base frame."""
+    return support_height(maps.thinned(_SUPPORT_STRIDE).points.reshape(-1, 3).cpu().numpy())
 
 
 def _all_cameras(known: KnownCameras) -> bool:

@@ -69,10 +69,16 @@ class PlaneSweep:
         images, anchors = self._resized(images, anchors)
         if self._given is not None:
             return self._view(images, anchors, wrist, self._given)
+        searches = self.searches
         self._sets += 1
-        if self._sets <= _SETS or self._sets % _EVERY == 0:
+        if searches:
             return self._searched(images, anchors, wrist, guess)
         return None if self._height is None else self._view(images, anchors, wrist, self._height)
+
+    @property
+    def searches(self) -> bool:
+        """Whether the table is looked for in the next set, so that a guess of its height is of use."""
+        return self._given is None and (self._sets < _SETS or self._sets % _EVERY == 0)
 
     @property
     def height(self) -> float | None:

@@ -1,7 +1,7 @@
 """Where the rays of a wrist camera meet a stack of parallel planes, and where the anchors see those points.
 
-A plane induces a homography between two cameras (Hartley and Zisserman, Multiple View Geometry, section 13.1), so a stack of
-planes costs one small matrix for each plane and anchor.
+Parallel planes share the directions of the rays: along each, a plane is one depth, and its point is seen by an anchor at a place that is
+linear in that depth before the division by z (Hartley and Zisserman, Multiple View Geometry, section 13.1).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class SweepViews:
     valid: Tensor
 
 
-def pixel_grid(hw: tuple[int, int], full_hw: tuple[int, int], like: Tensor) -> Tensor:
+def thinned_grid(hw: tuple[int, int], full_hw: tuple[int, int], like: Tensor) -> Tensor:
     """Centres of an h x w grid over an image of `full_hw` pixels, homogeneous, [3, h * w]."""
     rows, columns = (
         (torch.arange(n, dtype=like.dtype, device=like.device) + 0.5) * (full / n) - 0.5
@@ -55,7 +55,7 @@ def sweep_views(
         wrist_hw: Size that `wrist_K` is for.
         anchor_hw: Size of the anchors' images.
     """
-    grid = pixel_grid(hw, wrist_hw, wrist_K)
+    grid = thinned_grid(hw, wrist_hw, wrist_K)
     rays = torch.linalg.inv(wrist_K) @ grid  # [B, 3, N], z = 1
     R, t = T_wrist_world[:, :3, :3], T_wrist_world[:, :3, 3]
     normal = torch.einsum('bij,bj->bi', R, plane[:, :3])  # in the wrist camera

@@ -15,8 +15,6 @@ from wristworld_ros.geometry import unproject_depth
 from wristworld_ros.geometry.support import support_height
 from wristworld_ros.training.augmentation import color_table, recolor
 
-REACH = 1.2  # metres around the robot's base within which the plane is looked for
-
 
 @dataclass(frozen=True)
 class SweepSampling:
@@ -64,8 +62,7 @@ def episode_support(episode: PackedEpisode) -> float:
     points = unproject_depth(
         depth, torch.from_numpy(cameras['K'][:, 0]), torch.from_numpy(cameras['T_camera_world'][:, 0])
     ).numpy()
-    points = points[(depth > 0).numpy()]
-    height = support_height(points[np.linalg.norm(points[:, :2], axis=1) < REACH])
+    height = support_height(points[(depth > 0).numpy()])
     if height is None:
         raise UserError(f'{episode.path} shows no plane that objects stand on', 'leave the episode out')
     return height
