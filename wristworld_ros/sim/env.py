@@ -170,12 +170,16 @@ class SimEnvs:
 
     def of(self, seed: int) -> SimEnv:
         """The scene in which the episode of a seed plays."""
-        name = self._settings.gripper
-        if name == 'any':
-            name = str(np.random.default_rng([seed, 1]).choice(list(GRIPPERS)))
+        name = self.gripper(seed)
         if name not in self._made:
             self._made[name] = SimEnv(replace(self._settings, gripper=name))
         return self._made[name]
+
+    def gripper(self, seed: int) -> str:
+        """Name of the gripper that the episode of a seed has."""
+        if self._settings.gripper != 'any':
+            return self._settings.gripper
+        return str(np.random.default_rng([seed, 1]).choice(list(GRIPPERS)))
 
 
 def sample_task(rng: np.random.Generator, settings: SimulatorSettings) -> str:

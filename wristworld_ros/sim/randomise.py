@@ -238,7 +238,7 @@ class Randomiser:
             textured = rng.random() < 0.35
             texture = model.texture(f'object{int(rng.integers(OBJECT_TEXTURES))}').id if textured else -1
             model.mat_texid[material, mujoco.mjtTextureRole.mjTEXROLE_RGB] = texture
-            color = sample_color(rng, 1.0, 0.15)
+            color = sample_color(rng, 1.0, 0.25)
             model.mat_rgba[material, :3] = np.clip(color * (1.3 if textured else 1.0), 0, 1)
             model.mat_specular[material], model.mat_shininess[material] = rng.uniform(0, 0.6), rng.uniform(0, 0.8)
         return item

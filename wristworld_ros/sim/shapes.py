@@ -228,8 +228,8 @@ def _carton(rng, grasped: bool) -> Shape:
     deep = wide if grasped and rng.random() < 0.5 else rng.uniform(0.015, 0.03 if grasped else 0.05)
     half, slope = rng.uniform(0.02, 0.09), rng.uniform(0.3, 1.0)
     shoulder = half if rng.random() < 0.5 else half * rng.uniform(0.4, 0.9)
-    top = 1.0 if shoulder == half else slope
-    profile = [(0, -half), (1, -half), (1, shoulder), (top, half), (0, half)]
+    roof = [] if shoulder == half else [(slope, half)]
+    profile = [(0, -half), (1, -half), (1, shoulder), *roof, (0, half)]
     surface = revolve(profile, (wide, deep), rng.uniform(5, 12))
     return Shape('carton', half, float(np.hypot(wide, deep)), Part('box', (wide, deep, half)), surface, square=True)
 
