@@ -127,7 +127,13 @@ def _add_furniture(world: ET.Element, asset: ET.Element) -> None:
 
 
 def _couple_fingers(root: ET.Element) -> None:
-    """Make the joints of the Robotiq gripper follow its finger joint exactly; robosuite's tendons let them swing."""
+    """Make the joints of the Robotiq gripper follow its finger joint exactly, and its links not touch each other.
+
+    robosuite's tendons let them swing, and its collision shapes overlap, which keeps the fingers from opening.
+    """
+    for geom in root.iter('geom'):
+        if geom.get('name', '').startswith(PREFIX):
+            geom.set('contype', '0')
     tendons = root.find('tendon')
     if tendons is not None:
         root.remove(tendons)
