@@ -20,7 +20,7 @@ from wristworld_ros.models.hand import HandNetwork, refine_pose
 from wristworld_ros.pipeline.swept import PlaneSweep, SweptView
 from wristworld_ros.types import Camera
 
-ROUNDS = 3  # corrections of a guess
+ROUNDS, TRACKED_ROUNDS = 3, 1  # corrections of stage 1's guess, and of where the hand was a moment ago
 _KEPT = 10  # predictions of what does not change in a stream, whose mean is taken
 
 
@@ -77,29 +77,32 @@ class CloseUp:
         T_base_anchor[:3, :3] = nearest_rotation(torch.from_numpy(T_base_anchor[:3, :3]))[0].numpy()
         return replace(scene, K=K, T_base_anchor=T_base_anchor)
 
-    def __call__(self, images: np.ndarray, scene: PredictedScene, stage1_hw: tuple[int, int]) -> CloseUpView | None:
+    def __call__(
+        self, images: np.ndarray, scene: PredictedScene, stage1_hw: tuple[int, int], tracked: bool = False
+    ) -> CloseUpView | None:
         """The view; None where the table cannot be found.
 
         Args:
             images: uint8 [V, H, W, 3].
-            scene: Of the same images.
+            scene: Of the same images; with the wrist where it was a moment ago where it is tracked.
             stage1_hw: Size of the images that stage 1 took.
+            tracked: Whether the wrist's pose was corrected before, so that little is wrong with it.
         """
         small = self._sweep.resized(images)
         hw = small.shape[1:3]
         K = resize_intrinsics(torch.from_numpy(scene.K[1:]), stage1_hw, hw)
-        T_anchor_wrist, errors = self._corrected(small, K, scene.T)
+        T_anchor_wrist, errors = self._corrected(small, K, scene.T, TRACKED_ROUNDS if tracked else ROUNDS)
         T_wrist = np.linalg.inv(T_anchor_wrist[0])
         T = np.concatenate([T_wrist[None], T_anchor_wrist @ T_wrist])
         points = self._moved(scene.points, T[1:], scene.T[1:])
         swept = self._swept(small, K.numpy(), scene, T, points)
         return None if swept is None else CloseUpView(T, points, swept, errors)
 
-    def _corrected(self, images: np.ndarray, K: Tensor, T: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _corrected(self, images: np.ndarray, K: Tensor, T: np.ndarray, rounds: int) -> tuple[np.ndarray, np.ndarray]:
         guess = T[1:] @ np.linalg.inv(T[0])
         views = torch.from_numpy(images).to(self._device).permute(0, 3, 1, 2).float() / 255
         poses, errors = refine_pose(
-            self._hand, views, K.float().to(self._device), torch.from_numpy(guess).float().to(self._device), ROUNDS
+            self._hand, views, K.float().to(self._device), torch.from_numpy(guess).float().to(self._device), rounds
         )
         return poses.double().cpu().numpy(), errors.double().cpu().numpy()
 

@@ -178,7 +178,8 @@ class ReconstructionStep:
 
     def _view(self, anchors: AnchorSet, key: _Keyframe, timer: StageTimer) -> Observation | None:
         assert self._close_up is not None
-        view = self._close_up(anchors.images, key.predicted, (key.scene.points.shape[1], key.scene.points.shape[2]))
+        hw = (key.scene.points.shape[1], key.scene.points.shape[2])
+        view = self._close_up(anchors.images, key.predicted, hw, tracked=key.age > 0)
         if view is None:
             return None
         predicted = replace(key.predicted, T=view.T, points=view.points)
