@@ -21,7 +21,8 @@ class GroundTruth:
     stamps_ns: int64 [T]. names: V anchors. images: uint8 [V, T, H, W, 3]; depth: float32 [V, T, H, W], metres, or None.
     K: [V, T, 3, 3], T_anchor_world: [V, T, 4, 4]. wrist: uint8 [T, h, w, 3]; wrist_depth: [T, h, w] or None;
     wrist_K: [T, 3, 3], of that size; T_wrist_world: [T, 4, 4]. objects: uint8 [T, h, w], what each pixel of the wrist camera
-    shows, or None; see `CameraTrack`. joints: float64 [T, 7], radians, and gripper: [T], metres between the fingers; or None.
+    shows, or None; see `CameraTrack`. joints: float64 [T, 7], radians, and gripper: [T], metres between the fingers; or None. hand: the
+    simulator's name of the gripper.
     """
 
     stamps_ns: np.ndarray
@@ -37,6 +38,7 @@ class GroundTruth:
     objects: np.ndarray | None = None
     joints: np.ndarray | None = None
     gripper: np.ndarray | None = None
+    hand: str = 'franka'
 
     def __len__(self) -> int:
         return len(self.stamps_ns)
@@ -95,6 +97,7 @@ def read_ground_truth(
         else None,
         joints=_first(episode.joints, count),
         gripper=_first(episode.gripper, count) if episode.gripper_unit == 'metres' else None,
+        hand=episode.meta.get('settings', {}).get('gripper', 'franka'),
     )
 
 

@@ -91,20 +91,24 @@ def known_sets(truth: GroundTruth, level: KnowledgeLevel, seed: int = 0) -> list
 
 def _robot_surface(truth: GroundTruth) -> Callable[[int], RobotPoints]:
     """The simulated robot's surface at a frame."""
+    from wristworld_ros.sim.grippers import GRIPPERS
     from wristworld_ros.sim.robot_description import recorded_positions
 
     joints, gripper = truth.joints, truth.gripper
     if joints is None or gripper is None:
         raise UserError('An episode has no joint angles', 'evaluate robot points on simulated episodes')
-    return lambda i: _simulated_robot().surface(recorded_positions(joints[i], gripper[i]))
+    robot, hand = _simulated_robot(truth.hand), GRIPPERS[truth.hand]
+    return lambda i: robot.surface(recorded_positions(joints[i], gripper[i], hand))
 
 
 @cache
-def _simulated_robot():
+def _simulated_robot(hand: str):
     from wristworld_ros.robot.description import RobotModel
+    from wristworld_ros.sim.grippers import GRIPPERS
     from wristworld_ros.sim.robot_description import robot_description
     from wristworld_ros.sim.scene import compile_scene
     from wristworld_ros.sim.settings import SimulatorSettings
 
     with tempfile.TemporaryDirectory() as folder:
-        return RobotModel.from_urdf(robot_description(compile_scene(SimulatorSettings().mesh_cell), Path(folder)))
+        model = compile_scene(SimulatorSettings().mesh_cell, GRIPPERS[hand])
+        return RobotModel.from_urdf(robot_description(model, Path(folder)))
