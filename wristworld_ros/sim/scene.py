@@ -12,10 +12,12 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from wristworld_ros.data.real_clips import wrist_mount
 from wristworld_ros.errors import require_package
-from wristworld_ros.sim.grippers import FRANKA, PREFIX, ROBOTIQ, ROBOTIQ_FOLLOWS, Gripper
+from wristworld_ros.sim.grippers import FRANKA, PREFIX, ROBOTIQ_FOLLOWS, Gripper
 from wristworld_ros.sim.objects import SHOWN_GROUP, add_shaped_bodies
 from wristworld_ros.sim.opengl import gl_variables, mujoco
+from wristworld_ros.sim.rigs import add_camera_body, place_camera_body, straighten
 
 SLOTS = 7  # boxes, cylinders and spheres
 TABLE_TOP = 0.8  # metres above MuJoCo's floor
@@ -112,8 +114,10 @@ def _world_xml(gripper: Gripper, shaped: bool, furnished: bool) -> str:
         add_shaped_bodies(world, root.find('asset'), OBJECT_TEXTURES)
     if furnished:
         _add_furniture(world, root.find('asset'))
-    if gripper is ROBOTIQ:
+    if gripper is not FRANKA:
         _couple_fingers(root)
+    if gripper.straight:
+        add_camera_body(root, SHOWN_GROUP)
     return ET.tostring(root, encoding='unicode')
 
 
@@ -176,6 +180,9 @@ def compile_scene(mesh_cell: float | None, gripper: Gripper = FRANKA, shaped: bo
         mujoco.MjModel with position drives on the arm (control = joint angles, radians, and the gripper's, `Gripper.control`).
     """
     model = mujoco.MjModel.from_xml_string(_world_xml(gripper, shaped, furnished))
+    if gripper.straight:
+        straighten(model)
+        place_camera_body(model, wrist_mount())
     model.opt.timestep = TIMESTEP
     model.opt.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
     model.opt.impratio = 10.0
