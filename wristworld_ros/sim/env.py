@@ -117,6 +117,12 @@ class SimEnv:
         self._last = command
         return running
 
+    @property
+    def unstable(self) -> bool:
+        """Whether the physics of this episode have failed; MuJoCo has then put everything back to where it started."""
+        kinds = mujoco.mjtWarning.mjWARN_BADQPOS, mujoco.mjtWarning.mjWARN_BADQVEL, mujoco.mjtWarning.mjWARN_BADQACC
+        return any(self.data.warning[kind].number for kind in kinds)
+
     def restore(self, qpos: np.ndarray) -> None:
         """Show an earlier state: kinematics and lights only, no physics."""
         self.data.qpos[:] = qpos

@@ -18,7 +18,7 @@ MOST_REPLAYED = 1000  # frames of a replayed episode that is stored whole
 
 
 class TaskFailed(RuntimeError):
-    """The scripted policy did not do its task in this episode."""
+    """The scripted policy did not do its task in this episode, or its physics failed."""
 
 
 def record_episode(env: SimEnv, seed: int, path: str | Path) -> Path:
@@ -33,7 +33,7 @@ def record_episode(env: SimEnv, seed: int, path: str | Path) -> Path:
         path.
 
     Raises:
-        TaskFailed: The policy failed, and failures are not kept.
+        TaskFailed: The policy failed, and failures are not kept; or the physics failed.
         UserError: The episode cannot be written.
     """
     settings, clip = env.settings, env.settings.clip_frames
@@ -43,6 +43,8 @@ def record_episode(env: SimEnv, seed: int, path: str | Path) -> Path:
     else:
         env.begin_replay(rng, (clip or MOST_REPLAYED) / settings.fps)
     states, grips, times = _simulate(env, clip or 0)
+    if env.unstable:
+        raise TaskFailed(f'Seed {seed}: the physics are unstable.')
     success = env.task_done()
     if not success and not settings.keep_failures:
         raise TaskFailed(f"Seed {seed}: the policy failed at '{env.layout.task}'.")
@@ -67,6 +69,7 @@ def record_episode(env: SimEnv, seed: int, path: str | Path) -> Path:
             'objects': [item.name for item in env.layout.items],
             'shadows': bool(env.renderer.shadows),
             'T_hand_wrist': env.wrist.T_hand_wrist.tolist(),
+            **({'hand_link': 'panda_link8'} if env.gripper.straight else {}),
             **({} if env.motion is None else {'replayed': env.motion.name, 'text': env.motion.text}),
             'settings': asdict(settings),
         },

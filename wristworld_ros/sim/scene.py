@@ -32,6 +32,7 @@ OBJECT_TEXTURES = 4
 MESHES = ('can', 'milk', 'bread', 'cereal')
 WIDE_MESHES = (*MESHES, 'bottle', 'lemon')
 FURNITURE = 7  # boxes about the room
+WALL_HEIGHT = 6.0  # metres, of a room with furniture
 
 
 def robosuite_parts() -> SimpleNamespace:
@@ -122,8 +123,12 @@ def _world_xml(gripper: Gripper, shaped: bool, furnished: bool) -> str:
 
 
 def _add_furniture(world: ET.Element, asset: ET.Element) -> None:
-    """Boxes that stand about the room, and a mat on the table; an episode places and sizes them."""
+    """Boxes that stand about the room, whose walls become higher, and a mat on the table; an episode places and sizes them."""
     shown = {'type': 'box', 'size': '.1 .1 .1', 'contype': '0', 'conaffinity': '0', 'group': str(SHOWN_GROUP)}
+    for wall in world.findall('geom'):
+        if wall.get('name', '').startswith('wall_'):  # higher, for wide cameras see far up
+            (across, _, thick), (x, y, _) = wall.get('size', '').split(), wall.get('pos', '').split()
+            wall.attrib.update(size=f'{across} {WALL_HEIGHT / 2} {thick}', pos=f'{x} {y} {WALL_HEIGHT / 2}')
     names = [f'furniture{index}' for index in range(FURNITURE)] + ['mat']
     for index, name in enumerate(names):
         ET.SubElement(asset, 'material', name=name, texture=f'object{index % OBJECT_TEXTURES}', specular='.1')
