@@ -149,7 +149,7 @@ class StreamSettings:
         "Whether anchors whose place in the robot's base nobody knows are placed by the wrist's known path, once it has moved enough: to some centimetres, so that a calibration is better.",
     )
     stage1_every: int = setting(
-        1,
+        4,
         'Sets of which stage 1 runs on one, where images alone are known and the model has a hand network, which tracks the wrist in between; the cloud is as old.',
         low=1,
         high=1000,
