@@ -85,7 +85,10 @@ def test_a_hand_that_stands_still_is_looked_at_once():
 def test_a_camera_mounted_otherwise_gives_the_same_corrections():
     network = SeesTheTruth(HandConfig(size=16, widths=(8, 8), dense=8))
     mount = np.eye(4)
-    mount[:3, :3], mount[:3, 3] = Rotation.from_euler('xyz', [20, -10, 70], degrees=True).as_matrix(), (0.03, -0.07, 0.02)
+    mount[:3, :3], mount[:3, 3] = (
+        Rotation.from_euler('xyz', [20, -10, 70], degrees=True).as_matrix(),
+        (0.03, -0.07, 0.02),
+    )
     mounted_from_own = np.linalg.inv(mount) @ np.array(network.config.mount)
     found = []
     for T_mounted, T_hand_wrist in ((np.eye(4), None), (mounted_from_own, mount)):
