@@ -122,6 +122,7 @@ class SweepNetwork(nn.Module):
         logits = F.pixel_shuffle(self.choose(x), 2).float()
         met = F.pad(full.valid.any(1), (0, 0, 0, 0, 0, 1), value=True)
         logits = logits.masked_fill(~met, -1e4)
+        depth = (logits[:, : half.valid.shape[2]].softmax(1) * full.depth).sum(1)
         planes, likeliest = self._likeliest(logits)
         full = full.of_planes(likeliest)
         view = self._preferred(x, matches, half, logits.shape[-2:])
@@ -133,7 +134,6 @@ class SweepNetwork(nn.Module):
         share = seen.sum(2)
         views = (seen[:, :, :, None] * colours).sum(2) / share.clamp(min=1e-3)[:, :, None]
         scale = F.softplus(F.pixel_shuffle(self.error(x), 2).float()[:, 0] - 2.0) + 0.01
-        depth = (chosen[:, 0] * full.depth).sum(1)
         return SweepOutput(image, depth, scale, views, share > 0.5, logits)
 
     def _likeliest(self, logits: Tensor) -> tuple[Tensor, Tensor]:
