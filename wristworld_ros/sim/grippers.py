@@ -15,10 +15,11 @@ ARM = 7  # joints before those of the gripper
 class Gripper:
     """A gripper with parallel fingers that one number drives.
 
-    name: of the setting. part: robosuite's class. links: bodies (without PREFIX) and the links of the description that they are, parents first. joints: in the order of
-    the state, and the joints that they are in the description. moves: how far each joint is from open to closed, radians or metres,
-    from `opened`. drives: the same of what its drives are told, from `driven`. width: metres between the open fingers. straight: whether it
-    sits on the flange as DROID's does, not turned by -45 degrees as Franka's hand.
+    name: of the setting. part: robosuite's class. links: bodies (without PREFIX), parents first, and the links of the description that
+    they are. joints: in the order of the state, and the joints that they are in the description. opened: their positions when it is
+    open, radians or metres. moves: how far each goes from there until it is closed. driven, drives: the same of what the drives
+    are told. width: metres between the open fingers. straight: whether it sits on the flange as DROID's does, not turned by -45
+    degrees as Franka's hand.
     """
 
     name: str
