@@ -320,7 +320,7 @@ def read_episode(path: str | Path) -> NativeEpisode:
         gripper=tracks.get('gripper'),
         gripper_unit='metres',
         T_base_hand=tracks.get('T_base_hand'),
-        hand_link='panda_hand' if 'T_base_hand' in tracks else '',
+        hand_link=head.meta.get('hand_link', 'panda_hand') if 'T_base_hand' in tracks else '',
         actions=tracks.get('actions'),
         meta=head.meta,
         seed=head.seed,
