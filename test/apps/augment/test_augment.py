@@ -17,7 +17,7 @@ import pytest
 
 from wristworld_ros.apps.augment.episode import EpisodeResult
 from wristworld_ros.apps.augment.page import suspects
-from wristworld_ros.apps.augment.run import FOLDER, augment
+from wristworld_ros.apps.augment.run import augment
 from wristworld_ros.apps.augment.settings import AugmentSettings
 from wristworld_ros.cli import main
 from wristworld_ros.data.check import check_data_set
@@ -29,6 +29,7 @@ from wristworld_ros.pipeline import save_model, tiny_random_model
 from wristworld_ros.settings import StreamSettings
 from wristworld_ros.types import FrameStatus
 
+FOLDER = 'meta/wristworld'
 KEY, LENGTHS, FPS = 'observation.images.wrist_virtual', (9, 7, 8, 6, 9, 7), 10
 COLUMNS = [f'{KEY}.valid', f'{KEY}.status', f'{KEY}.confidence', 'camera.wrist_virtual.K']
 ANCHOR_POSE, BASE_POSE = 'camera.wrist_virtual.T_camera_anchor', 'camera.wrist_virtual.T_camera_base'
@@ -239,7 +240,7 @@ def test_a_target_that_exists_or_lies_within_the_source_is_refused(given, augmen
         run(given, given / 'v3.0', augmented / 'v3.0')
     with pytest.raises(UserError, match='lie within each other'):
         run(given, given / 'v3.0', given / 'v3.0/more')
-    with pytest.raises(UserError, match='no LeRobot data set'):
+    with pytest.raises(UserError, match='no LeRobot data set, ROS 2 bag or folder of videos'):
         run(given, given / 'episodes', tmp_path / 'set')
 
 

@@ -177,11 +177,20 @@ class VideoSet(DataSet):
     def _files(self, place: Path, camera: VideoCamera) -> VideoCamera:
         """A camera with the files of one episode in place of their patterns."""
         names = {
-            key: getattr(camera, key) and self._file(place, getattr(camera, key)) for key in ('video', 'depth', 'data')
+            key: getattr(camera, key) and self.file(place, getattr(camera, key)) for key in ('video', 'depth', 'data')
         }
         return replace(camera, **names)
 
-    def _file(self, place: Path, pattern: str) -> str:
+    def file(self, place: Path, pattern: str) -> str:
+        """A file's path below the root, of one episode.
+
+        Args:
+            place: Of `places`.
+            pattern: As in the mapping.
+
+        Raises:
+            UserError: It leads out of the root.
+        """
         file = _FIELD.sub(lambda m: place.stem if m[1] == 'stem' else place.parent.name, pattern)
         if file.startswith('/') or '..' in Path(file).parts:
             raise UserError(f'{self.path} has the video {file!r}', 'keep the videos below the root')

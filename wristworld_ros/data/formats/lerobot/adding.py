@@ -149,13 +149,13 @@ def _rows_of(parts: list[np.ndarray], feature: dict[str, Any]) -> np.ndarray:
 
 
 def _link_others(source: Path, folder: Path, changed: set[str]) -> None:
-    for path in _files(source):
+    for path in regular_files(source):
         name = path.relative_to(source)
         if str(name) not in changed:
             link_or_copy(path, folder / name)
 
 
-def _files(folder: Path) -> Iterator[Path]:
+def regular_files(folder: Path) -> Iterator[Path]:
     """All regular files below a folder; links to folders are followed, each once."""
     seen = set()
     for root, folders, names in os.walk(folder, followlinks=True):

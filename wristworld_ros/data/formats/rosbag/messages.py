@@ -49,6 +49,26 @@ class BagFile:
         self._writer = writer
         self._connections: dict[str, Any] = {}
 
+    def adopt(self, connection: Any, store: Any) -> str:
+        """Take a topic of another bag over as it is described there, for `copy`; returns its type.
+
+        Args:
+            connection: Of the other bag.
+            store: Definitions of its messages.
+        """
+        described = {'msgdef': connection.msgdef.data, 'rihs01': connection.digest}
+        if not all(described.values()):
+            described = {'typestore': store}
+        self._connections[connection.topic] = self._writer.add_connection(
+            connection.topic, connection.msgtype, **described, serialization_format=connection.ext.serialization_format,
+            offered_qos_profiles=connection.ext.offered_qos_profiles,
+        )  # fmt: skip
+        return connection.msgtype
+
+    def copy(self, topic: str, logged_ns: int, data: bytes | memoryview) -> None:
+        """Write a message of an adopted topic, byte for byte."""
+        self._writer.write(self._connections[topic], logged_ns, data)
+
     def write(self, topic: str, kind: str, logged_ns: int, message: Any) -> None:
         """Write a message.
 

@@ -209,6 +209,15 @@ class BagEpisode(Episode):
         stamps = np.asarray(self.color[self.camera(camera).name].stamps, np.int64)
         return stamps[nearest(stamps, self.stamps_ns)]
 
+    def frame_id(self, camera: str) -> str:
+        """TF frame of a camera, as its images say."""
+        return self.color[self.camera(camera).name].first.header.frame_id.lstrip('/')
+
+    def logged_ns(self) -> np.ndarray:
+        """When the image was logged whose stamp each frame has, int64 [T]."""
+        clock = next(stream for stream in self.color.values() if np.array_equal(stream.stamps, self.stamps_ns))
+        return np.asarray(clock.logged, np.int64)
+
     def K(self, camera: str) -> np.ndarray | None:
         """See `Episode.K`; of the images as they are, distorted where `meta['distortion']` says so."""
         return self.intrinsics.get(self.camera(camera).name)
@@ -271,7 +280,7 @@ def read_bag(path: Path) -> BagContent:
         UserError: It cannot be read, or ends in the middle.
     """
     content = BagContent()
-    with _opened(path) as bag:
+    with opened_bag(path) as bag:
         wanted = [
             c
             for c in bag.connections
@@ -344,7 +353,12 @@ def _stamp(header: Any) -> int:
 
 
 @contextmanager
-def _opened(path: Path):
+def opened_bag(path: Path) -> Iterator[AnyReader]:
+    """A bag that is open for reading.
+
+    Raises:
+        UserError: It cannot be read, at its begin or while messages are taken from it.
+    """
     try:
         with AnyReader([path], default_typestore=_typestore()) as bag:
             yield bag
@@ -359,7 +373,7 @@ def _opened(path: Path):
 def _messages(path: Path, stream: Stream, places: np.ndarray) -> Iterator[tuple[int, Any]]:
     """Some messages of a stream, in order; neighbours are read in one go."""
     runs = np.split(places, np.flatnonzero(np.diff(places) > 1) + 1)
-    with _opened(path) as bag:
+    with opened_bag(path) as bag:
         connections = [c for c in bag.connections if c.topic == stream.topic]
         for run in runs:
             wanted = {(stream.logged[i], stream.stamps[i]): int(i) for i in run}
