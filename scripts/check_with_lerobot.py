@@ -29,7 +29,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('path', type=Path, help='the data set')
     parser.add_argument('--source', type=Path, help='the set that it was made of: all that this has must be the same')
-    parser.add_argument('--tools', type=Path, nargs='*', default=[], help='folders with lerobot-doctor and embodied-data')
+    parser.add_argument(
+        '--tools', type=Path, nargs='*', default=[], help='folders with lerobot-doctor and embodied-data'
+    )
     args = parser.parse_args()
     os.environ.setdefault('HF_HUB_OFFLINE', '1')
     found: list[bool] = []

@@ -209,6 +209,14 @@ def test_a_camera_that_is_there_already_is_refused_before_any_work(given, augmen
     assert {'wrist', 'second'} <= {camera.name for camera in open_data_set(tmp_path / 'bags').episode(0).cameras}
 
 
+@pytest.mark.parametrize('kind', ['bags', 'videos'])
+def test_depth_comes_with_the_images_where_it_is_asked_for(given, tmp_path, kind):
+    run(given, given / kind, tmp_path / kind, depth=True, page=False)
+    episode = open_data_set(tmp_path / kind).episode(0)
+    depth = episode.depth('wrist' if kind == 'bags' else 'wrist_virtual')
+    assert depth.shape == (LENGTHS[0], 32, 32) and (depth > 0).any() and depth.dtype == np.float32
+
+
 def test_released_clips_of_droid_get_a_camera(given, tmp_path):
     folder = Path(os.environ.get('WRISTWORLD_DATA', ''), 'droid_real')
     if not os.environ.get('WRISTWORLD_DATA') or not folder.is_dir():

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from wristworld_ros.apps.augment.result import LOSSLESS, EpisodeResult, read_columns
+from wristworld_ros.apps.augment.result import DEPTH, LOSSLESS, EpisodeResult, read_columns
 from wristworld_ros.apps.augment.settings import AugmentSettings
 from wristworld_ros.apps.augment.source import AugmentSource, sha256_of
 from wristworld_ros.data.formats.lerobot.adding import link_or_copy
@@ -18,6 +18,7 @@ from wristworld_ros.data.formats.rosbag import is_bag, messages
 from wristworld_ros.data.formats.rosbag.adding import Added, add_messages, topics_of
 from wristworld_ros.data.formats.rosbag.reader import BagEpisode, BagSet
 from wristworld_ros.data.poses import inverse
+from wristworld_ros.data.video import DEPTH_UNIT
 from wristworld_ros.data.video_access import VideoFrames
 from wristworld_ros.errors import UserError
 from wristworld_ros.types import FrameStatus
@@ -133,13 +134,15 @@ def _messages(
     """What a bag gets, frame by frame, logged with the image whose stamp the frame has: status of each frame, and image, calibration, pose
     and transform of those that a policy may use."""
     columns, video = read_columns(folder, settings.out_key), VideoFrames(folder / LOSSLESS)
+    depth = VideoFrames(folder / DEPTH) if settings.depth else None
     world = str(episode.meta['base_frame']) if result.in_base else episode.frame_id(anchors[0])
     T_camera_world = columns['T_camera_base' if result.in_base else 'T_camera_anchor'].reshape(-1, 4, 4)
     topic, frame = f'/{_prefix(settings)}', _FRAME
     logged = np.maximum.accumulate(episode.logged_ns())
     for start in range(0, len(episode), _BLOCK):
         numbers = np.arange(start, min(start + _BLOCK, len(episode)))
-        for number, image in zip(numbers, video.read(numbers)):
+        maps = None if depth is None else depth.read(numbers, 'gray16le').astype(np.float32) * DEPTH_UNIT
+        for place, (number, image) in enumerate(zip(numbers, video.read(numbers))):
             stamp, time = int(episode.stamps_ns[number]), int(logged[number])
             head, status = messages.header(stamp, frame), FrameStatus(int(columns['status'][number, 0]))
             said = {'status': str(int(status)), 'confidence': f'{columns["confidence"][number, 0]:.4f}'}
@@ -160,3 +163,5 @@ def _messages(
             info = messages.camera_info(K, result.width, result.height, head)
             yield Added(time, f'{topic}/camera_info', messages.INFO, info)
             yield Added(time, f'{topic}/image_raw', messages.IMAGE, messages.raw_image(image, head))
+            if maps is not None:
+                yield Added(time, f'{topic}/depth/image_raw', messages.IMAGE, messages.raw_image(maps[place], head))

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from wristworld_ros.apps.augment.anchors import AnchorEpisode, anchor_episode
+from wristworld_ros.apps.augment.anchors import AnchorEpisode, anchor_episode, settings_kinematics
+from wristworld_ros.apps.augment.depth import DepthSpool
 from wristworld_ros.apps.augment.identity import episode_key
 from wristworld_ros.apps.augment.result import COLUMNS, LOSSLESS, RESULT, STATS, VIDEO, EpisodeResult, column_names
 from wristworld_ros.apps.augment.settings import AugmentSettings
@@ -58,6 +59,7 @@ class EpisodeWorker:
         self._job, self._source = job, open_source(job.source)
         self._config = ModelConfig.read(find_model(job.stream.model) / 'config.json')
         self._wrist: VirtualWrist | None = None
+        self._kinematics = settings_kinematics(job.settings)
 
     def __call__(self, place: int) -> EpisodeResult:
         """Make an episode by its place in the set.
@@ -84,7 +86,9 @@ class EpisodeWorker:
         try:
             episode = self._source.data.episode(place)
             count, fps = len(episode), episode.fps
-            source = anchor_episode(episode, job.settings, self._config.wrist_hw, job.stream.wrist_fov)
+            source = anchor_episode(
+                episode, job.settings, self._config.wrist_hw, job.stream.wrist_fov, self._kinematics
+            )
             return self._make(folder, count, fps, self._frames(stream, source)), ''
         except WriteError:
             raise
@@ -123,10 +127,13 @@ class EpisodeWorker:
             return track
         crf = CRF[settings.codec] if settings.crf is None else settings.crf
         images = HistogramStats(LEVELS, 3, count)
+        depth = DepthSpool(folder, self._hw, count) if settings.depth else None
 
         def coded() -> Iterator[np.ndarray]:
             for number, frame in enumerate(frames):
                 track.add(frame)
+                if depth is not None:
+                    depth.add(frame.depth)
                 if number in images.chosen:
                     images.add(frame.image)
                 yield frame.image
@@ -140,6 +147,8 @@ class EpisodeWorker:
         np.savez(folder / COLUMNS, **columns)  # type: ignore[arg-type]
         stats = {key: as_lists(vector_stats(values)) for key, values in columns.items()}
         stats[settings.out_key] = as_lists(images.result())
+        if depth is not None:
+            stats |= depth.finish(settings.out_key, fps, self._source.codes_depth)
         (folder / STATS).write_text(json_text(stats))
         return track
 
@@ -166,7 +175,8 @@ def stream_frames(stream: VirtualWrist, source: AnchorEpisode) -> Iterator[Wrist
 @dataclass(frozen=True)
 class _Frame:
     """A frame as it is stored. image: uint8 [h, w, 3]. camera: of it, in its world. T_camera_anchor: float64 [4, 4], to it from the
-    first anchor camera. in_base: whether its world is the robot's base; None for a frame without a camera."""
+    first anchor camera. in_base: whether its world is the robot's base; None for a frame without a camera. depth: float32 [h, w], metres,
+    0 where nothing is seen; None where it has none."""
 
     image: np.ndarray
     camera: Camera
@@ -175,6 +185,7 @@ class _Frame:
     confidence: float = 0.0
     coverage: float = 0.0
     in_base: bool | None = None
+    depth: np.ndarray | None = None
 
     @classmethod
     def of(cls, frame: WristFrame, hw: tuple[int, int]) -> _Frame:
@@ -185,6 +196,7 @@ class _Frame:
             resized_camera(frame.camera, hw),
             frame.camera.T_camera_world @ np.linalg.inv(T_anchor_world),
             status, frame.confidence, frame.coverage, None if status.is_blank else world == 'base',
+            None if frame.depth is None else resize_images(frame.depth.float().cpu().numpy()[None], hw, nearest=True)[0],
         )  # fmt: skip
 
 
@@ -195,7 +207,7 @@ class _Track:
         self._hw, self._frames = hw, list[_Frame]()
 
     def add(self, frame: _Frame) -> None:
-        self._frames.append(replace(frame, image=np.empty(0, np.uint8)))
+        self._frames.append(replace(frame, image=np.empty(0, np.uint8), depth=None))
 
     @property
     def _in_base(self) -> bool | None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
-from wristworld_ros.apps.augment.result import VIDEO, EpisodeResult, read_columns
+from wristworld_ros.apps.augment.result import DEPTH, VIDEO, EpisodeResult, read_columns
 from wristworld_ros.apps.augment.settings import AugmentSettings
 from wristworld_ros.apps.augment.source import AugmentSource, sha256_of
 from wristworld_ros.data.formats.lerobot.adding import link_or_copy, regular_files
@@ -37,6 +37,11 @@ class FolderSource(AugmentSource):
             raise UserError(f"{data.path} has the camera '{name}' already", 'give another name with --out-key')
         if (data.root / name).exists():
             raise UserError(f'{data.root / name} is there already', 'give another name with --out-key')
+        pattern = data.mapping.episodes
+        if pattern and any(PurePath(new).match(pattern) for new in (name, self.folder)):
+            raise UserError(
+                f'{data.path} has episodes {pattern}, which {name} would be', 'give them a folder of their own'
+            )
         files = [data.file(place, f'{name}/{{folder}}/{{stem}}') for place in data.places]
         if len(set(files)) < len(files):
             raise UserError(
@@ -76,9 +81,13 @@ class FolderSource(AugmentSource):
             file = folder / data.file(data.places[place], pattern)
             if result.frames:
                 link_or_copy(work / result.folder / VIDEO, file.with_name(f'{file.name}.mp4'))
+                if settings.depth:
+                    link_or_copy(work / result.folder / DEPTH, file.with_name(f'{file.name}.depth.mkv'))
                 said = self._said(place, result, work / result.folder, settings)
                 file.with_name(f'{file.name}.json').write_text(json_text(said, None))
-        camera = VideoCamera(f'{pattern}.mp4', 'wrist', None, f'{pattern}.json')
+        camera = VideoCamera(
+            f'{pattern}.mp4', 'wrist', f'{pattern}.depth.mkv' if settings.depth else None, f'{pattern}.json'
+        )
         write_mapping(folder / MAPPING, replace(data.mapping, cameras=data.mapping.cameras | {name: camera}, root=None))
 
     def reopened(self, folder: Path) -> VideoSet:

@@ -10,6 +10,7 @@ from typing import Any
 
 from wristworld_ros import __version__
 from wristworld_ros.apps.augment.settings import AugmentSettings
+from wristworld_ros.input_files import check_file
 from wristworld_ros.pipeline.model_directory import choose_device, find_model
 from wristworld_ros.runtime.files import file_sha256
 from wristworld_ros.settings import StreamSettings
@@ -34,6 +35,8 @@ def model_sha256(name_or_path: str) -> str:
 def run_identity(stream: StreamSettings, settings: AugmentSettings, anchors: tuple[str, ...]) -> dict[str, Any]:
     """What all episodes of a run have in common that the result depends on; the manifest holds it."""
     chosen = {name: value for name, value in asdict(settings).items() if name not in _NO_MATTER}
+    if settings.urdf is not None:  # what is in it counts, and not where it lies
+        chosen['urdf'] = file_sha256(check_file(settings.urdf, 'give the URDF of the robot'))
     return {
         'format': _FORMAT,
         'model': {'name': find_model(stream.model).name, 'sha256': model_sha256(stream.model)},

@@ -8,13 +8,22 @@ from typing import Any
 
 import numpy as np
 
-from wristworld_ros.apps.augment.result import COLUMNS, STATS, VIDEO, EpisodeResult, column_names
+from wristworld_ros.apps.augment.depth import CODE
+from wristworld_ros.apps.augment.result import (
+    COLUMNS,
+    DEPTH_CODES,
+    STATS,
+    VIDEO,
+    EpisodeResult,
+    column_names,
+    depth_key,
+)
 from wristworld_ros.apps.augment.settings import AugmentSettings
 from wristworld_ros.apps.augment.source import AugmentSource, sha256_of
 from wristworld_ros.data.episode import EpisodeCamera
 from wristworld_ros.data.formats.lerobot.adding import AddedCamera, AddedPart, add_camera, check_addable
 from wristworld_ros.data.formats.lerobot.features import video_feature
-from wristworld_ros.data.formats.lerobot.layout import FIX, INFO
+from wristworld_ros.data.formats.lerobot.layout import FIX, INFO, V30
 from wristworld_ros.data.formats.lerobot.reader import LeRobotSet
 from wristworld_ros.data.formats.lerobot.stats import Stats
 from wristworld_ros.data.formats.lerobot.writer import video_details
@@ -30,7 +39,7 @@ _SHAPES = {
 class LeRobotSource(AugmentSource):
     """A LeRobot data set, v3.0, v2.1 or v2.0."""
 
-    folder = 'meta/wristworld'
+    folder, codes_depth = 'meta/wristworld', True
 
     def __init__(self, path: Path):
         self.data: LeRobotSet = LeRobotSet(path)
@@ -43,7 +52,11 @@ class LeRobotSource(AugmentSource):
 
     def check(self, settings: AugmentSettings) -> None:
         """See `AugmentSource.check`."""
-        check_addable(self.data, settings.out_key, list(column_names(settings.out_key).values()))
+        key, version = settings.out_key, self.data.info.codebase_version
+        if settings.depth and version != V30:
+            raise UserError(f'{self.data.path} is of version {version}, which has no depth videos', 'leave --depth out')
+        keys = [key, depth_key(key)] if settings.depth else [key]
+        check_addable(self.data, keys, list(column_names(key).values()))
 
     def depends(self, place: int, anchors: tuple[str, ...]) -> dict[str, Any]:
         """See `AugmentSource.depends`."""
@@ -66,7 +79,7 @@ class LeRobotSource(AugmentSource):
         anchors: tuple[str, ...],
     ) -> None:
         """See `AugmentSource.write`."""
-        add_camera(self.data, folder, self._added(work, results, settings.out_key), self._along(anchors))
+        add_camera(self.data, folder, self._added(work, results, settings), self._along(anchors))
 
     def reopened(self, folder: Path) -> LeRobotSet:
         """See `AugmentSource.reopened`."""
@@ -98,25 +111,30 @@ class LeRobotSource(AugmentSource):
         videos = self.data.info.videos
         return next((key for key in anchors if key in videos), videos[0] if videos else None)
 
-    def _added(self, work: Path, results: Sequence[EpisodeResult], key: str) -> AddedCamera:
+    def _added(self, work: Path, results: Sequence[EpisodeResult], settings: AugmentSettings) -> AddedCamera:
         """What the set gets. The pose in the robot's base is a column where every frame that has a camera has it."""
         told = [one.in_base for one in results if one.in_base is not None]
-        in_base = bool(told) and all(told)
+        in_base, key = bool(told) and all(told), settings.out_key
         names = column_names(key)
         kinds = {kind: shape for kind, shape in _SHAPES.items() if kind != 'T_camera_base' or in_base}
         columns = {
             names[kind]: {'dtype': dtype, 'shape': [width], 'names': None} for kind, (dtype, width) in kinds.items()
         }
         first = results[0]
-        details = video_details(work / first.folder / VIDEO)
         camera = EpisodeCamera(key, 'wrist', first.width, first.height, False)
-        fps = self.fps
-        video = video_feature(camera, int(fps) if fps == int(fps) else fps, details)
+        fps = int(self.fps) if self.fps == int(self.fps) else self.fps
+        files = {key: VIDEO} | ({depth_key(key): DEPTH_CODES} if settings.depth else {})
+        videos = {
+            name: video_feature(
+                camera, fps, video_details(work / first.folder / file), CODE if file == DEPTH_CODES else None
+            )
+            for name, file in files.items()
+        }
         folders = {one.episode: work / one.folder for one in results}
-        return AddedCamera(key, video, columns, lambda number: _part(folders[number], list(columns)))
+        return AddedCamera(videos, columns, lambda number: _part(folders[number], files, list(columns)))
 
 
-def _part(folder: Path, columns: list[str]) -> AddedPart:
+def _part(folder: Path, videos: dict[str, str], columns: list[str]) -> AddedPart:
     """What a finished episode adds to a set, with some of its columns.
 
     Raises:
@@ -127,4 +145,6 @@ def _part(folder: Path, columns: list[str]) -> AddedPart:
         key: {name: np.array(value) for name, value in entry.items()} for key, entry in stored.items()
     }
     with np.load(folder / COLUMNS) as file:
-        return AddedPart(folder / VIDEO, {name: file[name] for name in columns}, stats)
+        return AddedPart(
+            {key: folder / file for key, file in videos.items()}, {name: file[name] for name in columns}, stats
+        )

@@ -12,6 +12,12 @@ from wristworld_ros.errors import UserError
 
 VIDEO, COLUMNS, STATS, RESULT = 'video.mp4', 'columns.npz', 'stats.json', 'result.json'
 LOSSLESS = 'video.mkv'  # in place of VIDEO where a format holds images as they are
+DEPTH_CODES, DEPTH = 'depth.mp4', 'depth.mkv'  # as LeRobot codes it, and in millimetres
+
+
+def depth_key(key: str) -> str:
+    """Key of the depth video of a camera."""
+    return f'{key}_depth'
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from wristworld_ros.apps.augment.anchors import anchor_episode, chosen_anchors
+from wristworld_ros.apps.augment.anchors import anchor_episode, chosen_anchors, settings_kinematics
 from wristworld_ros.apps.augment.episode import EpisodeWorker, Job
 from wristworld_ros.apps.augment.identity import run_identity
 from wristworld_ros.apps.augment.page import require_page_packages, write_page
@@ -106,7 +106,7 @@ def _check(given: AugmentSource, settings: AugmentSettings, stream: StreamSettin
     given.check(settings)
     episode = _first_episode(given.data)
     anchors = chosen_anchors(episode, settings)
-    anchor_episode(episode, settings, (2, 2), stream.wrist_fov).check()
+    anchor_episode(episode, settings, (2, 2), stream.wrist_fov, settings_kinematics(settings)).check()
     return anchors
 
 

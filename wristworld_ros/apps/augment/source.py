@@ -18,12 +18,13 @@ class AugmentSource(ABC):
     """A data set that gets a camera.
 
     data: the set. folder: of the manifest and what goes with it, below the new set. lossless: whether images go into the set as they
-    are, and not as a video of their own.
+    are, and not as a video of their own. codes_depth: whether depth is coded as LeRobot does it.
     """
 
     data: DataSet
     folder: str
     lossless = False
+    codes_depth = False
 
     @abstractmethod
     def marker(self, settings: AugmentSettings) -> str:

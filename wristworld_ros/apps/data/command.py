@@ -30,6 +30,10 @@ class InspectSettings:
     episodes: int = setting(20, 'Episodes that are opened, evenly spread.', low=1, high=10**6)
     rows: int = setting(3, 'Episodes on the contact sheet.', low=1, high=20)
     columns: int = setting(6, 'Images of each camera on the contact sheet.', low=1, high=30)
+    urdf: str | None = setting(
+        None, 'Robot description by which the calibration that the set claims is checked: the arm in the images, and the pose of the hand.', none='none'
+    )  # fmt: skip
+    base_link: str | None = setting(None, "Link of it that is the robot's base; auto is its root.", none='auto')
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,12 @@ def _inspect(args: argparse.Namespace) -> int:
     if args.sheet and args.sheet.suffix.lower() not in ('.png', '.jpg'):
         raise UserError(f'--sheet is {args.sheet}', 'give a path that ends in .png or .jpg')
     data = open_data_set(args.path)
-    summary = summarise(data, settings.episodes)
+    kinematics = None
+    if settings.urdf is not None:
+        from wristworld_ros.robot.episode_kinematics import read_kinematics
+
+        kinematics = read_kinematics(settings.urdf, settings.base_link)
+    summary = summarise(data, settings.episodes, kinematics)
     print(json.dumps(asdict(summary), indent=2) if args.json else summary.text())
     if args.sheet:
         from wristworld_ros.apps.data.sheet import write_sheet
