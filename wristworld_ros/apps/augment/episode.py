@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from wristworld_ros.apps.augment.anchors import AnchorEpisode, anchor_episode, settings_kinematics
+from wristworld_ros.apps.augment.anchors import AnchorEpisode, anchor_episode, believed_places, settings_kinematics
 from wristworld_ros.apps.augment.depth import DepthSpool
 from wristworld_ros.apps.augment.identity import episode_key
 from wristworld_ros.apps.augment.result import COLUMNS, LOSSLESS, RESULT, STATS, VIDEO, EpisodeResult, column_names
@@ -86,10 +86,11 @@ class EpisodeWorker:
         try:
             episode = self._source.data.episode(place)
             count, fps = len(episode), episode.fps
+            places, doubts = believed_places(episode, job.settings, self._kinematics)
             source = anchor_episode(
-                episode, job.settings, self._config.wrist_hw, job.stream.wrist_fov, self._kinematics
+                episode, job.settings, self._config.wrist_hw, job.stream.wrist_fov, self._kinematics, places
             )
-            return self._make(folder, count, fps, self._frames(stream, source)), ''
+            return self._make(folder, count, fps, self._frames(stream, source), doubts), ''
         except WriteError:
             raise
         except UserError as error:
@@ -120,9 +121,11 @@ class EpisodeWorker:
             self._wrist = VirtualWrist(model, s)
         return self._wrist
 
-    def _make(self, folder: Path, count: int, fps: float, frames: Iterator[_Frame]) -> _Track:
+    def _make(
+        self, folder: Path, count: int, fps: float, frames: Iterator[_Frame], doubts: tuple[str, ...] = ()
+    ) -> _Track:
         """Write everything of an episode but its result; nothing of one that cannot even be counted."""
-        settings, track = self._job.settings, _Track(self._hw)
+        settings, track = self._job.settings, _Track(self._hw, doubts)
         if not count:
             return track
         crf = CRF[settings.codec] if settings.crf is None else settings.crf
@@ -203,8 +206,8 @@ class _Frame:
 class _Track:
     """Everything of an episode's frames but their images."""
 
-    def __init__(self, hw: tuple[int, int]):
-        self._hw, self._frames = hw, list[_Frame]()
+    def __init__(self, hw: tuple[int, int], doubts: tuple[str, ...] = ()):
+        self._hw, self._frames, self._doubts = hw, list[_Frame](), doubts
 
     def add(self, frame: _Frame) -> None:
         self._frames.append(replace(frame, image=np.empty(0, np.uint8), depth=None))
@@ -245,4 +248,5 @@ class _Track:
             confidence=self._mean([frame.confidence for frame in self._frames]),
             coverage=self._mean([frame.coverage for frame in self._frames]),
             step=round(self._largest_step, 4), statuses=dict(sorted(statuses.items())), in_base=self._in_base, problem=problem,
+            doubts=self._doubts,
         )  # fmt: skip
