@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -72,6 +72,7 @@ class AnchorEpisode:
                     T_base_anchor=None if T_base_anchor is None else T_base_anchor[frame],
                     wrist=None if wrists is None else wrists[frame],
                     robot_points=kinematics.surface(positions[frame]) if kinematics else None,
+                    mounted=self._mounted(),
                 )  # fmt: skip
 
     @property
@@ -115,12 +116,19 @@ class AnchorEpisode:
         """The wrist camera of every frame, where the hand's pose and the mount are known."""
         if self.T_hand_wrist is None or self.knowledge == 'images':
             return None
-        T_base_hand = self._hand_poses()
+        mounted = self._mounted()
+        assert mounted is not None  # as there is a mount
+        poses = inverse(self._hand_poses() @ self.T_hand_wrist)
+        return [replace(mounted, T_camera_world=pose) if np.isfinite(pose).all() else None for pose in poses]
+
+    def _mounted(self) -> Camera | None:
+        """The wrist camera on the hand."""
+        if self.T_hand_wrist is None:
+            return None
         height, width = self.wrist_hw
         focal = height / 2 / math.tan(math.radians(self.wrist_fov or _FOV) / 2)
         K = np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]])
-        poses = inverse(T_base_hand @ self.T_hand_wrist)
-        return [Camera(K, pose, width, height) if np.isfinite(pose).all() else None for pose in poses]
+        return Camera(K, inverse(self.T_hand_wrist), width, height)
 
     def _hand_poses(self) -> np.ndarray:
         """T_base_hand [T, 4, 4] of the link that carries the wrist camera."""
