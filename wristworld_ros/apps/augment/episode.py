@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -13,16 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from wristworld_ros.apps.augment.anchors import AnchorEpisode, anchor_episode
+from wristworld_ros.apps.augment.anchors import AnchorEpisode, anchor_episode, believed_places, settings_kinematics
+from wristworld_ros.apps.augment.depth import DepthSpool
 from wristworld_ros.apps.augment.identity import episode_key
+from wristworld_ros.apps.augment.result import COLUMNS, LOSSLESS, RESULT, STATS, VIDEO, EpisodeResult, column_names
 from wristworld_ros.apps.augment.settings import AugmentSettings
-from wristworld_ros.data.formats.lerobot.adding import AddedPart
-from wristworld_ros.data.formats.lerobot.columns import short_name
-from wristworld_ros.data.formats.lerobot.reader import LeRobotSet
-from wristworld_ros.data.formats.lerobot.stats import HistogramStats, Stats, as_lists, vector_stats
+from wristworld_ros.apps.augment.sources import open_source
+from wristworld_ros.data.formats.lerobot.stats import HistogramStats, as_lists, vector_stats
 from wristworld_ros.data.formats.lerobot.writer import CRF, GOP, LEVELS, PRESET
 from wristworld_ros.data.poses import inverse
-from wristworld_ros.data.video import write_video
+from wristworld_ros.data.video import write_lossless_video, write_video
 from wristworld_ros.errors import UserError
 from wristworld_ros.geometry.images import resize_images
 from wristworld_ros.input_files import json_text, read_json
@@ -34,12 +34,10 @@ from wristworld_ros.runtime.files import WriteError, new_directory
 from wristworld_ros.settings import StreamSettings
 from wristworld_ros.types import Camera, FrameStatus, WristFrame
 
-VIDEO, COLUMNS, STATS, RESULT = 'video.mp4', 'columns.npz', 'stats.json', 'result.json'
-
 
 @dataclass(frozen=True)
 class Job:
-    """What every worker process needs. source: the set's directory. work: where finished episodes are kept. run: of
+    """What every worker process needs. source: the set's path. work: where finished episodes are kept. run: of
     `identity.run_identity`."""
 
     source: Path
@@ -50,41 +48,6 @@ class Job:
     run: dict[str, Any]
 
 
-@dataclass(frozen=True)
-class EpisodeResult:
-    """What became of an episode.
-
-    folder: name of its folder in the work folder. width, height: of the images. valid: frames that a policy may use.
-    confidence, coverage: means over all frames. step: farthest that the camera moved from one frame to the next, metres. statuses: frames by name of their status. in_base: whether the robot's base is
-    the world of every frame that has a camera, None where none has. problem: why it has black images only, a sentence, or ''. seconds: what it took.
-    reused: whether an earlier run had made it.
-    """
-
-    episode: int
-    folder: str
-    frames: int
-    width: int
-    height: int
-    valid: int
-    confidence: float
-    coverage: float
-    step: float = 0.0
-    statuses: dict[str, int] = field(default_factory=dict)
-    in_base: bool | None = None
-    problem: str = ''
-    seconds: float = 0.0
-    reused: bool = False
-
-
-def column_names(key: str) -> dict[str, str]:
-    """Names of the columns of a camera, by what they hold."""
-    name = short_name(key)
-    return {
-        'valid': f'{key}.valid', 'status': f'{key}.status', 'confidence': f'{key}.confidence', 'K': f'camera.{name}.K',
-        'T_camera_anchor': f'camera.{name}.T_camera_anchor', 'T_camera_base': f'camera.{name}.T_camera_base',
-    }  # fmt: skip
-
-
 class EpisodeWorker:
     """Makes episodes, one after the other, with one model; what an earlier run has finished is taken.
 
@@ -93,9 +56,10 @@ class EpisodeWorker:
     """
 
     def __init__(self, job: Job):
-        self._job, self._data = job, LeRobotSet(job.source)
+        self._job, self._source = job, open_source(job.source)
         self._config = ModelConfig.read(find_model(job.stream.model) / 'config.json')
         self._wrist: VirtualWrist | None = None
+        self._kinematics = settings_kinematics(job.settings)
 
     def __call__(self, place: int) -> EpisodeResult:
         """Make an episode by its place in the set.
@@ -103,30 +67,34 @@ class EpisodeWorker:
         Raises:
             UserError: The model cannot be used, its tables cannot be read, or the disk refuses.
         """
-        job, row = self._job, self._data.rows[place]
-        folder = job.work / f'episode_{row.index:06d}-{episode_key(job.run, self._data, row, job.anchors)}'
+        job, number = self._job, self._source.number(place)
+        folder = job.work / f'episode_{number:06d}-{episode_key(job.run, self._source.depends(place, job.anchors))}'
         if (folder / RESULT).is_file():
             return replace(read_json(folder / RESULT, EpisodeResult), reused=True)
         started = time.perf_counter()
         with new_directory(folder, marker=RESULT) as making:
             track, problem = self._episode(place, making)
-            result = track.result(row.index, folder.name, problem)
+            result = track.result(number, folder.name, problem)
             result = replace(result, seconds=round(time.perf_counter() - started, 3))
             (making / RESULT).write_text(json_text(asdict(result)))
         return result
 
     def _episode(self, place: int, folder: Path) -> tuple[_Track, str]:
         """Make an episode, of black images where its own cannot be read; also returns why, or ''."""
-        job, stream, count = self._job, self._stream(), self._data.rows[place].length
+        job, stream = self._job, self._stream()
+        count, fps = self._source.length(place), self._source.fps
         try:
-            episode = self._data.episode(place)
-            count = len(episode)
-            source = anchor_episode(episode, job.settings, self._config.wrist_hw, job.stream.wrist_fov)
-            return self._make(folder, count, self._frames(stream, source)), ''
+            episode = self._source.data.episode(place)
+            count, fps = len(episode), episode.fps
+            places, doubts = believed_places(episode, job.settings, self._kinematics)
+            source = anchor_episode(
+                episode, job.settings, self._config.wrist_hw, job.stream.wrist_fov, self._kinematics, places
+            )
+            return self._make(folder, count, fps, self._frames(stream, source), doubts), ''
         except WriteError:
             raise
         except UserError as error:
-            return self._make(folder, count, self._black_frames(count)), f'{error.what}.'
+            return self._make(folder, count, fps, self._black_frames(count)), f'{error.what}.'
 
     @cached_property
     def _hw(self) -> tuple[int, int]:
@@ -153,25 +121,37 @@ class EpisodeWorker:
             self._wrist = VirtualWrist(model, s)
         return self._wrist
 
-    def _make(self, folder: Path, count: int, frames: Iterator[_Frame]) -> _Track:
-        """Write everything of an episode but its result."""
-        settings, track = self._job.settings, _Track(self._hw)
+    def _make(
+        self, folder: Path, count: int, fps: float, frames: Iterator[_Frame], doubts: tuple[str, ...] = ()
+    ) -> _Track:
+        """Write everything of an episode but its result; nothing of one that cannot even be counted."""
+        settings, track = self._job.settings, _Track(self._hw, doubts)
+        if not count:
+            return track
         crf = CRF[settings.codec] if settings.crf is None else settings.crf
         images = HistogramStats(LEVELS, 3, count)
+        depth = DepthSpool(folder, self._hw, count) if settings.depth else None
 
         def coded() -> Iterator[np.ndarray]:
             for number, frame in enumerate(frames):
                 track.add(frame)
+                if depth is not None:
+                    depth.add(frame.depth)
                 if number in images.chosen:
                     images.add(frame.image)
                 yield frame.image
 
-        fps, preset = self._data.info.fps, PRESET[settings.codec]
-        write_video(folder / VIDEO, coded(), fps, crf, preset, faststart=False, codec=settings.codec, gop=GOP)
+        if self._source.lossless:
+            write_lossless_video(folder / LOSSLESS, coded(), fps)
+        else:
+            preset = PRESET[settings.codec]
+            write_video(folder / VIDEO, coded(), fps, crf, preset, faststart=False, codec=settings.codec, gop=GOP)
         columns = track.columns(settings.out_key)
         np.savez(folder / COLUMNS, **columns)  # type: ignore[arg-type]
         stats = {key: as_lists(vector_stats(values)) for key, values in columns.items()}
         stats[settings.out_key] = as_lists(images.result())
+        if depth is not None:
+            stats |= depth.finish(settings.out_key, fps, self._source.codes_depth)
         (folder / STATS).write_text(json_text(stats))
         return track
 
@@ -195,24 +175,11 @@ def stream_frames(stream: VirtualWrist, source: AnchorEpisode) -> Iterator[Wrist
                 yield frame
 
 
-def read_part(folder: Path, columns: list[str]) -> AddedPart:
-    """What a finished episode adds to a set, with some of its columns.
-
-    Raises:
-        UserError: A file of it is damaged.
-    """
-    stored = read_json(folder / STATS, dict[str, dict[str, Any]], 'remove its folder and start again')
-    stats: dict[str, Stats] = {
-        key: {name: np.array(value) for name, value in entry.items()} for key, entry in stored.items()
-    }
-    with np.load(folder / COLUMNS) as file:
-        return AddedPart(folder / VIDEO, {name: file[name] for name in columns}, stats)
-
-
 @dataclass(frozen=True)
 class _Frame:
     """A frame as it is stored. image: uint8 [h, w, 3]. camera: of it, in its world. T_camera_anchor: float64 [4, 4], to it from the
-    first anchor camera. in_base: whether its world is the robot's base; None for a frame without a camera."""
+    first anchor camera. in_base: whether its world is the robot's base; None for a frame without a camera. depth: float32 [h, w], metres,
+    0 where nothing is seen; None where it has none."""
 
     image: np.ndarray
     camera: Camera
@@ -221,6 +188,7 @@ class _Frame:
     confidence: float = 0.0
     coverage: float = 0.0
     in_base: bool | None = None
+    depth: np.ndarray | None = None
 
     @classmethod
     def of(cls, frame: WristFrame, hw: tuple[int, int]) -> _Frame:
@@ -231,17 +199,18 @@ class _Frame:
             resized_camera(frame.camera, hw),
             frame.camera.T_camera_world @ np.linalg.inv(T_anchor_world),
             status, frame.confidence, frame.coverage, None if status.is_blank else world == 'base',
+            None if frame.depth is None else resize_images(frame.depth.float().cpu().numpy()[None], hw, nearest=True)[0],
         )  # fmt: skip
 
 
 class _Track:
     """Everything of an episode's frames but their images."""
 
-    def __init__(self, hw: tuple[int, int]):
-        self._hw, self._frames = hw, list[_Frame]()
+    def __init__(self, hw: tuple[int, int], doubts: tuple[str, ...] = ()):
+        self._hw, self._frames, self._doubts = hw, list[_Frame](), doubts
 
     def add(self, frame: _Frame) -> None:
-        self._frames.append(replace(frame, image=np.empty(0, np.uint8)))
+        self._frames.append(replace(frame, image=np.empty(0, np.uint8), depth=None))
 
     @property
     def _in_base(self) -> bool | None:
@@ -253,6 +222,10 @@ class _Track:
         """Metres between the places of the camera in neighbouring frames, in the first anchor's frame, at most."""
         poses = [inverse(f.T_camera_anchor) for f in self._frames if f.in_base is not None]
         return max((float(np.linalg.norm(b[:3, 3] - a[:3, 3])) for a, b in pairwise(poses)), default=0.0)
+
+    @staticmethod
+    def _mean(values: list[float]) -> float:
+        return round(float(np.mean(values)), 4) if values else 0.0
 
     def columns(self, key: str) -> dict[str, np.ndarray]:
         """Columns [T, N] by name. T_camera_base is the pose in the frame's own world, which need not be the base: see `_in_base`."""
@@ -272,7 +245,8 @@ class _Track:
         return EpisodeResult(
             episode, folder, len(self._frames), self._hw[1], self._hw[0],
             valid=statuses[FrameStatus.VALID.name],
-            confidence=round(float(np.mean([frame.confidence for frame in self._frames])), 4),
-            coverage=round(float(np.mean([frame.coverage for frame in self._frames])), 4),
+            confidence=self._mean([frame.confidence for frame in self._frames]),
+            coverage=self._mean([frame.coverage for frame in self._frames]),
             step=round(self._largest_step, 4), statuses=dict(sorted(statuses.items())), in_base=self._in_base, problem=problem,
+            doubts=self._doubts,
         )  # fmt: skip
