@@ -45,6 +45,24 @@ class AugmentSettings:
     workers: int = setting(
         1, 'Processes, each with a model of its own; the result does not depend on it.', low=1, high=256
     )
+    batch: int = setting(
+        1,
+        'Episodes that a worker makes side by side, whose networks then run as batches: faster, most of all on a GPU. Another number changes the last bits of the result.',
+        low=1, high=64,
+    )  # fmt: skip
+    engine: str = setting(
+        'local', 'Where workers are: local, processes of this machine; ray, actors of a Ray cluster.', choices=('local', 'ray')
+    )  # fmt: skip
+    address: str | None = setting(
+        None,
+        'Of a running Ray cluster: HOST:PORT, ray://HOST:PORT, or auto for the one that this machine belongs to; start starts one here for the run.',
+        none='start', pattern=r'\S+', described='an address as ray.init takes it',
+    )  # fmt: skip
+    gpus: float | None = setting(
+        None,
+        'Share of a GPU that Ray keeps for each worker; auto is 1 where --device is a GPU, else 0.',
+        low=0.0, high=1.0, none='auto',
+    )  # fmt: skip
     page: bool = setting(True, 'Write an HTML page beside the manifest that shows what came of it.')
     force: bool = setting(False, 'Replace an older data set in the place of the new one.')
 
@@ -57,6 +75,9 @@ class AugmentSettings:
         return height, width
 
     def check_together(self) -> None:
-        """Raise UserError where the size cannot be coded."""
+        """Raise UserError where the size cannot be coded, or options of Ray are given without it."""
+        for name in ('address', 'gpus') if self.engine != 'ray' else ():
+            if getattr(self, name) is not None:
+                raise UserError(f'Setting {name} is given, and engine is {self.engine}', 'add --engine ray')
         if self.image_hw and any(side < 16 or side % 2 for side in self.image_hw):
             raise UserError(f'Setting size is {self.size!r}', 'give WIDTHxHEIGHT, both even and at least 16')
