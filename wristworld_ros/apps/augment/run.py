@@ -60,6 +60,11 @@ class AugmentReport:
     made: int
     frames: int
 
+    def working_rate(self, workers: int) -> float:
+        """Frames a second of so many workers while they made episodes: without their start, and without the writing of the set."""
+        spent = sum(one.seconds for one in self.episodes if not one.reused)
+        return workers * self.frames / spent if spent else 0.0
+
     @property
     def problems(self) -> list[str]:
         """Sentences about episodes that could not be read."""
@@ -235,7 +240,7 @@ def _write_manifest(
     took = {
         'machine': machine.describe(), 'engine': settings.engine, 'workers': settings.workers, 'seconds': round(report.seconds, 3),
         'episodes_made': report.made, 'frames_made': report.frames,
-        'episodes': [{'episode': one.episode, 'seconds': one.seconds} for one in report.episodes],
+        'episodes': [{'episode': one.episode, 'seconds': one.seconds, 'made': not one.reused} for one in report.episodes],
     }  # fmt: skip
     (place / f'{name}.seconds.json').write_text(json_text(took))
 
