@@ -165,7 +165,7 @@ class _Joined(nn.Module):
             return getattr(super().__getattr__('network'), name)
 
     def _ask(self, method: str, *arguments: Any, **named: Any) -> Any:
-        call = getattr(self.network, method)
+        call = self.network if method == 'forward' else getattr(self.network, method)  # hooks run in a call alone
         member: _Member | None = getattr(_current, 'member', None)
         if member is None:
             return call(*arguments, **named)

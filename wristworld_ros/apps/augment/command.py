@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from wristworld_ros.apps.augment.plan import PlanSettings, measured, plan_text
-from wristworld_ros.apps.augment.settings import STREAM, AugmentSettings
+from wristworld_ros.apps.augment.settings import STREAM, AugmentSettings, PlanSettings
 from wristworld_ros.options import add_options, from_options
 from wristworld_ros.setting import check
 from wristworld_ros.settings import StreamSettings
@@ -28,6 +27,8 @@ def run(args: argparse.Namespace) -> int:
     for record in (stream, settings, plan):
         check(record)
     if plan.plan is not None:
+        from wristworld_ros.apps.augment.plan import measured, plan_text
+
         print(plan_text(measured(args.target, settings.out_key), plan))
         return 0
     from wristworld_ros.errors import require_package

@@ -6,36 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wristworld_ros.apps.augment.settings import PlanSettings
 from wristworld_ros.data.formats.lerobot.columns import short_name
 from wristworld_ros.errors import UserError
 from wristworld_ros.evaluation.table import aligned
 from wristworld_ros.input_files import read_json
-from wristworld_ros.setting import setting
 
 _FOLDERS = ('meta/wristworld', 'wristworld')  # of the manifest, by format
 _COUNTS = (1, 2, 4, 8, 16, 32, 64)  # GPUs
 _COLUMNS = 1 + 8 + 4 + 8 * (9 + 16 + 16)  # bytes of a frame's columns, before the tables compress them
-
-
-@dataclass(frozen=True)
-class PlanSettings:
-    """What a plan assumes beyond what was measured."""
-
-    plan: int | None = setting(
-        None,
-        'Make nothing: print what so many episodes would take, from what the finished set TARGET measured.',
-        low=1, high=10**9, none='off',
-    )  # fmt: skip
-    plan_frames: float | None = setting(
-        None, 'Frames of an episode, mean; auto is that of the finished set.', low=1.0, high=1e6, none='auto'
-    )
-    plan_ms: float | None = setting(
-        None,
-        'Milliseconds of one worker for a frame on the hardware of the plan; auto is what the finished set took on its own.',
-        low=0.001, high=1e6, none='auto',
-    )  # fmt: skip
-    plan_workers: int = setting(1, 'Workers that share a GPU of the plan without slowing each other.', low=1, high=64)
-    plan_price: float = setting(2.5, 'Price of a GPU (or of what a worker runs on) per hour.', low=0.0, high=1e6)
 
 
 @dataclass(frozen=True)

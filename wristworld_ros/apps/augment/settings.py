@@ -81,3 +81,24 @@ class AugmentSettings:
                 raise UserError(f'Setting {name} is given, and engine is {self.engine}', 'add --engine ray')
         if self.image_hw and any(side < 16 or side % 2 for side in self.image_hw):
             raise UserError(f'Setting size is {self.size!r}', 'give WIDTHxHEIGHT, both even and at least 16')
+
+
+@dataclass(frozen=True)
+class PlanSettings:
+    """What a plan assumes beyond what was measured."""
+
+    plan: int | None = setting(
+        None,
+        'Make nothing: print what so many episodes would take, from what the finished set TARGET measured.',
+        low=1, high=10**9, none='off',
+    )  # fmt: skip
+    plan_frames: float | None = setting(
+        None, 'Frames of an episode, mean; auto is that of the finished set.', low=1.0, high=1e6, none='auto'
+    )
+    plan_ms: float | None = setting(
+        None,
+        'Milliseconds of one worker for a frame on the hardware of the plan; auto is what the finished set took on its own.',
+        low=0.001, high=1e6, none='auto',
+    )  # fmt: skip
+    plan_workers: int = setting(1, 'Workers that share a GPU of the plan without slowing each other.', low=1, high=64)
+    plan_price: float = setting(2.5, 'Price of a GPU (or of what a worker runs on) per hour.', low=0.0, high=1e6)
