@@ -58,7 +58,7 @@ def test_a_task_that_ends_its_actor_each_time_ends_the_run(cluster):
 
 
 def test_a_cluster_without_what_a_worker_needs_is_refused_at_once(cluster):
-    with pytest.raises(UserError, match=r'needs 0.5 GPU, and the Ray cluster has 0'), RayEngine(gpus=0.5):
+    with pytest.raises(UserError, match=r'needs 0\.5 GPU, and the Ray cluster has 0'), RayEngine(gpus=0.5):
         pass
 
 
@@ -66,7 +66,7 @@ def test_actors_have_the_device_that_their_share_of_a_gpu_gives_them():
     ray = AugmentSettings(engine='ray')
     assert engine_for(ray, StreamSettings())[0].device == 'cpu'
     assert engine_for(AugmentSettings(engine='ray', gpus=0.25), StreamSettings())[0].device == 'cuda'
-    with pytest.raises(UserError, match='each worker gets 0.5 of a GPU'):
+    with pytest.raises(UserError, match=r'each worker gets 0\.5 of a GPU'):
         engine_for(AugmentSettings(engine='ray', gpus=0.5), StreamSettings(device='cpu'))
 
 

@@ -143,8 +143,8 @@ class EpisodeWorker:
                 self._feed(streams, sources, channels, seconds)
             except ReaderGoneError as error:
                 end = error  # what ended the thread that reads says more
-            except BaseException as error:
-                end = error
+            except BaseException:
+                end = ReaderGoneError()  # no UserError: that would stand for an episode that cannot be read
                 raise
             finally:
                 for channel in channels.values():  # of no effect on those whose episode is complete
