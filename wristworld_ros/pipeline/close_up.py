@@ -17,7 +17,9 @@ from wristworld_ros.geometry.alignment import nearest_rotation
 from wristworld_ros.geometry.cameras import resize_intrinsics
 from wristworld_ros.geometry.support import support_height
 from wristworld_ros.models.hand import HandNetwork, refine_pose
+from wristworld_ros.models.hand.crop import MIDDLE
 from wristworld_ros.pipeline.swept import PlaneSweep, SweptView
+from wristworld_ros.robot.hand_orientation import SharedOrientation
 from wristworld_ros.robot.known_cameras import resized_camera
 from wristworld_ros.types import AnchorSet, Camera
 
@@ -61,12 +63,14 @@ class CloseUp:
 
     def __init__(self, hand: HandNetwork, sweep: PlaneSweep, wrist_hw: tuple[int, int], device: torch.device):
         self._hand, self._sweep, self._wrist_hw, self._device = hand, sweep, wrist_hw, device
+        self._orientation = SharedOrientation(MIDDLE)
         self._bases: deque[np.ndarray] = deque(maxlen=_KEPT)
         self._focals: deque[np.ndarray] = deque(maxlen=_KEPT)
 
     def reset(self) -> None:
         """Forget the scene."""
         self._sweep.reset()
+        self._orientation.reset()
         self._bases.clear()
         self._focals.clear()
 
@@ -94,6 +98,7 @@ class CloseUp:
         hw = small.shape[1:3]
         K = resize_intrinsics(torch.from_numpy(scene.K[1:]), stage1_hw, hw)
         T_anchor_wrist, errors = self._corrected(small, K, scene.T, TRACKED_ROUNDS if tracked else ROUNDS)
+        T_anchor_wrist = self._orientation.update(T_anchor_wrist)
         T_wrist = np.linalg.inv(T_anchor_wrist[0])
         T = np.concatenate([T_wrist[None], T_anchor_wrist @ T_wrist])
         points = self._moved(scene.points, T[1:], scene.T[1:])
