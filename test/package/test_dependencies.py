@@ -36,7 +36,10 @@ def _imported_distributions() -> set[str]:
 def test_every_import_is_declared():
     groups = [
         PROJECT['dependencies'],
-        *(PROJECT['optional-dependencies'][extra] for extra in ('sim', 'sim-parts', 'data', 'ray', 'robot', 'train', 'view')),
+        *(
+            PROJECT['optional-dependencies'][extra]
+            for extra in ('sim', 'sim-parts', 'data', 'ray', 'robot', 'train', 'view')
+        ),
     ]
     declared = {_name(requirement) for group in groups for requirement in group}
     # One import name, several distributions of it: any declared one will do.

@@ -239,6 +239,7 @@ class VirtualWrist:
             residuals=observation.residuals,
             missing=observation.missing,
             placement=observation.placement,
+            depth=observation.condition.depth,
         )
 
     def _judge(self, observation: Observation) -> Verdict:

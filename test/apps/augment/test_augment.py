@@ -17,7 +17,7 @@ import pytest
 
 from wristworld_ros.apps.augment.episode import EpisodeResult
 from wristworld_ros.apps.augment.page import suspects
-from wristworld_ros.apps.augment.run import FOLDER, augment
+from wristworld_ros.apps.augment.run import augment
 from wristworld_ros.apps.augment.settings import AugmentSettings
 from wristworld_ros.cli import main
 from wristworld_ros.data.check import check_data_set
@@ -29,6 +29,7 @@ from wristworld_ros.pipeline import save_model, tiny_random_model
 from wristworld_ros.settings import StreamSettings
 from wristworld_ros.types import FrameStatus
 
+FOLDER = 'meta/wristworld'
 KEY, LENGTHS, FPS = 'observation.images.wrist_virtual', (9, 7, 8, 6, 9, 7), 10
 COLUMNS = [f'{KEY}.valid', f'{KEY}.status', f'{KEY}.confidence', 'camera.wrist_virtual.K']
 ANCHOR_POSE, BASE_POSE = 'camera.wrist_virtual.T_camera_anchor', 'camera.wrist_virtual.T_camera_base'
@@ -264,6 +265,7 @@ def test_an_episode_that_cannot_be_read_is_black_and_named(given, tmp_path, caps
     ({'out_key': 'observation.images.left'}, "has 'observation.images.left' already"),
     ({'wrist_mount': '0 0 0.1 0 0 0 0'}, 'quaternion is zero'),
     ({'wrist_mount': '0 0 0.1 0 0 0 1'}, 'does not say where the hand is'),
+    ({'wrist_mount': '0 0 0.1 0 0 0 1', 'urdf': 'none.urdf'}, 'none.urdf is missing'),
 ])  # fmt: skip
 def test_what_cannot_be_done_is_said_before_any_work(given, tmp_path, settings, said):
     with pytest.raises(UserError, match=said):
@@ -276,8 +278,58 @@ def test_a_target_that_exists_or_lies_within_the_source_is_refused(given, augmen
         run(given, given / 'v3.0', augmented / 'v3.0')
     with pytest.raises(UserError, match='lie within each other'):
         run(given, given / 'v3.0', given / 'v3.0/more')
-    with pytest.raises(UserError, match='no LeRobot data set'):
+    with pytest.raises(UserError, match='no LeRobot data set, ROS 2 bag or folder of videos'):
         run(given, given / 'episodes', tmp_path / 'set')
+
+
+def test_depth_is_a_video_of_the_format_s_own_with_statistics(given, tmp_path):
+    run(given, given / 'v3.0', tmp_path / 'set', depth=True, page=False)
+    data = open_data_set(tmp_path / 'set')
+    assert [str(problem) for problem in check_data_set(data)] == []
+    assert data.episode(0).camera(KEY).has_depth
+    seen = np.concatenate([data.episode(i).depth(KEY) for i in range(len(LENGTHS))])
+    assert seen.shape == (sum(LENGTHS), 32, 32) and (seen > 0).any()
+    found = json.loads((tmp_path / 'set/meta/stats.json').read_text())[f'{KEY}_depth']
+    assert found['max'][0][0][0] == pytest.approx(seen.max() * 1000, rel=1e-3)
+    with pytest.raises(UserError, match='has no depth videos'):
+        run(given, given / 'v2.1', tmp_path / 'other', depth=True)
+
+
+ARM = """<robot name="arm"><link name="base"/><link name="hand"/>{links}{joints}<joint name="end" type="fixed"><parent link="l7"/>
+<child link="hand"/><origin xyz="0 0 0.1" rpy="0 0 0"/></joint></robot>"""
+
+
+def arm_urdf(count):
+    """Joints that lift by metres: the hand is as high as their sum and 0.1 m."""
+    links = ''.join(f'<link name="l{i}"/>' for i in range(1, count + 1)) + ('' if count == 7 else '<link name="l7"/>')
+    joints = ''.join(
+        f'<joint name="joint{i}" type="prismatic"><parent link="{f"l{i - 1}" if i > 1 else "base"}"/><child link="l{i}"/>'
+        '<axis xyz="0 0 1"/><limit lower="-9" upper="9" effort="1" velocity="1"/></joint>'
+        for i in range(1, count + 1)
+    )
+    if count < 7:
+        joints += f'<joint name="weld" type="fixed"><parent link="l{count}"/><child link="l7"/></joint>'
+    return ARM.format(links=links, joints=joints)
+
+
+def test_joints_and_a_robot_description_place_the_wrist_camera(given, tmp_path):
+    (tmp_path / 'arm.urdf').write_text(arm_urdf(7))
+    mount = {'wrist_mount': '0 0 0 0 0 0 1', 'urdf': str(tmp_path / 'arm.urdf')}
+    run(given, given / 'v3.0', tmp_path / 'set', **mount, hand_link='hand', page=False)
+    data = open_data_set(tmp_path / 'set')
+    for number in range(len(LENGTHS)):
+        episode = data.episode(number)
+        height = np.linalg.inv(episode.T_camera_world(KEY))[:, 2, 3]
+        np.testing.assert_allclose(height, episode.joints.sum(1) + 0.1, atol=1e-5)
+    for wrong, said in (
+        (mount | {'hand_link': 'foot'}, "no link 'foot'"),
+        (mount | {'hand_link': 'hand', 'base_link': 'floor'}, "no link 'floor'"),
+    ):
+        with pytest.raises(UserError, match=said):
+            run(given, given / 'v3.0', tmp_path / 'other', **wrong)
+    (tmp_path / 'arm.urdf').write_text(arm_urdf(6))
+    with pytest.raises(UserError, match='has 7 joints, and the arm of the robot description 6'):
+        run(given, given / 'v3.0', tmp_path / 'other', **mount, hand_link='hand')
 
 
 def result(number, **changes):

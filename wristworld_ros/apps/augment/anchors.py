@@ -15,6 +15,7 @@ from wristworld_ros.data.poses import inverse, pose_from_xyz_quaternion
 from wristworld_ros.errors import UserError
 from wristworld_ros.geometry import resize_intrinsics
 from wristworld_ros.geometry.images import resize_images
+from wristworld_ros.robot.episode_kinematics import EpisodeKinematics, read_kinematics
 from wristworld_ros.types import AnchorSet, Camera
 
 _BLOCK = 16  # frames that are decoded at once
@@ -26,7 +27,8 @@ class AnchorEpisode:
     """One episode and the cameras of it that the model sees.
 
     keys: of the anchors; all images are brought to the size of the first one's. wrist_K: float64 [3, 3] of the wrist camera,
-    where it is mounted to the hand by T_hand_wrist, float64 [4, 4]; else None.
+    where it is mounted to the hand by T_hand_wrist, float64 [4, 4]; else None. kinematics: of the robot, where its description is
+    given; then the pose of its link `hand_link` counts, and not the one that the set has.
     """
 
     episode: Episode
@@ -35,6 +37,8 @@ class AnchorEpisode:
     wrist_hw: tuple[int, int]
     T_hand_wrist: np.ndarray | None = None
     wrist_fov: float | None = None
+    kinematics: EpisodeKinematics | None = None
+    hand_link: str = ''
 
     def __len__(self) -> int:
         return len(self.episode)
@@ -51,6 +55,8 @@ class AnchorEpisode:
         """
         K, T_base_anchor = self._calibration()
         wrists = self._wrists()
+        kinematics = None if self.knowledge == 'images' else self.kinematics
+        positions = kinematics.positions(self.episode) if kinematics else []
         for start in range(0, len(self), _BLOCK):
             frames = np.arange(start, min(start + _BLOCK, len(self)))
             images = np.stack([self._resized(self.episode.read(key, frames)) for key in self.keys], axis=1)
@@ -63,6 +69,7 @@ class AnchorEpisode:
                     T_base_anchor=None if T_base_anchor is None else T_base_anchor[frame],
                     wrist=None if wrists is None else wrists[frame],
                     mounted=self._mounted(),
+                    robot_points=kinematics.surface(positions[frame]) if kinematics else None,
                 )  # fmt: skip
 
     @property
@@ -101,12 +108,7 @@ class AnchorEpisode:
         """The wrist camera of every frame, where the hand's pose and the mount are known."""
         if self.T_hand_wrist is None or self.knowledge == 'images':
             return None
-        if self.episode.T_base_hand is None:
-            raise UserError(
-                f'wrist_mount is given, and {self.episode.name} of {self.episode.path} does not say where the hand is',
-                'leave wrist_mount unknown',
-            )
-        mounted, poses = self._mounted(), inverse(self.episode.T_base_hand @ self.T_hand_wrist)
+        mounted, poses = self._mounted(), inverse(self._hand_poses() @ self.T_hand_wrist)
         return [replace(mounted, T_camera_world=pose) if np.isfinite(pose).all() else None for pose in poses]
 
     def _mounted(self) -> Camera | None:
@@ -118,9 +120,24 @@ class AnchorEpisode:
         K = np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]])
         return Camera(K, inverse(self.T_hand_wrist), width, height)
 
+    def _hand_poses(self) -> np.ndarray:
+        """T_base_hand [T, 4, 4] of the link that carries the wrist camera."""
+        if self.kinematics is not None:
+            return self.kinematics.poses(self.episode, self.hand_link or self.episode.hand_link)
+        if self.episode.T_base_hand is None:
+            raise UserError(
+                f'wrist_mount is given, and {self.episode.name} of {self.episode.path} does not say where the hand is',
+                'leave wrist_mount unknown, or give the robot description with --urdf',
+            )
+        return self.episode.T_base_hand
+
 
 def anchor_episode(
-    episode: Episode, settings: AugmentSettings, wrist_hw: tuple[int, int], wrist_fov: float | None
+    episode: Episode,
+    settings: AugmentSettings,
+    wrist_hw: tuple[int, int],
+    wrist_fov: float | None,
+    kinematics: EpisodeKinematics | None = None,
 ) -> AnchorEpisode:
     """An episode as settings want it.
 
@@ -129,6 +146,7 @@ def anchor_episode(
         settings: Of the command.
         wrist_hw: Size of the model's wrist images.
         wrist_fov: Vertical field of view of a mounted wrist camera, degrees; None for 75.
+        kinematics: Of `read_kinematics`, where settings name a description.
 
     Raises:
         UserError: It has no such camera.
@@ -138,7 +156,18 @@ def anchor_episode(
     if T_hand_wrist is not None and not np.isfinite(T_hand_wrist).all():
         raise UserError(f'Setting wrist_mount is {mount!r}, whose quaternion is zero', 'give a unit quaternion x y z w')
     keys = chosen_anchors(episode, settings)
-    return AnchorEpisode(episode, keys, settings.knowledge, wrist_hw, T_hand_wrist, wrist_fov)
+    return AnchorEpisode(
+        episode, keys, settings.knowledge, wrist_hw, T_hand_wrist, wrist_fov, kinematics, settings.hand_link or ''
+    )
+
+
+def settings_kinematics(settings: AugmentSettings) -> EpisodeKinematics | None:
+    """Kinematics of the robot that settings name; None where they name none.
+
+    Raises:
+        UserError: Its description cannot be read.
+    """
+    return None if settings.urdf is None else read_kinematics(settings.urdf, settings.base_link)
 
 
 def chosen_anchors(episode: Episode, settings: AugmentSettings) -> tuple[str, ...]:

@@ -13,7 +13,9 @@ from wristworld_ros.settings import StreamSettings
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the command; those of the model come from `StreamSettings`."""
-    parser.add_argument('source', type=Path, help='A LeRobot data set, v3.0 or v2.1; it is only read.')
+    parser.add_argument(
+        'source', type=Path, help='A LeRobot data set (v3.0, v2.1), ROS 2 bags or a folder of videos; only read.'
+    )
     parser.add_argument('target', type=Path, help='Directory of the set with the new camera.')
     add_options(parser, AugmentSettings)
     add_options(parser.add_argument_group('the model'), StreamSettings, only=STREAM)
@@ -33,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     from wristworld_ros.errors import require_package
 
-    require_package('pyarrow', 'data', 'Augmenting a LeRobot data set')
+    require_package('pyarrow', 'data', 'Augmenting a data set')
     from wristworld_ros.apps.augment.run import augment
 
     report = augment(args.source, args.target, settings, stream)

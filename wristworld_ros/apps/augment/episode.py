@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -14,17 +14,18 @@ from typing import Any
 
 import numpy as np
 
-from wristworld_ros.apps.augment.anchors import AnchorEpisode, anchor_episode
+from wristworld_ros.apps.augment.anchors import AnchorEpisode, anchor_episode, settings_kinematics
+from wristworld_ros.apps.augment.depth import DepthSpool
 from wristworld_ros.apps.augment.identity import episode_key, group_key
+from wristworld_ros.apps.augment.result import COLUMNS, LOSSLESS, RESULT, STATS, VIDEO, EpisodeResult, column_names
 from wristworld_ros.apps.augment.settings import AugmentSettings
+from wristworld_ros.apps.augment.source import AugmentSource
+from wristworld_ros.apps.augment.sources import open_source
 from wristworld_ros.apps.augment.streams import EpisodeStreams
-from wristworld_ros.data.formats.lerobot.adding import AddedPart
-from wristworld_ros.data.formats.lerobot.columns import short_name
-from wristworld_ros.data.formats.lerobot.reader import LeRobotSet
-from wristworld_ros.data.formats.lerobot.stats import HistogramStats, Stats, as_lists, vector_stats
+from wristworld_ros.data.formats.lerobot.stats import HistogramStats, as_lists, vector_stats
 from wristworld_ros.data.formats.lerobot.writer import CRF, GOP, LEVELS, PRESET
 from wristworld_ros.data.poses import inverse
-from wristworld_ros.data.video import write_video
+from wristworld_ros.data.video import write_lossless_video, write_video
 from wristworld_ros.errors import UserError
 from wristworld_ros.geometry.images import resize_images
 from wristworld_ros.input_files import json_text, read_json
@@ -36,13 +37,12 @@ from wristworld_ros.runtime.overlap import Channel, ReaderGoneError
 from wristworld_ros.settings import StreamSettings
 from wristworld_ros.types import Camera, FrameStatus, WristFrame
 
-VIDEO, COLUMNS, STATS, RESULT = 'video.mp4', 'columns.npz', 'stats.json', 'result.json'
 _FRAMES_WAITING = 16  # to be written, of an episode
 
 
 @dataclass(frozen=True)
 class Job:
-    """What every worker process needs. source: the set's directory. work: where finished episodes are kept. run: of
+    """What every worker process needs. source: the set's path. work: where finished episodes are kept. run: of
     `identity.run_identity`."""
 
     source: Path
@@ -51,41 +51,6 @@ class Job:
     settings: AugmentSettings
     anchors: tuple[str, ...]
     run: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class EpisodeResult:
-    """What became of an episode.
-
-    folder: name of its folder in the work folder. width, height: of the images. valid: frames that a policy may use.
-    confidence, coverage: means over all frames. step: farthest that the camera moved from one frame to the next, metres. statuses: frames by name of their status. in_base: whether the robot's base is
-    the world of every frame that has a camera, None where none has. problem: why it has black images only, a sentence, or ''. seconds: what it took.
-    reused: whether an earlier run had made it.
-    """
-
-    episode: int
-    folder: str
-    frames: int
-    width: int
-    height: int
-    valid: int
-    confidence: float
-    coverage: float
-    step: float = 0.0
-    statuses: dict[str, int] = field(default_factory=dict)
-    in_base: bool | None = None
-    problem: str = ''
-    seconds: float = 0.0
-    reused: bool = False
-
-
-def column_names(key: str) -> dict[str, str]:
-    """Names of the columns of a camera, by what they hold."""
-    name = short_name(key)
-    return {
-        'valid': f'{key}.valid', 'status': f'{key}.status', 'confidence': f'{key}.confidence', 'K': f'camera.{name}.K',
-        'T_camera_anchor': f'camera.{name}.T_camera_anchor', 'T_camera_base': f'camera.{name}.T_camera_base',
-    }  # fmt: skip
 
 
 class EpisodeWorker:
@@ -98,9 +63,10 @@ class EpisodeWorker:
     """
 
     def __init__(self, job: Job):
-        self._job, self._data = job, LeRobotSet(job.source)
+        self._job, self._source = job, open_source(job.source)
         self._config = ModelConfig.read(find_model(job.stream.model) / 'config.json')
-        self._groups = episode_groups(self._data, job.settings.batch)
+        self._groups = episode_groups(self._source, job.settings.batch)
+        self._kinematics = settings_kinematics(job.settings)
         self._shared: EpisodeStreams | None = None
 
     def __call__(self, group: int) -> list[EpisodeResult]:
@@ -119,10 +85,10 @@ class EpisodeWorker:
 
     def _folders(self, places: tuple[int, ...]) -> dict[int, Path]:
         """Where the episodes of a group are kept, by place in the set."""
-        job, rows = self._job, self._data.rows
-        keys = [episode_key(job.run, self._data, rows[place], job.anchors) for place in places]
+        job, source = self._job, self._source
+        keys = [episode_key(job.run, source.depends(place, job.anchors)) for place in places]
         return {
-            place: job.work / f'episode_{rows[place].index:06d}-{group_key(key, keys)}'
+            place: job.work / f'episode_{source.number(place):06d}-{group_key(key, keys)}'
             for place, key in zip(places, keys, strict=True)
         }
 
@@ -134,8 +100,9 @@ class EpisodeWorker:
         with ThreadPoolExecutor(len(channels), 'write') as threads:
             writing = {}
             for place, channel in channels.items():
-                count = len(sources[place]) if place in sources else self._data.rows[place].length
-                writing[place] = threads.submit(self._written, place, count, folders[place], channel, seconds)
+                writing[place] = threads.submit(
+                    self._written, place, sources.get(place), folders[place], channel, seconds
+                )
             end: BaseException = RuntimeError('A stream gave fewer frames than its episode has.')
             try:
                 for place in problems.keys() & channels.keys():
@@ -189,26 +156,36 @@ class EpisodeWorker:
         for place in places:
             try:
                 sources[place] = anchor_episode(
-                    self._data.episode(place), self._job.settings, self._config.wrist_hw, self._job.stream.wrist_fov
-                )
+                    self._source.data.episode(place), self._job.settings, self._config.wrist_hw, self._job.stream.wrist_fov,
+                    self._kinematics,
+                )  # fmt: skip
             except UserError as error:
                 problems[place] = error
         return sources, problems
 
     def _written(
-        self, place: int, count: int, folder: Path, frames: Channel[_Frame], seconds: dict[int, float]
+        self,
+        place: int,
+        source: AnchorEpisode | None,
+        folder: Path,
+        frames: Channel[_Frame],
+        seconds: dict[int, float],
     ) -> EpisodeResult:
-        """Write an episode of `count` frames while they come: of black images where its own cannot be read."""
-        row, problem = self._data.rows[place], ''
+        """Write an episode while its frames come: of black images where its own cannot be read."""
+        number, problem = self._source.number(place), ''
+        count, fps = self._source.length(place) if source is None else len(source), self._source.fps
+        fps = fps if source is None else source.episode.fps
         try:
             with new_directory(folder, marker=RESULT) as making:
                 try:
-                    track = self._make(making, count, frames)
+                    track = self._make(making, count, fps, frames)
+                    if source is None:
+                        list(frames)  # nothing, and why
                 except WriteError:
                     raise
                 except UserError as error:
-                    track, problem = self._make(making, count, self._black_frames(count)), f'{error.what}.'
-                result = track.result(row.index, folder.name, problem)
+                    track, problem = self._make(making, count, fps, self._black_frames(count)), f'{error.what}.'
+                result = track.result(number, folder.name, problem)
                 result = replace(result, seconds=round(seconds[place], 3))
                 (making / RESULT).write_text(json_text(asdict(result)))
             return result
@@ -234,55 +211,51 @@ class EpisodeWorker:
             self._shared = EpisodeStreams(model, s, max(map(len, self._groups)))
         return self._shared
 
-    def _make(self, folder: Path, count: int, frames: Iterable[_Frame]) -> _Track:
-        """Write everything of an episode but its result."""
+    def _make(self, folder: Path, count: int, fps: float, frames: Iterable[_Frame]) -> _Track:
+        """Write everything of an episode but its result; nothing of one that cannot even be counted."""
         settings, track = self._job.settings, _Track(self._hw)
+        if not count:
+            return track
         crf = CRF[settings.codec] if settings.crf is None else settings.crf
         images = HistogramStats(LEVELS, 3, count)
+        depth = DepthSpool(folder, self._hw, count) if settings.depth else None
 
         def coded() -> Iterator[np.ndarray]:
             for number, frame in enumerate(frames):
                 track.add(frame)
+                if depth is not None:
+                    depth.add(frame.depth)
                 if number in images.chosen:
                     images.add(frame.image)
                 yield frame.image
 
-        fps, preset = self._data.info.fps, PRESET[settings.codec]
-        write_video(folder / VIDEO, coded(), fps, crf, preset, faststart=False, codec=settings.codec, gop=GOP)
+        if self._source.lossless:
+            write_lossless_video(folder / LOSSLESS, coded(), fps)
+        else:
+            preset = PRESET[settings.codec]
+            write_video(folder / VIDEO, coded(), fps, crf, preset, faststart=False, codec=settings.codec, gop=GOP)
         columns = track.columns(settings.out_key)
         np.savez(folder / COLUMNS, **columns)  # type: ignore[arg-type]
         stats = {key: as_lists(vector_stats(values)) for key, values in columns.items()}
         stats[settings.out_key] = as_lists(images.result())
+        if depth is not None:
+            stats |= depth.finish(settings.out_key, fps, self._source.codes_depth)
         (folder / STATS).write_text(json_text(stats))
         return track
 
 
-def episode_groups(data: LeRobotSet, size: int) -> list[tuple[int, ...]]:
+def episode_groups(source: AugmentSource, size: int) -> list[tuple[int, ...]]:
     """Places of the episodes that are made side by side, those of similar length, so that a batch stays full to the end."""
-    order = (
-        sorted(range(len(data)), key=lambda place: (data.rows[place].length, place)) if size > 1 else range(len(data))
-    )
-    return [tuple(order[start : start + size]) for start in range(0, len(order), size)]
-
-
-def read_part(folder: Path, columns: list[str]) -> AddedPart:
-    """What a finished episode adds to a set, with some of its columns.
-
-    Raises:
-        UserError: A file of it is damaged.
-    """
-    stored = read_json(folder / STATS, dict[str, dict[str, Any]], 'remove its folder and start again')
-    stats: dict[str, Stats] = {
-        key: {name: np.array(value) for name, value in entry.items()} for key, entry in stored.items()
-    }
-    with np.load(folder / COLUMNS) as file:
-        return AddedPart(folder / VIDEO, {name: file[name] for name in columns}, stats)
+    count = len(source.data)
+    order = sorted(range(count), key=lambda place: (source.length(place), place)) if size > 1 else list(range(count))
+    return [tuple(order[start : start + size]) for start in range(0, count, size)]
 
 
 @dataclass(frozen=True)
 class _Frame:
     """A frame as it is stored. image: uint8 [h, w, 3]. camera: of it, in its world. T_camera_anchor: float64 [4, 4], to it from the
-    first anchor camera. in_base: whether its world is the robot's base; None for a frame without a camera."""
+    first anchor camera. in_base: whether its world is the robot's base; None for a frame without a camera. depth: float32 [h, w], metres,
+    0 where nothing is seen; None where it has none."""
 
     image: np.ndarray
     camera: Camera
@@ -291,6 +264,7 @@ class _Frame:
     confidence: float = 0.0
     coverage: float = 0.0
     in_base: bool | None = None
+    depth: np.ndarray | None = None
 
     @classmethod
     def of(cls, frame: WristFrame, hw: tuple[int, int]) -> _Frame:
@@ -301,6 +275,7 @@ class _Frame:
             resized_camera(frame.camera, hw),
             frame.camera.T_camera_world @ np.linalg.inv(T_anchor_world),
             status, frame.confidence, frame.coverage, None if status.is_blank else world == 'base',
+            None if frame.depth is None else resize_images(frame.depth.float().cpu().numpy()[None], hw, nearest=True)[0],
         )  # fmt: skip
 
 
@@ -311,7 +286,7 @@ class _Track:
         self._hw, self._frames = hw, list[_Frame]()
 
     def add(self, frame: _Frame) -> None:
-        self._frames.append(replace(frame, image=np.empty(0, np.uint8)))
+        self._frames.append(replace(frame, image=np.empty(0, np.uint8), depth=None))
 
     @property
     def _in_base(self) -> bool | None:
@@ -323,6 +298,10 @@ class _Track:
         """Metres between the places of the camera in neighbouring frames, in the first anchor's frame, at most."""
         poses = [inverse(f.T_camera_anchor) for f in self._frames if f.in_base is not None]
         return max((float(np.linalg.norm(b[:3, 3] - a[:3, 3])) for a, b in pairwise(poses)), default=0.0)
+
+    @staticmethod
+    def _mean(values: list[float]) -> float:
+        return round(float(np.mean(values)), 4) if values else 0.0
 
     def columns(self, key: str) -> dict[str, np.ndarray]:
         """Columns [T, N] by name. T_camera_base is the pose in the frame's own world, which need not be the base: see `_in_base`."""
@@ -342,7 +321,7 @@ class _Track:
         return EpisodeResult(
             episode, folder, len(self._frames), self._hw[1], self._hw[0],
             valid=statuses[FrameStatus.VALID.name],
-            confidence=round(float(np.mean([frame.confidence for frame in self._frames])), 4),
-            coverage=round(float(np.mean([frame.coverage for frame in self._frames])), 4),
+            confidence=self._mean([frame.confidence for frame in self._frames]),
+            coverage=self._mean([frame.coverage for frame in self._frames]),
             step=round(self._largest_step, 4), statuses=dict(sorted(statuses.items())), in_base=self._in_base, problem=problem,
         )  # fmt: skip

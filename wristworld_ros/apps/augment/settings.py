@@ -42,6 +42,19 @@ class AugmentSettings:
         'Pose of the wrist camera (optical: z forward, x right, y down) in the link whose pose the set has: x y z qx qy qz qw, metres and a unit quaternion.',
         none='unknown', pattern=_POSE, described='seven numbers x y z qx qy qz qw',
     )  # fmt: skip
+    urdf: str | None = setting(
+        None, 'Robot description by which the joints of the set tell where the hand and the surface of the robot are; none takes the pose that the set has.',
+        none='none',
+    )  # fmt: skip
+    hand_link: str | None = setting(
+        None, 'Link of the robot description that carries the wrist camera; auto is the one whose pose the set has.', none='auto'
+    )  # fmt: skip
+    base_link: str | None = setting(
+        None, "Link of the robot description that is the robot's base, the world of all poses; auto is its root.", none='auto'
+    )  # fmt: skip
+    depth: bool = setting(
+        False, "Also write the new camera's depth: what the anchors show of its view, metres as far as the model knows them, 0 where nothing is seen."
+    )  # fmt: skip
     workers: int = setting(
         1, 'Processes, each with a model of its own; the result does not depend on it.', low=1, high=256
     )
@@ -75,10 +88,12 @@ class AugmentSettings:
         return height, width
 
     def check_together(self) -> None:
-        """Raise UserError where the size cannot be coded, or options of Ray are given without it."""
+        """Raise UserError where the size cannot be coded, or options lack the one that they need."""
         for name in ('address', 'gpus') if self.engine != 'ray' else ():
             if getattr(self, name) is not None:
                 raise UserError(f'Setting {name} is given, and engine is {self.engine}', 'add --engine ray')
+        if self.urdf is None and (self.hand_link or self.base_link):
+            raise UserError('hand_link or base_link is given without a robot description', 'give --urdf as well')
         if self.image_hw and any(side < 16 or side % 2 for side in self.image_hw):
             raise UserError(f'Setting size is {self.size!r}', 'give WIDTHxHEIGHT, both even and at least 16')
 
