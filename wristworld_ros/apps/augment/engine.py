@@ -96,10 +96,10 @@ def run_tasks(
         Task and result, in the order in which they end.
 
     Raises:
-        UserError: A task raised one; or it lost `ATTEMPTS` workers.
+        UserError: A task raised one; it lost `ATTEMPTS` workers; or so many did not even start.
         RuntimeError: A task raised anything else; the message holds its traceback.
     """
-    waiting, lost = deque(tasks), Counter[int]()
+    waiting, lost, unborn = deque(tasks), Counter[int](), 0
     crew = [engine.start(make) for _ in range(min(workers, len(waiting)))]
     try:
         while waiting or any(worker.task is not None for worker in crew):
@@ -115,6 +115,12 @@ def run_tasks(
                 how = worker.end()
                 crew[crew.index(worker)] = engine.start(make)
                 if task is None:
+                    unborn += 1
+                    if unborn >= ATTEMPTS:
+                        raise UserError(
+                            f'{ATTEMPTS} workers ended before they had started ({how})',
+                            'see that where they run this package is installed and the data sets lie under the same paths',
+                        )
                     continue
                 lost[task] += 1
                 if lost[task] >= ATTEMPTS:

@@ -125,7 +125,7 @@ class RayWorker:
         reference, self.pending = self.pending, None
         try:
             answer = ray.get(reference)
-        except ray.exceptions.RayActorError as error:
+        except ray.exceptions.RayError as error:  # the actor died, or could not be made
             self._how = _line(error)
             return None
         self.lives = True
