@@ -327,6 +327,10 @@ def test_joints_and_a_robot_description_place_the_wrist_camera(given, tmp_path):
     ):
         with pytest.raises(UserError, match=said):
             run(given, given / 'v3.0', tmp_path / 'other', **wrong)
+    report = run(given, given / 'v3.0', tmp_path / 'checked', **mount, hand_link='hand', places='checked', page=False)
+    assert all(len(one.doubts) == 2 for one in report.episodes), 'nothing confirms places in images of noise'
+    manifest = json.loads((tmp_path / f'checked/{FOLDER}/wrist_virtual.json').read_text())
+    assert manifest['episodes'][0]['not_used'][0].startswith('observation.images.left: ')
     (tmp_path / 'arm.urdf').write_text(arm_urdf(6))
     with pytest.raises(UserError, match='has 7 joints, and the arm of the robot description 6'):
         run(given, given / 'v3.0', tmp_path / 'other', **mount, hand_link='hand')
@@ -340,10 +344,11 @@ def result(number, **changes):
 def test_episodes_to_look_at_are_the_worst_first_with_their_reason():
     found = suspects([
         result(0), result(1, step=0.4), result(2, valid=2, statuses={'VALID': 2, 'LOW_COVERAGE': 7, 'LOW_CONFIDENCE': 1}),
-        result(3, problem='The video is cut.'), result(4, valid=1, statuses={'VALID': 1, 'LOW_CONFIDENCE': 9}),
+        result(3, problem='The video is cut.'), result(5, doubts=('left: it does not fit',)), result(4, valid=1, statuses={'VALID': 1, 'LOW_CONFIDENCE': 9}),
     ])  # fmt: skip
-    assert [one.episode for one, _ in found] == [3, 4, 2, 1]
-    assert 'The video is cut.' in found[0][1] and 'LOW_COVERAGE' in found[2][1] and '0.40 m' in found[3][1]
+    assert [one.episode for one, _ in found] == [3, 4, 2, 5, 1]
+    assert 'The video is cut.' in found[0][1] and 'LOW_COVERAGE' in found[2][1] and '0.40 m' in found[4][1]
+    assert 'left: it does not fit' in found[3][1]
 
 
 def test_the_page_shows_best_median_and_worst_and_is_one_file(augmented):

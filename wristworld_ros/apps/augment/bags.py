@@ -75,7 +75,7 @@ class BagSource(AugmentSource):
             if not result.frames:
                 _link(bag, target, set())
                 continue
-            making = folder / 'making' / _name(bag)  # the library names files by their folder
+            making = folder / '.adding' / _name(bag)  # the library names files by their folder
             episode = self.data.episode(place)
             add_messages(bag, making, _messages(episode, result, work / result.folder, settings, anchors))
             target.mkdir(exist_ok=True)

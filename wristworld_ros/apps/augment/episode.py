@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from wristworld_ros.apps.augment.anchors import AnchorEpisode, anchor_episode, settings_kinematics
+from wristworld_ros.apps.augment.anchors import AnchorEpisode, anchor_episode, believed_places, settings_kinematics
 from wristworld_ros.apps.augment.depth import DepthSpool
 from wristworld_ros.apps.augment.identity import episode_key, group_key
 from wristworld_ros.apps.augment.result import COLUMNS, LOSSLESS, RESULT, STATS, VIDEO, EpisodeResult, column_names
@@ -95,13 +95,13 @@ class EpisodeWorker:
     def _made(self, folders: dict[int, Path], done: Container[int]) -> dict[int, EpisodeResult]:
         """Make those of a group's episodes that are not done."""
         streams, seconds = self._streams(), dict.fromkeys(folders, 0.0)
-        sources, problems = self._sources(folders)
+        sources, doubts, problems = self._sources(folders)
         channels = {place: Channel[_Frame](_FRAMES_WAITING) for place in folders if place not in done}
         with ThreadPoolExecutor(len(channels), 'write') as threads:
             writing = {}
             for place, channel in channels.items():
                 writing[place] = threads.submit(
-                    self._written, place, sources.get(place), folders[place], channel, seconds
+                    self._written, place, sources.get(place), doubts.get(place, ()), folders[place], channel, seconds
                 )
             end: BaseException = RuntimeError('A stream gave fewer frames than its episode has.')
             try:
@@ -150,35 +150,38 @@ class EpisodeWorker:
                     channels[place].close()
             since = now
 
-    def _sources(self, places: Iterable[int]) -> tuple[dict[int, AnchorEpisode], dict[int, UserError]]:
-        """Episodes as the model takes them, and why some cannot be opened."""
-        sources, problems = {}, {}
+    def _sources(
+        self, places: Iterable[int]
+    ) -> tuple[dict[int, AnchorEpisode], dict[int, tuple[str, ...]], dict[int, UserError]]:
+        """Episodes as the model takes them, what is doubted of them, and why some cannot be opened."""
+        sources, doubts, problems = {}, {}, {}
+        wrist_hw, fov = self._config.wrist_hw, self._job.stream.wrist_fov
         for place in places:
             try:
-                sources[place] = anchor_episode(
-                    self._source.data.episode(place), self._job.settings, self._config.wrist_hw, self._job.stream.wrist_fov,
-                    self._kinematics,
-                )  # fmt: skip
+                episode = self._source.data.episode(place)
+                believed, doubts[place] = believed_places(episode, self._job.settings, self._kinematics)
+                sources[place] = anchor_episode(episode, self._job.settings, wrist_hw, fov, self._kinematics, believed)
             except UserError as error:
                 problems[place] = error
-        return sources, problems
+        return sources, doubts, problems
 
     def _written(
         self,
         place: int,
         source: AnchorEpisode | None,
+        doubts: tuple[str, ...],
         folder: Path,
         frames: Channel[_Frame],
         seconds: dict[int, float],
     ) -> EpisodeResult:
         """Write an episode while its frames come: of black images where its own cannot be read."""
-        number, problem = self._source.number(place), ''
-        count, fps = self._source.length(place) if source is None else len(source), self._source.fps
-        fps = fps if source is None else source.episode.fps
         try:
+            number, problem = self._source.number(place), ''
+            count, fps = self._source.length(place) if source is None else len(source), self._source.fps
+            fps = fps if source is None else source.episode.fps
             with new_directory(folder, marker=RESULT) as making:
                 try:
-                    track = self._make(making, count, fps, frames)
+                    track = self._make(making, count, fps, frames, doubts)
                     if source is None:
                         list(frames)  # nothing, and why
                 except WriteError:
@@ -211,9 +214,11 @@ class EpisodeWorker:
             self._shared = EpisodeStreams(model, s, max(map(len, self._groups)))
         return self._shared
 
-    def _make(self, folder: Path, count: int, fps: float, frames: Iterable[_Frame]) -> _Track:
+    def _make(
+        self, folder: Path, count: int, fps: float, frames: Iterable[_Frame], doubts: tuple[str, ...] = ()
+    ) -> _Track:
         """Write everything of an episode but its result; nothing of one that cannot even be counted."""
-        settings, track = self._job.settings, _Track(self._hw)
+        settings, track = self._job.settings, _Track(self._hw, doubts)
         if not count:
             return track
         crf = CRF[settings.codec] if settings.crf is None else settings.crf
@@ -282,8 +287,8 @@ class _Frame:
 class _Track:
     """Everything of an episode's frames but their images."""
 
-    def __init__(self, hw: tuple[int, int]):
-        self._hw, self._frames = hw, list[_Frame]()
+    def __init__(self, hw: tuple[int, int], doubts: tuple[str, ...] = ()):
+        self._hw, self._frames, self._doubts = hw, list[_Frame](), doubts
 
     def add(self, frame: _Frame) -> None:
         self._frames.append(replace(frame, image=np.empty(0, np.uint8), depth=None))
@@ -324,4 +329,5 @@ class _Track:
             confidence=self._mean([frame.confidence for frame in self._frames]),
             coverage=self._mean([frame.coverage for frame in self._frames]),
             step=round(self._largest_step, 4), statuses=dict(sorted(statuses.items())), in_base=self._in_base, problem=problem,
+            doubts=self._doubts,
         )  # fmt: skip

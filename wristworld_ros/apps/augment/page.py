@@ -86,8 +86,10 @@ def suspects(results: Sequence[EpisodeResult]) -> list[tuple[EpisodeResult, str]
         elif share < _LEAST_VALID:
             why = max((name for name in one.statuses if name != 'VALID'), key=lambda name: one.statuses[name])
             found.append((1, share, one, f'{share:.0%} of its frames are valid; of the others most are {why}.'))
+        elif one.doubts:
+            found.append((2, 0.0, one, f'Calibration was not used: {"; ".join(one.doubts)}.'))
         elif one.step > _LARGEST_STEP:
-            found.append((2, -one.step, one, f'Its camera moves {one.step:.2f} m between two frames.'))
+            found.append((3, -one.step, one, f'Its camera moves {one.step:.2f} m between two frames.'))
     return [(one, why) for _, _, one, why in sorted(found, key=lambda entry: (*entry[:2], entry[2].episode))]
 
 

@@ -26,7 +26,8 @@ class EpisodeResult:
 
     folder: name of its folder in the work folder. width, height: of the images. valid: frames that a policy may use.
     confidence, coverage: means over all frames. step: farthest that the camera moved from one frame to the next, metres. statuses: frames by name of their status. in_base: whether the robot's base is
-    the world of every frame that has a camera, None where none has. problem: why it has black images only, a sentence, or ''. seconds: what it took.
+    the world of every frame that has a camera, None where none has. problem: why it has black images only, a sentence, or ''. doubts: about
+    calibration that the set has and that was not used, for it does not fit, a line each. seconds: what it took.
     reused: whether an earlier run had made it.
     """
 
@@ -42,6 +43,7 @@ class EpisodeResult:
     statuses: dict[str, int] = field(default_factory=dict)
     in_base: bool | None = None
     problem: str = ''
+    doubts: tuple[str, ...] = ()
     seconds: float = 0.0
     reused: bool = False
 

@@ -209,6 +209,7 @@ def _entry(one: EpisodeResult) -> dict[str, Any]:
         'mean_confidence': one.confidence, 'mean_coverage': one.coverage,
         'largest_step_m': one.step, 'statuses': one.statuses, 'in_base': one.in_base,
     }  # fmt: skip
+    entry |= {'not_used': list(one.doubts)} if one.doubts else {}
     return entry | ({'problem': one.problem} if one.problem else {})
 
 

@@ -52,6 +52,10 @@ class AugmentSettings:
     base_link: str | None = setting(
         None, "Link of the robot description that is the robot's base, the world of all poses; auto is its root.", none='auto'
     )  # fmt: skip
+    places: str = setting(
+        'given', 'Which places of anchors are used: given, those that the set has, as they are; or checked, those that the arm in the images confirms (needs urdf), then also those that a set only claims, as DROID does.',
+        choices=('given', 'checked'),
+    )  # fmt: skip
     depth: bool = setting(
         False, "Also write the new camera's depth: what the anchors show of its view, metres as far as the model knows them, 0 where nothing is seen."
     )  # fmt: skip
@@ -94,6 +98,8 @@ class AugmentSettings:
                 raise UserError(f'Setting {name} is given, and engine is {self.engine}', 'add --engine ray')
         if self.urdf is None and (self.hand_link or self.base_link):
             raise UserError('hand_link or base_link is given without a robot description', 'give --urdf as well')
+        if self.urdf is None and self.places == 'checked':
+            raise UserError("places is 'checked', and there is no robot description", 'give --urdf as well')
         if self.image_hw and any(side < 16 or side % 2 for side in self.image_hw):
             raise UserError(f'Setting size is {self.size!r}', 'give WIDTHxHEIGHT, both even and at least 16')
 
