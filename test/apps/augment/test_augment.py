@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from wristworld_ros.apps.augment.episode import EpisodeResult
+from wristworld_ros.apps.augment.episode import EpisodeResult, EpisodeWorker, Job
+from wristworld_ros.apps.augment.identity import run_identity
 from wristworld_ros.apps.augment.page import suspects
 from wristworld_ros.apps.augment.run import augment
 from wristworld_ros.apps.augment.settings import AugmentSettings
@@ -205,6 +206,26 @@ def test_episodes_side_by_side_give_the_same_frames_and_survive_a_kill_to_the_by
         assert np.abs(own.rgb(KEY).astype(int) - other.rgb(KEY)).mean() < 1
         for column in (f'{KEY}.valid', f'{KEY}.status', f'{KEY}.confidence', BASE_POSE):
             np.testing.assert_allclose(own.table().array(column), other.table().array(column), atol=1e-3)
+
+
+def test_a_group_of_which_one_is_missing_is_made_again_to_the_byte(given, tmp_path):
+    stream = StreamSettings(model=str(given / 'model'), device='cpu', threads=1, min_coverage=0.0)
+    settings, anchors = AugmentSettings(batch=3), ('observation.images.left', 'observation.images.right')
+    worker = EpisodeWorker(
+        Job(given / 'v3.0', tmp_path, stream, settings, anchors, run_identity(stream, settings, anchors))
+    )
+
+    def made():
+        files = [path for path in tmp_path.rglob('*') if path.is_file() and path.name != 'result.json']
+        return {str(path.relative_to(tmp_path)): path.read_bytes() for path in files}
+
+    first = worker(0)
+    assert [one.frames for one in first] == sorted(LENGTHS)[:3] and not any(one.reused for one in first)
+    before = made()
+    shutil.rmtree(tmp_path / first[1].folder)
+    assert [one.reused for one in worker(0)] == [True, False, True]
+    assert made() == before
+    assert [one.episode for one in first + worker(1)] == sorted(range(len(LENGTHS)), key=lambda i: (LENGTHS[i], i))
 
 
 def test_what_one_episode_of_a_batch_lacks_is_told_of_it_alone(given, tmp_path):
