@@ -18,25 +18,33 @@ from wristworld_ros.settings import StreamSettings
 BATCH = 4  # episodes side by side
 
 
-def run_offline(settings: StreamSettings, live: float, moments: int, progress: bool = True) -> list[dict]:
-    """Augment a recorded desk with one worker and with one per core, without and with batches.
+def run_offline(
+    settings: StreamSettings,
+    live: float,
+    moments: int,
+    cases: tuple[tuple[int, int], ...] | None = None,
+    progress: bool = True,
+) -> list[dict]:
+    """Augment a recorded desk, of twice as many episodes as the largest batch.
 
     Args:
         settings: Of the stream; those of `augment` count.
         live: Frames a second of the node on the same desk.
         moments: Frames of an episode.
+        cases: Workers and batch of each run; None for one worker and one per core, without and with batches.
         progress: Whether bars are shown.
 
     Returns:
         A row for each: workers, batch, frames, frames and episodes a second while the workers worked, the same for the whole run
         (with their start and the writing of the set), and how many times the live rate the first is.
     """
+    cases = cases or ((1, 1), (cores(), 1), (1, BATCH), (cores(), BATCH))
     stream = StreamSettings(**{name: getattr(settings, name) for name in STREAM})
     with tempfile.TemporaryDirectory(prefix='wristworld_bench_') as work:
         folder = Path(work)
-        source = record_desk(folder, moments, 2 * BATCH)
+        source = record_desk(folder, moments, 2 * max(batch for _, batch in cases))
         rows = []
-        for workers, batch in ((1, 1), (cores(), 1), (1, BATCH), (cores(), BATCH)):
+        for workers, batch in cases:
             chosen = AugmentSettings(knowledge='images', workers=workers, batch=batch, page=False)
             report = augment(source, folder / f'{workers}-{batch}', chosen, stream, progress)
             rate = report.working_rate(workers)
