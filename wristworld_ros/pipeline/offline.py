@@ -8,6 +8,7 @@ window needs.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +30,7 @@ from wristworld_ros.pipeline.generate import (
 from wristworld_ros.pipeline.model import WristModel
 from wristworld_ros.pipeline.observation import Observation
 from wristworld_ros.pipeline.reconstruct import ReconstructionStep
+from wristworld_ros.runtime.overlap import ahead
 from wristworld_ros.runtime.transfer import download, upload
 from wristworld_ros.setting import check
 from wristworld_ros.settings import StreamSettings, WindowSettings
@@ -138,7 +140,7 @@ def encode_video(
     wrist_fov: float | None = None,
     on_frame: Callable[[], object] = lambda: None,
 ) -> EncodedVideo:
-    """Stage 1, the condition map and the anchors' features of every frame of a video.
+    """Stage 1, the condition map and the anchors' features of every frame of a video; sets are read in one thread and reconstructed in another.
 
     Args:
         model: The model.
@@ -151,9 +153,10 @@ def encode_video(
         UserError: There are no frames.
     """
     step, encoder = ReconstructionStep(model, near, wrist_fov), _VideoEncoder(model)
-    for anchor_set in anchors:
-        encoder.add(step(anchor_set))
-        on_frame()
+    with closing(ahead(step(anchor_set) for anchor_set in ahead(anchors))) as observations:
+        for observation in observations:
+            encoder.add(observation)
+            on_frame()
     if not encoder.frames:
         raise UserError('The anchor videos contain no frames', 'give videos that can be decoded')
     return encoder.finish()

@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from wristworld_ros.apps.augment.episode import EpisodeResult
+from wristworld_ros.apps.augment.episode import EpisodeResult, EpisodeWorker, Job
+from wristworld_ros.apps.augment.identity import run_identity
 from wristworld_ros.apps.augment.page import suspects
 from wristworld_ros.apps.augment.run import augment
 from wristworld_ros.apps.augment.settings import AugmentSettings
@@ -181,6 +182,63 @@ def test_a_killed_worker_loses_nothing_and_repeats_nothing(given, augmented, tmp
     assert [one.episode for one in report.episodes] == list(range(len(LENGTHS)))
     assert content(target) == content(augmented / 'v3.0')
     assert not (tmp_path / '.v3.0.work').exists()
+
+
+def test_episodes_side_by_side_give_the_same_frames_and_survive_a_kill_to_the_byte(given, augmented, tmp_path, capsys):
+    killed = []
+
+    def kill_one():
+        while not list(tmp_path.glob('.two.work/episode_*/result.json')):
+            time.sleep(0.01)
+        killed.append(multiprocessing.active_children()[0].pid)
+        os.kill(killed[0], signal.SIGKILL)
+
+    one = run(given, given / 'v3.0', tmp_path / 'one', batch=2)
+    killer = threading.Thread(target=kill_one)
+    killer.start()
+    two = run(given, given / 'v3.0', tmp_path / 'two', batch=2, workers=2)
+    killer.join()
+    assert 'exit code -9' in capsys.readouterr().out
+    assert one.made == two.made == len(LENGTHS) and content(tmp_path / 'one') == content(tmp_path / 'two')
+    batched, alone = open_data_set(tmp_path / 'one'), open_data_set(augmented / 'v3.0')
+    for number in range(len(LENGTHS)):
+        own, other = batched.episode(number), alone.episode(number)
+        assert np.abs(own.rgb(KEY).astype(int) - other.rgb(KEY)).mean() < 1
+        for column in (f'{KEY}.valid', f'{KEY}.status', f'{KEY}.confidence', BASE_POSE):
+            np.testing.assert_allclose(own.table().array(column), other.table().array(column), atol=1e-3)
+
+
+def test_a_group_of_which_one_is_missing_is_made_again_to_the_byte(given, tmp_path):
+    stream = StreamSettings(model=str(given / 'model'), device='cpu', threads=1, min_coverage=0.0)
+    settings, anchors = AugmentSettings(batch=3), ('observation.images.left', 'observation.images.right')
+    worker = EpisodeWorker(
+        Job(given / 'v3.0', tmp_path, stream, settings, anchors, run_identity(stream, settings, anchors))
+    )
+
+    def made():
+        files = [path for path in tmp_path.rglob('*') if path.is_file() and path.name != 'result.json']
+        return {str(path.relative_to(tmp_path)): path.read_bytes() for path in files}
+
+    first = worker(0)
+    assert [one.frames for one in first] == sorted(LENGTHS)[:3] and not any(one.reused for one in first)
+    before = made()
+    shutil.rmtree(tmp_path / first[1].folder)
+    assert [one.reused for one in worker(0)] == [True, False, True]
+    assert made() == before
+    assert [one.episode for one in first + worker(1)] == sorted(range(len(LENGTHS)), key=lambda i: (LENGTHS[i], i))
+
+
+def test_what_one_episode_of_a_batch_lacks_is_told_of_it_alone(given, tmp_path):
+    source = tmp_path / 'source'
+    shutil.copytree(given / 'v2.1', source)
+    video = source / 'videos/chunk-000/observation.images.left/episode_000002.mp4'
+    video.write_bytes(video.read_bytes()[:300])
+    report = run(given, source, tmp_path / 'target', batch=6)
+    assert [sentence.partition(':')[0] for sentence in report.problems] == ['Episode 2']
+    data = open_data_set(tmp_path / 'target')
+    assert data.episode(2).rgb(KEY).max() < 3
+    assert all(data.episode(number).rgb(KEY).std() > 5 for number in range(len(LENGTHS)) if number != 2)
+    assert [len(data.episode(number)) for number in range(len(LENGTHS))] == list(LENGTHS)
 
 
 def test_a_killed_run_goes_on_where_it_was(given, augmented, tmp_path):

@@ -1,10 +1,11 @@
-"""One episode: through the stream, and into a folder of its own with all that the set will get of it."""
+"""Episodes: through the model, and each into a folder of its own with all that the set will get of it."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Container, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -15,10 +16,12 @@ import numpy as np
 
 from wristworld_ros.apps.augment.anchors import AnchorEpisode, anchor_episode, believed_places, settings_kinematics
 from wristworld_ros.apps.augment.depth import DepthSpool
-from wristworld_ros.apps.augment.identity import episode_key
+from wristworld_ros.apps.augment.identity import episode_key, group_key
 from wristworld_ros.apps.augment.result import COLUMNS, LOSSLESS, RESULT, STATS, VIDEO, EpisodeResult, column_names
 from wristworld_ros.apps.augment.settings import AugmentSettings
+from wristworld_ros.apps.augment.source import AugmentSource
 from wristworld_ros.apps.augment.sources import open_source
+from wristworld_ros.apps.augment.streams import EpisodeStreams
 from wristworld_ros.data.formats.lerobot.stats import HistogramStats, as_lists, vector_stats
 from wristworld_ros.data.formats.lerobot.writer import CRF, GOP, LEVELS, PRESET
 from wristworld_ros.data.poses import inverse
@@ -28,11 +31,13 @@ from wristworld_ros.geometry.images import resize_images
 from wristworld_ros.input_files import json_text, read_json
 from wristworld_ros.models.config import ModelConfig
 from wristworld_ros.pipeline.model_directory import find_model, load_model
-from wristworld_ros.pipeline.virtual_wrist import VirtualWrist
 from wristworld_ros.robot.known_cameras import resized_camera
 from wristworld_ros.runtime.files import WriteError, new_directory
+from wristworld_ros.runtime.overlap import Channel, ReaderGoneError
 from wristworld_ros.settings import StreamSettings
 from wristworld_ros.types import Camera, FrameStatus, WristFrame
+
+_FRAMES_WAITING = 16  # to be written, of an episode
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,9 @@ class Job:
 
 
 class EpisodeWorker:
-    """Makes episodes, one after the other, with one model; what an earlier run has finished is taken.
+    """Makes groups of episodes, one group after the other, with one model; what an earlier run has finished is taken.
+
+    The episodes of a group go side by side through the model (`EpisodeStreams`), and each is written by a thread of its own.
 
     Args:
         job: What is made.
@@ -58,53 +65,139 @@ class EpisodeWorker:
     def __init__(self, job: Job):
         self._job, self._source = job, open_source(job.source)
         self._config = ModelConfig.read(find_model(job.stream.model) / 'config.json')
-        self._wrist: VirtualWrist | None = None
+        self._groups = episode_groups(self._source, job.settings.batch)
         self._kinematics = settings_kinematics(job.settings)
+        self._shared: EpisodeStreams | None = None
 
-    def __call__(self, place: int) -> EpisodeResult:
-        """Make an episode by its place in the set.
+    def __call__(self, group: int) -> list[EpisodeResult]:
+        """Make a group by its number among `episode_groups`.
 
         Raises:
             UserError: The model cannot be used, its tables cannot be read, or the disk refuses.
         """
-        job, number = self._job, self._source.number(place)
-        folder = job.work / f'episode_{number:06d}-{episode_key(job.run, self._source.depends(place, job.anchors))}'
-        if (folder / RESULT).is_file():
-            return replace(read_json(folder / RESULT, EpisodeResult), reused=True)
-        started = time.perf_counter()
-        with new_directory(folder, marker=RESULT) as making:
-            track, problem = self._episode(place, making)
-            result = track.result(number, folder.name, problem)
-            result = replace(result, seconds=round(time.perf_counter() - started, 3))
-            (making / RESULT).write_text(json_text(asdict(result)))
-        return result
+        folders = self._folders(self._groups[group])
+        done = {place: folder for place, folder in folders.items() if (folder / RESULT).is_file()}
+        results = {place: replace(read_json(at / RESULT, EpisodeResult), reused=True) for place, at in done.items()}
+        if len(done) < len(folders):
+            # Others of the group run along, for the last bits depend on the batch, but are not written again.
+            results |= self._made(folders, done)
+        return [results[place] for place in folders]
 
-    def _episode(self, place: int, folder: Path) -> tuple[_Track, str]:
-        """Make an episode, of black images where its own cannot be read; also returns why, or ''."""
-        job, stream = self._job, self._stream()
-        count, fps = self._source.length(place), self._source.fps
+    def _folders(self, places: tuple[int, ...]) -> dict[int, Path]:
+        """Where the episodes of a group are kept, by place in the set."""
+        job, source = self._job, self._source
+        keys = [episode_key(job.run, source.depends(place, job.anchors)) for place in places]
+        return {
+            place: job.work / f'episode_{source.number(place):06d}-{group_key(key, keys)}'
+            for place, key in zip(places, keys, strict=True)
+        }
+
+    def _made(self, folders: dict[int, Path], done: Container[int]) -> dict[int, EpisodeResult]:
+        """Make those of a group's episodes that are not done."""
+        streams, seconds = self._streams(), dict.fromkeys(folders, 0.0)
+        sources, doubts, problems = self._sources(folders)
+        channels = {place: Channel[_Frame](_FRAMES_WAITING) for place in folders if place not in done}
+        with ThreadPoolExecutor(len(channels), 'write') as threads:
+            writing = {}
+            for place, channel in channels.items():
+                writing[place] = threads.submit(
+                    self._written, place, sources.get(place), doubts.get(place, ()), folders[place], channel, seconds
+                )
+            end: BaseException = RuntimeError('A stream gave fewer frames than its episode has.')
+            try:
+                for place in problems.keys() & channels.keys():
+                    channels[place].close(problems[place])
+                self._feed(streams, sources, channels, seconds)
+            except ReaderGoneError as error:
+                end = error  # what ended the thread that reads says more
+            except BaseException:
+                end = ReaderGoneError()  # no UserError: that would stand for an episode that cannot be read
+                raise
+            finally:
+                for channel in channels.values():  # of no effect on those whose episode is complete
+                    channel.close(end)
+        if streams.gave_something_up:  # what the next group gets must not depend on what ran out in this one
+            streams.close()
+            self._shared = None
+        failed = [error for one in writing.values() if (error := one.exception()) is not None]
+        if failed:
+            raise next((error for error in failed if not isinstance(error, ReaderGoneError)), failed[0])
+        return {place: one.result() for place, one in writing.items()}
+
+    def _feed(
+        self,
+        streams: EpisodeStreams,
+        sources: dict[int, AnchorEpisode],
+        channels: dict[int, Channel[_Frame]],
+        seconds: dict[int, float],
+    ) -> None:
+        """Make the frames of some episodes and hand them to the threads that write them; adds up the time that each has a share of."""
+        left = {place: len(source) for place, source in sources.items()}
+        since = time.perf_counter()
+        for found in streams.frames(sources):
+            now = time.perf_counter()
+            for place, frames in found.items():
+                seconds[place] += (now - since) / len(found)
+                if place not in channels:
+                    continue
+                if isinstance(frames, UserError):
+                    channels[place].close(frames)
+                    continue
+                for frame in frames[: left[place]]:
+                    channels[place].put(_Frame.of(frame, self._hw))
+                left[place] -= len(frames[: left[place]])
+                if not left[place]:
+                    channels[place].close()
+            since = now
+
+    def _sources(
+        self, places: Iterable[int]
+    ) -> tuple[dict[int, AnchorEpisode], dict[int, tuple[str, ...]], dict[int, UserError]]:
+        """Episodes as the model takes them, what is doubted of them, and why some cannot be opened."""
+        sources, doubts, problems = {}, {}, {}
+        wrist_hw, fov = self._config.wrist_hw, self._job.stream.wrist_fov
+        for place in places:
+            try:
+                episode = self._source.data.episode(place)
+                believed, doubts[place] = believed_places(episode, self._job.settings, self._kinematics)
+                sources[place] = anchor_episode(episode, self._job.settings, wrist_hw, fov, self._kinematics, believed)
+            except UserError as error:
+                problems[place] = error
+        return sources, doubts, problems
+
+    def _written(
+        self,
+        place: int,
+        source: AnchorEpisode | None,
+        doubts: tuple[str, ...],
+        folder: Path,
+        frames: Channel[_Frame],
+        seconds: dict[int, float],
+    ) -> EpisodeResult:
+        """Write an episode while its frames come: of black images where its own cannot be read."""
         try:
-            episode = self._source.data.episode(place)
-            count, fps = len(episode), episode.fps
-            places, doubts = believed_places(episode, job.settings, self._kinematics)
-            source = anchor_episode(
-                episode, job.settings, self._config.wrist_hw, job.stream.wrist_fov, self._kinematics, places
-            )
-            return self._make(folder, count, fps, self._frames(stream, source), doubts), ''
-        except WriteError:
-            raise
-        except UserError as error:
-            return self._make(folder, count, fps, self._black_frames(count)), f'{error.what}.'
+            number, problem = self._source.number(place), ''
+            count, fps = self._source.length(place) if source is None else len(source), self._source.fps
+            fps = fps if source is None else source.episode.fps
+            with new_directory(folder, marker=RESULT) as making:
+                try:
+                    track = self._make(making, count, fps, frames, doubts)
+                    if source is None:
+                        list(frames)  # nothing, and why
+                except WriteError:
+                    raise
+                except UserError as error:
+                    track, problem = self._make(making, count, fps, self._black_frames(count)), f'{error.what}.'
+                result = track.result(number, folder.name, problem)
+                result = replace(result, seconds=round(seconds[place], 3))
+                (making / RESULT).write_text(json_text(asdict(result)))
+            return result
+        finally:
+            frames.leave()
 
     @cached_property
     def _hw(self) -> tuple[int, int]:
         return self._job.settings.image_hw or self._config.wrist_hw
-
-    def _frames(self, stream: VirtualWrist, source: AnchorEpisode) -> Iterator[_Frame]:
-        for frame in stream_frames(stream, source):
-            yield _Frame.of(frame, self._hw)
-        if stream.oom_fallback.triggered():  # what the next episode gets must not depend on what ran out in this one
-            self._wrist = None
 
     def _black_frames(self, count: int) -> Iterator[_Frame]:
         height, width = self._hw
@@ -113,16 +206,16 @@ class EpisodeWorker:
             black = np.zeros((height, width, 3), np.uint8)
             yield _Frame(black, Camera(K, np.eye(4), width, height), np.eye(4), FrameStatus.REQUIRED_MISSING)
 
-    def _stream(self) -> VirtualWrist:
-        if self._wrist is None:
+    def _streams(self) -> EpisodeStreams:
+        if self._shared is None:
             s = self._job.stream
             model = load_model(s.model, s.device, s.precision, s.decoder)
             model.configure_process(s.threads)
-            self._wrist = VirtualWrist(model, s)
-        return self._wrist
+            self._shared = EpisodeStreams(model, s, max(map(len, self._groups)))
+        return self._shared
 
     def _make(
-        self, folder: Path, count: int, fps: float, frames: Iterator[_Frame], doubts: tuple[str, ...] = ()
+        self, folder: Path, count: int, fps: float, frames: Iterable[_Frame], doubts: tuple[str, ...] = ()
     ) -> _Track:
         """Write everything of an episode but its result; nothing of one that cannot even be counted."""
         settings, track = self._job.settings, _Track(self._hw, doubts)
@@ -156,23 +249,11 @@ class EpisodeWorker:
         return track
 
 
-def stream_frames(stream: VirtualWrist, source: AnchorEpisode) -> Iterator[WristFrame]:
-    """A frame for every frame of an episode, as a stream gives them that begins with it.
-
-    Where the last chunk is not full, the last anchor set fills it; what it shows beyond the episode is dropped.
-    """
-    stream.reset()
-    left, last, step = len(source), None, round(1e9 / source.episode.fps)
-    for last in source.sets():
-        for frame in stream.push(last):
-            left -= 1
-            yield frame
-    while left and last is not None:
-        last = replace(last, stamp_ns=last.stamp_ns + step)
-        for frame in stream.push(last):
-            if left:
-                left -= 1
-                yield frame
+def episode_groups(source: AugmentSource, size: int) -> list[tuple[int, ...]]:
+    """Places of the episodes that are made side by side, those of similar length, so that a batch stays full to the end."""
+    count = len(source.data)
+    order = sorted(range(count), key=lambda place: (source.length(place), place)) if size > 1 else list(range(count))
+    return [tuple(order[start : start + size]) for start in range(0, count, size)]
 
 
 @dataclass(frozen=True)

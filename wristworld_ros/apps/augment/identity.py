@@ -16,7 +16,7 @@ from wristworld_ros.runtime.files import file_sha256
 from wristworld_ros.settings import StreamSettings
 
 _FORMAT = 1  # of what is kept of an episode; another number makes all of it again
-_NO_MATTER = ('workers', 'page', 'force')  # settings that change no byte of the result
+_NO_MATTER = ('workers', 'engine', 'address', 'gpus', 'page', 'force')  # settings that change no byte of the result
 _PACKAGES = ('torch', 'numpy', 'av', 'opencv-python-headless')
 
 
@@ -42,7 +42,7 @@ def run_identity(stream: StreamSettings, settings: AugmentSettings, anchors: tup
         'model': {'name': find_model(stream.model).name, 'sha256': model_sha256(stream.model)},
         'settings': chosen | {'anchors': list(anchors)},
         'stream': {name: value for name, value in asdict(stream).items() if name not in ('model', 'device')},
-        'device': choose_device(stream.device).partition(':')[0],
+        'device': choose_device(stream.device).partition(':')[0] if settings.engine == 'local' else stream.device,
         'versions': {'wristworld_ros': __version__} | {name: version(name) for name in _PACKAGES},
     }
 
@@ -56,3 +56,8 @@ def episode_key(run: dict[str, Any], depends: dict[str, Any]) -> str:
     """
     known = json.dumps({'run': run, **depends}, sort_keys=True)
     return hashlib.sha256(known.encode()).hexdigest()[:32]
+
+
+def group_key(key: str, keys: list[str]) -> str:
+    """Key of an episode's result in a batch, whose last bits depend on who is in it; its own where it is alone."""
+    return key if len(keys) == 1 else hashlib.sha256(' '.join([key, *keys]).encode()).hexdigest()[:32]

@@ -14,10 +14,12 @@ from typing import Any
 from tqdm import tqdm
 
 from wristworld_ros.apps.augment.anchors import anchor_episode, chosen_anchors, settings_kinematics
-from wristworld_ros.apps.augment.episode import EpisodeWorker, Job
+from wristworld_ros.apps.augment.engine import Engine, run_tasks
+from wristworld_ros.apps.augment.episode import EpisodeWorker, Job, episode_groups
 from wristworld_ros.apps.augment.identity import run_identity
 from wristworld_ros.apps.augment.page import require_page_packages, write_page
-from wristworld_ros.apps.augment.pool import run_tasks
+from wristworld_ros.apps.augment.pool import LocalEngine
+from wristworld_ros.apps.augment.ray_engine import RayEngine
 from wristworld_ros.apps.augment.result import EpisodeResult
 from wristworld_ros.apps.augment.settings import AugmentSettings
 from wristworld_ros.apps.augment.source import AugmentSource
@@ -41,6 +43,11 @@ class AugmentReport:
     seconds: float
     made: int
     frames: int
+
+    def working_rate(self, workers: int) -> float:
+        """Frames a second of so many workers while they made episodes: without their start, and without the writing of the set."""
+        spent = sum(one.seconds for one in self.episodes if not one.reused)
+        return workers * self.frames / spent if spent else 0.0
 
     @property
     def problems(self) -> list[str]:
@@ -71,6 +78,7 @@ def augment(
     source, target = Path(source).expanduser().absolute(), Path(target).expanduser().absolute()
     if settings.page:
         require_page_packages()
+    stream, engine = engine_for(settings, stream)
     given = _open(source, target)
     data, anchors = given.data, _check(given, settings, stream)
     run = run_identity(stream, settings, anchors)
@@ -79,7 +87,7 @@ def augment(
     with new_directory(target, settings.force, given.marker(settings)) as folder:
         _prepare(work)
         job = Job(source, work, stream, replace(settings, anchors=','.join(anchors)), anchors, run)
-        results = _make_episodes(job, len(data), progress)
+        results = _make_episodes(job, given, engine, progress)
         given.write(folder, results, work, settings, anchors)
         report = AugmentReport(
             target, results, time.perf_counter() - started, sum(not one.reused for one in results),
@@ -126,21 +134,46 @@ def _prepare(work: Path) -> None:
     clear_leftovers(work)
 
 
-def _make_episodes(job: Job, count: int, progress: bool) -> list[EpisodeResult]:
+def engine_for(settings: AugmentSettings, stream: StreamSettings) -> tuple[StreamSettings, Engine]:
+    """The engine that settings ask for, and the stream with the device that its workers have: this machine's says nothing of those of a
+    cluster.
+
+    Raises:
+        UserError: Ray is not installed, or device and share of a GPU contradict each other.
+    """
+    if settings.engine == 'local':
+        return stream, LocalEngine()
+    on_gpu = stream.device.startswith('cuda')
+    gpus = float(on_gpu) if settings.gpus is None else settings.gpus
+    if stream.device != 'auto' and on_gpu != (gpus > 0):
+        raise UserError(
+            f'Setting device is {stream.device}, and each worker gets {gpus:g} of a GPU', 'change --device or --gpus'
+        )
+    return replace(stream, device='cuda' if gpus > 0 else 'cpu'), RayEngine(settings.address, gpus, stream.threads or 1)
+
+
+def _make_episodes(job: Job, given: AugmentSource, engine: Engine, progress: bool) -> list[EpisodeResult]:
     os.environ.setdefault('SVT_LOG', '1')  # the AV1 encoder's own chatter: errors alone
     found: dict[int, EpisodeResult] = {}
     frames = 0
-    with tqdm(total=count, desc='augmenting', unit='episode', disable=not progress) as bar:
+    groups = episode_groups(given, job.settings.batch)
 
-        def lost(place: int, code: int) -> None:
-            bar.write(f'A worker process ended (exit code {code}) at episode {place}, which is done again.')
+    def named(group: int) -> str:
+        numbers = [str(given.number(place)) for place in groups[group]]
+        return f'Episode{"s" * (len(numbers) > 1)} {", ".join(numbers)}'
 
-        for place, result in run_tasks(partial(EpisodeWorker, job), range(count), job.settings.workers, lost):
-            found[place] = result
-            frames += result.frames
+    with engine, tqdm(total=len(given.data), desc='augmenting', unit='episode', disable=not progress) as bar:
+
+        def lost(group: int, how: str) -> None:
+            bar.write(f'A worker process ended ({how}); its work is done again: {named(group).lower()}.')
+
+        done = run_tasks(engine, partial(EpisodeWorker, job), range(len(groups)), job.settings.workers, lost, named)
+        for group, results in done:
+            found |= dict(zip(groups[group], results, strict=True))
+            frames += sum(result.frames for result in results)
             bar.set_postfix_str(f'{frames} frames', refresh=False)
-            bar.update()
-    return [found[place] for place in range(count)]
+            bar.update(len(results))
+    return [found[place] for place in range(len(given.data))]
 
 
 def _write_manifest(
@@ -163,9 +196,9 @@ def _write_manifest(
     }  # fmt: skip
     (place / f'{name}.json').write_text(json_text(manifest))
     took = {
-        'machine': machine.describe(), 'workers': settings.workers, 'seconds': round(report.seconds, 3),
+        'machine': machine.describe(), 'engine': settings.engine, 'workers': settings.workers, 'seconds': round(report.seconds, 3),
         'episodes_made': report.made, 'frames_made': report.frames,
-        'episodes': [{'episode': one.episode, 'seconds': one.seconds} for one in report.episodes],
+        'episodes': [{'episode': one.episode, 'seconds': one.seconds, 'made': not one.reused} for one in report.episodes],
     }  # fmt: skip
     (place / f'{name}.seconds.json').write_text(json_text(took))
 
