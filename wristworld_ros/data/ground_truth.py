@@ -21,7 +21,7 @@ class GroundTruth:
     stamps_ns: int64 [T]. names: V anchors. images: uint8 [V, T, H, W, 3]; depth: float32 [V, T, H, W], metres, or None.
     K: [V, T, 3, 3], T_anchor_world: [V, T, 4, 4]. wrist: uint8 [T, h, w, 3]; wrist_depth: [T, h, w] or None;
     wrist_K: [T, 3, 3], of that size; T_wrist_world: [T, 4, 4]. objects: uint8 [T, h, w], what each pixel of the wrist camera
-    shows, or None; see `CameraTrack`. joints: float64 [T, 7], radians, and gripper: [T], metres between the fingers; or None.
+    shows, or None; see `CameraTrack`. calibrated: whether K and poses are known; they are NaN otherwise. joints: float64 [T, 7], radians, and gripper: [T], metres between the fingers; or None.
     """
 
     stamps_ns: np.ndarray
@@ -37,6 +37,7 @@ class GroundTruth:
     objects: np.ndarray | None = None
     joints: np.ndarray | None = None
     gripper: np.ndarray | None = None
+    calibrated: bool = True
 
     def __len__(self) -> int:
         return len(self.stamps_ns)
@@ -52,7 +53,11 @@ class GroundTruth:
 
 
 def read_ground_truth(
-    episode: Episode, wrist_hw: tuple[int, int], anchors: int | None = None, frames: int | None = None
+    episode: Episode,
+    wrist_hw: tuple[int, int],
+    anchors: int | None = None,
+    frames: int | None = None,
+    need_calibration: bool = True,
 ) -> GroundTruth:
     """Decode an episode.
 
@@ -61,6 +66,7 @@ def read_ground_truth(
         wrist_hw: The model's wrist size, height and width, to which the wrist images are brought.
         anchors: Only the first so many anchor cameras; None takes all.
         frames: Only the first so many frames; None takes all.
+        need_calibration: False also takes an episode of whose cameras one has no calibration, as images alone.
 
     Raises:
         UserError: The episode has no wrist camera, fewer anchors, anchors of several sizes, or a camera without calibration.
@@ -73,8 +79,11 @@ def read_ground_truth(
         )
     wrist = episode.camera(wrists[0])
     count = min(frames or len(episode), len(episode))
-    calibrations = [episode.calibration(name) for name in names]
-    wrist_K, T_wrist_world = episode.calibration(wrist.name)
+    known = need_calibration or all(_is_calibrated(episode, name) for name in (*names, wrist.name))
+    unknown = np.full((count, 3, 3), np.nan), np.full((count, 4, 4), np.nan)
+    *calibrations, (wrist_K, T_wrist_world) = [
+        episode.calibration(name) if known else unknown for name in (*names, wrist.name)
+    ]
     wrist_K = resize_intrinsics(torch.from_numpy(wrist_K), (wrist.height, wrist.width), wrist_hw).numpy()
     has_depth = all(episode.camera(name).has_depth for name in names)
     return GroundTruth(
@@ -95,7 +104,12 @@ def read_ground_truth(
         else None,
         joints=_first(episode.joints, count),
         gripper=_first(episode.gripper, count) if episode.gripper_unit == 'metres' else None,
+        calibrated=known,
     )
+
+
+def _is_calibrated(episode: Episode, camera: str) -> bool:
+    return episode.K(camera) is not None and episode.T_camera_world(camera) is not None
 
 
 def _first(track: np.ndarray | None, count: int) -> np.ndarray | None:

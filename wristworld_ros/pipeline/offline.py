@@ -152,9 +152,18 @@ def encode_video(
     Raises:
         UserError: There are no frames.
     """
-    step, encoder = ReconstructionStep(model, near, wrist_fov), _VideoEncoder(model)
-    for anchor_set in anchors:
-        encoder.add(step(anchor_set))
+    step = ReconstructionStep(model, near, wrist_fov)
+    return encode_observations(model, map(step, anchors), on_frame)
+
+
+@torch.inference_mode()
+def encode_observations(
+    model: WristModel, observations: Iterable[Observation], on_frame: Callable[[], object] = lambda: None
+) -> EncodedVideo:
+    """`encode_video` of what was observed already, e.g. by a stream that knows more than images."""
+    encoder = _VideoEncoder(model)
+    for observation in observations:
+        encoder.add(observation)
         on_frame()
     if not encoder.frames:
         raise UserError('The anchor videos contain no frames', 'give videos that can be decoded')

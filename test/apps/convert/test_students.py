@@ -6,6 +6,7 @@ import torch
 from safetensors.torch import load_file
 
 from wristworld_ros.apps.convert.students import add_lora, student_tensors
+from wristworld_ros.errors import UserError
 from wristworld_ros.models.config import ModelConfig, ModelError
 from wristworld_ros.models.wan import block_causal_predict, sample_chunks
 from wristworld_ros.pipeline import VirtualWrist, load_model
@@ -161,11 +162,11 @@ def test_missing_and_foreign_keys_are_refused(self_forcing, convert, tmp_path):
     weights = torch.load(path, weights_only=True)
     lost = weights['generator_ema'].pop('model._fsdp_wrapped_module.blocks.0.ffn.2.bias')
     torch.save(weights, path)
-    with pytest.raises(ModelError, match=r'blocks\.0\.ffn\.2\.bias is missing'):
+    with pytest.raises(UserError, match=r'blocks\.0\.ffn\.2\.bias is missing'):
         converted(convert, self_forcing, tmp_path, 'checkpoints/self_forcing_dmd.pt')
     weights['generator_ema'] |= {'model.blocks.0.ffn.2.bias': lost, 'model.img_emb.weight': lost}
     torch.save(weights, path)
-    with pytest.raises(ModelError, match='img_emb'):
+    with pytest.raises(UserError, match='img_emb'):
         converted(convert, self_forcing, tmp_path, 'checkpoints/self_forcing_dmd.pt')
 
 

@@ -89,26 +89,26 @@ class ClipEncoder:
         return self.autoencoder.encode(planes.transpose(1, 2).to(self.device))
 
 
-def clip_shape(gen: WristGenerator, stride: int) -> tuple[int, tuple[int, ...]]:
+def clip_shape(gen: WristGenerator, stride: int, chunks: int = 2) -> tuple[int, tuple[int, ...]]:
     """Video frames of a training clip, and the chunk lengths (latent frames) that it is trained at.
 
-    Two chunks of the model's own length or eight latent frames, whichever is more; where the autoencoder does not compress time
-    also chunks of a half and a quarter, for a stream may run with shorter ones.
+    The model's own chunk length; where the autoencoder does not compress time also a half and a quarter of it, for a stream may run
+    with shorter ones.
 
     Args:
         gen: The generator.
         stride: Video frames per latent frame.
+        chunks: Of the model's own length in a clip.
 
     Raises:
-        UserError: The model's embeddings do not hold such a clip.
+        UserError: The model's embeddings or its context do not hold such a clip.
     """
     s = gen.settings
-    latents = max(2, -(-8 // s.chunk_frames)) * s.chunk_frames
-    frames = 1 + stride * (latents - 1)
-    if frames > s.max_frames:
+    frames, most = 1 + stride * (chunks * s.chunk_frames - 1), min(s.max_frames, s.context_length)
+    if frames > most:
         raise UserError(
-            f'Two chunks of {s.chunk_frames} latent frames are {frames} video frames, and the model has embeddings for {s.max_frames}',
-            'give a model of shorter chunks (chunk_frames in its config.json)',
+            f'{chunks} chunks of {s.chunk_frames} latent frames are {frames} video frames, and the model takes {most} at once',
+            'give fewer --clip-chunks',
         )
     parts = (1, 2, 4) if stride == 1 else (1,)
     lengths = {s.chunk_frames // part for part in parts if s.chunk_frames % part == 0}

@@ -109,10 +109,10 @@ def roll_out(gen: WristGenerator, clip: LatentClip, contexts: Tensor, noise: Ten
         span = slice(index * clip.chunk, (index + 1) * clip.chunk)
         condition, context = None if clip.condition is None else clip.condition[:, :, span], contexts[:, index]
         velocity = gen.guided_velocity(condition, context, plan=AttentionPlan(cache=cache))
-        x, sample = noise[0, :, :, :, span], noise.new_zeros(())
+        x, sample = noise[0, :, :, span], noise.new_zeros(())
         for step, level in enumerate(levels):
             if step:
-                x = (1 - level) * sample + level * noise[step, :, :, :, span]
+                x = (1 - level) * sample + level * noise[step, :, :, span]
             sample = x - level * velocity(x, level).float()
         commit_chunk(gen, sample, condition, context, cache)
         noisy.append(x)

@@ -40,8 +40,8 @@ class CausalTraining:
     """One training run of a teacher or of a student's two parts.
 
     model: name or directory of the model that it starts from. config: of each part. sampling: augmentation and batch; length and
-    chunks of clips follow from the model. timesteps: what a student is distilled to, before the model's shift.
-    substeps: Euler steps of the teacher between two of them.
+    chunks of clips follow from the model and from clip_chunks, how many of its own chunks a clip has. timesteps: what a student is distilled to, before the model's shift.
+    substeps: Euler steps of the teacher between two of them. maps: condition maps of each frame, of different knowledge.
     """
 
     model: str = 'sim_tiny'
@@ -49,6 +49,8 @@ class CausalTraining:
     config: TrainerConfig = field(default_factory=lambda: TrainerConfig(average=0.99, warm_up=50, bf16=False))
     timesteps: tuple[float, ...] = STEPS
     substeps: int = 4
+    clip_chunks: int = 2
+    maps: int = 2
     seed: int = 0
     workers: int = 1
     start: Path | None = None
@@ -75,7 +77,7 @@ def prepare_for(run: CausalTraining, episodes: Path, folder: Path, limit: int | 
     else:
         size = config.generator['anchor_encoder']['image_size']
     return prepare_conditions(
-        episodes, folder, PackagedParts(model), ConditionSettings(size), config.generator, limit, workers
+        episodes, folder, PackagedParts(model), ConditionSettings(size, maps=run.maps), config.generator, limit, workers
     )
 
 
@@ -158,7 +160,7 @@ def _source(conditions: list[Path], run: CausalTraining, device: str) -> _Source
             f'{run.model} has parts without trained weights: {", ".join(config.untrained)}', 'train them first'
         )
     autoencoder.requires_grad_(False)
-    frames, chunks = clip_shape(generator, autoencoder.temporal_stride)
+    frames, chunks = clip_shape(generator, autoencoder.temporal_stride, run.clip_chunks)
     sampling = replace(run.sampling, frames=frames, chunks=chunks)
     encoder = ClipEncoder(autoencoder, device, config.use_condition, config.use_anchor_tokens)
     return _Source(folder, config, generator, autoencoder, encoder, sampling)
