@@ -59,7 +59,7 @@ def test_weights_of_another_network_are_refused(tmp_path):
 
 
 def test_the_order_of_frames_is_what_the_label_says():
-    frames = torch.arange(12.0).view(1, 12, 1, 1).expand(3, 12, 64, 64) / 12 - 1
+    frames = torch.arange(12.0).view(1, 12, 1, 1).expand(3, 12, 64, 64) / 24 - 0.25
     batch = OrderedClips([WristVideo(frames, torch.zeros(12, GRID, GRID))], 32, seed=0)[0]
     change = batch['clips'][:, 0, :, 0, 0].diff(dim=1)
     for order, steps in zip(batch['order'].tolist(), change, strict=True):

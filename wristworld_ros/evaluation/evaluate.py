@@ -127,7 +127,7 @@ def evaluate(
     if evaluation.fvd:
         distances['fvd'] = metrics.fvd_from(evaluation.fvd)
     if evaluation.sim_fvd:
-        distances['sim_fvd'] = SimFvd(None if evaluation.sim_fvd == 'shipped' else evaluation.sim_fvd)
+        distances['sim_fvd'] = SimFvd(evaluation.sim_fvd)
     table = EvaluationTable(head={})
     kept: dict[str, list[np.ndarray]] = {}
     shown: list[ShownEpisode] = []

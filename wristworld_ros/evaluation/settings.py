@@ -33,7 +33,7 @@ class EvaluationSettings:
     )
     sim_fvd: str | None = setting(
         None,
-        'Weights of sim-FVD, a distance of simulated videos by a small network of this project (`wristworld train sim-fvd`); shipped takes those of the package, none leaves it out.',
+        'Weights of sim-FVD, a distance of simulated videos by a small network of this project (`wristworld train sim-fvd` makes them); none leaves it out.',
         none='none',
     )
     page: int = setting(4, 'Episodes whose videos page.html shows side by side; 0 writes no page.', low=0, high=1000)

@@ -17,14 +17,12 @@ from torch import Tensor, nn
 from wristworld_ros.errors import UserError
 from wristworld_ros.evaluation.foreign_weights import read_weights
 from wristworld_ros.evaluation.metrics import frechet_distance
-from wristworld_ros.models.config import PRETRAINED
 from wristworld_ros.models.state_dict import load_strict, named_tensors
 
 FRAMES, SIDE, GRID = 8, 64, 8  # of a clip, pixels of its frames, cells of the map of objects
 STRIDE = 4  # frames from clip to clip, so that short videos give enough of them
 ORDERS = 4  # as it was, backward, shuffled, one frame repeated
 FEATURES = 32
-SHIPPED = PRETRAINED / 'sim_fvd.safetensors'
 
 
 class _Layer(nn.Module):
@@ -76,14 +74,13 @@ class SimFvd:
     """The distance of two lists of videos.
 
     Args:
-        path: Its weights, as `wristworld train sim-fvd` leaves them; None for those that ship.
+        path: Its weights, as `wristworld train sim-fvd` leaves them.
 
     Raises:
         UserError: There are none, or they are of another network.
     """
 
-    def __init__(self, path: str | Path | None = None):
-        path = SHIPPED if path is None else Path(path)
+    def __init__(self, path: str | Path):
         self.network = ClipNetwork().eval()
         load_strict(named_tensors(self.network), read_weights(str(path), 'sim-FVD'), str(path))
 

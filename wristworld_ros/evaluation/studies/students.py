@@ -55,7 +55,7 @@ class Row:
     truths: list[GroundTruth]
     drift: list[float]
 
-    def cells(self, distance: SimFvd) -> list[str]:
+    def cells(self, distance: SimFvd | None) -> list[str]:
         """As text: means ± standard errors over episodes."""
         quality = [float(psnr(v, t.wrist).mean()) for v, t in zip(self.videos, self.truths, strict=True)]
         objects = [
@@ -63,10 +63,10 @@ class Row:
             for v, t in zip(self.videos, self.truths, strict=True)
             if t.objects is not None
         ]
-        fvd = distance(self.videos, [t.wrist for t in self.truths])
+        fvd = '-' if distance is None else f'{distance(self.videos, [t.wrist for t in self.truths]):.2f}'
         measures = [_spread([m[key] for m in objects if key in m], digits) for key, digits in MEASURES]
         drift = _spread(self.drift, 2, '+') if self.drift else '-'
-        return [self.name, self.steps, _spread(quality, 2), *measures, f'{fvd:.2f}', drift]
+        return [self.name, self.steps, _spread(quality, 2), *measures, fvd, drift]
 
 
 def _spread(values: Sequence[float], digits: int, sign: str = '') -> str:
@@ -149,13 +149,14 @@ def main(argv: list[str] | None = None) -> None:
         '--frames', type=int, default=2000, help='Of the streams whose drift is measured; 0 measures none.'
     )
     parser.add_argument('--drift-episodes', type=int, default=2, help='How many episodes drift is measured on.')
-    parser.add_argument('--sim-fvd', type=Path, help='Weights of sim-FVD; those that ship otherwise.')
+    parser.add_argument('--sim-fvd', type=Path, help='Weights of sim-FVD, which is left out otherwise.')
     args = parser.parse_args(argv)
     paths = list_episodes(args.episodes)[: args.limit]
     if not paths:
         parser.error(f'there are no episodes in {args.episodes}; record some with `wristworld simulate`')
     (level,) = levels_from(args.knowledge)
-    distance, teacher, student = SimFvd(args.sim_fvd), load_model(args.teacher), load_model(args.student)
+    distance = SimFvd(args.sim_fvd) if args.sim_fvd else None
+    teacher, student = load_model(args.teacher), load_model(args.student)
     teacher.configure_process()
     episodes = [observe(teacher, path, level) for path in tqdm(paths, desc='reconstruct', unit='episode')]
     rows = [teacher_row(teacher, episodes, n, args.window, args.seeds).cells(distance) for n in args.teacher_steps]
