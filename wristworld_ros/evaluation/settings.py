@@ -14,7 +14,7 @@ class EvaluationSettings:
     row_steps: str = setting('1,2,4', 'Sampling steps, a row of the table for each.')
     knowledge: str | None = setting(
         None,
-        'What the stream is told beside images, rows of the table for each, out of rgb,calibrated,calibrated-exact,rgbd,exact; auto: all that every episode knows enough for.',
+        'What the stream is told beside images, rows of the table for each, out of rgb,mounted,calibrated,calibrated-exact,rgbd,exact; auto: all that every episode knows enough for.',
         none='auto',
     )
     anchors: int | None = setting(

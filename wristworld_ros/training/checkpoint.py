@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import nn
 
 from wristworld_ros.errors import UserError
@@ -43,6 +45,20 @@ def read_checkpoint(path: Path, device: torch.device | str = 'cpu') -> dict[str,
     if not isinstance(state, dict):
         raise UserError(f'{path} holds a {type(state).__name__}, not a dictionary', fix)
     return state
+
+
+def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    """Tensors of one file of a model directory.
+
+    Raises:
+        UserError: It cannot be read, or is no safetensors file.
+    """
+    fix = 'give a .safetensors file of a model directory'
+    check_file(path, fix)
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f'{path} cannot be read as safetensors ({error})', fix) from None
 
 
 def read_weights(module: nn.Module, path: Path) -> None:

@@ -28,7 +28,7 @@ from wristworld_ros.errors import UserError
 from wristworld_ros.input_files import decode_json, json_text
 from wristworld_ros.models.state_dict import load_strict
 from wristworld_ros.runtime.files import clear_leftovers, write_text
-from wristworld_ros.training.checkpoint import read_checkpoint, write_checkpoint
+from wristworld_ros.training.checkpoint import read_checkpoint, read_safetensors, write_checkpoint
 from wristworld_ros.training.parallel import average_gradients, from_first, rank
 
 logger = logging.getLogger(__name__)
@@ -180,7 +180,7 @@ def train(
         seed: Of all random numbers that `losses` takes from torch.
         workers: Processes that prepare batches; 0 prepares them here.
         validate: Results by name of the averaged module.
-        start: Another run's last.pt to take the averaged weights from when this run begins.
+        start: Another run's last.pt, or a model directory's safetensors, to take the weights from when this run begins.
 
     Raises:
         UserError: More than `config.max_skipped` steps in a row had a gradient that was NaN or infinite.
@@ -302,8 +302,8 @@ class _Run:
 
 
 def _start_from(module: nn.Module, path: Path) -> None:
-    """Take the averaged weights of another run's last.pt."""
-    average = read_checkpoint(path).get('average')
+    """Take the averaged weights of another run's last.pt, or those of a model directory."""
+    average = read_safetensors(path) if path.suffix == '.safetensors' else read_checkpoint(path).get('average')
     if not isinstance(average, dict):
         raise UserError(f'{path} holds no averaged weights', "give another run's last.pt with --start")
     load_strict(module.state_dict(), average, str(path))
