@@ -173,10 +173,10 @@ def videos_without_calibration(folder):
         images = rng.integers(0, 256, (4, 6, 6, 3), dtype=np.uint8).repeat(8, 1).repeat(8, 2)
         write_video(folder / 'one' / f'{name}.mp4', iter(images), 10)
     cameras = [
-        f'  {n}: {{video: "{{folder}}/{n}.mp4", role: {"wrist" if n == "wrist" else "anchor"}}}'
+        f'  {n}: {{video: "{{stem}}/{n}.mp4", role: {"wrist" if n == "wrist" else "anchor"}}}'
         for n in ('left', 'right', 'wrist')
     ]
-    (folder / 'wristworld_videos.yaml').write_text('episodes: "*"\ncameras:\n' + '\n'.join(cameras) + '\n')
+    (folder / 'wristworld_videos.yaml').write_text('episodes: "one"\ncameras:\n' + '\n'.join(cameras) + '\n')
     return folder
 
 

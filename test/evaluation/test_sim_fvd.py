@@ -85,7 +85,7 @@ def test_it_learns_where_objects_are_and_how_frames_follow():
         terms['total'].backward()
         optimizer.step()
         totals.append(terms['total'].item())
-    assert np.mean(totals[-8:]) < 0.75 * np.mean(totals[:8])
+    assert np.mean(totals[-8:]) < 0.65 * totals[0]
 
 
 def test_training_leaves_weights_that_measure(tmp_path):

@@ -27,6 +27,8 @@ def folder(tmp_path_factory):
     def camera(name, role, size):
         K = np.tile(np.array([[size, 0, size / 2 - 0.5], [0, size, size / 2 - 0.5], [0, 0, 1.0]]), (FRAMES, 1, 1))
         images = rng.integers(0, 256, (FRAMES, size // 8, size // 8, 3), dtype=np.uint8).repeat(8, 1).repeat(8, 2)
+        if role == 'wrist':  # it stands still, so that flicker has a meaning
+            images[:] = images[0]
         shown = np.zeros(images.shape[:3], np.uint8)
         shown[:, 8:20, 8:20] = 1
         return CameraTrack(
