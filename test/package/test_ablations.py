@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ _SPEC = importlib.util.spec_from_file_location(
     'ablations', Path(__file__).resolve().parents[2] / 'scripts/ablations.py'
 )
 ablations = importlib.util.module_from_spec(_SPEC)
+sys.modules['ablations'] = ablations  # where dataclasses look their module up
 _SPEC.loader.exec_module(ablations)
 
 
