@@ -170,6 +170,7 @@ def run(args: argparse.Namespace) -> int:
         results['offline'] = run_offline(settings, live['frames_per_second'], DESK_MOMENTS)
     if 'parts' in only:  # last, since the published pipeline leaves its memory behind
         anchor_hw = args.anchor_size or anchor_size(model)
+        assert settings.steps is not None  # set above where it was not given
         shapes = [Shapes(anchor_hw, hw, steps=settings.steps, history=settings.history) for hw in sizes]
         results['parts'] = [cases.run_case(model, settings, s, args.frames, args.published_seconds) for s in shapes]
         results['targets'] = cases.compare_targets(results['parts'])

@@ -77,7 +77,7 @@ def generate(
     with tqdm(total=recording.frames, desc='reconstruct', unit='frame', disable=not progress) as bar:
         encoded = encode_video(model, recording.anchor_sets(), near, wrist_fov, on_frame=bar.update)
     plan = plan_for(model, encoded, windows)
-    steps = model.generator.settings.sampling_steps if windows.steps is None else windows.steps
+    steps = len(model.generator.sigmas(windows.steps))
     with tqdm(total=len(plan) * steps, desc='generate', unit='window', disable=not progress) as bar:
         images = generate_video(model, encoded, windows, seed, plan, on_window=bar.update)
         try:
