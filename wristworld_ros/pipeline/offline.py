@@ -154,15 +154,9 @@ def encode_video(
     Raises:
         UserError: There are no frames.
     """
-<<<<<<< HEAD
-    step, encoder = ReconstructionStep(model, near, wrist_fov), _VideoEncoder(model)
-    with closing(ahead(step(anchor_set) for anchor_set in ahead(anchors))) as observations:
-        for observation in observations:
-            encoder.add(observation)
-            on_frame()
-=======
     step = ReconstructionStep(model, near, wrist_fov)
-    return encode_observations(model, map(step, anchors), on_frame)
+    with closing(ahead(step(anchor_set) for anchor_set in ahead(anchors))) as observations:
+        return encode_observations(model, observations, on_frame)
 
 
 @torch.inference_mode()
@@ -174,7 +168,6 @@ def encode_observations(
     for observation in observations:
         encoder.add(observation)
         on_frame()
->>>>>>> causal
     if not encoder.frames:
         raise UserError('The anchor videos contain no frames', 'give videos that can be decoded')
     return encoder.finish()
