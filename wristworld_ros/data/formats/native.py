@@ -114,7 +114,7 @@ class _Head:
     meta: dict[str, Any]
     language: tuple[str, ...] | None = None
     gripper_unit: GripperUnit = 'metres'
-    hand_link: str = 'panda_hand'
+    hand_link: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -328,12 +328,17 @@ def read_episode(path: str | Path) -> NativeEpisode:
         gripper=tracks.get('gripper'),
         gripper_unit=head.gripper_unit,
         T_base_hand=tracks.get('T_base_hand'),
-        hand_link=head.hand_link if 'T_base_hand' in tracks else '',
+        hand_link=_hand_link(head) if 'T_base_hand' in tracks else '',
         actions=tracks.get('actions'),
         meta=head.meta,
         seed=head.seed,
         tracks=tracks,
     )
+
+
+def _hand_link(head: _Head) -> str:
+    """The link whose pose is told; the simulator says it in `meta`."""
+    return head.meta.get('hand_link', 'panda_hand') if head.hand_link is None else head.hand_link
 
 
 def _check_tracks(path: Path, tracks: dict[str, np.ndarray], head: _Head) -> None:
