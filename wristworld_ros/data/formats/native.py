@@ -341,11 +341,6 @@ def read_episode(path: str | Path) -> NativeEpisode:
     )
 
 
-def _hand_link(head: _Head) -> str:
-    """The link whose pose is told; the simulator says it in `meta`."""
-    return head.meta.get('hand_link', 'panda_hand') if head.hand_link is None else head.hand_link
-
-
 def _check_tracks(path: Path, tracks: dict[str, np.ndarray], head: _Head) -> None:
     """Every array has an entry per frame; stamps rise, and the cameras' calibrations are numbers. Of version 2 a camera need not have
     any, and its pose may be unknown at some frames."""
