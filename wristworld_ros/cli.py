@@ -26,7 +26,7 @@ COMMANDS = {
     'simulate': ('wristworld_ros.apps.simulate', 'record episodes of a simulated Franka arm'),
     'calibrate': ('wristworld_ros.apps.calibrate.command', 'find where cameras are, with a board or by the arm itself'),
     'data': ('wristworld_ros.apps.data.command', 'inspect, check and convert recordings of many formats'),
-    'augment': ('wristworld_ros.apps.augment.command', 'add a virtual wrist camera to a LeRobot data set'),
+    'augment': ('wristworld_ros.apps.augment.command', 'add a virtual wrist camera to recordings'),
     'convert': ('wristworld_ros.apps.convert.command', 'make a model directory from the published weights'),
     'train': ('wristworld_ros.apps.train', 'train stage 1, stage 2, a tiny decoder or a causal student'),
     'generate': ('wristworld_ros.apps.generate.command', 'generate the wrist video of an episode or of anchor videos'),

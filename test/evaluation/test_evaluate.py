@@ -148,7 +148,7 @@ def test_exact_knowledge_of_a_wall_gives_the_wall(episodes, model, monkeypatch):
 
 
 def test_unknown_knowledge_is_told_with_what_is_known(episodes, model):
-    with pytest.raises(UserError, match=r"'guess'.*rgb, calibrated, calibrated-exact, rgbd, exact"):
+    with pytest.raises(UserError, match=r"'guess'.*rgb, mounted, calibrated, calibrated-exact, rgbd, exact"):
         evaluate(model, episodes, None, EvaluationSettings(knowledge='rgb,guess'), progress=False)
 
 

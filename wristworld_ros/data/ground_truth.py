@@ -114,10 +114,16 @@ def read_ground_truth(
         else None,
         joints=_first(episode.joints, count),
         gripper=_first(episode.gripper, count) if episode.gripper_unit == 'metres' else None,
-        hand=episode.meta.get('settings', {}).get('gripper', 'franka'),
+        hand=_simulated_hand(episode),
         T_hand_wrist=None if (mount := episode.meta.get('T_hand_wrist')) is None else np.array(mount),
         calibrated=known,
     )
+
+
+def _simulated_hand(episode: Episode) -> str:
+    """The simulator's name of the gripper that an episode was recorded with."""
+    settings = episode.meta.get('settings', {})
+    return settings.get('gripper', 'franka') if settings.get('rig', 'free') == 'free' else settings['rig']
 
 
 def _is_calibrated(episode: Episode, camera: str) -> bool:

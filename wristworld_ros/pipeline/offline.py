@@ -9,6 +9,7 @@ window needs.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +32,7 @@ from wristworld_ros.pipeline.generate import (
 from wristworld_ros.pipeline.model import WristModel
 from wristworld_ros.pipeline.observation import Observation
 from wristworld_ros.pipeline.reconstruct import ReconstructionStep
+from wristworld_ros.runtime.overlap import ahead
 from wristworld_ros.runtime.transfer import download, upload
 from wristworld_ros.setting import check
 from wristworld_ros.settings import StreamSettings, WindowSettings
@@ -140,7 +142,7 @@ def encode_video(
     wrist_fov: float | None = None,
     on_frame: Callable[[], object] = lambda: None,
 ) -> EncodedVideo:
-    """Stage 1, the condition map and the anchors' features of every frame of a video.
+    """Stage 1, the condition map and the anchors' features of every frame of a video; sets are read in one thread and reconstructed in another.
 
     Args:
         model: The model.
@@ -153,7 +155,8 @@ def encode_video(
         UserError: There are no frames.
     """
     step = ReconstructionStep(model, near, wrist_fov)
-    return encode_observations(model, map(step, anchors), on_frame)
+    with closing(ahead(step(anchor_set) for anchor_set in ahead(anchors))) as observations:
+        return encode_observations(model, observations, on_frame)
 
 
 @torch.inference_mode()

@@ -18,6 +18,7 @@ from wristworld_ros.pipeline.generate import NotFiniteError
 from wristworld_ros.pipeline.model import WristModel
 from wristworld_ros.pipeline.offline import EncodedVideo, encode_video, generate_video, plan_for, window_sizes
 from wristworld_ros.runtime.files import clear_leftovers, write_text
+from wristworld_ros.runtime.overlap import ahead
 from wristworld_ros.settings import WindowSettings
 from wristworld_ros.types import FrameStatus
 
@@ -80,7 +81,7 @@ def generate(
     with tqdm(total=len(plan) * steps, desc='generate', unit='window', disable=not progress) as bar:
         images = generate_video(model, encoded, windows, seed, plan, on_window=bar.update)
         try:
-            write_video(video_path, _with_progress(images, len(encoded), progress), recording.fps)
+            write_video(video_path, _with_progress(ahead(images), len(encoded), progress), recording.fps)
         except NotFiniteError as error:
             raise UserError(
                 f'Stage 2 of {model.config.name} produced NaN or infinity, so there is no video',

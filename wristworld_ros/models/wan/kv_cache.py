@@ -31,6 +31,7 @@ class KVCache:
         positions: int64 [chunk_frames] on the device, positions in time of the next chunk's frames, counted from the
             last reset (not bounded).
         chunks: Chunks committed since the last `reset` or `forget`.
+        start: Position of the next chunk's first frame, on the host.
 
     Raises:
         ValueError: A size is less than 1, or `history_chunks` less than 0.
@@ -59,7 +60,7 @@ class KVCache:
         self.keys = torch.zeros(shape, dtype=dtype, device=device)
         self.values = torch.zeros(shape, dtype=dtype, device=device)
         self.positions = torch.arange(chunk_frames, device=device)
-        self.chunks = 0
+        self.chunks = self.start = 0
 
     @property
     def batch(self) -> int:
@@ -94,7 +95,7 @@ class KVCache:
     def reset(self) -> None:
         """Forget the history; the next chunk is a first chunk. The memory stays."""
         torch.arange(self.chunk_frames, out=self.positions)
-        self.chunks = 0
+        self.chunks = self.start = 0
 
     def forget(self) -> None:
         """Forget the history within a stream: the next chunk attends to itself alone, positions go on."""
@@ -131,4 +132,5 @@ class KVCache:
     def advance(self) -> None:
         """Commit the current chunk; the oldest leaves when the ring is full."""
         self.positions += self.chunk_frames
+        self.start += self.chunk_frames
         self.chunks += 1

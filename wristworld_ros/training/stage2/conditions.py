@@ -43,7 +43,7 @@ class ConditionSettings:
     token_size: int = 96
     single_share: float = 0.1
     levels: tuple[tuple[str, float], ...] = (
-        ('rgb', 0.2), ('calibrated', 0.2), ('calibrated-exact', 0.15), ('rgbd', 0.1), ('rgbd-robot', 0.15), ('exact', 0.1),
+        ('mounted', 0.2), ('calibrated', 0.2), ('calibrated-exact', 0.15), ('rgbd', 0.1), ('rgbd-robot', 0.15), ('exact', 0.1),
         ('exact-robot', 0.1),
     )  # fmt: skip
     maps: int = 4
