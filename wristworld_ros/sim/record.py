@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wristworld_ros.data.formats.native import CameraTrack, write_episode
+from wristworld_ros.data.formats.native import HAND_LINK, CameraTrack, write_episode
 from wristworld_ros.sim.cameras import sample_anchor, sample_anchors, sample_exterior
 from wristworld_ros.sim.env import SimEnv, sample_task
 from wristworld_ros.sim.opengl import mujoco
@@ -69,10 +69,10 @@ def record_episode(env: SimEnv, seed: int, path: str | Path) -> Path:
             'objects': [item.name for item in env.layout.items],
             'shadows': bool(env.renderer.shadows),
             'T_hand_wrist': env.wrist.T_hand_wrist.tolist(),
-            **({'hand_link': 'panda_link8'} if env.gripper.straight else {}),
             **({} if env.motion is None else {'replayed': env.motion.name, 'text': env.motion.text}),
             'settings': asdict(settings),
         },
+        hand_link='panda_link8' if env.gripper.straight else HAND_LINK,
     )  # fmt: skip
 
 
