@@ -57,7 +57,7 @@ def test_steps_do_not_wait_for_the_device(size):
     def step():
         reconstruction._condition(*reconstruction._scene(colors), images, colors)
         (context,) = stream._context(torch.zeros(2, 1, 32, 32, 3, dtype=torch.uint8, device='cuda'))
-        (latents,) = stream._sample_chunk(noise, condition, context)
+        (latents,) = stream._sample_chunk(noise[None], condition, context)
         stream._write_chunk(latents, condition, context)
 
     with torch.inference_mode():

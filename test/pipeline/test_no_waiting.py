@@ -93,7 +93,7 @@ def test_generation_does_not_wait(on_device):
         for _ in range(4):  # until the ring has turned
             with Watch():
                 (context,) = stream._context(images(2, 1, 32, 32))
-                (latents,) = stream._sample_chunk(noise, condition, context)
+                (latents,) = stream._sample_chunk(noise[None], condition, context)
                 stream._write_chunk(latents, condition, context)
                 stream.cache.advance()
     assert latents.shape == noise.shape
@@ -125,7 +125,7 @@ def test_generation_with_the_published_parts_does_not_wait(on_device, guidance, 
         with Watch():
             condition, states[0] = stream.autoencoder.encode_next(piece, states[0])
             (context,) = stream._context(images(2, piece.shape[2], 40, 60))
-            (latents,) = stream._sample_chunk(noise, condition, context)
+            (latents,) = stream._sample_chunk(noise[None], condition, context)
             stream._write_chunk(latents, condition, context)
             stream.cache.advance()
             video, states[1] = stream.autoencoder.decode_next(latents, states[1])

@@ -100,15 +100,15 @@ def test_an_unknown_model_and_wrong_anchors_fail_configure_and_may_be_fixed(stag
 def test_a_bad_image_is_dropped_counted_and_logged_once_with_its_topic(stage, changes, counter):
     s, images = running(stage)
     diagnostics = s.listen(DiagnosticArray, '/diagnostics')
-    s.spin(0.3)
-    images.clear()
+    first = s.now()
     for _ in range(5):
         stamp = s.now()
         s.send('left', stamp)
         s.send('right', stamp, **changes)
         s.spin(0.05)
     s.spin_until(lambda: s.warnings('was dropped'))
-    assert images == []
+    assert all(to_ns(image.header.stamp) < first for image in images)
+    images.clear()
     assert getattr(s.node.status(), counter) >= 3
     (warning,) = s.warnings('was dropped')
     assert '/anchor_right/image_raw' in warning
