@@ -17,7 +17,7 @@ from wristworld_ros.models.sweep import SweepConfig, SweepNetwork
 from wristworld_ros.models.wan import WristGenerator
 from wristworld_ros.pipeline.model import WristModel
 from wristworld_ros.runtime.files import file_sha256
-from wristworld_ros.training.checkpoint import read_weights
+from wristworld_ros.training.checkpoint import read_weights, weights_file
 from wristworld_ros.training.stage1.train import finished_stage1
 
 ANCHOR_WIDTH = 128
@@ -37,7 +37,7 @@ class TrainedParts:
     def key(self) -> str:
         """Changes with any of the weights and configurations."""
         folders = [folder for folder in (self.stage1, self.sweep, self.hand) if folder is not None]
-        return ''.join(file_sha256(folder / name) for folder in folders for name in ('model.pt', 'config.json'))
+        return ''.join(file_sha256(path) for folder in folders for path in (weights_file(folder), folder / 'config.json'))
 
     def model(self, name: str, generator: WristGenerator, config: dict[str, Any], **others: Any) -> WristModel:
         """All parts together, on the CPU.
@@ -66,9 +66,9 @@ def _finished(folder: Path | None, what: str, kind: type, network: type) -> tupl
     if folder is None:
         return {}, None
     fix = f'give the folder of a finished `wristworld train {what}`'
-    if not (folder / 'model.pt').exists():
-        raise UserError(f'{folder} has no model.pt', fix)
+    if not weights_file(folder).exists():
+        raise UserError(f'{folder} has no {weights_file(folder).name}', fix)
     config = read_json(folder / 'config.json', dict[str, Any], fix)
     module = network(convert(config, kind, str(folder / 'config.json'), fix)).eval()
-    read_weights(module, folder / 'model.pt')
+    read_weights(module, folder)
     return config, module
