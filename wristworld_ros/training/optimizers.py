@@ -138,7 +138,9 @@ def make_optimizers(module: nn.Module, config: OptimizerConfig) -> list[Optimize
     with_muon = config.optimizer == 'muon'
     matrices = {n for n, p in trained.items() if with_muon and _is_matrix(p)}
     plain = {n for n in trained if n not in matrices}
-    made: list[Optimizer] = [AdamW(_groups(plain, trained, config), lr=config.learning_rate, betas=config.betas)] if plain else []
+    made: list[Optimizer] = (
+        [AdamW(_groups(plain, trained, config), lr=config.learning_rate, betas=config.betas)] if plain else []
+    )
     if matrices:
         groups = _groups(matrices, trained, config)
         made.append(FilterMuon(groups, lr=config.learning_rate, adjust_lr_fn='match_rms_adamw'))

@@ -37,7 +37,9 @@ class TrainedParts:
     def key(self) -> str:
         """Changes with any of the weights and configurations."""
         folders = [folder for folder in (self.stage1, self.sweep, self.hand) if folder is not None]
-        return ''.join(file_sha256(path) for folder in folders for path in (weights_file(folder), folder / 'config.json'))
+        return ''.join(
+            file_sha256(path) for folder in folders for path in (weights_file(folder), folder / 'config.json')
+        )
 
     def model(self, name: str, generator: WristGenerator, config: dict[str, Any], **others: Any) -> WristModel:
         """All parts together, on the CPU.

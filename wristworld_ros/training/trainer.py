@@ -163,7 +163,8 @@ def train(
                 monitor.write(record | means.take() | results)
             if config.samples_every and counts.step % config.samples_every == 0:
                 extras.show()
-        extras.save()
+        if counts.step % config.checkpoint_every:
+            extras.save()
     finally:
         monitor.close()
     run.average.swap()
@@ -174,7 +175,13 @@ class _Loop:
     """One step of training after the other."""
 
     def __init__(
-        self, module: nn.Module, losses: Losses, config: TrainerConfig, run: RunState, accelerator: Accelerator, seed: int
+        self,
+        module: nn.Module,
+        losses: Losses,
+        config: TrainerConfig,
+        run: RunState,
+        accelerator: Accelerator,
+        seed: int,
     ):
         self.module, self.losses, self.config, self.run, self.seed = module, losses, config, run, seed
         self.accelerator, self.device = accelerator, accelerator.device.type
@@ -209,7 +216,10 @@ class _Loop:
         return {name: torch.stack([terms[name] for terms in found]).mean() for name in found[0]}
 
     def _terms(self, network: nn.Module, batch: Any, step: Step) -> dict[str, Tensor]:
-        with torch.autocast(self.device, torch.bfloat16, enabled=self.config.bf16), _attention_for_gradients(self.device):
+        with (
+            torch.autocast(self.device, torch.bfloat16, enabled=self.config.bf16),
+            _attention_for_gradients(self.device),
+        ):
             terms = self.losses(network, batch, step)
         # DDP waits for a gradient of whatever any result depends on.
         return {name: value if name == 'total' else value.detach() for name, value in terms.items()}
@@ -287,7 +297,9 @@ def _distributed(module: nn.Module, config: TrainerConfig, accelerator: Accelera
     if config.sharding == 'none':
         return accelerator.prepare_model(whole), False
     if config.optimizer == 'muon':
-        raise UserError('Muon needs whole matrices, and sharding is full', 'set sharding to none, or optimizer to adamw')
+        raise UserError(
+            'Muon needs whole matrices, and sharding is full', 'set sharding to none, or optimizer to adamw'
+        )
     mesh = init_device_mesh(accelerator.device.type, (process_count(),))
     for block in _blocks(module):
         fully_shard(block, mesh=mesh)
@@ -309,7 +321,8 @@ def _nested(layer: nn.Module) -> bool:
 def full_state_dict(module: nn.Module) -> dict[str, Tensor]:
     """All tensors of a module, whole and on the CPU; every process calls it together where they are sharded."""
     return {
-        name: (t.full_tensor() if hasattr(t, 'full_tensor') else t).detach().cpu() for name, t in module.state_dict().items()
+        name: (t.full_tensor() if hasattr(t, 'full_tensor') else t).detach().cpu()
+        for name, t in module.state_dict().items()
     }
 
 

@@ -98,7 +98,9 @@ def finished_stage1(folder: Path) -> tuple[dict, ReconstructionModel]:
         UserError: The run is not finished.
     """
     if not weights_file(folder).exists():
-        raise UserError(f'{folder} has no {weights_file(folder).name}', 'give the folder of a finished `wristworld train stage1`')
+        raise UserError(
+            f'{folder} has no {weights_file(folder).name}', 'give the folder of a finished `wristworld train stage1`'
+        )
     config = read_json(
         folder / 'config.json', dict[str, Any], 'give the folder of a finished `wristworld train stage1`'
     )
