@@ -270,6 +270,16 @@ class GenerationData:
     frames: int = setting(81, 'Frames of a clip.', low=1)
     clips: int = setting(4, 'Clips of an episode at most, spread evenly over it.', low=1)
     anchors: int = setting(2, 'Anchor cameras whose tokens the generator is given.', low=1)
+    condition: str = setting(
+        'reconstruction',
+        "What the condition video shows: the anchors' points as the wrist sees them, by the model's own stage 1; or the first anchor's images as they are, which needs none.",
+        choices=('reconstruction', 'anchor'),
+    )
+    knowledge: str = setting(
+        'images',
+        'What stage 1 is told: the images alone, or also the cameras and the depth that are recorded.',
+        choices=('images', 'recorded'),
+    )
     shard_mb: int = setting(512, 'Size of a shard of encoded clips, megabytes.', low=1)
 
 

@@ -27,11 +27,14 @@ CLOUD = CloudSettings(upsample=3, edge=0.06, radius=1, near=0.10)
 
 @dataclass(frozen=True)
 class TrainedParts:
-    """Folders of finished runs: of stage 1, and of the plane sweep and the hand network where there are such."""
+    """Folders of finished runs: of stage 1, and of the plane sweep and the hand network where there are such; and the sizes, pixels, of
+    the images that the model takes and gives."""
 
     stage1: Path
     sweep: Path | None = None
     hand: Path | None = None
+    anchor_width: int = ANCHOR_WIDTH
+    wrist_hw: tuple[int, int] = WRIST_HW
 
     @property
     def key(self) -> str:
@@ -57,7 +60,7 @@ class TrainedParts:
         sweep_config, sweep = _finished(self.sweep, 'sweep', SweepConfig, SweepNetwork)
         hand_config, hand = _finished(self.hand, 'hand', HandConfig, HandNetwork)
         model_config = ModelConfig(
-            name=name, stage1=stage1_config, generator=config, anchor_width=ANCHOR_WIDTH, wrist_hw=WRIST_HW, cloud=CLOUD,
+            name=name, stage1=stage1_config, generator=config, anchor_width=self.anchor_width, wrist_hw=self.wrist_hw, cloud=CLOUD,
             sweep=sweep_config, hand=hand_config, **others,
         )  # fmt: skip
         return WristModel(model_config, stage1, generator, 'cpu', sweep=sweep, hand=hand)

@@ -308,14 +308,12 @@ def _distributed(module: nn.Module, config: TrainerConfig, accelerator: Accelera
 
 
 def _blocks(module: nn.Module) -> Iterator[nn.Module]:
-    """The units that are gathered one at a time: members of every list of layers that are alike."""
-    for child in module.modules():
+    """The units that are gathered one at a time: members of the outermost lists of layers."""
+    for child in module.children():
         if isinstance(child, nn.ModuleList):
-            yield from (layer for layer in child if any(True for _ in layer.parameters()) and not _nested(layer))
-
-
-def _nested(layer: nn.Module) -> bool:
-    return any(isinstance(m, nn.ModuleList) for m in layer.modules() if m is not layer) or isinstance(layer, FSDPModule)
+            yield from (layer for layer in child if any(True for _ in layer.parameters()))
+        else:
+            yield from _blocks(child)
 
 
 def full_state_dict(module: nn.Module) -> dict[str, Tensor]:

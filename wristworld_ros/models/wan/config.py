@@ -81,7 +81,7 @@ SIM_BASE: dict[str, Any] = SIM_TINY | {
 
 # The published form as small as it goes, on pixel-unshuffled images: what tests and first tries train.
 MINIATURE: dict[str, Any] = {
-    'dim': 96,
+    'dim': 128,
     'ffn_dim': 256,
     'text_dim': 32,
     'freq_dim': 64,
@@ -92,13 +92,14 @@ MINIATURE: dict[str, Any] = {
     'max_frames': 32,
     'max_views': 2,
     'context_length': 72,
-    'in_channels': 384,
-    'out_channels': 192,
+    'in_channels': 96,
+    'out_channels': 48,
+    'patch_size': [1, 1, 1],
     'sampling_steps': 20,
     'cfg_scale': 1.0,
     'shift': 5.0,
     'anchor_encoder': {'image_size': 32, 'dim': 32, 'num_heads': 4, 'num_layers': 2, 'patch_size': 8},
-    'autoencoder': {'kind': 'pixel_unshuffle', 'factor': 8},
+    'autoencoder': {'kind': 'pixel_unshuffle', 'factor': 4},
     'text': 'learned',
 }
 

@@ -37,7 +37,10 @@ class TrackMatcher:
 
     def __init__(self, model: ReconstructionModel, losses: SpcLosses, device: str):
         if 'track' not in model.config.heads:
-            raise UserError('losses.matches is track, and the network has no track head', 'give truth, loftr, or a network that has one')
+            raise UserError(
+                'losses.matches is track, and the network has no track head',
+                'give truth, loftr, or a network that has one',
+            )
         self._model, self._losses, self._device = model, losses, device
 
     def identity(self) -> str:
@@ -76,7 +79,10 @@ class LoftrMatcher:
         try:
             self._network.load_state_dict(read_tensors(weights))
         except RuntimeError as error:
-            raise UserError(f'{weights} does not hold the weights of LoFTR ({str(error).splitlines()[-1].strip()})', 'give the matcher\'s own file') from None
+            raise UserError(
+                f'{weights} does not hold the weights of LoFTR ({str(error).splitlines()[-1].strip()})',
+                "give the matcher's own file",
+            ) from None
         self._network.to(device)
 
     def identity(self) -> str:
@@ -118,7 +124,9 @@ class TruthMatcher:
             UserError: The scene has no depth or no cameras.
         """
         if scene.depth is None or scene.wrist_depth is None or not torch.isfinite(scene.wrist_pose).all():
-            raise UserError('losses.matches is truth, and the recordings have no depth or no camera poses', 'give track or loftr')
+            raise UserError(
+                'losses.matches is truth, and the recordings have no depth or no camera poses', 'give track or loftr'
+            )
         hw = scene.wrist.shape[-2:]
         T, K = decode_pose(scene.cameras, hw)
         T_wrist, _ = decode_pose(scene.wrist_pose, hw)
@@ -167,7 +175,8 @@ def prepare_matches(scenes: Scenes, matcher: Matcher, folder: Path) -> str:
                 save_file({name: value.contiguous() for name, value in vars(matches).items()}, part)
     if made == len(scenes) and not count:
         raise UserError(
-            f'No wrist pixel of {made} scenes was found in an anchor', 'lower losses.match_confidence, or give another source of matches'
+            f'No wrist pixel of {made} scenes was found in an anchor',
+            'lower losses.match_confidence, or give another source of matches',
         )
     return key
 

@@ -35,12 +35,12 @@ from wristworld_ros.runtime.files import write_text
 from wristworld_ros.training.checkpoint import read_tensors
 from wristworld_ros.training.config import ReconstructionConfig as Configuration
 from wristworld_ros.training.config import SpcLosses, as_content
+from wristworld_ros.training.configured import trainer_config
 from wristworld_ros.training.parallel import first_process_before_others, process_count, rank
 from wristworld_ros.training.part import train_part
 from wristworld_ros.training.stage1.matches import make_matcher, prepare_matches
 from wristworld_ros.training.stage1.scenes import SceneBatches, Scenes, collate_scenes, matches_path, read_matches
 from wristworld_ros.training.trainer import Step, TrainerConfig
-from wristworld_ros.training.configured import trainer_config
 
 NETWORKS: dict[str, dict[str, Any]] = {
     'vggt_1b': VGGT_1B, 'sim_base': SIM_BASE, 'sim_tiny': SIM_TINY, 'miniature': MINIATURE
@@ -67,7 +67,9 @@ def freeze(module: ReconstructionModel, heads: list[str]) -> ReconstructionModel
     for head in heads:
         name = 'point_head' if head == 'points' else f'{head}_head'
         if not hasattr(module, name):
-            raise UserError(f'model.train names {head}, and the network has {", ".join(module.config.heads)}', 'leave it out')
+            raise UserError(
+                f'model.train names {head}, and the network has {", ".join(module.config.heads)}', 'leave it out'
+            )
         getattr(module, name).requires_grad_(True)
     return module
 
@@ -106,7 +108,6 @@ def published_losses(
         terms = {'fov': fov_loss(out.wrist_pose_enc, intrinsics_to_fov(K, hw), weight=losses.wrist_fov)}
         if losses.cameras:
             target = batch['cameras'].to(device)
-            _need_known(target, 'losses.cameras', 'the anchor cameras', 'set it to 0')
             terms['cameras'] = camera_loss(out.camera_pose_enc, target, weight=losses.cameras)
         if points_head in heads:
             points = model_points(module, out, hw)
@@ -117,7 +118,6 @@ def published_losses(
             pixels = reprojection_pixels(points, out.wrist_pose_enc[-1, :, 0], K, batch['matches'], hw)
         if losses.pose == 'direct':
             target = batch['wrist_pose'].to(device)[:, None]
-            _need_known(target, 'losses.pose direct', 'the wrist camera', 'train by spc')
             terms['direct'] = camera_loss(out.wrist_pose_enc, target, weight=losses.direct)
             terms.pop('spc', None)
     shown = {'spc_px': pixels} if points_head in heads else {}
@@ -147,11 +147,6 @@ def reprojection_pixels(points: Tensor, pose: Tensor, K: Tensor, matches: list[M
         found.append(torch.where(z[:, 0] > 0, error, torch.full_like(error, float(np.hypot(*hw)))))
     every = torch.cat(found)
     return every.median() if len(every) else every.new_tensor(float('nan'))
-
-
-def _need_known(target: Tensor, key: str, what: str, fix: str) -> None:
-    if not torch.isfinite(target).all():
-        raise UserError(f'{key} is set, and the recordings do not say where {what} is', fix)
 
 
 @dataclass(frozen=True)
@@ -189,6 +184,8 @@ def train_published(
     module.to(device)
     scenes = Scenes(episodes, config.data, module.config.patch_size)
     held = Scenes(held_out, config.data, module.config.patch_size) if held_out else None
+    for part in filter(None, (scenes, held)):
+        part.need_known(cameras=config.losses.cameras > 0, wrist=config.losses.pose == 'direct')
     needs_matches = config.losses.pose == 'spc'
     matches, key = folder / 'matches', ''
     with first_process_before_others(device):

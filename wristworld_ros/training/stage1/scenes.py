@@ -80,6 +80,23 @@ class Scenes(Dataset):
     def __len__(self) -> int:
         return len(self._frames)
 
+    def need_known(self, cameras: bool, wrist: bool) -> None:
+        """Raise UserError for an episode that does not say where the anchors, or where the wrist camera, are."""
+        for index in {index for index, _ in self._frames}:
+            episode = _episode(self.path, index)
+            names = episode.anchors(self.data.anchors)
+            missing = [n for n in names if episode.K(n) is None or episode.T_camera_world(n) is None]
+            if missing and (cameras or wrist):
+                raise UserError(
+                    f'Episode {episode.path} does not say where {missing[0]} is, and losses.cameras or pose direct needs it',
+                    'set losses.cameras to 0 and losses.pose to spc, or calibrate the cameras',
+                )
+            if wrist and episode.T_camera_world(episode.names('wrist')[0]) is None:
+                raise UserError(
+                    f'Episode {episode.path} does not say where the wrist camera is, and losses.pose is direct',
+                    'train by spc',
+                )
+
     def __getitem__(self, number: int) -> Scene:
         index, frame = self._frames[number]
         return read_scene(_episode(self.path, index), frame, self.data, self.patch)
@@ -111,7 +128,9 @@ def read_scene(episode: Episode, frame: int, data: ReconstructionData, patch: in
     K = _wrist_intrinsics(episode, wrist.name, frame, data, size)
     if all(k is not None and T is not None for k, T in known[:-1]):
         T = torch.from_numpy(np.stack([T[frame] for _, T in known[:-1]])).double()
-        Ks = resize_intrinsics(torch.from_numpy(np.stack([k[frame] for k, _ in known[:-1]])).double(), (entry.height, entry.width), size)
+        Ks = resize_intrinsics(
+            torch.from_numpy(np.stack([k[frame] for k, _ in known[:-1]])).double(), (entry.height, entry.width), size
+        )
         T_world_first = invert_rigid(T[0])
         cameras = encode_pose((T @ T_world_first)[:, :3], Ks, size).float()
         if known[-1][1] is not None:
@@ -131,7 +150,9 @@ def read_scene(episode: Episode, frame: int, data: ReconstructionData, patch: in
     )  # fmt: skip
 
 
-def _wrist_intrinsics(episode: Episode, name: str, frame: int, data: ReconstructionData, size: tuple[int, int]) -> Tensor:
+def _wrist_intrinsics(
+    episode: Episode, name: str, frame: int, data: ReconstructionData, size: tuple[int, int]
+) -> Tensor:
     """[3, 3] at the network's size."""
     entry, K = episode.camera(name), episode.K(name)
     hw = (entry.height, entry.width)
@@ -142,7 +163,8 @@ def _wrist_intrinsics(episode: Episode, name: str, frame: int, data: Reconstruct
         return resize_intrinsics(shift_principal_point(fov_to_intrinsics(fov, hw), -0.5), hw, size)
     if K is None:
         raise UserError(
-            f'Episode {episode.path} does not record the intrinsics of its wrist camera {name!r}', 'give data.wrist_fov, its field of view'
+            f'Episode {episode.path} does not record the intrinsics of its wrist camera {name!r}',
+            'give data.wrist_fov, its field of view',
         )
     return resize_intrinsics(torch.from_numpy(K[frame]).double(), hw, size)
 
@@ -162,7 +184,9 @@ class SceneBatches(Dataset):
         processes: How many there are.
     """
 
-    def __init__(self, scenes: Scenes, matches: Path | None, key: str, batch: int, seed: int, process: int, processes: int):
+    def __init__(
+        self, scenes: Scenes, matches: Path | None, key: str, batch: int, seed: int, process: int, processes: int
+    ):
         self.scenes, self.matches, self.key, self.batch, self.seed = scenes, matches, key, batch, seed
         self.process, self.processes = process, processes
 
