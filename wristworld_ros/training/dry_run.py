@@ -51,6 +51,10 @@ _SECONDS_A_DAY = 86_400
 _HW = (180, 320)  # height and width of a recording, pixels, where nothing says them: DROID's
 
 
+# A network and a made batch, both on the meta device, and its loss.
+_Step = tuple[nn.Module, Any, Callable[[Any, Any], Tensor]]
+
+
 @dataclass(frozen=True)
 class Estimate:
     """What one process needs. Bytes, but `trained` and `all`, which count parameters."""
@@ -87,9 +91,11 @@ def estimate(config: Config) -> Estimate:
 
 def _estimate(config: Config) -> Estimate:
     schedule = config.schedule
+    with torch.device('meta'):
+        module, made, losses = _step(config)
     with FakeTensorMode(allow_non_fake_inputs=True):
-        module, losses = _step(config)
-        module.train()
+        module.to_empty(device='cpu').train()
+        batch = _on_cpu(made)
         kept: dict[int, Tensor] = {}
         own = {p.untyped_storage()._cdata for p in module.parameters()}
 
@@ -105,7 +111,7 @@ def _estimate(config: Config) -> Estimate:
             torch.autocast('cpu', torch.bfloat16, enabled=schedule.precision == 'bf16'),
             sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]),
         ):
-            total = losses(module)
+            total = losses(module, batch)
         activations = sum(t.untyped_storage().nbytes() for t in kept.values())
         total.backward()
         optimizers = make_optimizers(module, trainer_config(config))
@@ -186,8 +192,8 @@ def _layer_sizes(module: nn.Module) -> list[int]:
     ]
 
 
-def _step(config: Config) -> tuple[nn.Module, Callable[[nn.Module], Tensor]]:
-    """The network, and its loss on a made batch."""
+def _step(config: Config) -> _Step:
+    """The step of a configuration."""
     makers: dict[type, Callable] = {
         ReconstructionConfig: _reconstruction, GeometryConfig: _geometry, GenerationConfig: _generation, ImagesConfig: _images,
         DecoderConfig: _decoder,
@@ -197,7 +203,18 @@ def _step(config: Config) -> tuple[nn.Module, Callable[[nn.Module], Tensor]]:
     return makers[type(config)](config)
 
 
-def _reconstruction(config: ReconstructionConfig) -> tuple[nn.Module, Callable]:
+def _on_cpu(value: Any) -> Any:
+    """Tensors on the meta device as tensors without values on the CPU."""
+    if isinstance(value, Tensor):
+        return torch.empty_like(value, device='cpu')
+    if isinstance(value, dict):
+        return {key: _on_cpu(entry) for key, entry in value.items()}
+    if isinstance(value, Matches):
+        return Matches(**{key: _on_cpu(entry) for key, entry in vars(value).items()})
+    return [_on_cpu(entry) for entry in value] if isinstance(value, list) else value
+
+
+def _reconstruction(config: ReconstructionConfig) -> _Step:
     module = build(config)
     hw, batch, views = (
         input_size(_HW, config.data.width, module.config.patch_size),
@@ -213,10 +230,10 @@ def _reconstruction(config: ReconstructionConfig) -> tuple[nn.Module, Callable]:
         'images': torch.rand(batch, views, 3, *hw), 'wrist': torch.rand(batch, 3, *hw), 'wrist_K': torch.eye(3).repeat(batch, 1, 1),
         'cameras': torch.rand(batch, views, 9), 'wrist_pose': torch.rand(batch, 9), 'matches': [matches] * batch,
     }  # fmt: skip
-    return module, lambda m: published_losses(m, made, config.losses, 'cpu')['total']
+    return module, made, lambda m, batch: published_losses(m, batch, config.losses, 'cpu')['total']
 
 
-def _geometry(config: GeometryConfig) -> tuple[nn.Module, Callable]:
+def _geometry(config: GeometryConfig) -> _Step:
     module, batch, hw = build(config), config.schedule.batch, (config.data.height, config.data.width)
     eye = torch.eye(4)
     made = {
@@ -226,10 +243,10 @@ def _geometry(config: GeometryConfig) -> tuple[nn.Module, Callable]:
     }  # fmt: skip
     heads = ('camera', 'wrist', 'depth', 'scene_coordinates')
     weights, patch = Stage1Weights(**vars(config.losses)), module.config.patch_size
-    return module, lambda m: stage1_losses(m(made['rgb'], heads=heads), made, weights, patch)['total']
+    return module, made, lambda m, batch: stage1_losses(m(batch['rgb'], heads=heads), batch, weights, patch)['total']
 
 
-def _generation(config: GenerationConfig) -> tuple[nn.Module, Callable]:
+def _generation(config: GenerationConfig) -> _Step:
     network, data, batch = NETWORKS[config.model.network], config.data, config.schedule.batch
     generator = WristGenerator.from_config(
         network | {'text': 'learned'} if network.get('text', 'given') == 'given' else network
@@ -254,10 +271,10 @@ def _generation(config: GenerationConfig) -> tuple[nn.Module, Callable]:
         'features': rand(data.anchors, data.frames, s.clip_dim), 'sigma': rand(), 'condition_sigma': rand(),
         'with_anchors': rand(), 'with_condition': rand(),
     }  # fmt: skip
-    return generator, lambda g: flow_losses(g, made, 'cpu')['total']
+    return generator, made, lambda g, batch: flow_losses(g, batch, 'cpu')['total']
 
 
-def _images(config: ImagesConfig) -> tuple[nn.Module, Callable]:
+def _images(config: ImagesConfig) -> _Step:
     run = images_training(config)
     hw = WRIST_HW[config.model.network]
     generator = WristGenerator.from_config(run.model)
@@ -270,14 +287,12 @@ def _images(config: ImagesConfig) -> tuple[nn.Module, Callable]:
         'objects': torch.zeros(batch, frames, *hw, dtype=torch.uint8), 'anchors': torch.rand(batch, 2, frames, 3, size, size),
         'chunk': max(run.sampling.chunks),
     }  # fmt: skip
-    return generator, lambda g: ClipTrainer(run, 'cpu')(g, made, Step(0, 0.0))['total']
+    return generator, made, lambda g, batch: ClipTrainer(run, 'cpu')(g, batch, Step(0, 0.0))['total']
 
 
-def _decoder(config: DecoderConfig) -> tuple[nn.Module, Callable]:
+def _decoder(config: DecoderConfig) -> _Step:
     decoder = tiny_decoder_for(autoencoder_from_config({'kind': 'wan'}), config.model.width, config.model.blocks)
-    latents, target = (
-        torch.rand(config.schedule.batch, 16, 5, 60, 104),
-        torch.rand(config.schedule.batch, 3, 17, 480, 832),
-    )
+    batch = config.schedule.batch
+    made = {'latents': torch.rand(batch, 16, 5, 60, 104), 'target': torch.rand(batch, 3, 17, 480, 832)}
     run = DecoderTraining(edges=config.losses.edges, motion=config.losses.motion)
-    return decoder, lambda d: decoder_losses(d(latents)[0].float(), target, run)['total']
+    return decoder, made, lambda d, clip: decoder_losses(d(clip['latents'])[0].float(), clip['target'], run)['total']
