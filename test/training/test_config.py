@@ -34,7 +34,10 @@ def test_what_is_left_out_has_its_default(stage, record):
     content = as_content(default_config(record))
     sparse = {'stage': stage, 'recipe': content['recipe']}
     if stage == 'reconstruction':  # whose defaults name no head that fits both recipes
-        sparse['model'] = {'train': ['wrist', 'camera'], 'network': 'sim_tiny' if content['recipe'] == 'from_scratch' else 'vggt_1b'}
+        sparse['model'] = {
+            'train': ['wrist', 'camera'],
+            'network': 'sim_tiny' if content['recipe'] == 'from_scratch' else 'vggt_1b',
+        }
     assert parse_config(sparse, stage, 'it').schedule == default_config(record).schedule
 
 
@@ -86,7 +89,10 @@ def test_the_published_numbers_reach_the_trainer():
 
 
 def test_the_small_models_recipes_are_those_of_the_options():
-    stage1, stage2 = geometry_training(presets()['sim_tiny', 'reconstruction']), images_training(presets()['sim_tiny', 'generation'])
+    stage1, stage2 = (
+        geometry_training(presets()['sim_tiny', 'reconstruction']),
+        images_training(presets()['sim_tiny', 'generation']),
+    )
     from wristworld_ros.training.stage1.train import Stage1Training
     from wristworld_ros.training.stage2.train import Stage2Training
 

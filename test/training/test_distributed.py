@@ -154,5 +154,7 @@ def test_frozen_parameters_stay(runs):
 
 
 def test_torchrun_starts_the_same_training(runs, tmp_path):
-    call('-m', 'torch.distributed.run', '--nproc-per-node', '2', '--standalone', runs / 'script.py', tmp_path, 'torchrun')
+    call(
+        '-m', 'torch.distributed.run', '--nproc-per-node', '2', '--standalone', runs / 'script.py', tmp_path, 'torchrun'
+    )
     assert apart(weights(tmp_path / '2-full'), weights(runs / '2-full')) == 0

@@ -43,7 +43,10 @@ def test_low_rank_adapters_need_far_less_than_everything():
 
 
 def test_gradient_checkpointing_saves_activations():
-    plain, saving = estimate(SMALL['generation']), estimate(changed(SMALL['generation'], schedule={'gradient_checkpointing': True}))
+    plain, saving = (
+        estimate(SMALL['generation']),
+        estimate(changed(SMALL['generation'], schedule={'gradient_checkpointing': True})),
+    )
     assert saving.activations < 0.5 * plain.activations
 
 
@@ -57,5 +60,7 @@ def test_the_report_says_what_is_trained_what_a_gpu_needs_and_how_long_it_takes(
 def test_networks_of_the_process_work_afterwards(stage):
     """What the networks keep for the process (tables, means) is not of the dry run."""
     estimate(presets()['sim_tiny', stage])
-    module = ReconstructionModel.from_config({'img_size': 32, 'embed_dim': 32, 'depth': 1, 'num_heads': 2, 'patch_size': 16, 'heads': ['camera']})
+    module = ReconstructionModel.from_config(
+        {'img_size': 32, 'embed_dim': 32, 'depth': 1, 'num_heads': 2, 'patch_size': 16, 'heads': ['camera']}
+    )
     assert torch.isfinite(module(torch.rand(1, 1, 3, 32, 32)).camera_pose_enc).all()
