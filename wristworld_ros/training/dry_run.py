@@ -8,6 +8,7 @@ autograd keeps for the backward pass. What a GPU's allocator, its kernels' work 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -83,7 +84,9 @@ def estimate(config: Config) -> Estimate:
         UserError: The configuration's parts do not fit together.
     """
     try:
-        return _estimate(config)
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # of what only matters for tensors with memory
+            return _estimate(config)
     finally:  # what the networks keep for the process must not be fake tensors
         for kept in (imagenet_statistics, clip_statistics, rotary_tables, uv_embedding):
             kept.cache_clear()

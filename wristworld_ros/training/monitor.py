@@ -77,7 +77,7 @@ class Monitor:
             return
         if tensorboard:
             require_package('tensorboard', 'train', 'Writing for TensorBoard')
-            import tensorboard  # noqa: F401 torch's writer is made of it
+            import tensorboard
             from torch.utils.tensorboard import SummaryWriter
 
             self._writer = SummaryWriter(str(folder / TENSORBOARD), purge_step=step + 1)

@@ -155,17 +155,25 @@ def make_matcher(losses: SpcLosses, model: ReconstructionModel, device: str) -> 
     return TrackMatcher(model, losses, device)
 
 
-def prepare_matches(scenes: Scenes, matcher: Matcher, folder: Path) -> str:
-    """Find the matches of every scene that has none yet; returns the key that they are kept under.
+def prepare_matches(scenes: Scenes, matcher: Matcher, folder: Path, process: int = 0, processes: int = 1) -> str:
+    """Find the matches of this process's share of the scenes that have none yet; returns the key that they are kept under.
+
+    Args:
+        scenes: All of them.
+        matcher: Finds them.
+        folder: Where they go.
+        process: Rank of this process.
+        processes: How many share the work.
 
     Raises:
         UserError: Not one scene has a match.
     """
     key = hashlib.sha256(matcher.identity().encode()).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
-    clear_leftovers(folder)
-    count, made = 0, 0
-    for number in tqdm(range(len(scenes)), desc='matches', unit='scene', mininterval=5):
+    if process == 0:
+        clear_leftovers(folder)
+    share, count, made = range(process, len(scenes), processes), 0, 0
+    for number in tqdm(share, desc='matches', unit='scene', mininterval=5, disable=process > 0):
         scene = scenes[number]
         path = matches_path(folder, scene, key)
         if not path.exists():
@@ -173,7 +181,7 @@ def prepare_matches(scenes: Scenes, matcher: Matcher, folder: Path) -> str:
             made, count = made + 1, count + len(matches.wrist_uv)
             with write_atomically(path) as part:
                 save_file({name: value.contiguous() for name, value in vars(matches).items()}, part)
-    if made == len(scenes) and not count:
+    if made == len(share) and made and not count:
         raise UserError(
             f'No wrist pixel of {made} scenes was found in an anchor',
             'lower losses.match_confidence, or give another source of matches',

@@ -36,7 +36,7 @@ from wristworld_ros.training.checkpoint import read_tensors
 from wristworld_ros.training.config import ReconstructionConfig as Configuration
 from wristworld_ros.training.config import SpcLosses, as_content
 from wristworld_ros.training.configured import trainer_config
-from wristworld_ros.training.parallel import first_process_before_others, process_count, rank
+from wristworld_ros.training.parallel import join, process_count, rank
 from wristworld_ros.training.part import train_part
 from wristworld_ros.training.stage1.matches import make_matcher, prepare_matches
 from wristworld_ros.training.stage1.scenes import SceneBatches, Scenes, collate_scenes, matches_path, read_matches
@@ -188,11 +188,12 @@ def train_published(
         part.need_known(cameras=config.losses.cameras > 0, wrist=config.losses.pose == 'direct')
     needs_matches = config.losses.pose == 'spc'
     matches, key = folder / 'matches', ''
-    with first_process_before_others(device):
-        if needs_matches or held is not None:
-            matcher = make_matcher(config.losses, module, device)
-            key = prepare_matches(scenes, matcher, matches) if needs_matches else ''
-            key = prepare_matches(held, matcher, matches) if held is not None else key
+    place = join(device)
+    if needs_matches or held is not None:
+        matcher = make_matcher(config.losses, module, device)
+        for part in (scenes if needs_matches else None, held):
+            key = prepare_matches(part, matcher, matches, rank(), process_count()) if part is not None else key
+    place.wait_for_everyone()
     if rank() == 0:
         write_text(folder / 'training.json', json_text(as_content(config), indent=2))
 

@@ -29,7 +29,7 @@ from wristworld_ros.runtime.files import file_sha256, write_text
 from wristworld_ros.training.checkpoint import WEIGHTS, write_weights
 from wristworld_ros.training.config import FlowLosses, GenerationConfig, as_content
 from wristworld_ros.training.configured import trainer_config
-from wristworld_ros.training.parallel import first_process_before_others, process_count, rank
+from wristworld_ros.training.parallel import join, process_count, rank
 from wristworld_ros.training.part import need_samples, train_part
 from wristworld_ros.training.stage2.adapters import adapt, adapter_tensors, merged
 from wristworld_ros.training.stage2.latents import ClipEncoder, list_clips, prepare_clips, read_clip, shard_index
@@ -227,9 +227,10 @@ def train_flow(
     networks = load_networks(config, device)
     generator = networks.generator
     encoder = ClipEncoder(generator, networks.autoencoder, config.data, networks.weights, networks.model)
-    with first_process_before_others(device):
-        keys = prepare_clips(list_clips(episodes, config.data), encoder, latents)
-        held_keys = prepare_clips(list_clips(held_out, config.data), encoder, latents) if held_out else []
+    place, parts = join(device), (rank(), process_count())
+    keys = prepare_clips(list_clips(episodes, config.data), encoder, latents, *parts)
+    held_keys = prepare_clips(list_clips(held_out, config.data), encoder, latents, *parts) if held_out else []
+    place.wait_for_everyone()
     need_samples(keys)
     if networks.model is not None:
         networks.model.stage1.to('cpu')  # it has made its condition maps

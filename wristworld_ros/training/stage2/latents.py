@@ -179,13 +179,11 @@ def prepare_clips(
     folder.mkdir(parents=True, exist_ok=True)
     if process == 0:
         clear_leftovers(folder)
-    keys, there, waiting, size = [], set(shard_index(folder)), {}, 0
-    todo = []
-    for clip in clips:
-        keys.append(encoder.key(clip, _open(clip)))
-        if keys[-1] not in there:
-            todo.append((keys[-1], clip))
-    for key, clip in tqdm(todo[process::processes], desc='latents', unit='clip', mininterval=5, disable=process > 0):
+    there, waiting, size = set(shard_index(folder)), {}, 0
+    keys = [encoder.key(clip, _open(clip)) for clip in clips]
+    share = list(zip(keys, clips, strict=True))[process::processes]
+    todo = [(key, clip) for key, clip in share if key not in there]
+    for key, clip in tqdm(todo, desc='latents', unit='clip', mininterval=5, disable=process > 0):
         tensors = encoder(clip, _open(clip))
         waiting |= {f'{key}/{name}': tensor for name, tensor in tensors.items()}
         size += sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
