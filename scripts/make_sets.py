@@ -1,12 +1,14 @@
-"""Renders the three sets that `sim_tiny` is trained on, chosen by and measured on. `python scripts/make_sets.py runs`
+"""Renders the sets that `sim_tiny` is trained on, chosen by and measured on. `python scripts/make_sets.py runs`
 
-Seeds are fixed, so the sets are the same everywhere; a run that was stopped goes on. The test set is looked at once, for the card.
+Seeds are fixed, so the sets are the same everywhere; a run that was stopped goes on. Test sets are looked at once, for the card. The
+wide ones have all that the simulator can vary: objects, surroundings, both grippers, cameras as they stand beside real robots,
+wrist mounts; three anchors each, of which any may be taken.
 """
 
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from wristworld_ros.sim.settings import SimulatorSettings
@@ -23,12 +25,19 @@ class SimulatedSet:
 
 
 RECORDED = SimulatorSettings(clip_frames=24, random_cameras=0)
+WIDE = SimulatorSettings(
+    clip_frames=24, random_cameras=0, anchors=3, anchor_azimuth=120.0, anchor_elevation_min=10.0, anchor_elevation_max=70.0,
+    anchor_rigs='real', objects='wide', surroundings='wide', gripper='any', wrist_mounts='any', distractors=8,
+)  # fmt: skip
 SETS = {
     'training': SimulatedSet(
         370, 2026, SimulatorSettings(clip_frames=12, fps=4, random_azimuth=110.0, random_fov_max=70.0)
     ),
     'validation': SimulatedSet(12, 920000, RECORDED),
     'test': SimulatedSet(24, 930000, RECORDED),
+    'training_wide': SimulatedSet(240, 2126, replace(WIDE, clip_frames=12, fps=4, random_cameras=1)),
+    'validation_wide': SimulatedSet(12, 940000, WIDE),
+    'test_wide': SimulatedSet(24, 950000, WIDE),
 }
 
 

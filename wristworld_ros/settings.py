@@ -149,7 +149,7 @@ class StreamSettings:
         "Whether anchors whose place in the robot's base nobody knows are placed by the wrist's known path, once it has moved enough: to some centimetres, so that a calibration is better.",
     )
     stage1_every: int = setting(
-        1,
+        4,
         'Sets of which stage 1 runs on one, where images alone are known and the model has a hand network, which tracks the wrist in between; the cloud is as old.',
         low=1,
         high=1000,
@@ -263,10 +263,14 @@ class NodeSettings(StreamSettings):
     base_frame: str = setting(
         'fr3_link0', "TF frame of the robot's base, in which all that is known is brought together.", **FRAME
     )
-    hand_frame: str = setting('fr3_hand', 'TF frame of the hand, to which the wrist camera is mounted.', **FRAME)
+    hand_frame: str = setting(
+        'fr3_hand',
+        'TF frame of the gripper, to which the wrist camera is mounted: z to the fingertips, and the fingers open along y.',
+        **FRAME,
+    )
     wrist_mount: str | None = setting(
         None,
-        'Pose of the wrist camera (optical: z forward, x right, y down) in hand_frame: x y z qx qy qz qw, metres and a unit quaternion; unknown leaves its place to calibration_file, or to the model.',
+        'Pose of the wrist camera (optical: z forward, x right, y down) in hand_frame: x y z qx qy qz qw, metres and a unit quaternion; unknown leaves its place to calibration_file, or to the model. It holds for images alone as well.',
         none='unknown',
         pattern=r'\s*([-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?(\s+|$)){7}',
         described='seven numbers x y z qx qy qz qw',

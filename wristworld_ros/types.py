@@ -122,6 +122,8 @@ class AnchorSet:
     T_base_anchor: float64 [V, 4, 4], pose of each anchor camera in the robot's base frame, metres.
     wrist: the wrist camera; its world is the robot's base.
     robot_points: the robot's surface in its base frame.
+    mounted: the wrist camera as it is mounted, or shall be: its world is the gripper (panda_hand, fr3_hand), whose z axis points to the
+    fingertips and along whose y axis the fingers open.
     """
 
     stamp_ns: int
@@ -132,6 +134,7 @@ class AnchorSet:
     T_base_anchor: np.ndarray | None = None
     wrist: Camera | None = None
     robot_points: RobotPoints | None = None
+    mounted: Camera | None = None
 
     def __post_init__(self):
         if self.images.dtype != np.uint8 or self.images.ndim != 4 or self.images.shape[-1] != 3:
@@ -148,8 +151,13 @@ class AnchorSet:
         _check_array('AnchorSet.depth', self.depth, self.images.shape[:3])
 
     @property
+    def T_hand_wrist(self) -> np.ndarray | None:
+        """Where the wrist camera is mounted to the hand, float64 [4, 4], metres; None where that is not known."""
+        return None if self.mounted is None else np.linalg.inv(self.mounted.T_camera_world)
+
+    @property
     def is_known(self) -> bool:
-        """Whether anything beside the images is known."""
+        """Whether anything of the scene beside its images is known. How a camera is mounted is none of it."""
         known = (self.intrinsics, self.depth, self.T_base_anchor, self.wrist, self.robot_points)
         return any(value is not None for value in known)
 

@@ -11,7 +11,7 @@ from wristworld_ros.models.sweep import SweepConfig, SweepNetwork
 from wristworld_ros.models.vggt import ReconstructionModel
 from wristworld_ros.pipeline import WristModel, tiny_random_model
 from wristworld_ros.pipeline.reconstruct import ReconstructionStep
-from wristworld_ros.types import AnchorSet, Geometry, PixelOrigin
+from wristworld_ros.types import AnchorSet, Camera, Geometry, PixelOrigin
 
 TENTH = 100_000_000  # ns
 
@@ -78,6 +78,24 @@ def test_the_view_is_swept_and_says_what_it_trusts(model):
     assert set(np.unique(condition.origin.numpy())) <= {PixelOrigin.EMPTY, PixelOrigin.PREDICTED}
     assert 0 <= observation.confidence <= 1 and 0 <= observation.coverage <= 1
     assert observation.reconstruction.points.shape[0] == 2
+
+
+def test_the_wrist_camera_is_where_it_is_mounted_and_tracked_as_well(model):
+    turn = np.array(
+        [[0.0, -1, 0, 0.02], [1, 0, 0, -0.06], [0, 0, 1, 0.03], [0, 0, 0, 1]]
+    )  # mounted, in one as the network's own
+    T_hand_wrist = np.array(model.hand.config.mount) @ turn
+    K = np.array([[40.0, 0, 31.5], [0, 40.0, 31.5], [0, 0, 1]])
+    mounted = Camera(K, np.linalg.inv(T_hand_wrist), 64, 64)
+    plain, step = (ReconstructionStep(model, table_height=0.0, stage1_every=4) for _ in range(2))
+    for i in range(3):
+        own = plain(anchor_set(i * TENTH)).reconstruction
+        found = step(anchor_set(i * TENTH, mounted=mounted)).reconstruction
+        assert np.allclose(found.wrist.T_camera_world, np.linalg.inv(turn) @ own.wrist.T_camera_world, atol=1e-6)
+        assert found.wrist.K[0, 0] == pytest.approx(40.0 * found.wrist.width / 64)
+        assert all(
+            np.allclose(a.T_camera_world, b.T_camera_world) for a, b in zip(found.anchors, own.anchors, strict=True)
+        )
 
 
 def test_known_intrinsics_stand(model):

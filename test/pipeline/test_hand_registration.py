@@ -54,7 +54,7 @@ def test_a_wrong_rotation_is_mostly_undone(noise, left):
     for hand in places():
         T_anchor, placed = cameras(hand, wrong)
         network.truth = T_anchor @ np.linalg.inv(placed.T[0])
-        found = registration.corrected(placed, images)
+        found = registration.corrected(placed, images, None)
     turned = Rotation.from_matrix(found.T[1, :3, :3] @ T_anchor[:3, :3].T).magnitude()
     assert turned < left * np.linalg.norm(wrong)
     assert np.array_equal(found.T[0], placed.T[0]) and np.array_equal(found.K, placed.K)
@@ -67,7 +67,7 @@ def test_a_right_place_stays_and_a_reset_forgets():
     for hand in places(4):
         T_anchor, placed = cameras(hand, np.zeros(3))
         network.truth = T_anchor @ np.linalg.inv(placed.T[0])
-        assert np.allclose(registration.corrected(placed, images).T, placed.T, atol=1e-4)
+        assert np.allclose(registration.corrected(placed, images, None).T, placed.T, atol=1e-4)
     registration.reset()
     assert np.array_equal(registration.rotation(0), np.eye(3))
 
@@ -78,5 +78,24 @@ def test_a_hand_that_stands_still_is_looked_at_once():
     T_anchor, placed = cameras((0.5, 0.0, 0.3), np.radians([1.0, 0.0, 0.0]))
     network.truth = T_anchor @ np.linalg.inv(placed.T[0])
     images = np.zeros((1, 168, 224, 3), np.uint8)
-    once = registration.corrected(placed, images).T
-    assert np.array_equal(registration.corrected(placed, images).T, once)
+    once = registration.corrected(placed, images, None).T
+    assert np.array_equal(registration.corrected(placed, images, None).T, once)
+
+
+def test_a_camera_mounted_otherwise_gives_the_same_corrections():
+    network = SeesTheTruth(HandConfig(size=16, widths=(8, 8), dense=8))
+    mount = np.eye(4)
+    mount[:3, :3], mount[:3, 3] = (
+        Rotation.from_euler('xyz', [20, -10, 70], degrees=True).as_matrix(),
+        (0.03, -0.07, 0.02),
+    )
+    mounted_from_own = np.linalg.inv(mount) @ np.array(network.config.mount)
+    found = []
+    for T_mounted, T_hand_wrist in ((np.eye(4), None), (mounted_from_own, mount)):
+        registration = HandRegistration(network, torch.device('cpu'))
+        for hand in places(4):
+            T_anchor, placed = cameras(hand, np.radians([0.7, -0.6, 0.0]))
+            network.truth = T_anchor @ np.linalg.inv(placed.T[0])
+            placed.T[0] = T_mounted @ placed.T[0]
+            found.append(registration.corrected(placed, np.zeros((1, 168, 224, 3), np.uint8), T_hand_wrist).T[1])
+    assert np.allclose(found[:4], found[4:], atol=1e-9)

@@ -101,9 +101,17 @@ def test_one_anchor_takes_the_height_of_predicted_points_and_none_without_any(mo
 def test_of_several_levels_that_is_taken_whose_views_are_the_most_believable(model, monkeypatch):
     sets, sweep = anchor_set(), PlaneSweep(model.sweep, torch.device('cpu'))
     monkeypatch.setattr('wristworld_ros.geometry.support.SupportSearch.update', lambda *_: [0.3, TABLE])
+    shown, view_at = {}, PlaneSweep._view
+
+    def noted(self, images, anchors, wrist, height):
+        view = view_at(self, images, anchors, wrist, height)
+        shown[id(view)] = height
+        return view
+
+    monkeypatch.setattr(PlaneSweep, '_view', noted)
+    believable = {0.3: 0.2, TABLE: 0.8}
     monkeypatch.setattr(
-        'wristworld_ros.pipeline.swept.SweptView.quality',
-        property(lambda view: 1.0 - abs(float(view.condition.depth.median()) - (0.3 - TABLE))),
+        'wristworld_ros.pipeline.swept.SweptView.quality', property(lambda view: believable[shown[id(view)]])
     )
     sweep(sets.images, cameras_of(sets), sets.wrist)
     assert sweep.height == TABLE

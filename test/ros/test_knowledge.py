@@ -162,6 +162,22 @@ def test_pictures_alone_reach_the_model_alone_and_what_is_missing_is_listed(desk
     assert not d.s.warnings('not known')
 
 
+def test_a_mount_goes_with_images_alone_with_or_without_tf(desk):
+    d = desk(wrist_mount=MOUNT, wrist_fov=70.0).activate(calibrated=False)
+    d.send_until(lambda: d.views, hand=False)
+    known = d.sets[-1]
+    assert not known.is_known and d.views[-1].geometry == WristView.RGB
+    np.testing.assert_allclose(known.T_hand_wrist, pose(0.05, 0, 0.04), atol=1e-9)
+    assert known.mounted.K[0, 0] == pytest.approx(known.mounted.height / 2 / np.tan(np.radians(35)))
+
+
+def test_the_mount_of_a_wrist_camera_that_tf_has_is_looked_up(desk):
+    d = desk(wrist_camera_frame='camera').activate(calibrated=False)
+    d.static.publish(TFMessage(transforms=[to_transform(pose(0.03, 0, 0.1), Header(frame_id='fr3_hand'), 'camera')]))
+    d.send_until(lambda: d.sets and d.sets[-1].mounted is not None)
+    np.testing.assert_allclose(d.sets[-1].T_hand_wrist, pose(0.03, 0, 0.1), atol=1e-9)
+
+
 def test_one_camera_alone_may_be_calibrated_and_placed(desk):
     d = desk(wrist_mount=MOUNT).activate(calibrated=False)
     d.s.calibrate('right', width=64, height=48, k=K)

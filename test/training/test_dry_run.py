@@ -7,7 +7,6 @@ from wristworld_ros.models.vggt import ReconstructionModel
 from wristworld_ros.models.vggt.config import MINIATURE
 from wristworld_ros.training.config import GenerationConfig, ReconstructionConfig, changed, default_config
 from wristworld_ros.training.dry_run import estimate, report
-from wristworld_ros.training.presets import presets
 
 SMALL = {
     'reconstruction': changed(
@@ -59,7 +58,7 @@ def test_the_report_says_what_is_trained_what_a_gpu_needs_and_how_long_it_takes(
 @pytest.mark.parametrize('stage', ['reconstruction', 'generation'])
 def test_networks_of_the_process_work_afterwards(stage):
     """What the networks keep for the process (tables, means) is not of the dry run."""
-    estimate(presets()['sim_tiny', stage])
+    estimate(SMALL[stage])
     module = ReconstructionModel.from_config(
         {'img_size': 32, 'embed_dim': 32, 'depth': 1, 'num_heads': 2, 'patch_size': 16, 'heads': ['camera']}
     )

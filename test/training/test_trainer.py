@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from wristworld_ros.errors import UserError
@@ -50,6 +50,20 @@ def test_a_stopped_run_goes_on_at_its_checkpoint(tmp_path):
     assert read_counts(tmp_path).step == 60
     assert sorted(os.listdir(tmp_path / 'checkpoints')) == ['00000040', '00000060'], 'the newest two are kept'
     assert json.loads((tmp_path / 'log.jsonl').read_text().splitlines()[-1])['step'] == 60
+
+
+def test_a_run_starts_from_the_weights_of_a_model_directory(tmp_path):
+    weights = {'weight': torch.full((1, 4), 0.5, dtype=torch.float16), 'bias': torch.ones(1, dtype=torch.float16)}
+    save_file(weights, tmp_path / 'hand.safetensors')
+    none = TrainerConfig(steps=1, learning_rate=0.0, checkpoint_every=1, bf16=False)
+    average = train(nn.Linear(4, 1), Batches(), losses, none, tmp_path / 'run', start=tmp_path / 'hand.safetensors')
+    assert torch.equal(average.weight, weights['weight'].float()) and float(average.bias) == 1.0
+
+
+def test_a_start_that_is_no_safetensors_file_is_one_sentence(tmp_path):
+    (tmp_path / 'hand.safetensors').write_bytes(b'no')
+    with pytest.raises(UserError, match=r'hand\.safetensors cannot be read as safetensors'):
+        train(nn.Linear(4, 1), Batches(), losses, TrainerConfig(steps=1), tmp_path, start=tmp_path / 'hand.safetensors')
 
 
 class Interrupted(Exception):

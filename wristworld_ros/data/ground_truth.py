@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -21,7 +21,8 @@ class GroundTruth:
     stamps_ns: int64 [T]. names: V anchors. images: uint8 [V, T, H, W, 3]; depth: float32 [V, T, H, W], metres, or None.
     K: [V, T, 3, 3], T_anchor_world: [V, T, 4, 4]. wrist: uint8 [T, h, w, 3]; wrist_depth: [T, h, w] or None;
     wrist_K: [T, 3, 3], of that size; T_wrist_world: [T, 4, 4]. objects: uint8 [T, h, w], what each pixel of the wrist camera
-    shows, or None; see `CameraTrack`. joints: float64 [T, 7], radians, and gripper: [T], metres between the fingers; or None.
+    shows, or None; see `CameraTrack`. joints: float64 [T, 7], radians, and gripper: [T], metres between the fingers; or None. hand: the
+    simulator's name of the gripper. T_hand_wrist: float64 [4, 4], where the wrist camera is mounted, or None.
     """
 
     stamps_ns: np.ndarray
@@ -37,6 +38,8 @@ class GroundTruth:
     objects: np.ndarray | None = None
     joints: np.ndarray | None = None
     gripper: np.ndarray | None = None
+    hand: str = 'franka'
+    T_hand_wrist: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.stamps_ns)
@@ -44,6 +47,12 @@ class GroundTruth:
     def anchor_set(self, frame: int) -> AnchorSet:
         """What a model may see of one frame: only the images."""
         return AnchorSet(int(self.stamps_ns[frame]), self.names, np.ascontiguousarray(self.images[:, frame]))
+
+    def mounted_camera(self, frame: int) -> Camera | None:
+        """The wrist camera on the hand, at one frame."""
+        if self.T_hand_wrist is None:
+            return None
+        return replace(self.wrist_camera(frame), T_camera_world=np.linalg.inv(self.T_hand_wrist))
 
     def wrist_camera(self, frame: int) -> Camera:
         """The true wrist camera at one frame."""
@@ -95,6 +104,8 @@ def read_ground_truth(
         else None,
         joints=_first(episode.joints, count),
         gripper=_first(episode.gripper, count) if episode.gripper_unit == 'metres' else None,
+        hand=episode.meta.get('settings', {}).get('gripper', 'franka'),
+        T_hand_wrist=None if (mount := episode.meta.get('T_hand_wrist')) is None else np.array(mount),
     )
 
 

@@ -39,6 +39,7 @@ class PackedEpisode:
     wrist_rgb: uint8 [T, h, w, 3]. wrist_depth: uint16 [T, h, w]. wrist_objects: uint8 [T, h, w], see `CameraTrack`, all 0 where
     the recording does not have them.
     K: float64 [V, T, 3, 3] and T_camera_world: float64 [V, T, 4, 4]; wrist_K, wrist_T_camera_world likewise without V.
+    T_hand_wrist: float64 [4, 4], where the wrist camera is mounted; not there where the recording does not say it.
     """
 
     path: Path
@@ -86,6 +87,12 @@ class PackedEpisode:
         T = self.cameras['T_camera_world']
         centre = -np.einsum('vtji,vtj->vti', T[..., :3, :3], T[..., :3, 3])
         return np.degrees(np.arctan2(centre[..., 1], centre[..., 0] - _WORKSPACE_X))
+
+    def remounted(self, T_hand_wrist: np.ndarray) -> np.ndarray:
+        """Poses of a wrist camera that were mounted so, T_camera_world [T, 4, 4]; of the recorded one where its mount is not known."""
+        recorded = self.cameras['wrist_T_camera_world']
+        mount = self.cameras.get('T_hand_wrist')
+        return recorded if mount is None else np.linalg.inv(T_hand_wrist) @ mount @ recorded
 
     @property
     def length(self) -> int:
@@ -144,6 +151,7 @@ def pack_episode(source: Path, target: Path, size: tuple[int, int], wrist_size: 
             T_camera_world=np.stack([episode.T_camera_world(c.name) for c in views]),
             wrist_K=intrinsics(wrist, wrist_size),
             wrist_T_camera_world=episode.T_camera_world(wrist.name),
+            **({'T_hand_wrist': np.array(mount)} if (mount := episode.meta.get('T_hand_wrist')) else {}),
         )
     return target
 

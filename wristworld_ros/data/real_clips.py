@@ -73,6 +73,11 @@ class RealClip:
         return Camera(intrinsics_of(FOCAL, hw), T, hw[1], hw[0])
 
 
+def mounted_camera(T_flange_wrist: np.ndarray, hw: tuple[int, int]) -> Camera:
+    """The wrist camera on the gripper (`AnchorSet.mounted`), which DROID has straight on the flange, from its place there."""
+    return Camera(intrinsics_of(FOCAL, hw), np.linalg.inv(T_flange_wrist), hw[1], hw[0])
+
+
 def intrinsics_of(focal: float, hw: tuple[int, int]) -> np.ndarray:
     """K [3, 3], pixels, of an image of ASPECT that was stretched to hw.
 

@@ -20,12 +20,13 @@ from wristworld_ros.types import AnchorSet, RobotPoints
 class KnowledgeLevel:
     """What is known of every set.
 
-    title: in tables. cameras: the anchors' calibrations and the wrist camera, whose pose kinematics give exactly. depth: of
+    title: in tables. mount: how the wrist camera is mounted, as a camera of the robot's hand. cameras: the anchors' calibrations and the wrist camera, whose pose kinematics give exactly. depth: of
     the anchors. sensor: errors of depth and of the anchors' poses. robot: the robot's surface points, of simulated episodes.
     memory: whether the stream remembers what the robot hides. refine: whether it corrects the anchors' poses by it.
     """
 
     title: str
+    mount: bool = False
     cameras: bool = False
     depth: bool = False
     sensor: SensorSettings = SensorSettings()
@@ -36,10 +37,11 @@ class KnowledgeLevel:
 
 LEVELS = {
     'rgb': KnowledgeLevel('RGB'),
-    'calibrated': KnowledgeLevel('CALIBRATED', cameras=True),
-    'calibrated-exact': KnowledgeLevel('CALIBRATED exact', cameras=True, sensor=EXACT),
-    'rgbd': KnowledgeLevel('RGBD', cameras=True, depth=True),
-    'exact': KnowledgeLevel('RGBD exact', cameras=True, depth=True, sensor=EXACT),
+    'mounted': KnowledgeLevel('RGB, mount known', mount=True),
+    'calibrated': KnowledgeLevel('CALIBRATED', mount=True, cameras=True),
+    'calibrated-exact': KnowledgeLevel('CALIBRATED exact', mount=True, cameras=True, sensor=EXACT),
+    'rgbd': KnowledgeLevel('RGBD', mount=True, cameras=True, depth=True),
+    'exact': KnowledgeLevel('RGBD exact', mount=True, cameras=True, depth=True, sensor=EXACT),
 }
 
 
@@ -71,6 +73,8 @@ def known_sets(truth: GroundTruth, level: KnowledgeLevel, seed: int = 0) -> list
     rng = np.random.default_rng(seed)
     if level.depth and truth.depth is None:
         raise UserError('An episode has no depth of its anchors', 'leave out rgbd and exact, or record it with depth')
+    if level.mount:
+        sets = [replace(s, mounted=truth.mounted_camera(i)) for i, s in enumerate(sets)]
     if level.cameras:
         T = np.stack([displaced_pose(pose, level.sensor, rng) for pose in truth.T_anchor_world[:, 0]])
         still = truth.T_anchor_world @ np.linalg.inv(truth.T_anchor_world[:, :1])  # the motion of an anchor that moves
@@ -91,20 +95,24 @@ def known_sets(truth: GroundTruth, level: KnowledgeLevel, seed: int = 0) -> list
 
 def _robot_surface(truth: GroundTruth) -> Callable[[int], RobotPoints]:
     """The simulated robot's surface at a frame."""
+    from wristworld_ros.sim.grippers import GRIPPERS
     from wristworld_ros.sim.robot_description import recorded_positions
 
     joints, gripper = truth.joints, truth.gripper
     if joints is None or gripper is None:
         raise UserError('An episode has no joint angles', 'evaluate robot points on simulated episodes')
-    return lambda i: _simulated_robot().surface(recorded_positions(joints[i], gripper[i]))
+    robot, hand = _simulated_robot(truth.hand), GRIPPERS[truth.hand]
+    return lambda i: robot.surface(recorded_positions(joints[i], gripper[i], hand))
 
 
 @cache
-def _simulated_robot():
+def _simulated_robot(hand: str):
     from wristworld_ros.robot.description import RobotModel
+    from wristworld_ros.sim.grippers import GRIPPERS
     from wristworld_ros.sim.robot_description import robot_description
     from wristworld_ros.sim.scene import compile_scene
     from wristworld_ros.sim.settings import SimulatorSettings
 
     with tempfile.TemporaryDirectory() as folder:
-        return RobotModel.from_urdf(robot_description(compile_scene(SimulatorSettings().mesh_cell), Path(folder)))
+        model = compile_scene(SimulatorSettings().mesh_cell, GRIPPERS[hand])
+        return RobotModel.from_urdf(robot_description(model, Path(folder)))

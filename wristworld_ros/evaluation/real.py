@@ -14,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from wristworld_ros.data.images import write_image
-from wristworld_ros.data.real_clips import RealClip, list_clips, read_clip, wrist_mount
+from wristworld_ros.data.real_clips import RealClip, list_clips, mounted_camera, read_clip, wrist_mount
 from wristworld_ros.errors import UserError
 from wristworld_ros.evaluation import baselines, metrics
 from wristworld_ros.evaluation.table import EvaluationTable
@@ -116,7 +116,8 @@ def known_cameras(clip: RealClip, frame: int, calibration: Calibration, hw: tupl
             if placed.camera is not None:
                 K[view] = _scaled(placed.camera.intrinsics.K, (placed.camera.height, placed.camera.width), size)
     mount = wrist_mount() if calibration.wrist is None else calibration.wrist.T
-    return replace(anchors, intrinsics=K, T_base_anchor=T, wrist=clip.wrist_camera(frame, mount, hw))
+    wrist = clip.wrist_camera(frame, mount, hw)
+    return replace(anchors, intrinsics=K, T_base_anchor=T, wrist=wrist, mounted=mounted_camera(mount, hw))
 
 
 def _scaled(K: np.ndarray, hw: tuple[int, int], to: tuple[int, int]) -> np.ndarray:
@@ -132,7 +133,9 @@ def _calibration(folder: Path | None, name: str) -> Calibration | None:
 def _run(found: _Clip, model: WristModel, settings: StreamSettings, calibration: Calibration | None) -> None:
     """Add the rows that the model makes."""
     frames = range(len(found.truth))
-    found.rows[RGB], _ = _stream(model, settings, [found.clip.anchor_set(i) for i in frames])
+    mounted = mounted_camera(wrist_mount(), model.config.wrist_hw)
+    sets = [replace(found.clip.anchor_set(i), mounted=mounted) for i in frames]
+    found.rows[RGB], _ = _stream(model, settings, sets)
     if calibration is not None and calibration.anchors:
         sets = [known_cameras(found.clip, i, calibration, model.config.wrist_hw) for i in frames]
         found.rows[CALIBRATED], found.rows[FILLED] = _stream(model, settings, sets)

@@ -41,17 +41,19 @@ class HandRegistration:
         self._found: list[np.ndarray] = []
         self._last: np.ndarray | None = None
 
-    def corrected(self, placed: PlacedCameras, images: np.ndarray) -> PlacedCameras:
+    def corrected(self, placed: PlacedCameras, images: np.ndarray, T_hand_wrist: np.ndarray | None) -> PlacedCameras:
         """The cameras with the anchors turned as all looks at the hand so far ask for.
 
         Args:
             placed: Given places of the wrist and all V anchors.
             images: uint8 [V, H, W, 3].
+            T_hand_wrist: Where the wrist camera is mounted, [4, 4]; None where the network's own mount is to be assumed.
         """
-        place = np.linalg.inv(placed.T[0])[:3] @ (*MIDDLE, 1.0)
+        T_own = self._network.own_from_mounted(T_hand_wrist) @ placed.T[0]
+        place = np.linalg.inv(T_own)[:3] @ (*MIDDLE, 1.0)
         if self._last is None or np.linalg.norm(place - self._last) > _MOVED:
             self._last = place
-            self._look(placed, images)
+            self._look(placed, T_own, images)
         T = placed.T.copy()
         for view in range(len(images)):
             turn = np.eye(4)
@@ -72,8 +74,8 @@ class HandRegistration:
             right += -cross.T @ (found[view] - expected[view]) / variance
         return Rotation.from_rotvec(np.linalg.solve(normal, right)).as_matrix()
 
-    def _look(self, placed: PlacedCameras, images: np.ndarray) -> None:
-        guess = placed.T[1:] @ np.linalg.inv(placed.T[0])
+    def _look(self, placed: PlacedCameras, T_own: np.ndarray, images: np.ndarray) -> None:
+        guess = placed.T[1:] @ np.linalg.inv(T_own)
         views = torch.from_numpy(images).to(self._device).permute(0, 3, 1, 2).float() / 255
         K, T = (torch.from_numpy(x).float().to(self._device) for x in (placed.K[1:], guess))
         poses, _ = refine_pose(self._network, views, K, T, 1)

@@ -163,7 +163,7 @@ class KnownGeometryStep:
         hw = tuple(anchors.images.shape[1:3])
         placed = self.robot.corrected(placed, known)
         if self._hand and anchors.depth is None and _all_cameras(known):
-            placed = self._hand.corrected(placed, anchors.images)
+            placed = self._hand.corrected(placed, anchors.images, anchors.T_hand_wrist)
         stride = -(-hw[1] // _MOST_WIDE) if anchors.depth is not None else 1
         maps = self._maps(anchors, placed, prediction, stride)
         K, T = torch.from_numpy(placed.K).to(self.device), torch.from_numpy(placed.T).to(self.device)

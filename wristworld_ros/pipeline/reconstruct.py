@@ -178,13 +178,16 @@ class ReconstructionStep:
 
     def _view(self, anchors: AnchorSet, key: _Keyframe, timer: StageTimer) -> Observation | None:
         assert self._close_up is not None
-        view = self._close_up(anchors.images, key.predicted, (key.scene.points.shape[1], key.scene.points.shape[2]))
+        hw = (key.scene.points.shape[1], key.scene.points.shape[2])
+        view = self._close_up(anchors, key.predicted, hw, tracked=key.age > 0)
         if view is None:
             return None
         predicted = replace(key.predicted, T=view.T, points=view.points)
         self._keyframe = replace(key, predicted=predicted, last=anchors, age=key.age + 1)
         scene = replace(key.scene, points=view.points)
-        reconstruction = self._reconstructor.reconstruction(scene, predicted.K, view.T, key.colors)
+        K, T = predicted.K.copy(), view.T.copy()
+        K[0], T[0] = view.wrist.K, view.wrist.T_camera_world
+        reconstruction = self._reconstructor.reconstruction(scene, K, T, key.colors)
         condition = view.swept.condition
         timer.split()
         seconds = dict(zip(('stage1', 'condition'), timer.seconds(), strict=True))

@@ -220,7 +220,7 @@ class ImageInputs:
         return AnchorSet(
             matched[0].stamp_ns, tuple(self.settings.anchors), np.stack(images),
             intrinsics if np.isfinite(intrinsics).any() else None,
-            known.depth, known.T_base_anchor, known.wrist, known.robot_points,
+            known.depth, known.T_base_anchor, known.wrist, known.robot_points, known.mounted,
         )  # fmt: skip
 
     def _view(

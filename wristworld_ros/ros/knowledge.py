@@ -69,6 +69,7 @@ class Known:
     T_base_anchor: np.ndarray | None = None
     wrist: Camera | None = None
     robot_points: RobotPoints | None = None
+    mounted: Camera | None = None
 
 
 class Knowledge:
@@ -160,7 +161,7 @@ class Knowledge:
             if use == 'require' and notes:
                 self._remember_unmet(views[0].stamp_ns, notes[0])
                 break
-        return Known(maps, T, camera, points)
+        return Known(maps, T, camera, points, self._mounted(views[0].stamp_ns))
 
     def unmet(self, stamp_ns: int) -> str:
         """What the settings require and the set of that stamp had not, one sentence; '' where nothing."""
@@ -199,6 +200,19 @@ class Knowledge:
             return None
         K, height, width = self._wrist_intrinsics()
         return Camera(K, np.linalg.inv(T_base_wrist), width, height)
+
+    def _mounted(self, stamp_ns: int) -> Camera | None:
+        """The wrist camera on the gripper; None where its mount is not known."""
+        s, T_hand_wrist = self.settings, self.calibration.mount
+        if T_hand_wrist is None and s.wrist_camera_frame is not None and s.use_tf != 'never':
+            try:
+                T_hand_wrist = self.transforms.lookup(s.hand_frame, s.wrist_camera_frame, stamp_ns, time.monotonic())
+            except TransformError:  # `_wrist` says what is missing
+                return None
+        if T_hand_wrist is None:
+            return None
+        K, height, width = self._wrist_intrinsics()
+        return Camera(K, np.linalg.inv(T_hand_wrist), width, height)
 
     def _wrist_intrinsics(self) -> tuple[np.ndarray, int, int]:
         """K [3, 3] of the wrist camera, with rows and columns: of a real one's calibration, else of a field of view."""

@@ -13,6 +13,21 @@ from wristworld_ros.sim.settings import SimulatorSettings
 from wristworld_ros.types import Camera
 
 WRIST_CAMERA = 'robot0_eye_in_hand'
+# Fields of view across and up, degrees, of colour cameras that stand beside robots.
+RIGS = {
+    'RealSense D435': (69, 42),
+    'ZED 2': (110, 70),
+    'ZED mini': (90, 60),
+    'webcam': (60, 36),
+    'wide webcam': (78, 49),
+}
+NEAREST, FARTHEST, LEAST_FRAMING = (
+    0.55,
+    1.35,
+    0.28,
+)  # metres, of such a camera: distance, and half height of what it shows
+CLEARANCE = 0.25  # metres between a camera and the robot
+WRIST_FOVS = (42.0, 55.0, 58.0, 65.0, 75.0, 90.0)  # degrees, up, of wrist cameras; images are square
 OPENCV_FROM_GL = np.diag([1.0, -1.0, -1.0])
 
 
@@ -31,21 +46,26 @@ def rolled_camera(position: np.ndarray, target: np.ndarray, roll: float) -> np.n
     return T
 
 
-def sample_anchor(rng: np.random.Generator, settings: SimulatorSettings, must_see: np.ndarray, azimuth=None) -> Camera:
+def sample_anchor(
+    rng: np.random.Generator,
+    settings: SimulatorSettings,
+    must_see: np.ndarray,
+    azimuth=None,
+    robot: np.ndarray | None = None,
+) -> Camera:
     """A camera of the anchor sector, in MuJoCo's world.
 
     Args:
         must_see: [N, 3] points, metres, of which at least 80 % fall well inside the image.
         azimuth: Degrees; None samples it.
+        robot: [M, 3] points of the robot, metres, that cameras of real rigs keep away from.
     """
     width, height = settings.anchor_width, settings.anchor_height
     for _ in range(30):
         degrees = rng.uniform(-settings.anchor_azimuth, settings.anchor_azimuth) if azimuth is None else azimuth
         around = np.radians(degrees)
         elevation = np.radians(rng.uniform(settings.anchor_elevation_min, settings.anchor_elevation_max))
-        fov = rng.uniform(settings.anchor_fov_min, settings.anchor_fov_max)
-        framing = rng.uniform(settings.anchor_framing_min, settings.anchor_framing_max)
-        radius = framing / np.tan(np.radians(fov) / 2)
+        fov, radius = _sample_lens(rng, settings)
         target = np.array([-0.03, 0, TABLE_TOP + 0.12]) + rng.uniform(-1, 1, 3) * (0.07, 0.08, 0.06)
         flat = np.cos(elevation)
         away = np.array([np.cos(around) * flat, np.sin(around) * flat, np.sin(elevation)])
@@ -55,12 +75,29 @@ def sample_anchor(rng: np.random.Generator, settings: SimulatorSettings, must_se
         pixel = local @ camera.K.T
         pixel = pixel[:, :2] / np.maximum(pixel[:, 2:], 1e-6)
         inside = (np.abs(pixel / (width, height) - 0.5) < 0.44).all(1) & (local[:, 2] > 0.25)
+        position = -T[:3, :3].T @ T[:3, 3]
+        if robot is not None and np.linalg.norm(robot - position, axis=1).min() < CLEARANCE:
+            continue
         if inside.mean() >= 0.8:
             break
     return camera
 
 
-def sample_anchors(rng: np.random.Generator, settings: SimulatorSettings, must_see: np.ndarray) -> list[Camera]:
+def _sample_lens(rng: np.random.Generator, settings: SimulatorSettings) -> tuple[float, float]:
+    """Vertical field of view, degrees, and distance from what is looked at, metres."""
+    if settings.anchor_rigs == 'free':
+        fov = rng.uniform(settings.anchor_fov_min, settings.anchor_fov_max)
+        framing = rng.uniform(settings.anchor_framing_min, settings.anchor_framing_max)
+        return fov, framing / np.tan(np.radians(fov) / 2)
+    rigs = list(RIGS.values())
+    fov = rigs[rng.integers(len(rigs))][1] * rng.uniform(0.97, 1.03)
+    least = LEAST_FRAMING / np.tan(np.radians(fov) / 2)
+    return fov, rng.uniform(max(NEAREST, least), FARTHEST)
+
+
+def sample_anchors(
+    rng: np.random.Generator, settings: SimulatorSettings, must_see: np.ndarray, robot: np.ndarray | None = None
+) -> list[Camera]:
     """The episode's fixed anchors, at azimuths that differ by at least anchor_separation degrees."""
     taken: list[float] = []
     for _ in range(settings.anchors):
@@ -69,7 +106,7 @@ def sample_anchors(rng: np.random.Generator, settings: SimulatorSettings, must_s
             if all(abs(azimuth - other) >= settings.anchor_separation for other in taken):
                 break
         taken.append(azimuth)
-    return [sample_anchor(rng, settings, must_see, azimuth) for azimuth in taken]
+    return [sample_anchor(rng, settings, must_see, azimuth, robot) for azimuth in taken]
 
 
 class WristExtrinsics:
@@ -96,6 +133,9 @@ class WristExtrinsics:
         self.size = size
         fov = settings.wrist_fov + rng.uniform(-1, 1) * settings.wrist_fov_jitter
         self.K = intrinsics(size, size, fov)
+        if settings.wrist_mounts == 'any':
+            self.T_hand_wrist, fov = _sample_mount(rng)
+            self.K = intrinsics(size, size, fov)
 
     def camera(self, data) -> Camera:
         """The wrist camera in the state `data`, in MuJoCo's world."""
@@ -103,3 +143,25 @@ class WristExtrinsics:
         T_world_hand[:3, :3] = data.xmat[self._body].reshape(3, 3)
         T_world_hand[:3, 3] = data.xpos[self._body]
         return Camera(self.K, np.linalg.inv(T_world_hand @ self.T_hand_wrist), self.size, self.size)
+
+
+def _sample_mount(rng: np.random.Generator) -> tuple[np.ndarray, float]:
+    """T_hand_wrist [4, 4], metres, of a camera somewhere around the hand that looks at the fingers, and its vertical field of view, degrees."""
+    if rng.random() < 0.7:  # before or behind the hand, which is flat
+        around = rng.choice([0.0, np.pi]) + rng.uniform(-0.5, 0.5)
+    else:
+        around = rng.uniform(-np.pi, np.pi)
+    away = rng.uniform(0.065, 0.095) + 0.05 * np.sin(around) ** 2
+    position = np.array([away * np.cos(around), away * np.sin(around), rng.uniform(-0.01, 0.05)])
+    target = np.array([0.0, 0.0, rng.uniform(0.13, 0.3)]) + rng.normal(0, 0.01, 3)
+    forward = (target - position) / np.linalg.norm(target - position)
+    # Half of the cameras have the hand's own axis at the image's upper edge, the others are turned by any right angle.
+    turn = np.radians(rng.choice([0, 0, 0, 90, 180, 270]) + rng.normal(0, 4))
+    right = np.cross(forward, [np.cos(around), np.sin(around), 0.0])
+    right /= np.linalg.norm(right)
+    level = np.stack([right, np.cross(forward, right), forward], 1)
+    c, s = np.cos(turn), np.sin(turn)
+    T = np.eye(4)
+    T[:3, :3] = level @ np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
+    T[:3, 3] = position
+    return T, float(rng.choice(WRIST_FOVS) * rng.uniform(0.97, 1.03))

@@ -14,31 +14,21 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from wristworld_ros.data.real_clips import wrist_mount
+from wristworld_ros.sim.grippers import PREFIX, ROBOTIQ, ROBOTIQ_CLOSED, ROBOTIQ_FOLLOWS, ROBOTIQ_PARTS
 from wristworld_ros.sim.opengl import mujoco
 from wristworld_ros.sim.robot_description import robot_description
 from wristworld_ros.sim.scene import robosuite_parts
 
-CLOSED = 0.8  # radians of finger_joint
 FLANGE = 0.107  # metres from panda_link7
 COUPLING = 0.01  # metres between flange and gripper
 ZED_MINI = (0.1245, 0.0305, 0.0265)  # metres: width, height, depth
 BASELINE = 0.063  # metres between its eyes
-_GRIPPER = 'gripper0_right_'
-_PARTS = (
-    'robotiq_85_adapter_link', 'left_outer_knuckle', 'left_inner_finger', 'left_inner_knuckle', 'right_outer_knuckle',
-    'right_inner_finger', 'right_inner_knuckle',
-)  # fmt: skip
-# How the gripper's joints follow finger_joint: fingers stay parallel.
-_FOLLOW = {
-    'left_inner_finger_joint': -1, 'left_inner_knuckle_joint': 1, 'right_outer_knuckle_joint': 1,
-    'right_inner_finger_joint': -1, 'right_inner_knuckle_joint': 1,
-}  # fmt: skip
 
 
 def droid_positions(joints: np.ndarray, gripper: float) -> dict[str, float]:
     """Joint positions by name of what a clip stores: joint angles [7], radians, and the gripper, 0 open to 1 closed."""
     arm = {f'panda_joint{i}': float(q) for i, q in enumerate(joints, 1)}
-    return arm | {'finger_joint': CLOSED * float(gripper)}
+    return arm | {'finger_joint': ROBOTIQ_CLOSED * float(gripper)}
 
 
 def droid_description(folder: Path, turned: bool = False) -> str:
@@ -49,11 +39,11 @@ def droid_description(folder: Path, turned: bool = False) -> str:
         turned: Whether the wrist camera is mounted on the other side.
     """
     links = {f'robot0_link{i}': f'panda_link{i}' for i in range(8)} | {'robot0_right_hand': 'panda_link8'}
-    links |= {_GRIPPER + part: part for part in _PARTS}
+    links |= {PREFIX + part: part for part in ROBOTIQ_PARTS}
     joints = {f'robot0_joint{i}': f'panda_joint{i}' for i in range(1, 8)}
-    joints |= {_GRIPPER + joint: joint for joint in ('finger_joint', *_FOLLOW)}
+    joints |= {PREFIX + joint: joint for joint in ROBOTIQ_FOLLOWS}
     root = ET.fromstring(robot_description(_model(), folder, links, joints, 'panda'))
-    for name, factor in _FOLLOW.items():
+    for name, factor in list(ROBOTIQ_FOLLOWS.items())[1:]:
         joint = root.find(f"joint[@name='{name}']")
         assert joint is not None
         ET.SubElement(joint, 'mimic', joint='finger_joint', multiplier=str(factor))
@@ -68,12 +58,12 @@ def _model():
     robot = parts.Panda(idn=0)
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
-    robot.add_gripper(parts.gripper_factory('Robotiq85Gripper', idn='0_right'), robot.eef_name['right'])
+    robot.add_gripper(parts.gripper_factory(ROBOTIQ.part, idn='0_right'), robot.eef_name['right'])
     logging.disable(before)
     arena = parts.TableArena(table_full_size=(0.8, 0.8, 0.05), table_offset=(0, 0, 0.8))
     model = mujoco.MjModel.from_xml_string(parts.ManipulationTask(arena, [robot], []).get_xml())
     # robosuite turns the hand by -45 degrees, as Franka's own is; DROID's gripper stands straight on the flange.
-    hand, gripper = model.body('robot0_right_hand').id, model.body(_GRIPPER + _PARTS[0]).id
+    hand, gripper = model.body('robot0_right_hand').id, model.body(PREFIX + ROBOTIQ_PARTS[0]).id
     model.body_pos[hand], model.body_quat[hand] = (0, 0, FLANGE), (1, 0, 0, 0)
     model.body_pos[gripper] = (0, 0, COUPLING)
     return model

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 
 from wristworld_ros.data.formats.native import ROBOT
+from wristworld_ros.errors import UserError
 from wristworld_ros.sim.cameras import WristExtrinsics
+from wristworld_ros.sim.grippers import GRIPPERS
+from wristworld_ros.sim.kinematics import GRIP_SITE
 from wristworld_ros.sim.opengl import mujoco
-from wristworld_ros.sim.policy import GRIP_SITE, OPEN, ScriptedPolicy, succeeded
+from wristworld_ros.sim.policy import OPEN, ScriptedPolicy, succeeded
 from wristworld_ros.sim.randomise import Layout, Randomiser
 from wristworld_ros.sim.render import Renderer
 from wristworld_ros.sim.robot_description import HAND_FRAME, LinkPose, joint_positions, link_poses, pose_in_base
@@ -30,6 +35,7 @@ class SimEnv:
 
     Attributes:
         model, data: MuJoCo's.
+        gripper: On the arm.
         layout: Task and objects of the current episode.
         wrist: WristExtrinsics of the current episode.
         T_base_world: float64 [4, 4], MuJoCo's world to the robot's base, metres.
@@ -40,10 +46,16 @@ class SimEnv:
 
     def __init__(self, settings: SimulatorSettings, render: bool = True):
         check_simulator(settings)
-        self.settings = settings
-        self.model = compile_scene(settings.mesh_cell)
+        if settings.gripper not in GRIPPERS:
+            raise UserError(
+                f'Setting gripper is {settings.gripper}, and one scene has one gripper',
+                f'give {" or ".join(GRIPPERS)}',
+            )
+        self.settings, self.gripper = settings, GRIPPERS[settings.gripper]
+        wide = settings.objects == 'wide', settings.surroundings == 'wide'
+        self.model = compile_scene(settings.mesh_cell, self.gripper, *wide)
         self.data = mujoco.MjData(self.model)
-        self._randomiser = Randomiser(self.model, settings)
+        self._randomiser = Randomiser(self.model, settings, self.gripper)
         self.renderer: Renderer | None = None
         if render:
             width, height = (max(settings.wrist_size, n) for n in (settings.anchor_width, settings.anchor_height))
@@ -51,10 +63,7 @@ class SimEnv:
                 self.model, width, height, settings.supersample, settings.msaa, settings.shadow_map
             )
         mujoco.mj_forward(self.model, self.data)
-        base = self.data.body('robot0_link0')
-        self.T_base_world = np.eye(4)
-        self.T_base_world[:3, :3] = base.xmat.reshape(3, 3).T
-        self.T_base_world[:3, 3] = -base.xmat.reshape(3, 3).T @ base.xpos
+        self._find_base()
         # A whole number of physics steps per drive target, so that simulated time is the control periods' sum exactly.
         ramp_period = 1 / (settings.control_hz * RAMP)
         self._steps = math.ceil(ramp_period / TIMESTEP - 1e-9)
@@ -63,6 +72,7 @@ class SimEnv:
     def begin(self, rng: np.random.Generator, task: str) -> None:
         """Set up a new episode: scene, wrist camera and plan."""
         self.layout: Layout = self._randomiser.apply(self.data, rng, task, self.renderer)
+        self._find_base()
         self.wrist = WristExtrinsics(self.model, rng, self.settings)
         self._policy = ScriptedPolicy(self.model, self.data, self.layout, rng, self.settings.control_hz)
         self._tail = TAIL
@@ -78,7 +88,7 @@ class SimEnv:
         before, (target, finger) = self._last[0], command
         for step in range(RAMP):
             self.data.ctrl[:7] = before + (target - before) * (step + 1) / RAMP
-            self.data.ctrl[7:9] = finger, -finger
+            self.data.ctrl[7:9] = self.gripper.control(2 * finger)
             mujoco.mj_step(self.model, self.data, self._steps)
         self._last = command
         return running
@@ -94,6 +104,18 @@ class SimEnv:
         mujoco.mj_comPos(self.model, self.data)
         mujoco.mj_camlight(self.model, self.data)
         self.renderer.update(self.data)
+
+    @cached_property
+    def robot_bodies(self) -> list[int]:
+        """MuJoCo's bodies of arm and gripper."""
+        return [b for b in range(self.model.nbody) if self.model.body(b).name.startswith(('robot0', 'gripper0'))]
+
+    def _find_base(self) -> None:
+        """The arm may stand elsewhere in every episode."""
+        base = self.data.body('robot0_link0')
+        self.T_base_world = np.eye(4)
+        self.T_base_world[:3, :3] = base.xmat.reshape(3, 3).T
+        self.T_base_world[:3, 3] = -base.xmat.reshape(3, 3).T @ base.xpos
 
     @property
     def grip(self) -> np.ndarray:
@@ -124,9 +146,7 @@ class SimEnv:
     def objects(self, camera: Camera) -> np.ndarray:
         """What each pixel of a camera (in MuJoCo's world) shows, uint8 [H, W]: 0, `ROBOT`, or 1 + the place in the layout."""
         labels = np.zeros(self.model.nbody + 1, np.uint8)  # the last one: no body at all
-        for body in range(self.model.nbody):
-            if self.model.body(body).name.startswith(('robot0', 'gripper0')):
-                labels[body] = ROBOT
+        labels[self.robot_bodies] = ROBOT
         for place, item in enumerate(self.layout.items):
             labels[item.body] = place + 1
         return labels[self.renderer.bodies(camera)]
@@ -135,6 +155,31 @@ class SimEnv:
         """Free the renderer."""
         if self.renderer is not None:
             self.renderer.close()
+
+
+class SimEnvs:
+    """The scenes of one process: one for each gripper that the settings allow, compiled when it is first needed.
+
+    Args:
+        settings: SimulatorSettings, whose gripper may be `any`.
+    """
+
+    def __init__(self, settings: SimulatorSettings):
+        self._settings = settings
+        self._made: dict[str, SimEnv] = {}
+
+    def of(self, seed: int) -> SimEnv:
+        """The scene in which the episode of a seed plays."""
+        name = self.gripper(seed)
+        if name not in self._made:
+            self._made[name] = SimEnv(replace(self._settings, gripper=name))
+        return self._made[name]
+
+    def gripper(self, seed: int) -> str:
+        """Name of the gripper that the episode of a seed has."""
+        if self._settings.gripper != 'any':
+            return self._settings.gripper
+        return str(np.random.default_rng([seed, 1]).choice(list(GRIPPERS)))
 
 
 def sample_task(rng: np.random.Generator, settings: SimulatorSettings) -> str:

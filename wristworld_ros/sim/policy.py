@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from wristworld_ros.sim.kinematics import GRIP_SITE, exponential, logarithm, solve_arm
 from wristworld_ros.sim.opengl import mujoco
 from wristworld_ros.sim.randomise import Layout
 from wristworld_ros.sim.scene import START_Q, TABLE_TOP
 
 OPEN, CLOSED = 0.04, 0.0
-GRIP_SITE = 'gripper0_right_grip_site'
 
 
 @dataclass(frozen=True)
@@ -80,46 +80,13 @@ class ScriptedPolicy:
         t = min(self._clock / goal.seconds, 1.0)
         blend = t**3 * (10 - 15 * t + 6 * t * t)
         position = self._from + blend * (goal.position - self._from)
-        arc = _log(goal_rotation @ self._from_rotation.T)
-        self._solve(position, _exp(blend * arc) @ self._from_rotation)
+        arc = logarithm(goal_rotation @ self._from_rotation.T)
+        rotation = exponential(blend * arc) @ self._from_rotation
+        self._q = solve_arm(self.model, self._own, self._site, self._q, position, rotation)
         if t >= 1.0:
             self._from, self._from_rotation = goal.position, goal_rotation
             self._clock, self._index = 0.0, self._index + 1
         return self._q.copy(), goal.finger
-
-    def _solve(self, position: np.ndarray, rotation: np.ndarray) -> None:
-        model, own = self.model, self._own
-        position_jacobian, rotation_jacobian = np.zeros((3, model.nv)), np.zeros((3, model.nv))
-        for _ in range(3):
-            own.qpos[:7] = self._q
-            mujoco.mj_kinematics(model, own)
-            mujoco.mj_comPos(model, own)
-            mujoco.mj_jacSite(model, own, position_jacobian, rotation_jacobian, self._site)
-            J = np.concatenate([position_jacobian[:, :7], rotation_jacobian[:, :7]])
-            error = np.concatenate(
-                [position - own.site_xpos[self._site], _log(rotation @ own.site_xmat[self._site].reshape(3, 3).T)]
-            )
-            inverse = J.T @ np.linalg.inv(J @ J.T + 1e-4 * np.eye(6))
-            step = inverse @ error + (np.eye(7) - inverse @ J) @ (0.1 * (START_Q - self._q))
-            limit = model.jnt_range[:7]
-            self._q = np.clip(self._q + np.clip(step, -0.2, 0.2), limit[:, 0] + 0.02, limit[:, 1] - 0.02)
-
-
-def _log(rotation: np.ndarray) -> np.ndarray:
-    """Rotation vector of a rotation matrix, radians."""
-    quaternion, vector = np.zeros(4), np.zeros(3)
-    mujoco.mju_mat2Quat(quaternion, np.ascontiguousarray(rotation).reshape(9))
-    mujoco.mju_quat2Vel(vector, quaternion, 1.0)
-    return vector
-
-
-def _exp(vector: np.ndarray) -> np.ndarray:
-    angle = np.linalg.norm(vector)
-    quaternion, matrix = np.array([1.0, 0, 0, 0]), np.zeros(9)
-    if angle > 1e-9:
-        mujoco.mju_axisAngle2Quat(quaternion, vector / angle, angle)
-    mujoco.mju_quat2Mat(matrix, quaternion)
-    return matrix.reshape(3, 3)
 
 
 def _plan(data, layout: Layout, start: np.ndarray, rng: np.random.Generator) -> list[Waypoint]:

@@ -2,40 +2,29 @@
 
 from __future__ import annotations
 
-import colorsys
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 
-import cv2
 import numpy as np
 
-from wristworld_ros.geometry.images import resize_images
+from wristworld_ros.sim.grippers import FRANKA, Gripper
+from wristworld_ros.sim.kinematics import GRIP_SITE, solve_arm
+from wristworld_ros.sim.objects import BODIES, HIDDEN_GROUP, SceneObject, ShapedObjects
 from wristworld_ros.sim.opengl import mujoco
 from wristworld_ros.sim.scene import (
-    HIDDEN_GROUP,
+    MESHES,
     OBJECT_TEXTURES,
     SLOTS,
     START_Q,
     TABLE_TOP,
     TEXTURE_SIZE,
+    WIDE_MESHES,
 )
 from wristworld_ros.sim.settings import SimulatorSettings
+from wristworld_ros.sim.shapes import sample_shape
+from wristworld_ros.sim.surroundings import WideSurroundings
+from wristworld_ros.sim.textures import sample_color, sample_texture
 
-MESHES = ('can', 'milk', 'bread', 'cereal')
 DENSITY = 500.0  # kg / m^3
-
-
-@dataclass(frozen=True)
-class SceneObject:
-    """An object on the table. Metres; half_height above and below its body's origin, radius around it."""
-
-    name: str
-    body: int
-    qpos: int
-    half_height: float
-    radius: float
-    square: bool
 
 
 @dataclass(frozen=True)
@@ -58,14 +47,18 @@ class Randomiser:
     Args:
         model: From compile_scene.
         settings: SimulatorSettings.
+        gripper: On the arm.
     """
 
-    def __init__(self, model, settings: SimulatorSettings):
-        self.model, self.settings = model, settings
+    def __init__(self, model, settings: SimulatorSettings, gripper: Gripper = FRANKA):
+        self.model, self.settings, self._gripper = model, settings, gripper
+        self._shaped = ShapedObjects(model) if settings.objects == 'wide' else None
+        self._surroundings = WideSurroundings(model) if settings.surroundings == 'wide' else None
+        self._meshes = MESHES if self._shaped is None else WIDE_MESHES
         self._materials = model.mat_rgba.copy()
         self._geoms = {
             name: [g for g in range(model.ngeom) if model.geom_bodyid[g] == model.body(name).id]
-            for name in [f'slot{i}' for i in range(SLOTS)] + [f'{m}_main' for m in MESHES]
+            for name in [f'slot{i}' for i in range(SLOTS)] + [f'{m}_main' for m in self._meshes]
         }
         self._collides = model.geom_contype.copy(), model.geom_conaffinity.copy()
         self._groups = model.geom_group.copy()
@@ -74,23 +67,46 @@ class Randomiser:
         """Sample an episode: change the model, set data.qpos, send textures to the renderer. Returns its Layout."""
         self._surfaces(rng, renderer)
         self._lights(rng, renderer)
+        if self._surroundings is not None:
+            self._surroundings.apply(rng)
         mujoco.mj_resetData(self.model, data)
-        layout = self._objects(data, rng, task)
+        self._hide_objects(data)
+        if self._shaped is None:
+            layout = self._objects(data, rng, task)
+        else:
+            layout = self._any_objects(data, rng, task, renderer)
         q = START_Q + rng.normal(0, 0.06, 7)
         data.qpos[:7] = np.clip(q, self.model.jnt_range[:7, 0] + 0.05, self.model.jnt_range[:7, 1] - 0.05)
-        data.qpos[7:9] = (0.04, -0.04)
+        fingers = self._gripper.state(self._gripper.width)
+        data.qpos[7 : 7 + len(fingers)] = fingers
+        if self._surroundings is not None:
+            data.qpos[:7] = self._start_above_table(data.qpos, rng)
         mujoco.mj_setConst(self.model, mujoco.MjData(self.model))
         mujoco.mj_forward(self.model, data)
         return layout
 
-    def _objects(self, data, rng, task) -> Layout:
+    def _start_above_table(self, qpos, rng) -> np.ndarray:
+        """Joint angles [7] with the gripper, pointing down, somewhere above the table: the arm may stand lower or higher than usual."""
+        model, scratch = self.model, mujoco.MjData(self.model)
+        site = model.site(GRIP_SITE).id
+        scratch.qpos[:] = qpos
+        mujoco.mj_kinematics(model, scratch)
+        rotation = scratch.site_xmat[site].reshape(3, 3).copy()
+        where = rng.uniform((-0.18, -0.18, TABLE_TOP + 0.17), (0.08, 0.18, TABLE_TOP + 0.35))
+        return solve_arm(model, scratch, site, qpos[:7].copy(), where, rotation, steps=30)
+
+    def _hide_objects(self, data) -> None:
         model = self.model
+        if self._shaped is not None:
+            self._shaped.hide(data)
         for name, geoms in self._geoms.items():
             model.geom_contype[geoms] = model.geom_conaffinity[geoms] = 0
             model.geom_group[geoms] = HIDDEN_GROUP
             model.body_gravcomp[model.body(name).id] = 1.0
             adr = model.jnt_qposadr[model.body(name).jntadr[0]]
             data.qpos[adr : adr + 7] = (list(self._geoms).index(name), 8, -3, 1, 0, 0, 0)
+
+    def _objects(self, data, rng, task) -> Layout:
         slots = [int(i) for i in rng.permutation(SLOTS)]
         needed = 2 if task == 'stack' else 1
         items = []
@@ -99,7 +115,7 @@ class Randomiser:
                 items.append(self._mesh_item('can', rng))
             else:
                 items.append(self._slot_item(slots.pop(), rng, 'target' if index == 0 else 'base', task))
-        left = [m for m in MESHES if all(item.name != m for item in items)]
+        left = [m for m in self._meshes if all(item.name != m for item in items)]
         for _ in range(int(rng.integers(0, self.settings.distractors + 1))):
             if left and rng.random() < 0.25:
                 items.append(self._mesh_item(left.pop(int(rng.integers(len(left)))), rng))
@@ -138,6 +154,94 @@ class Randomiser:
         if task == 'stack':
             goal = np.array([*spots[1], TABLE_TOP + 2 * items[1].half_height + items[0].half_height])
         return Layout(task, tuple(items), items[0], goal, items[1] if task == 'stack' else None)
+
+    def _any_objects(self, data, rng, task, renderer) -> Layout:
+        """Objects of any shape, as many as find room on the table."""
+        assert self._shaped is not None
+        slots, bodies = ([int(i) for i in rng.permutation(count)] for count in (SLOTS, BODIES))
+        left = list(self._meshes)
+        needed = 2 if task == 'stack' else 1
+        kind = rng.random()
+        if task == 'stack' or kind < 0.4:
+            items = [self._slot_item(slots.pop(), rng, 'target', task)]
+        elif kind < 0.5:
+            items = [self._mesh_item(left.pop(left.index(str(rng.choice(['can', 'lemon'])))), rng)]
+        else:
+            items = [self._shaped_item(bodies.pop(), rng, True, renderer)]
+        if task == 'stack':
+            items.append(self._slot_item(slots.pop(), rng, 'base', task))
+        spots = [rng.uniform((-0.16, -0.22), (0.16, 0.22))]
+        goal, taken = None, [(spots[0], items[0].radius)]
+        if task != 'lift':
+            radius = items[1 if task == 'stack' else 0].radius
+            spot = self._free_spot(rng, radius, taken, (0.16, 0.22), 0.045)
+            spot = spots[0] * -1 if spot is None else spot
+            taken.append((spot, radius))
+            if task == 'stack':
+                spots.append(spot)
+                height = 2 * items[1].half_height + items[0].half_height
+            else:
+                height = items[0].half_height
+            goal = np.array([*spot, TABLE_TOP + height])
+        for _ in range(int(rng.integers(0, self.settings.distractors + 1))):
+            kind = rng.random()
+            if kind < 0.15 and left:
+                item = self._mesh_item(left.pop(int(rng.integers(len(left)))), rng)
+            elif (kind < 0.35 or not bodies) and slots:
+                item = self._slot_item(slots.pop(), rng, 'any', task)
+            elif bodies:
+                item = self._shaped_item(bodies.pop(), rng, False, renderer)
+            else:
+                break
+            # What the hand comes down on keeps a distance from what it could hit.
+            gap = 0.1 if item.half_height > 0.045 else 0.05
+            spot = self._free_spot(rng, item.radius, taken, (0.24, 0.38), gap)
+            if spot is None:
+                self._hide_one(item, data)
+                continue
+            items.append(item)
+            spots.append(spot)
+            taken.append((spot, item.radius))
+        for item, spot in zip(items, spots):
+            yaw = rng.uniform(-np.pi, np.pi)
+            data.qpos[item.qpos : item.qpos + 7] = (
+                *spot, TABLE_TOP + item.half_height + 0.002, np.cos(yaw / 2), 0, 0, np.sin(yaw / 2),
+            )  # fmt: skip
+        return Layout(task, tuple(items), items[0], goal, items[1] if needed == 2 else None)
+
+    @staticmethod
+    def _free_spot(rng, radius, taken, limit, gap) -> np.ndarray | None:
+        """A place [2] on the table, metres, for what has this radius; None where there is no room. The first two places keep `gap`."""
+        for _ in range(60):
+            spot = rng.uniform((-limit[0], -limit[1]), limit)
+            if all(
+                np.linalg.norm(spot - other) > radius + r + (gap if i < 2 else 0.01)
+                for i, (other, r) in enumerate(taken)
+            ):
+                return spot
+        return None
+
+    def _hide_one(self, item: SceneObject, data) -> None:
+        name = self.model.body(item.body).name
+        if name not in self._geoms:
+            self._shaped.hide_one(item, data)
+            return
+        geoms = self._geoms[name]
+        self.model.geom_contype[geoms] = self.model.geom_conaffinity[geoms] = 0
+        self.model.geom_group[geoms] = HIDDEN_GROUP
+        self.model.body_gravcomp[item.body] = 1.0
+
+    def _shaped_item(self, index: int, rng, grasped: bool, renderer) -> SceneObject:
+        model = self.model
+        item = self._shaped.show(index, sample_shape(rng, grasped), renderer)
+        for material in self._shaped.materials(index):
+            textured = rng.random() < 0.35
+            texture = model.texture(f'object{int(rng.integers(OBJECT_TEXTURES))}').id if textured else -1
+            model.mat_texid[material, mujoco.mjtTextureRole.mjTEXROLE_RGB] = texture
+            color = sample_color(rng, 1.0, 0.25)
+            model.mat_rgba[material, :3] = np.clip(color * (1.3 if textured else 1.0), 0, 1)
+            model.mat_specular[material], model.mat_shininess[material] = rng.uniform(0, 0.6), rng.uniform(0, 0.8)
+        return item
 
     def _show(self, name: str) -> int:
         model, geoms = self.model, self._geoms[name]
@@ -252,51 +356,3 @@ class Randomiser:
             model.light_specular[light] = strength * rng.uniform(0.1, 0.6)
             model.light_castshadow[light] = int(main and shadows)
             model.light_active[light] = 1
-
-
-def sample_color(rng: np.random.Generator, saturation: float = 0.7, dark: float = 0.25) -> np.ndarray:
-    """RGB in 0..1, float64 [3], of at most this saturation and at least the brightness `dark`."""
-    return np.array(colorsys.hsv_to_rgb(rng.random(), saturation * rng.random(), rng.uniform(dark, 1.0)))
-
-
-@lru_cache(maxsize=1)
-def _photos() -> tuple[np.ndarray, ...]:
-    import robosuite
-
-    folder = Path(robosuite.__file__).parent / 'models' / 'assets' / 'textures'
-    wanted = ('wood', 'plaster', 'tile', 'ceramic', 'felt', 'clay', 'metal', 'steel', 'bricks', 'dirt', 'brass')
-    paths = sorted(path for path in folder.glob('*.png') if any(word in path.name for word in wanted))
-    return tuple(resize_images(cv2.imread(str(path))[None, ..., ::-1], (512, 512))[0] for path in paths)
-
-
-def sample_texture(rng: np.random.Generator, size: int, saturation: float = 0.5) -> np.ndarray:
-    """A surface, uint8 [size, size, 3]: a photograph that robosuite ships, noise, stripes, squares or plain colour."""
-    kind = rng.choice(['photo', 'noise', 'flat', 'stripes', 'squares'], p=[0.4, 0.25, 0.15, 0.1, 0.1])
-    first = sample_color(rng, saturation)
-    second = np.clip(first + rng.normal(0, 0.15, 3), 0, 1) if rng.random() < 0.7 else sample_color(rng, saturation)
-    if kind == 'photo':
-        photos = _photos()
-        photo = photos[rng.integers(len(photos))]
-        side = int(rng.integers(200, 513))
-        y, x = rng.integers(0, 513 - side, 2)
-        image = resize_images(photo[None, y : y + side, x : x + side], (size, size))[0] / 255.0
-        tint = 1 + rng.uniform(0, 0.6) * (first - first.mean())
-        return (255 * np.clip(image * tint * rng.uniform(0.6, 1.15), 0, 1)).astype(np.uint8)
-    if kind == 'noise':
-        mix = np.zeros((size, size))
-        for octave in range(int(rng.integers(1, 3)), 7):
-            grid = rng.random((2**octave, 2 ** int(np.clip(octave + rng.integers(-1, 2), 0, 8))))
-            # Bicubic, which makes noise smooth: no image is brought to another size here.
-            mix += cv2.resize(grid - 0.5, (size, size), interpolation=cv2.INTER_CUBIC) / octave
-        mix = np.clip(0.5 + mix * rng.uniform(0.4, 1.5), 0, 1)
-    elif kind == 'flat':
-        mix = np.clip(0.5 + 0.05 * rng.standard_normal((size, size)), 0, 1)
-    else:
-        count = int(rng.integers(2, 12))
-        wave = (np.arange(size) * count // size) % 2
-        mix = (wave[:, None] ^ wave[None, :] if kind == 'squares' else np.broadcast_to(wave, (size, size))).astype(
-            float
-        )
-        mix = mix * rng.uniform(0.3, 1.0)
-    image = first + (second - first) * mix[..., None]
-    return (255 * np.clip(image, 0, 1)).astype(np.uint8)

@@ -10,6 +10,7 @@ import numpy as np
 from wristworld_ros.data.formats.native import CameraTrack, write_episode
 from wristworld_ros.sim.cameras import sample_anchor, sample_anchors
 from wristworld_ros.sim.env import SimEnv, sample_task
+from wristworld_ros.sim.opengl import mujoco
 from wristworld_ros.sim.settings import SimulatorSettings
 
 
@@ -52,7 +53,7 @@ def record_episode(env: SimEnv, seed: int, path: str | Path) -> Path:
         stamps_ns=np.array([settings.stamp_ns(i) for i in range(len(states))], np.int64),
         cameras=cameras,
         tracks={
-            'joints': states[:, :7], 'gripper': states[:, 7] - states[:, 8], 'T_base_hand': T_base_hand, 'time_s': times,
+            'joints': states[:, :7], 'gripper': env.gripper.opening(states), 'T_base_hand': T_base_hand, 'time_s': times,
         },
         meta={
             'source': 'simulator',
@@ -84,7 +85,8 @@ def _render(
 ) -> tuple[list[CameraTrack], np.ndarray]:
     """What all cameras see in these states, and T_base_hand [T, 4, 4]."""
     settings = env.settings
-    anchors = sample_anchors(rng, settings, grips)
+    robot = _robot_places(env, states) if settings.anchor_rigs == 'real' else None
+    anchors = sample_anchors(rng, settings, grips, robot)
     elsewhere = _of_random_cameras(settings)
     frames: dict[tuple[str, str], list] = {}  # (name, role) -> camera, image, depth and objects of every frame
     hands = []
@@ -92,7 +94,7 @@ def _render(
         env.restore(state)
         cameras = {(f'anchor{i}', 'anchor'): camera for i, camera in enumerate(anchors)}
         for i in range(settings.random_cameras):
-            cameras[f'random{i}', 'random'] = sample_anchor(rng, elsewhere, grip[None])
+            cameras[f'random{i}', 'random'] = sample_anchor(rng, elsewhere, grip[None], robot=robot)
         cameras['wrist', 'wrist'] = wrist = env.wrist.camera(env.data)
         T_world_hand = np.linalg.inv(wrist.T_camera_world) @ np.linalg.inv(env.wrist.T_hand_wrist)
         hands.append(env.T_base_world @ T_world_hand)
@@ -114,6 +116,16 @@ def _render(
         for (name, role), rows in frames.items()
     ]
     return tracks, np.stack(hands)
+
+
+def _robot_places(env: SimEnv, states: np.ndarray) -> np.ndarray:
+    """Where the robot's links are in these states, in MuJoCo's world, [N, 3], metres."""
+    places = []
+    for state in states:
+        env.data.qpos[:] = state
+        mujoco.mj_kinematics(env.model, env.data)
+        places.append(env.data.xpos[env.robot_bodies].copy())
+    return np.concatenate(places)
 
 
 def _of_random_cameras(settings: SimulatorSettings) -> SimulatorSettings:

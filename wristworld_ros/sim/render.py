@@ -32,7 +32,7 @@ class Renderer:
         self.model, self.supersample = model, supersample
         model.vis.global_.offwidth, model.vis.global_.offheight = width * supersample, height * supersample
         model.vis.quality.offsamples, model.vis.quality.shadowsize = msaa, shadow_map
-        self._scene = mujoco.MjvScene(model, maxgeom=400)
+        self._scene = mujoco.MjvScene(model, maxgeom=max(400, model.ngeom + 100))
         self._option = mujoco.MjvOption()
         self._option.geomgroup[:] = 0
         self._option.geomgroup[SHOWN_GROUP] = 1
@@ -55,6 +55,10 @@ class Renderer:
         """Send a changed texture of the model to the renderer."""
         mujoco.mjr_uploadTexture(self.model, self._context, texture)
 
+    def upload_mesh(self, mesh: int) -> None:
+        """Send a changed mesh of the model to the renderer."""
+        mujoco.mjr_uploadMesh(self.model, self._context, mesh)
+
     def update(self, data) -> None:
         """Take over a state whose kinematics are up to date; later renders show it."""
         self._scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = int(self.shadows)
@@ -66,7 +70,7 @@ class Renderer:
         """Render one camera.
 
         Args:
-            camera: T_camera_world from MuJoCo's world; principal point at the centre, square pixels.
+            camera: T_camera_world from MuJoCo's world; principal point at the centre.
             depth: Whether depth is wanted too.
 
         Returns:
@@ -116,10 +120,12 @@ class Renderer:
         rotation, translation = camera.T_camera_world[:3, :3], camera.T_camera_world[:3, 3]
         near, far = float(self.model.vis.map.znear), float(self.model.vis.map.zfar)
         top = near * (height / 2) / camera.K[1, 1]
+        stretched = camera.K[0, 0] != camera.K[1, 1]
+        across = near * (camera.width / 2) / camera.K[0, 0] if stretched else 0.0  # 0: as wide as square pixels make it
         for gl in self._scene.camera:  # one for each eye
             gl.pos = -rotation.T @ translation
             gl.forward, gl.up = rotation[2], -rotation[1]
-            gl.frustum_center, gl.frustum_width = 0.0, 0.0
+            gl.frustum_center, gl.frustum_width = 0.0, across
             gl.frustum_bottom, gl.frustum_top, gl.frustum_near, gl.frustum_far = -top, top, near, far
         view = mujoco.MjrRect(0, 0, W, H)
         # Bound each time: with two renderers in a process, images would otherwise be read from the other one's buffer.

@@ -8,32 +8,45 @@ from pathlib import Path
 
 import numpy as np
 
+from wristworld_ros.sim.grippers import FRANKA, GRIPPERS, PREFIX, Gripper
 from wristworld_ros.sim.opengl import mujoco
 from wristworld_ros.sim.scene import SHOWN_GROUP
 
 HAND_FRAME, BASE_FRAME = 'fr3_hand', 'fr3_link0'
 # MuJoCo's bodies, and the links and joints that they are.
-LINKS = {f'robot0_link{i}': f'fr3_link{i}' for i in range(8)} | {
-    'robot0_right_hand': HAND_FRAME,
-    'gripper0_right_right_gripper': 'fr3_gripper',
-    'gripper0_right_leftfinger': 'fr3_leftfinger',
-    'gripper0_right_rightfinger': 'fr3_rightfinger',
-}
-JOINTS = {f'robot0_joint{i}': f'fr3_joint{i}' for i in range(1, 8)} | {
-    'gripper0_right_finger_joint1': 'fr3_finger_joint1',
-    'gripper0_right_finger_joint2': 'fr3_finger_joint2',
-}
+ARM_LINKS = {f'robot0_link{i}': f'fr3_link{i}' for i in range(8)} | {'robot0_right_hand': HAND_FRAME}
+ARM_JOINTS = {f'robot0_joint{i}': f'fr3_joint{i}' for i in range(1, 8)}
+
+
+def links_of(gripper: Gripper) -> dict[str, str]:
+    """MuJoCo's bodies of an arm with this gripper, parents first, and the links that they are."""
+    return ARM_LINKS | {PREFIX + body: link for body, link in gripper.links.items()}
+
+
+def joints_of(gripper: Gripper) -> dict[str, str]:
+    """MuJoCo's joints of it likewise."""
+    return ARM_JOINTS | {PREFIX + joint: name for joint, name in gripper.joints.items()}
+
+
+LINKS, JOINTS = links_of(FRANKA), joints_of(FRANKA)
+
+
+def gripper_of(model) -> Gripper:
+    """The gripper of a compiled scene."""
+    names = {model.body(body).name for body in range(model.nbody)}
+    return next(gripper for gripper in GRIPPERS.values() if PREFIX + next(iter(gripper.links)) in names)
 
 
 def joint_positions(model, data) -> dict[str, float]:
     """Positions of all joints of the robot by their names in the description, radians and metres."""
-    return {name: float(data.qpos[model.joint(joint).qposadr[0]]) for joint, name in JOINTS.items()}
+    joints = joints_of(gripper_of(model))
+    return {name: float(data.qpos[model.joint(joint).qposadr[0]]) for joint, name in joints.items()}
 
 
-def recorded_positions(joints: np.ndarray, gripper: float) -> dict[str, float]:
-    """The same from what an episode stores: joint angles [7], radians, and the distance between the fingers, metres."""
-    fingers = (gripper / 2, -gripper / 2)
-    return dict(zip(JOINTS.values(), map(float, (*joints, *fingers)), strict=True))
+def recorded_positions(joints: np.ndarray, gripper: float, hand: Gripper = FRANKA) -> dict[str, float]:
+    """The same from what an episode stores: joint angles [7], radians, and the distance between the fingers of `hand`, metres."""
+    fingers = (gripper / 2, -gripper / 2) if hand is FRANKA else hand.state(gripper)
+    return dict(zip(joints_of(hand).values(), map(float, (*joints, *fingers)), strict=True))
 
 
 @dataclass(frozen=True)
@@ -53,34 +66,36 @@ def link_poses(model, data) -> dict[str, LinkPose]:
         data: Its mujoco.MjData, whose kinematics are up to date.
     """
     poses = {}
-    for body, link in list(LINKS.items())[1:]:
+    links = links_of(gripper_of(model))
+    for body, link in list(links.items())[1:]:
         parent = model.body(int(model.body_parentid[model.body(body).id])).name
         T = np.linalg.inv(_body_pose(data, parent)) @ _body_pose(data, body)
-        poses[link] = LinkPose(LINKS[parent], T, not model.body_jntnum[model.body(body).id])
+        poses[link] = LinkPose(links[parent], T, not model.body_jntnum[model.body(body).id])
     return poses
 
 
 def pose_in_base(data, link: str) -> np.ndarray:
     """T_base_link, float64 [4, 4], metres, of a link in the state `data`."""
-    bodies = {name: body for body, name in LINKS.items()}
+    bodies = {name: body for body, name in ARM_LINKS.items()}
     return np.linalg.inv(_body_pose(data, bodies[BASE_FRAME])) @ _body_pose(data, bodies[link])
 
 
 def robot_description(
-    model, folder: Path, links: dict[str, str] = LINKS, joints: dict[str, str] = JOINTS, name: str = 'fr3'
+    model, folder: Path, links: dict[str, str] | None = None, joints: dict[str, str] | None = None, name: str = 'fr3'
 ) -> str:
     """URDF of the arm.
 
     Args:
         model: mujoco.MjModel of `scene.compile_scene`, or of another robot with `links` and `joints`.
         folder: Where the visual meshes are written as STL; made where missing.
-        links: MuJoCo's bodies, parents before children, and the links that they are.
+        links: MuJoCo's bodies, parents before children, and the links that they are; None: of the scene.
         joints: MuJoCo's joints likewise.
         name: Of the robot.
 
     Returns:
         The text; it names the meshes by file:// URIs.
     """
+    links, joints = links or links_of(gripper_of(model)), joints or joints_of(gripper_of(model))
     folder = Path(folder).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     robot = ET.Element('robot', name=name)

@@ -1,7 +1,7 @@
 """The compiled model: a Panda on its pedestal, a table, and objects that every episode reshapes and recolours.
 
 robosuite supplies the robot, its gripper and the room; from there on it is plain MuJoCo. The model is compiled once per
-process and varied in place, so an episode costs no compilation and no new rendering context.
+process (and gripper) and varied in place, so an episode costs no compilation and no new rendering context.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from types import SimpleNamespace
 import numpy as np
 
 from wristworld_ros.errors import require_package
+from wristworld_ros.sim.grippers import FRANKA, PREFIX, ROBOTIQ, ROBOTIQ_FOLLOWS, Gripper
+from wristworld_ros.sim.objects import SHOWN_GROUP, add_shaped_bodies
 from wristworld_ros.sim.opengl import gl_variables, mujoco
 
 SLOTS = 7  # boxes, cylinders and spheres
-HIDDEN_GROUP = 5
-SHOWN_GROUP = 1
 TABLE_TOP = 0.8  # metres above MuJoCo's floor
 TIMESTEP = 0.0025  # seconds, at most; the environment divides its control period evenly
 START_Q = np.array([0.0, np.pi / 16, 0.0, -np.pi / 2 - np.pi / 3, 0.0, np.pi - 0.2, np.pi / 4])
@@ -27,6 +27,9 @@ FORCE = np.array([87.0, 87.0, 87.0, 87.0, 24.0, 24.0, 24.0])
 SURFACE_TEXTURES = {'texplane': '2d', 'tex-ceramic': '2d', 'tex-light-gray-plaster': '2d'}
 TEXTURE_SIZE = 256
 OBJECT_TEXTURES = 4
+MESHES = ('can', 'milk', 'bread', 'cereal')
+WIDE_MESHES = (*MESHES, 'bottle', 'lemon')
+FURNITURE = 7  # boxes about the room
 
 
 def robosuite_parts() -> SimpleNamespace:
@@ -39,7 +42,14 @@ def robosuite_parts() -> SimpleNamespace:
         from robosuite.models.arenas import TableArena
         from robosuite.models.bases import robot_base_factory
         from robosuite.models.grippers import gripper_factory
-        from robosuite.models.objects import BreadObject, CanObject, CerealObject, MilkObject
+        from robosuite.models.objects import (
+            BottleObject,
+            BreadObject,
+            CanObject,
+            CerealObject,
+            LemonObject,
+            MilkObject,
+        )
         from robosuite.models.robots import Panda
         from robosuite.models.tasks import ManipulationTask
     logging.disable(before)
@@ -48,30 +58,29 @@ def robosuite_parts() -> SimpleNamespace:
         TableArena=TableArena,
         robot_base_factory=robot_base_factory,
         gripper_factory=gripper_factory,
-        BreadObject=BreadObject,
-        CanObject=CanObject,
-        CerealObject=CerealObject,
-        MilkObject=MilkObject,
+        objects={
+            'can': CanObject,
+            'milk': MilkObject,
+            'bread': BreadObject,
+            'cereal': CerealObject,
+            'bottle': BottleObject,
+            'lemon': LemonObject,
+        },
         Panda=Panda,
         ManipulationTask=ManipulationTask,
     )
 
 
-def _world_xml() -> str:
+def _world_xml(gripper: Gripper, shaped: bool, furnished: bool) -> str:
     """The room with the robot, as robosuite writes it, with our objects, lights and drives. Lengths in metres."""
     parts = robosuite_parts()
     robot = parts.Panda(idn=0)
     robot.add_base(parts.robot_base_factory('RethinkMount', idn=0))
-    robot.add_gripper(parts.gripper_factory('PandaGripper', idn='0_right'), robot.eef_name['right'])
+    robot.add_gripper(parts.gripper_factory(gripper.part, idn='0_right'), robot.eef_name['right'])
     robot.set_base_xpos(robot.base_xpos_offset['table'](0.8))
     arena = parts.TableArena(table_full_size=(0.8, 0.8, 0.05), table_offset=(0, 0, TABLE_TOP))
     arena.set_origin([0, 0, 0])
-    meshes = [
-        parts.CanObject('can'),
-        parts.MilkObject('milk'),
-        parts.BreadObject('bread'),
-        parts.CerealObject('cereal'),
-    ]
+    meshes = [parts.objects[name](name) for name in (WIDE_MESHES if shaped else MESHES)]
     root = ET.fromstring(parts.ManipulationTask(arena, [robot], meshes).get_xml())
     _own_textures(root.find('asset'))
     world = root.find('worldbody')
@@ -99,7 +108,39 @@ def _world_xml() -> str:
             material=f'slot{index}',
             group=str(SHOWN_GROUP),
         )
+    if shaped:
+        add_shaped_bodies(world, root.find('asset'), OBJECT_TEXTURES)
+    if furnished:
+        _add_furniture(world, root.find('asset'))
+    if gripper is ROBOTIQ:
+        _couple_fingers(root)
     return ET.tostring(root, encoding='unicode')
+
+
+def _add_furniture(world: ET.Element, asset: ET.Element) -> None:
+    """Boxes that stand about the room, and a mat on the table; an episode places and sizes them."""
+    shown = {'type': 'box', 'size': '.1 .1 .1', 'contype': '0', 'conaffinity': '0', 'group': str(SHOWN_GROUP)}
+    names = [f'furniture{index}' for index in range(FURNITURE)] + ['mat']
+    for index, name in enumerate(names):
+        ET.SubElement(asset, 'material', name=name, texture=f'object{index % OBJECT_TEXTURES}', specular='.1')
+        ET.SubElement(world, 'geom', name=name, material=name, pos=f'{index} 7 1', **shown)
+
+
+def _couple_fingers(root: ET.Element) -> None:
+    """Make the joints of the Robotiq gripper follow its finger joint exactly; robosuite's tendons let them swing."""
+    tendons = root.find('tendon')
+    if tendons is not None:
+        root.remove(tendons)
+    equality = root.find('equality')
+    if equality is None:
+        equality = ET.SubElement(root, 'equality')
+    for joint, factor in ROBOTIQ_FOLLOWS.items():
+        root.find(f".//joint[@name='{PREFIX}{joint}']").attrib.update(armature='0.01', damping='0.3')
+        if joint != 'finger_joint':
+            ET.SubElement(
+                equality, 'joint', joint1=PREFIX + joint, joint2=PREFIX + 'finger_joint', polycoef=f'0 {factor} 0 0 0',
+                solref='.005 1', solimp='.95 .99 .001',
+            )  # fmt: skip
 
 
 def _own_textures(asset: ET.Element) -> None:
@@ -116,16 +157,19 @@ def _own_textures(asset: ET.Element) -> None:
         ET.SubElement(asset, 'material', name=f'slot{index}', texture=f'object{index % OBJECT_TEXTURES}', specular='.3')
 
 
-def compile_scene(mesh_cell: float | None):
+def compile_scene(mesh_cell: float | None, gripper: Gripper = FRANKA, shaped: bool = False, furnished: bool = False):
     """Compile the scene.
 
     Args:
         mesh_cell: Edge of the cubes that robot meshes are thinned by, metres; None leaves them whole.
+        gripper: On the arm.
+        shaped: Whether there are objects of any shape (`objects.ShapedObjects`) too.
+        furnished: Whether there is furniture and a mat on the table.
 
     Returns:
-        mujoco.MjModel with position drives on the arm (control = joint angles, radians, and two finger positions).
+        mujoco.MjModel with position drives on the arm (control = joint angles, radians, and the gripper's, `Gripper.control`).
     """
-    model = mujoco.MjModel.from_xml_string(_world_xml())
+    model = mujoco.MjModel.from_xml_string(_world_xml(gripper, shaped, furnished))
     model.opt.timestep = TIMESTEP
     model.opt.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
     model.opt.impratio = 10.0

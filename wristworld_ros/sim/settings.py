@@ -8,6 +8,7 @@ from wristworld_ros.errors import UserError
 from wristworld_ros.setting import check, setting
 
 TASKS = ('stack', 'lift', 'place')
+BREADTH = ('basic', 'wide')
 MAX_CONTROL_HZ = 240
 
 
@@ -74,6 +75,30 @@ class SimulatorSettings:
         40.0, 'Least difference of azimuth between two anchors, where it can be had, degrees.', low=0.0, high=180.0
     )
     anchor_roll: float = setting(5.0, 'Roll of an anchor, plus or minus, degrees.', low=0.0, high=180.0)
+    objects: str = setting(
+        'basic', 'Objects: basic (boxes, cylinders, balls, four groceries), or wide (dishes, bottles, fruit, tools, toys and more too).',
+        choices=BREADTH,
+    )  # fmt: skip
+    surroundings: str = setting(
+        'basic',
+        'Surroundings: basic, or wide (height and size of the table, a mat on it, furniture, colours of the robot, more kinds of light too).',
+        choices=BREADTH,
+    )  # fmt: skip
+    gripper: str = setting(
+        'franka', "Gripper: franka (Franka's hand), robotiq (Robotiq 2F-85), or any, one of them in each episode.",
+        choices=('franka', 'robotiq', 'any'),
+    )  # fmt: skip
+    anchor_rigs: str = setting(
+        'free',
+        'Fields of view and distances of anchors and random cameras: free (anchor-fov and anchor-framing), or real (of cameras that stand '
+        'beside robots: RealSense D435, ZED 2, ZED mini, webcams).',
+        choices=('free', 'real'),
+    )  # fmt: skip
+    wrist_mounts: str = setting(
+        'hand', 'Where the wrist camera is mounted: hand (before the fingers, wrist-fov), or any (around the hand, at any roll, with '
+        'fields of view of real cameras).',
+        choices=('hand', 'any'),
+    )  # fmt: skip
     distractors: int = setting(5, 'Most objects beside those that the task needs.', low=0, high=9)
     keep_failures: bool = setting(False, 'Store episodes in which the task failed too.')
 

@@ -206,12 +206,13 @@ def _work(pipe: Connection, parent: int, settings: SimulatorSettings, seed: int,
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
     os.environ.setdefault('LP_NUM_THREADS', '1')  # a software renderer keeps to its own core
     try:
-        from wristworld_ros.sim.env import SimEnv
+        from wristworld_ros.sim.env import SimEnvs
         from wristworld_ros.sim.opengl import process_backend
 
         logging.getLogger('wristworld_ros.sim.opengl').disabled = True  # the note goes through the pipe, once for all
         backend = process_backend()
-        env = SimEnv(settings)
+        envs = SimEnvs(settings)
+        envs.of(0)  # whether there is OpenGL is found out now
     except UserError as error:
         pipe.send(('broken', error.what, error.fix))
         pipe.recv()
@@ -219,18 +220,19 @@ def _work(pipe: Connection, parent: int, settings: SimulatorSettings, seed: int,
     pipe.send(('ready', backend.name, backend.note))
     try:
         while (index := pipe.recv()) is not None:
-            pipe.send(_render(env, seed, index, Path(out)))
+            pipe.send(_render(envs, seed, index, Path(out)))
     except (EOFError, OSError):
         return  # the one who would hear of the result is gone
 
 
-def _render(env, seed: int, index: int, out: Path) -> tuple[str, ...]:
+def _render(envs, seed: int, index: int, out: Path) -> tuple[str, ...]:
     """Render one episode: ('done',) or ('failed', reason)."""
     from wristworld_ros.sim.record import TaskFailed, record_episode
 
     for attempt in range(ATTEMPTS):
         try:
-            record_episode(env, episode_seed(seed, index, attempt), out / f'{index:06d}')
+            number = episode_seed(seed, index, attempt)
+            record_episode(envs.of(number), number, out / f'{index:06d}')
             return ('done',)
         except TaskFailed:
             continue

@@ -60,7 +60,7 @@ class SimulatorStream:
     @property
     def gripper(self) -> float:
         """Distance between the fingers, metres."""
-        return float(self.env.data.qpos[7] - self.env.data.qpos[8])
+        return float(self.env.gripper.opening(self.env.data.qpos))
 
     @property
     def task(self) -> str:

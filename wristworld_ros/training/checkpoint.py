@@ -73,4 +73,5 @@ def _read(path: Path) -> object:
             return torch.load(path, weights_only=True, map_location='cpu')
     except Exception as error:  # a damaged file can raise almost anything in the reader
         reason = (str(error) or type(error).__name__).splitlines()[0].rstrip('.')
-        raise UserError(f'{path} cannot be read as weights ({reason})', _FIX) from None
+        kind = 'safetensors' if path.suffix == '.safetensors' else 'weights'
+        raise UserError(f'{path} cannot be read as {kind} ({reason})', _FIX) from None

@@ -42,7 +42,9 @@ class TrainSettings:
     sweep: str | None = setting(None, 'Stage 2, package: folder of the plane sweep run.', none='none')
     hand: str | None = setting(None, 'Stage 2, package: folder of the hand network run.', none='none')
     start: str | None = setting(
-        None, "Another run's folder, or a file of weights, that this run begins with.", none='none'
+        None,
+        "Another run's folder, or a file of weights such as a model directory's <stage>.safetensors, that this run begins with.",
+        none='none',
     )
     only: str = setting('all', 'Stage 1: train this head alone, or all.', choices=('all', 'camera', 'wrist', 'depth'))
     spc: bool = setting(

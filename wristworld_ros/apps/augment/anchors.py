@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -62,6 +62,7 @@ class AnchorEpisode:
                     depth=None if depth is None else depth[place],
                     T_base_anchor=None if T_base_anchor is None else T_base_anchor[frame],
                     wrist=None if wrists is None else wrists[frame],
+                    mounted=self._mounted(),
                 )  # fmt: skip
 
     @property
@@ -105,11 +106,17 @@ class AnchorEpisode:
                 f'wrist_mount is given, and {self.episode.name} of {self.episode.path} does not say where the hand is',
                 'leave wrist_mount unknown',
             )
+        mounted, poses = self._mounted(), inverse(self.episode.T_base_hand @ self.T_hand_wrist)
+        return [replace(mounted, T_camera_world=pose) if np.isfinite(pose).all() else None for pose in poses]
+
+    def _mounted(self) -> Camera | None:
+        """The wrist camera on the hand."""
+        if self.T_hand_wrist is None:
+            return None
         height, width = self.wrist_hw
         focal = height / 2 / math.tan(math.radians(self.wrist_fov or _FOV) / 2)
         K = np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]])
-        poses = inverse(self.episode.T_base_hand @ self.T_hand_wrist)
-        return [Camera(K, pose, width, height) if np.isfinite(pose).all() else None for pose in poses]
+        return Camera(K, inverse(self.T_hand_wrist), width, height)
 
 
 def anchor_episode(

@@ -5,6 +5,22 @@ Tensors only, no state.
 """
 
 from wristworld_ros.models.hand.crop import HandCrops, hand_crops
-from wristworld_ros.models.hand.network import Correction, HandConfig, HandNetwork, corrected, refine_pose
+from wristworld_ros.models.hand.network import (
+    STANDARD_MOUNT,
+    Correction,
+    HandConfig,
+    HandNetwork,
+    corrected,
+    refine_pose,
+)
 
-__all__ = ['Correction', 'HandConfig', 'HandCrops', 'HandNetwork', 'corrected', 'hand_crops', 'refine_pose']
+__all__ = [
+    'STANDARD_MOUNT',
+    'Correction',
+    'HandConfig',
+    'HandCrops',
+    'HandNetwork',
+    'corrected',
+    'hand_crops',
+    'refine_pose',
+]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,12 +16,16 @@ from torch import Tensor, nn
 from wristworld_ros.models.hand.crop import HALF_WIDTH, MIDDLE, HandCrops, hand_crops
 
 _MARKS = 4
+# Before the Franka hand, 5 cm from its axis, along which it looks; the fingers are in the upper half of its image.
+STANDARD_MOUNT = ((0.0, -1.0, 0.0, 0.05), (1.0, 0.0, 0.0, 0.0), (0.0, 0.0, 1.0, 0.0), (0.0, 0.0, 0.0, 1.0))
 
 
 @dataclass(frozen=True)
 class HandConfig:
-    """Sizes of a `HandNetwork`. size: pixels of a crop. widths: channels at 1/2, 1/4, ... of it. dense: of the layers behind."""
+    """Sizes of a `HandNetwork`. size: pixels of a crop. widths: channels at 1/2, 1/4, ... of it. dense: of the layers behind.
+    mount: T_hand_wrist, metres, of the wrist camera whose poses it gives: an anchor shows the hand, not how a camera is mounted to it."""
 
+    mount: tuple[tuple[float, ...], ...] = STANDARD_MOUNT
     size: int = 96
     widths: tuple[int, ...] = (24, 48, 72, 96, 128)
     dense: int = 192
@@ -70,6 +75,10 @@ class HandNetwork(nn.Module):
         self.out = nn.Linear(config.dense, 10)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
+
+    def own_from_mounted(self, T_hand_wrist: np.ndarray | None) -> np.ndarray:
+        """From a wrist camera that is mounted so to one at the network's own mount on the same hand, [4, 4]; the identity for None."""
+        return np.eye(4) if T_hand_wrist is None else np.linalg.inv(np.array(self.config.mount)) @ T_hand_wrist
 
     def forward(self, crops: HandCrops) -> Correction:
         image = crops.image.to(self.out.weight.dtype)

@@ -15,6 +15,7 @@ from wristworld_ros.models.sweep.planes import SweepViews, sample_views
 
 # Metres above the plane that objects stand on. Fine where objects are; the lowest stand for what lies beyond its edge.
 HEIGHTS = (-0.75, -0.04, -0.02, 0.0, 0.012, 0.025, 0.038, 0.052, 0.07, 0.095, 0.13, 0.18)
+MIXED = 4  # planes whose colours a pixel mixes; the others' weights are next to nothing
 Channels = Annotated[int, msgspec.Meta(ge=8, multiple_of=8)]
 
 
@@ -116,33 +117,52 @@ class SweepNetwork(nn.Module):
 
     def forward(self, images: Tensor, half: SweepViews, full: SweepViews) -> SweepOutput:
         """images: float [B, V, 3, H, W], 0 to 1. half, full: the sweep at half the wrist's size and at its size."""
-        V, D = half.valid.shape[1:3]
-        colours = sample_views(images - 0.5, half)
-        matches = self._matches(images - 0.5, colours, half)  # [B, V, D, features, h, w]
-        x = self._over_planes(matches, colours, half)
-        planes = F.pixel_shuffle(self.choose(x), 2).float()
+        matches = self._matches(images - 0.5, half)  # [B, V, D, features, h, w]
+        x = self._over_planes(matches, sample_views(images - 0.5, half), half)
+        logits = F.pixel_shuffle(self.choose(x), 2).float()
         met = F.pad(full.valid.any(1), (0, 0, 0, 0, 0, 1), value=True)
-        planes = planes.masked_fill(~met, -1e4)
-        view = (self.prefer(x)[:, None, None] * matches).sum(3) / matches.shape[3] ** 0.5
-        view = F.interpolate(view.flatten(1, 2), planes.shape[-2:], mode='bilinear', align_corners=False)
-        view = view.float().unflatten(1, (V, D)).masked_fill(~full.valid, -1e4)
-        chosen = planes[:, :D].softmax(1)[:, None]
+        logits = logits.masked_fill(~met, -1e4)
+        depth = (logits[:, : half.valid.shape[2]].softmax(1) * full.depth).sum(1)
+        planes, likeliest = self._likeliest(logits)
+        full = full.of_planes(likeliest)
+        view = self._preferred(x, matches, half, logits.shape[-2:])
+        view = view.take_along_dim(likeliest[:, None], 2).masked_fill(~full.valid, -1e4)
+        chosen = planes.softmax(1)[:, None]
+        seen = chosen * full.valid
         colours = sample_views(images.to(chosen), full)
-        image = ((chosen * view.softmax(1))[:, :, :, None] * colours).sum((1, 2))
-        share = (chosen * full.valid).sum(2)
-        views = (chosen[:, :, :, None] * colours).sum(2) / share.clamp(min=1e-3)[:, :, None]
+        image = ((seen * view.softmax(1))[:, :, :, None] * colours).sum((1, 2))
+        share = seen.sum(2)
+        views = (seen[:, :, :, None] * colours).sum(2) / share.clamp(min=1e-3)[:, :, None]
         scale = F.softplus(F.pixel_shuffle(self.error(x), 2).float()[:, 0] - 2.0) + 0.01
-        depth = (chosen[:, 0] * full.depth).sum(1)
-        return SweepOutput(image, depth, scale, views, share > 0.5, planes)
+        return SweepOutput(image, depth, scale, views, share > 0.5, logits)
 
-    def _matches(self, centred: Tensor, colours: Tensor, views: SweepViews) -> Tensor:
-        """What each anchor shows at each plane. Convolutions by one pixel commute with sampling: they come before it."""
+    def _likeliest(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits and numbers of the planes that are mixed, [B, k, H, W]: all in training, the likeliest few otherwise."""
+        planes = logits[:, : len(self.config.heights)]
+        if self.training:
+            numbers = torch.arange(planes.shape[1], device=planes.device)
+            return planes, numbers[None, :, None, None].expand(planes.shape)
+        found = planes.topk(MIXED, 1, sorted=False)
+        return found.values, found.indices
+
+    def _preferred(self, x: Tensor, matches: Tensor, views: SweepViews, hw: torch.Size) -> Tensor:
+        """Logits of the anchors for each plane at full size, [B, V, D, H, W]."""
+        preferred = self.prefer(x)
+        nothing = torch.einsum('bfhw,df->bdhw', preferred, F.silu(self.height))
+        view = (preferred[:, None, None] * matches).sum(3)
+        view = torch.where(views.valid, view, nothing[:, None]) / matches.shape[3] ** 0.5
+        full = F.interpolate(view.flatten(1, 2), hw, mode='bilinear', align_corners=False)
+        return full.float().unflatten(1, view.shape[1:3])
+
+    def _matches(self, centred: Tensor, views: SweepViews) -> Tensor:
+        """What each anchor shows at each plane, anything where it does not. Convolutions by one pixel commute with sampling: they
+        come before it."""
         B, V = views.valid.shape[:2]
         features = self.features(centred.flatten(0, 1))
         small = F.interpolate(centred.flatten(0, 1), features.shape[-2:], mode='area')
         features = (features + self.colour(small)).unflatten(0, (B, V))
         # Features lie on every second pixel: pixel 2 j of the image is centre j of the features.
-        sampled = sample_views(features.to(colours), SweepViews(views.depth, views.uv / 2, views.valid))
+        sampled = sample_views(features.to(centred), SweepViews(views.depth, views.uv / 2, views.valid))
         return F.silu(sampled + self.height[:, :, None, None])
 
     def _over_planes(self, matches: Tensor, colours: Tensor, views: SweepViews) -> Tensor:
@@ -150,10 +170,9 @@ class SweepNetwork(nn.Module):
         B, _, D = matches.shape[:3]
         valid = views.valid[:, :, :, None].to(matches.dtype)
         count = valid.sum(1).clamp(min=1)
-        mean = (matches * valid).sum(1) / count
-        spread = ((matches - mean[:, None]).square() * valid).sum(1) / count
-        colour = colours.sum(1) / count
-        scatter = ((colours - colour[:, None]).square() * valid).sum((1, 3))[:, :, None].div(count).add(1e-6).sqrt()
+        mean, spread = _moments(matches, valid, count)
+        colour, scatter = _moments(colours, valid, count)
+        scatter = scatter.sum(2, keepdim=True).add(1e-6).sqrt()
         several = (valid.sum(1) > 1).to(matches.dtype)
         planes = torch.cat([mean, spread, colour, scatter, valid.mean(1), several], 2)
         planes = F.silu(self.plane(planes.flatten(0, 1)))
@@ -169,6 +188,13 @@ class SweepNetwork(nn.Module):
         for i in reversed(range(len(self.up))):
             x = self.up[i](F.interpolate(self.grow[i](x), scale_factor=2.0, mode='nearest') + skips[i])
         return x
+
+
+def _moments(x: Tensor, valid: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance over the anchors that are valid, of [B, V, ...]."""
+    seen = x * valid
+    mean = seen.sum(1) / count
+    return mean, ((seen * x).sum(1) / count - mean.square()).clamp(min=0)
 
 
 def _resized(x: Tensor, like: Tensor) -> Tensor:

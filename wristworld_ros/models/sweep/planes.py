@@ -27,6 +27,12 @@ class SweepViews:
     uv: Tensor
     valid: Tensor
 
+    def of_planes(self, numbers: Tensor) -> SweepViews:
+        """The sweep of some planes of each pixel. numbers: int64 [B, k, h, w]."""
+        each = numbers[:, None]
+        uv = self.uv.take_along_dim(each[..., None], 2)
+        return SweepViews(self.depth.take_along_dim(numbers, 1), uv, self.valid.take_along_dim(each, 2))
+
 
 def thinned_grid(hw: tuple[int, int], full_hw: tuple[int, int], like: Tensor) -> Tensor:
     """Centres of an h x w grid over an image of `full_hw` pixels, homogeneous, [3, h * w]."""
@@ -82,7 +88,7 @@ def sweep_views(
 
 
 def sample_views(images: Tensor, views: SweepViews) -> Tensor:
-    """Anchor images at the sweep's points, 0 where not valid.
+    """Anchor images at the sweep's points, anything where not valid.
 
     Args:
         images: [B, V, C, H, W].
@@ -98,5 +104,4 @@ def sample_views(images: Tensor, views: SweepViews) -> Tensor:
         images.flatten(0, 1), grid.flatten(0, 1).reshape(B * V, D * h, w, 2).to(images), padding_mode='border',
         align_corners=False,
     )  # fmt: skip
-    sampled = sampled.reshape(B, V, images.shape[2], D, h, w).transpose(2, 3)
-    return sampled * views.valid[:, :, :, None]
+    return sampled.reshape(B, V, images.shape[2], D, h, w).transpose(2, 3)

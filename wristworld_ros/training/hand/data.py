@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import Dataset
 
 from wristworld_ros.data.packed import PackedEpisode
+from wristworld_ros.models.hand.network import STANDARD_MOUNT
 from wristworld_ros.training.augmentation import color_table, recolor
 
 
@@ -42,9 +43,18 @@ class HandBatches(Dataset):
         sampling: How samples are taken.
         seed: The same seed, process and number give the same batch.
         process: Rank of the training process.
+        mount: T_hand_wrist of the wrist camera whose poses are wanted, metres.
     """
 
-    def __init__(self, episodes: list[PackedEpisode], sampling: HandSampling, seed: int, process: int = 0):
+    def __init__(
+        self,
+        episodes: list[PackedEpisode],
+        sampling: HandSampling,
+        seed: int,
+        process: int = 0,
+        mount: tuple[tuple[float, ...], ...] = STANDARD_MOUNT,
+    ):
+        self._mount = np.array(mount)
         self.episodes, self.sampling, self.seed, self.process = episodes, sampling, seed, process
 
     def __getitem__(self, number: int) -> dict[str, torch.Tensor]:
@@ -64,7 +74,7 @@ class HandBatches(Dataset):
         s = self.sampling
         episode = self.episodes[int(rng.integers(len(self.episodes)))]
         t, view = int(rng.integers(episode.length)), int(rng.integers(len(episode.cameras['K'])))
-        T = episode.cameras['T_camera_world'][view, t] @ np.linalg.inv(episode.cameras['wrist_T_camera_world'][t])
+        T = episode.cameras['T_camera_world'][view, t] @ np.linalg.inv(episode.remounted(self._mount)[t])
         wide = rng.random() < s.wide
         limits = (s.wide_deg, s.wide_m, s.wide_distance) if wide else (s.near_deg, s.near_m, s.near_distance)
         rgb = recolor(np.asarray(episode.rgb[view, t]), color_table(rng, s.color))

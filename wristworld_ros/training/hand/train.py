@@ -92,8 +92,8 @@ def train_hand(
         return hand_losses(module, {k: v.to(device) for k, v in batch.items()}, again)
 
     return train_part(
-        lambda: HandNetwork(run.model), asdict(run.model), lambda _: HandBatches(episodes, run.sampling, run.seed, rank()),
-        losses, _held_out_batches(held_out, run.sampling), partial(_figures, device=device), Path(folder), run, device,
+        lambda: HandNetwork(run.model), asdict(run.model), lambda _: HandBatches(episodes, run.sampling, run.seed, rank(), run.model.mount),
+        losses, _held_out_batches(held_out, run), partial(_figures, device=device), Path(folder), run, device,
     )  # fmt: skip
 
 
@@ -115,11 +115,9 @@ def _figures(network: HandNetwork, batch: dict[str, Tensor], device: str) -> dic
     }
 
 
-def _held_out_batches(
-    episodes: list[PackedEpisode], sampling: HandSampling, batches: int = 3
-) -> list[dict[str, Tensor]]:
+def _held_out_batches(episodes: list[PackedEpisode], run: HandTraining, batches: int = 3) -> list[dict[str, Tensor]]:
     if not episodes:
         return []
-    plain = HandBatches(episodes, replace(sampling, color=0.0, wide=1.0), 0)
+    plain = HandBatches(episodes, replace(run.sampling, color=0.0, wide=1.0), 0, mount=run.model.mount)
     rng = np.random.default_rng(0)
     return [plain.batch(64, rng) for _ in range(batches)]

@@ -10,7 +10,12 @@ from torch.utils.data import Dataset
 
 from wristworld_ros.data.packed import PackedEpisode
 from wristworld_ros.errors import UserError
+from wristworld_ros.geometry import pose_error
+from wristworld_ros.models.hand import STANDARD_MOUNT
 from wristworld_ros.training.augmentation import color_table, recolor, zoom_and_roll
+
+_SAME_DEG, _SAME_M = 5.0, 0.02  # within which a mount counts as the standard one
+_FOV = 75.0  # degrees, vertical field of view of the standard wrist camera
 
 
 @dataclass(frozen=True)
@@ -24,7 +29,7 @@ class Stage1Sampling:
 
     batch: int = 16
     size: tuple[int, int] = (128, 96)
-    azimuth: float = 62.0
+    azimuth: float = 100.0
     views: dict[int, float] = field(default_factory=lambda: {1: 0.15, 2: 0.75, 3: 0.1})
     zoom: tuple[float, float] = (0.9, 1.25)
     roll: float = np.deg2rad(4.0)
@@ -57,16 +62,31 @@ def sample_views(
     found = [_augmented_view(episode, v, t, rng, sampling) for v in chosen]
     rgb, depth, K, T = (np.stack(x) for x in zip(*found, strict=True))
     T_base_anchor = np.linalg.inv(T[0])
+    wrist_K, T_wrist, wrist_depth = _standard_wrist(episode, t)
     return {
         'rgb': rgb,
         'depth': depth,
         'K': K,
         'T_camera_anchor': T @ T_base_anchor,
         'T_anchor_base': T[0],
-        'wrist_K': episode.cameras['wrist_K'][t],
-        'T_wrist_anchor': episode.cameras['wrist_T_camera_world'][t] @ T_base_anchor,
-        'wrist_depth': np.asarray(episode.wrist_depth[t]),
+        'wrist_K': wrist_K,
+        'T_wrist_anchor': T_wrist @ T_base_anchor,
+        'wrist_depth': wrist_depth,
     }
+
+
+def _standard_wrist(episode: PackedEpisode, t: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """K, T_camera_world and depth of the wrist camera, which anchors alone say only of one mount: where the recorded one is mounted
+    otherwise, that of a camera at `STANDARD_MOUNT`, whose depth is not known (0)."""
+    recorded, remounted = episode.cameras['wrist_T_camera_world'][t], episode.remounted(np.array(STANDARD_MOUNT))[t]
+    K, depth = episode.cameras['wrist_K'][t], np.asarray(episode.wrist_depth[t])
+    degrees, metres = pose_error(torch.from_numpy(recorded), torch.from_numpy(remounted))
+    if degrees < _SAME_DEG and metres < _SAME_M:
+        return K, recorded, depth
+    height, width = depth.shape
+    focal = height / 2 / np.tan(np.radians(_FOV) / 2)
+    K = np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1.0]])
+    return K, remounted, np.zeros_like(depth)
 
 
 def _augmented_view(episode: PackedEpisode, view: int, t: int, rng: np.random.Generator, sampling: Stage1Sampling):

@@ -28,13 +28,13 @@ class SweepSampling:
 
     batch: int = 12
     views: dict[int, float] = field(default_factory=lambda: {1: 0.1, 2: 0.75, 3: 0.15})
-    exact: float = 0.35
-    wild: float = 0.15
+    exact: float = 0.3
+    wild: float = 0.2
     rotation_deg: float = 0.7
     translation_m: float = 0.007
     wild_deg: float = 3.0
     wild_m: float = 0.03
-    plane: float = 0.006
+    plane: float = 0.008
     color: float = 1.0
     permute: float = 0.3
 
