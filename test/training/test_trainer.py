@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -132,6 +133,28 @@ def test_a_run_that_diverged_ends_with_what_to_do(tmp_path):
         UserError, match=r'4 gradients in a row were NaN or infinite after step 5.*lower --learning-rate'
     ):
         train(nn.Linear(4, 1), Batches(), diverged, config, tmp_path)
+
+
+def test_pictures_and_event_files_are_written(tmp_path):
+    pytest.importorskip('tensorboard')
+    config = TrainerConfig(steps=4, checkpoint_every=2, samples_every=2, tensorboard=True, bf16=False)
+    train(nn.Linear(4, 1), Batches(), losses, config, tmp_path, picture=lambda m: np.full((4, 6, 3), 7, np.uint8))
+    assert sorted(p.name for p in (tmp_path / 'samples').iterdir()) == ['00000002.png', '00000004.png']
+    (events,) = (tmp_path / 'tensorboard').iterdir()
+    assert b'total' in events.read_bytes() and b'samples' in events.read_bytes()
+
+
+def test_parts_learn_at_rates_of_their_own(tmp_path):
+    module = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 1))
+    before = [p.detach().clone() for p in module.parameters()]
+    config = TrainerConfig(
+        steps=3, optimizer='adamw', rates={'0.': 0.0}, learning_rate=0.1, weight_decay=0.0, average=0.0, bf16=False
+    )
+    train(module, Batches(), losses, config, tmp_path)
+    moved = [not torch.equal(p, b) for p, b in zip(module.parameters(), before, strict=True)]
+    assert moved == [False, False, True, True]
+    with pytest.raises(UserError, match=r"begins with 'nose'.*give 0, 1"):
+        make_optimizers(module, OptimizerConfig(rates={'nose': 1.0}))
 
 
 def test_a_torch_without_muon_is_told(monkeypatch):
