@@ -118,7 +118,7 @@ def train(
         start: Another run's folder or file of weights, which this run begins with.
 
     Returns:
-        The module, with the averaged parameters.
+        The module, with the averaged parameters, which need no gradient any more.
 
     Raises:
         UserError: More than `config.max_skipped` steps in a row had a gradient that was NaN or infinite, or the configuration
@@ -168,7 +168,7 @@ def train(
     finally:
         monitor.close()
     run.average.swap()
-    return module
+    return module.requires_grad_(False)
 
 
 class _Loop:
