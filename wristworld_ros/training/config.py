@@ -175,7 +175,7 @@ class GeometryData:
     width: int = setting(128, 'Width of the anchor images, pixels.', low=16)
     height: int = setting(96, 'Height of the anchor images, pixels.', low=16)
     azimuth: float = setting(
-        62.0,
+        100.0,
         "Views farther round the workspace than this from the robot's front are left out, degrees.",
         low=0.0,
         high=180.0,
