@@ -8,8 +8,9 @@ import yaml
 from wristworld_ros.errors import UserError
 from wristworld_ros.training.config import RECIPES, as_content, default_config, parse_config, read_config
 from wristworld_ros.training.config_files import files
-from wristworld_ros.training.configured import decoder_training, geometry_training, images_training, trainer_config
+from wristworld_ros.training.configured import decoder_training, geometry_training, images_training
 from wristworld_ros.training.presets import DATA_SETS, presets
+from wristworld_ros.training.schedules import trainer_config
 
 ROOT = Path(__file__).parents[2]
 SPC = ROOT / 'config/train/droid/reconstruction.yaml'

@@ -1,4 +1,4 @@
-"""What configurations mean to the trainer and to the trainings."""
+"""What configurations mean to the trainings of the small model and of tiny decoders."""
 
 from __future__ import annotations
 
@@ -11,35 +11,18 @@ from wristworld_ros.models.vggt.config import SIM_BASE as STAGE1_BASE
 from wristworld_ros.models.vggt.config import SIM_TINY as STAGE1_TINY
 from wristworld_ros.models.wan.config import SIM_BASE as STAGE2_BASE
 from wristworld_ros.models.wan.config import SIM_TINY as STAGE2_TINY
-from wristworld_ros.training.config import Config, DecoderConfig, GeometryConfig, ImagesConfig, Schedule
+from wristworld_ros.training.config import DecoderConfig, GeometryConfig, ImagesConfig
 from wristworld_ros.training.decoder.train import DecoderTraining
+from wristworld_ros.training.schedules import trainer_config
 from wristworld_ros.training.stage1.data import Stage1Sampling
 from wristworld_ros.training.stage1.losses import Stage1Weights
 from wristworld_ros.training.stage1.train import Stage1Training
 from wristworld_ros.training.stage2.data import Stage2Sampling
 from wristworld_ros.training.stage2.train import Stage2Training
-from wristworld_ros.training.trainer import TrainerConfig
 
 # Of the small models, by name: height and width of wrist images, and width and height of anchors.
 WRIST_HW = {'sim_tiny': (128, 128), 'sim_base': (224, 224)}
 ANCHOR_SIZE = {'sim_tiny': (128, 96), 'sim_base': (320, 240)}
-
-
-def trainer_config(config: Config) -> TrainerConfig:
-    """The trainer's part of a configuration, with the rates of parts that have one of their own."""
-    s: Schedule = config.schedule
-    rates = {
-        f'{part}_head': rate
-        for part in ('wrist', 'camera')
-        if (rate := getattr(config.model, f'{part}_rate', None)) is not None
-    }
-    return TrainerConfig(
-        optimizer=s.optimizer, learning_rate=s.learning_rate, rates=rates, weight_decay=s.weight_decay, betas=(s.beta1, s.beta2),
-        warm_up=s.warm_up, warm_up_share=s.warm_up_share, schedule=s.schedule, steps=s.steps, minutes=s.minutes,
-        accumulate=s.accumulate, clip=s.clip, average=s.average, max_skipped=s.max_skipped, bf16=s.precision == 'bf16',
-        sharding=s.sharding, checkpoint_every=s.checkpoint_every, keep=s.keep, samples_every=s.samples_every,
-        tensorboard=s.tensorboard,
-    )  # fmt: skip
 
 
 def geometry_training(config: GeometryConfig, start: Path | None = None) -> Stage1Training:

@@ -36,9 +36,10 @@ from wristworld_ros.training.config import (
     ImagesConfig,
     ReconstructionConfig,
 )
-from wristworld_ros.training.configured import WRIST_HW, images_training, trainer_config
+from wristworld_ros.training.configured import WRIST_HW, images_training
 from wristworld_ros.training.decoder.train import DecoderTraining, decoder_losses
 from wristworld_ros.training.optimizers import make_optimizers
+from wristworld_ros.training.schedules import trainer_config
 from wristworld_ros.training.stage1.losses import Stage1Weights, stage1_losses
 from wristworld_ros.training.stage1.published import build, published_losses
 from wristworld_ros.training.stage2.adapters import adapt

@@ -35,9 +35,9 @@ from wristworld_ros.runtime.files import write_text
 from wristworld_ros.training.checkpoint import read_tensors
 from wristworld_ros.training.config import ReconstructionConfig as Configuration
 from wristworld_ros.training.config import SpcLosses, as_content
-from wristworld_ros.training.configured import trainer_config
 from wristworld_ros.training.parallel import join, process_count, rank
 from wristworld_ros.training.part import train_part
+from wristworld_ros.training.schedules import trainer_config
 from wristworld_ros.training.stage1.matches import make_matcher, prepare_matches
 from wristworld_ros.training.stage1.scenes import SceneBatches, Scenes, collate_scenes, matches_path, read_matches
 from wristworld_ros.training.trainer import Step, TrainerConfig

@@ -28,9 +28,9 @@ from wristworld_ros.pipeline.model_directory import find_model, load_model, save
 from wristworld_ros.runtime.files import file_sha256, write_text
 from wristworld_ros.training.checkpoint import WEIGHTS, write_weights
 from wristworld_ros.training.config import FlowLosses, GenerationConfig, as_content
-from wristworld_ros.training.configured import trainer_config
 from wristworld_ros.training.parallel import join, process_count, rank
 from wristworld_ros.training.part import need_samples, train_part
+from wristworld_ros.training.schedules import trainer_config
 from wristworld_ros.training.stage2.adapters import adapt, adapter_tensors, merged
 from wristworld_ros.training.stage2.latents import ClipEncoder, list_clips, prepare_clips, read_clip, shard_index
 from wristworld_ros.training.trainer import Step, TrainerConfig, full_state_dict, start_from
