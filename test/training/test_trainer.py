@@ -154,7 +154,7 @@ def test_parts_learn_at_rates_of_their_own(tmp_path):
     moved = [not torch.equal(p, b) for p, b in zip(module.parameters(), before, strict=True)]
     assert moved == [False, False, True, True]
     with pytest.raises(UserError, match=r"begins with 'nose'.*give 0, 1"):
-        make_optimizers(module, OptimizerConfig(rates={'nose': 1.0}))
+        make_optimizers(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 1)), OptimizerConfig(rates={'nose': 1.0}))
 
 
 def test_a_torch_without_muon_is_told(monkeypatch):
