@@ -59,7 +59,13 @@ class StreamSettings:
         low=1,
         high=16,
     )
-    steps: int = setting(1, 'Sampling steps per chunk. 1 is fastest and smoothest, 4 is sharpest.', low=1, high=50)
+    steps: int | None = setting(
+        1,
+        "Sampling steps per chunk. 1 is fastest and smoothest, 4 is sharpest; auto is the model's own number, for a few-step student all that it was distilled to.",
+        low=1,
+        high=50,
+        none='auto',
+    )
     guidance: float | None = setting(
         1.0,
         "Scale of classifier-free guidance against the model's negative prompt: 1 is none, auto is the model's own (5 as published). Guidance doubles the work of a step.",

@@ -246,7 +246,8 @@ class WristFrame:
     blank. reconstruction: the cloud and cameras behind it. geometry: what they were made from.
     residuals: float64 [V], metres: how far each anchor sees the robot's surface from where it must be (median); NaN where
     that cannot be told. missing: what the set lacked for what the settings ask of it, one sentence each. placement: how
-    its anchors were placed by the wrist's motion; None where that was not tried.
+    its anchors were placed by the wrist's motion; None where that was not tried. depth: float32 [h, w], that of the condition
+    map, on the model's device: metres (as far as `reconstruction.metric`), 0 where nothing is seen.
     """
 
     stamp_ns: int
@@ -263,6 +264,7 @@ class WristFrame:
     residuals: np.ndarray = field(default_factory=lambda: np.empty(0))
     missing: tuple[str, ...] = ()
     placement: MotionPlacement | None = None
+    depth: torch.Tensor | None = None
 
     @property
     def valid(self) -> bool:

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 from wristworld_ros.data.formats.native import CameraTrack, write_episode
+from wristworld_ros.data.video import write_video
 from wristworld_ros.errors import UserError
 from wristworld_ros.evaluation import baselines
 from wristworld_ros.evaluation.evaluate import COPY, LATE, MEAN, TRUTH, evaluate, filled_name, generated_name
 from wristworld_ros.evaluation.knowledge import LEVELS
+from wristworld_ros.evaluation.page import side_by_side
 from wristworld_ros.evaluation.settings import EvaluationSettings
 from wristworld_ros.pipeline import VirtualWrist, tiny_random_model
 from wristworld_ros.settings import StreamSettings
@@ -113,7 +115,7 @@ def test_black_pixels_of_a_filled_map_are_no_holes(episodes, model, monkeypatch)
 
 
 def test_what_cannot_be_evaluated_is_told_in_a_sentence(episodes, model, tmp_path):
-    with pytest.raises(UserError, match='There are no episodes'):
+    with pytest.raises(UserError, match='holds no data set of a known format'):
         evaluate(model, tmp_path, progress=False)
     with pytest.raises(ValueError, match=r'2 anchor cameras.*3'):
         evaluate(model, episodes, None, EvaluationSettings(anchors=3), progress=False)
@@ -146,5 +148,57 @@ def test_exact_knowledge_of_a_wall_gives_the_wall(episodes, model, monkeypatch):
 
 
 def test_unknown_knowledge_is_told_with_what_is_known(episodes, model):
-    with pytest.raises(UserError, match=r"'guess'.*rgb, calibrated, calibrated-exact, rgbd, exact"):
+    with pytest.raises(UserError, match=r"'guess'.*rgb, mounted, calibrated, calibrated-exact, rgbd, exact"):
         evaluate(model, episodes, None, EvaluationSettings(knowledge='rgb,guess'), progress=False)
+
+
+def test_without_a_choice_every_level_that_the_episodes_know_enough_for_is_a_row(episodes, model, tmp_path):
+    """Episodes without calibration are images alone; they have no pose errors, and nobody can tell them of cameras."""
+    settings = EvaluationSettings(row_steps='1', limit=1, frames=2, sim_fvd=None)
+    table = evaluate(model, episodes, None, settings, progress=False)
+    assert {generated_name(level, 1) for level in LEVELS.values()} <= set(table.rows)
+    images = videos_without_calibration(tmp_path / 'videos')
+    table = evaluate(model, images, None, EvaluationSettings(row_steps='1'), progress=False)
+    assert [row for row in table.rows if 'generated' in row] == [generated_name(RGB, 1)]
+    assert math.isfinite(table.mean(generated_name(RGB, 1), 'psnr'))
+    assert math.isnan(table.mean(generated_name(RGB, 1), 'rotation_deg'))
+    with pytest.raises(UserError, match='cameras without calibration'):
+        evaluate(model, images, None, EvaluationSettings(row_steps='1', knowledge='calibrated'), progress=False)
+
+
+def videos_without_calibration(folder):
+    """A folder of plain videos with a mapping, as docs/datasets.md has it."""
+    rng = np.random.default_rng(0)
+    for name in ('left', 'right', 'wrist'):
+        images = rng.integers(0, 256, (4, 6, 6, 3), dtype=np.uint8).repeat(8, 1).repeat(8, 2)
+        write_video(folder / 'one' / f'{name}.mp4', iter(images), 10)
+    cameras = [
+        f'  {n}: {{video: "{{stem}}/{n}.mp4", role: {"wrist" if n == "wrist" else "anchor"}}}'
+        for n in ('left', 'right', 'wrist')
+    ]
+    (folder / 'wristworld_videos.yaml').write_text('episodes: "one"\ncameras:\n' + '\n'.join(cameras) + '\n')
+    return folder
+
+
+def test_the_page_shows_the_rows_videos_side_by_side_and_is_the_same_every_time(episodes, model, tmp_path):
+    settings, pages = EvaluationSettings(row_steps='1', knowledge='rgb', frames=3, page=1), []
+    for name in ('one', 'two'):
+        evaluate(model, episodes, None, settings, folder=tmp_path / name, progress=False)
+        pages.append((tmp_path / name / 'page.html').read_bytes())
+    assert pages[0] == pages[1]
+    text = pages[0].decode()
+    assert text.count('<video ') == 1 and text.count('data:video/mp4;base64,') == 1
+    for caption in ('anchor left', 'anchor right', TRUTH, COPY, generated_name(RGB, 1), filled_name(RGB)):
+        assert caption in text
+    assert not list(tmp_path.glob('one/*.mp4')) and '000001' not in text
+
+
+def test_videos_of_other_sizes_stand_side_by_side_at_one_height():
+    wide, square = np.full((2, 30, 60, 3), 10, np.uint8), np.full((2, 128, 128, 3), 200, np.uint8)
+    joined = side_by_side([wide, square])
+    assert joined.shape == (2, 192, 384 + 4 + 192 + 4, 3)
+    assert (
+        (joined[:, :, :384] == 10).all()
+        and (joined[:, :, 384:388] == 255).all()
+        and (joined[:, :, 388:580] == 200).all()
+    )

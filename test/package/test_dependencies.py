@@ -36,7 +36,10 @@ def _imported_distributions() -> set[str]:
 def test_every_import_is_declared():
     groups = [
         PROJECT['dependencies'],
-        *(PROJECT['optional-dependencies'][extra] for extra in ('sim', 'sim-parts', 'data', 'robot', 'train', 'view')),
+        *(
+            PROJECT['optional-dependencies'][extra]
+            for extra in ('sim', 'sim-parts', 'data', 'ray', 'robot', 'train', 'view')
+        ),
     ]
     declared = {_name(requirement) for group in groups for requirement in group}
     # One import name, several distributions of it: any declared one will do.
@@ -52,7 +55,7 @@ def test_every_import_is_declared():
 def test_every_dependency_is_imported():
     groups = [
         PROJECT['dependencies'],
-        *(PROJECT['optional-dependencies'][extra] for extra in ('data', 'train', 'view')),
+        *(PROJECT['optional-dependencies'][extra] for extra in ('data', 'ray', 'train', 'view')),
     ]
     declared = {_name(requirement) for group in groups for requirement in group if not requirement.startswith('ros-')}
     assert not declared - _imported_distributions(), 'declared, but never imported'

@@ -10,6 +10,8 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from wristworld_ros import cli
+from wristworld_ros.data.formats.native import CameraTrack, NativeSet, write_episode
+from wristworld_ros.data.formats.native_writer import write_native
 from wristworld_ros.errors import UserError
 from wristworld_ros.geometry.poses import looking_at
 from wristworld_ros.robot.arm_motion import ChangeModel, FeatureMotion, spread_frames
@@ -17,7 +19,7 @@ from wristworld_ros.robot.arm_recording import ArmRecordingWriter
 from wristworld_ros.robot.board import Intrinsics
 from wristworld_ros.robot.calibration_file import read_calibration
 from wristworld_ros.robot.description import RobotModel
-from wristworld_ros.robot.outline import OutlineFit, find_camera
+from wristworld_ros.robot.outline import OutlineFit, find_camera, judge_camera
 from wristworld_ros.robot.outline_picture import outline_over
 from wristworld_ros.types import RobotPoints
 
@@ -232,3 +234,41 @@ def test_the_outline_lies_on_the_arm(recording):
     plain = cv2.resize(images[3], (2 * WIDTH, 2 * HEIGHT), interpolation=cv2.INTER_CUBIC)
     drawn = (np.abs(picture.astype(int) - plain).sum(-1) > 60).sum()
     assert 100 < drawn < 5000
+
+
+def test_a_claimed_camera_is_believed_where_it_fits_the_arm_and_doubted_where_it_does_not(recording):
+    images, surfaces = recording
+    good = judge_camera(images, surfaces, TRUTH, K)
+    assert good.doubt == '' and good.residual < 1.5 and good.shift < 4
+    guessed = judge_camera(images, surfaces, TRUTH, None)
+    assert guessed.doubt == '' and abs(guessed.K[0, 0] / K[0, 0] - 1) < 0.15
+    wrong = judge_camera(images, surfaces, moved(TRUTH, 25, 0.3), K)
+    assert wrong.doubt and wrong.explained < good.explained
+    away = judge_camera(images, surfaces, looking_at(np.array([1.3, -0.8, 0.7]), np.array([3.0, -2.0, 0.7])), K)
+    assert away.doubt == 'the arm is out of its view'
+
+
+def test_inspect_checks_what_a_set_claims_and_lists_the_episodes_that_do_not_fit(recording, tmp_path, capsys):
+    images, _ = recording
+    joints = np.array([list(row.values()) for row in angles()])
+    robot = RobotModel.from_urdf(description())
+    hand = np.stack([robot.link_poses(row)['l4'] for row in angles()])
+    for number, claim in enumerate((TRUTH, moved(TRUTH, 25, 0.3))):
+        T = np.tile(np.linalg.inv(claim), (FRAMES, 1, 1))
+        wrist = np.tile(np.eye(4), (FRAMES, 1, 1))
+        cameras = [CameraTrack('left', 'anchor', images, np.tile(K, (FRAMES, 1, 1)), T)]
+        cameras.append(CameraTrack('wrist', 'wrist', images, np.tile(K, (FRAMES, 1, 1)), wrist))
+        write_episode(
+            tmp_path / f'source/{number}', task='', seed=0, fps=5, success=True, stamps_ns=np.arange(FRAMES) * 200_000_000,
+            cameras=cameras, tracks={'joints': joints, 'T_base_hand': hand},
+        )  # fmt: skip
+    data = NativeSet(tmp_path / 'source')
+    write_native(tmp_path / 'set', [lambda i=i: replace(data.episode(i), hand_link='l4') for i in range(2)])
+    (tmp_path / 'arm.urdf').write_text(description())
+    assert cli.main(['data', 'inspect', str(tmp_path / 'set')]) == 0
+    assert 'Calibration of left is told and not checked: give --urdf' in capsys.readouterr().out
+    assert cli.main(['data', 'inspect', str(tmp_path / 'set'), '--urdf', str(tmp_path / 'arm.urdf')]) == 0
+    told = capsys.readouterr().out
+    assert 'episode 0, left: fits' in told and 'episode 0, hand: fits (the hand is 0.00 mm' in told
+    assert 'episode 1, left: ' in told and 'episode 1, left: fits' not in told
+    assert told.rstrip().endswith('Do not use the calibration of: 1')

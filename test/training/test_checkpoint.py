@@ -41,6 +41,7 @@ def test_a_full_disk_leaves_the_old_weights(tmp_path):
 
 def test_runs_of_earlier_versions_are_read(tmp_path):
     torch.save({'module': {'a': torch.zeros(1)}, 'average': {'a': torch.ones(1)}, 'step': 3}, tmp_path / 'last.pt')
+    assert read_tensors(tmp_path) == {'a': torch.ones(1)} and not weights_file(tmp_path).exists(), 'not finished'
     torch.save({'a': torch.ones(1)}, tmp_path / 'model.pt')
     assert read_tensors(tmp_path / 'last.pt') == read_tensors(tmp_path) == {'a': torch.ones(1)}
     write_weights(tmp_path / 'model.safetensors', {'a': torch.zeros(1)})

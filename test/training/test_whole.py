@@ -13,6 +13,7 @@ from wristworld_ros.data.packed import pack_episodes
 from wristworld_ros.errors import UserError
 from wristworld_ros.pipeline import VirtualWrist, load_model, tiny_random_model
 from wristworld_ros.settings import StreamSettings
+from wristworld_ros.training.checkpoint import read_tensors, write_weights
 from wristworld_ros.training.hand import train as hand
 from wristworld_ros.training.hand.data import HandSampling
 from wristworld_ros.training.package import package_model
@@ -117,8 +118,8 @@ def test_condition_maps_of_another_stage_1_or_another_recording_are_not_taken(tm
     before = maps()
     times = [p.stat().st_mtime_ns for p in before]
     assert maps() == before and [p.stat().st_mtime_ns for p in before] == times
-    weights = torch.load(first / 'model.pt', weights_only=True)
-    torch.save({k: v * 1.5 if v.is_floating_point() else v for k, v in weights.items()}, first / 'model.pt')
+    weights = read_tensors(first)
+    write_weights(first / 'model.safetensors', {k: v * 1.5 if v.is_floating_point() else v for k, v in weights.items()})
     after = maps()
     assert not set(before) & set(after), 'other weights, other maps'
     shutil.rmtree(episodes)

@@ -21,8 +21,10 @@ _STREAM = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the command; those of the stream come from `StreamSettings`."""
     parser.add_argument(
-        'episodes', type=Path, nargs='?', help='Folder of held-out episodes (`wristworld simulate` records them).'
-    )
+        'episodes', type=Path, nargs='?',
+        help='Held-out episodes, a data set of any format that docs/datasets.md lists (`wristworld simulate` records some).',
+    )  # fmt: skip
+    parser.add_argument('--data', type=Path, dest='data', metavar='EPISODES', help='The same, as an option.')
     parser.add_argument(
         '--real',
         type=Path,
@@ -49,8 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate, print the table, and write it into the folder."""
-    from wristworld_ros.data.formats.native import list_episodes
+    from wristworld_ros.data.sets import open_data_set
     from wristworld_ros.evaluation.evaluate import evaluate
+    from wristworld_ros.evaluation.page import PAGE
     from wristworld_ros.pipeline import load_model
 
     ablations = {}
@@ -64,19 +67,21 @@ def run(args: argparse.Namespace) -> int:
     check_folder(folder)
     for record in (settings, evaluation):
         check(record)
-    if (args.real is None) == (args.episodes is None):
-        raise UserError('Both episodes and --real are given, or neither', 'give one of them')
+    if sum(given is not None for given in (args.real, args.episodes, args.data)) != 1:
+        raise UserError('Of episodes, --data and --real none is given, or more than one', 'give one of them')
+    episodes = args.episodes or args.data
     if args.calibrations is not None and args.real is None:
         raise UserError('--calibrations is given without --real', 'give both')
     if args.real is not None:
         return _evaluate_real(args, settings, evaluation, folder)
-    if not list_episodes(args.episodes):
-        raise UserError(f'{args.episodes} holds no episodes', 'record some with `wristworld simulate`')
+    open_data_set(episodes)
     model = load_model(settings.model, settings.device, settings.precision, settings.decoder)
     model.configure_process(settings.threads)
-    table = evaluate(model, args.episodes, settings, evaluation, ablations, folder)
+    table = evaluate(model, episodes, settings, evaluation, ablations, folder)
     table.write(folder)
     print(f'\n{table.text()}\n\n{folder}')
+    if evaluation.page:
+        print(folder / PAGE)
     return 0
 
 

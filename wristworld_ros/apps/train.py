@@ -30,10 +30,12 @@ CONFIGURED = ('reconstruction', 'generation', 'decoder')
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
     parser.add_argument(
-        'what', choices=(*CONFIGURED, 'stage1', 'sweep', 'hand', 'stage2', 'package', 'tiny-decoder'),
+        'what', choices=(*CONFIGURED, 'stage1', 'sweep', 'hand', 'stage2', 'package', 'tiny-decoder', 'teacher', 'causal', 'sim-fvd'),
         help='reconstruction, generation, decoder: by a configuration (--config), at any size. stage1: geometry and wrist pose. sweep: the wrist view of known cameras. hand: the wrist pose as anchors see the hand. '
         'stage2: the generator, after those. package: all of them as a model directory. '
-        "tiny-decoder: a cheap decoder of a model's own video autoencoder.",
+        "tiny-decoder: a cheap decoder of a model's own video autoencoder. teacher: a model's generator as a flow over whole clips. "
+        'causal: a causal few-step student of such a model, by teacher forcing and then by its own roll-outs; --minutes and --steps are '
+        'those of each of the two parts. sim-fvd: the small network of the evaluation\'s sim-FVD.',
     )  # fmt: skip
     parser.add_argument(
         'episodes', type=Path, nargs='?', help='Folder of episodes (`wristworld simulate` records them).'
@@ -76,7 +78,10 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(
             f'--processes is {settings.processes} and --device is cuda', 'use one process on a GPU, or --device cpu'
         )
-    steps = {'stage1': _stage1, 'sweep': _sweep, 'hand': _hand, 'stage2': _stage2, 'tiny-decoder': _tiny_decoder}
+    steps = {
+        'stage1': _stage1, 'sweep': _sweep, 'hand': _hand, 'stage2': _stage2, 'tiny-decoder': _tiny_decoder,
+        'teacher': _teacher, 'causal': _causal, 'sim-fvd': _sim_fvd,
+    }  # fmt: skip
     steps[args.what](args.episodes, settings)
     print(f'\n{settings.out}')
     return 0
@@ -258,6 +263,62 @@ def _train_stage2(episodes: Path, settings: TrainSettings, run: Stage2Training, 
         train = conditions(episodes, 'conditions', settings.limit)
         held_out = conditions(Path(settings.held_out), 'conditions_held_out', None) if settings.held_out else []
     _train(settings, train_stage2, train, held_out, Path(settings.out), run)
+
+
+def _teacher(episodes: Path, settings: TrainSettings) -> None:
+    from wristworld_ros.training.causal.train import train_teacher
+
+    _on_clips(episodes, settings, train_teacher)
+
+
+def _causal(episodes: Path, settings: TrainSettings) -> None:
+    from wristworld_ros.training.causal.train import train_causal
+
+    _on_clips(episodes, settings, train_causal)
+
+
+def _on_clips(episodes: Path, settings: TrainSettings, train: Callable) -> None:
+    """A training that starts from a model directory, on condition maps of that model's own stage 1."""
+    from wristworld_ros.training.causal.train import CausalTraining, prepare_for
+
+    if settings.model is None:
+        raise UserError('train teacher and train causal need --model', 'give the model that they start from')
+    if settings.start:
+        raise UserError('train teacher and train causal take no --start', 'give the model to start from with --model')
+    run = CausalTraining(
+        settings.model, seed=settings.seed, timesteps=_timesteps(settings.timesteps), clip_chunks=settings.clip_chunks
+    )
+    run = _configured(run, settings)
+
+    def conditions(folder: Path, name: str, limit: int | None) -> list[Path]:
+        return prepare_for(run, folder, Path(settings.out) / name, limit, settings.workers)
+
+    with _first_before_others(settings):
+        made = conditions(episodes, 'conditions', settings.limit)
+        held_out = conditions(Path(settings.held_out), 'conditions_held_out', None) if settings.held_out else []
+    _train(settings, train, made, held_out, Path(settings.out), run)
+
+
+def _sim_fvd(episodes: Path, settings: TrainSettings) -> None:
+    from wristworld_ros.training.sim_fvd import SimFvdTraining, read_videos, train_sim_fvd
+
+    run = SimFvdTraining(seed=settings.seed, start=_path(settings.start))
+    run = replace(run, config=_config(settings, run.config), batch=settings.batch or run.batch)
+    held_out = read_videos(Path(settings.held_out)) if settings.held_out else []
+    _train(settings, train_sim_fvd, read_videos(episodes, settings.limit), held_out, Path(settings.out), run)
+
+
+def _timesteps(text: str) -> tuple[float, ...]:
+    from wristworld_ros.models.wan.config import RenoiseSampler
+
+    try:
+        return RenoiseSampler(tuple(float(t) for t in text.split(','))).timesteps
+    except UserError:
+        raise
+    except ValueError:
+        raise UserError(
+            f'--timesteps is {text!r}', 'give numbers with commas between, as in 1000,750,500,250'
+        ) from None
 
 
 def _tiny_decoder(episodes: Path | None, settings: TrainSettings) -> None:

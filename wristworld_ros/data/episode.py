@@ -43,6 +43,20 @@ class EpisodeCamera:
         """Whether `Episode.objects` gives masks of the objects."""
         return False
 
+    @property
+    def has_color(self) -> bool:
+        """Whether `Episode.read` gives its images; some cameras have depth alone."""
+        return True
+
+
+class DepthCamera(EpisodeCamera):
+    """A camera that has depth alone."""
+
+    @property
+    def has_color(self) -> bool:
+        """See `EpisodeCamera`."""
+        return False
+
 
 @dataclass(frozen=True, kw_only=True)
 class Episode(ABC):

@@ -23,6 +23,7 @@ class GroundTruth:
     wrist_K: [T, 3, 3], of that size; T_wrist_world: [T, 4, 4]. objects: uint8 [T, h, w], what each pixel of the wrist camera
     shows, or None; see `CameraTrack`. joints: float64 [T, 7], radians, and gripper: [T], metres between the fingers; or None. hand: the
     simulator's name of the gripper. T_hand_wrist: float64 [4, 4], where the wrist camera is mounted, or None.
+    calibrated: whether K and poses are known; they are NaN otherwise.
     """
 
     stamps_ns: np.ndarray
@@ -40,6 +41,7 @@ class GroundTruth:
     gripper: np.ndarray | None = None
     hand: str = 'franka'
     T_hand_wrist: np.ndarray | None = None
+    calibrated: bool = True
 
     def __len__(self) -> int:
         return len(self.stamps_ns)
@@ -61,7 +63,11 @@ class GroundTruth:
 
 
 def read_ground_truth(
-    episode: Episode, wrist_hw: tuple[int, int], anchors: int | None = None, frames: int | None = None
+    episode: Episode,
+    wrist_hw: tuple[int, int],
+    anchors: int | None = None,
+    frames: int | None = None,
+    need_calibration: bool = True,
 ) -> GroundTruth:
     """Decode an episode.
 
@@ -70,6 +76,7 @@ def read_ground_truth(
         wrist_hw: The model's wrist size, height and width, to which the wrist images are brought.
         anchors: Only the first so many anchor cameras; None takes all.
         frames: Only the first so many frames; None takes all.
+        need_calibration: False also takes an episode of whose cameras one has no calibration, as images alone.
 
     Raises:
         UserError: The episode has no wrist camera, fewer anchors, anchors of several sizes, or a camera without calibration.
@@ -82,8 +89,11 @@ def read_ground_truth(
         )
     wrist = episode.camera(wrists[0])
     count = min(frames or len(episode), len(episode))
-    calibrations = [episode.calibration(name) for name in names]
-    wrist_K, T_wrist_world = episode.calibration(wrist.name)
+    known = need_calibration or all(_is_calibrated(episode, name) for name in (*names, wrist.name))
+    unknown = np.full((count, 3, 3), np.nan), np.full((count, 4, 4), np.nan)
+    *calibrations, (wrist_K, T_wrist_world) = [
+        episode.calibration(name) if known else unknown for name in (*names, wrist.name)
+    ]
     wrist_K = resize_intrinsics(torch.from_numpy(wrist_K), (wrist.height, wrist.width), wrist_hw).numpy()
     has_depth = all(episode.camera(name).has_depth for name in names)
     return GroundTruth(
@@ -104,9 +114,20 @@ def read_ground_truth(
         else None,
         joints=_first(episode.joints, count),
         gripper=_first(episode.gripper, count) if episode.gripper_unit == 'metres' else None,
-        hand=episode.meta.get('settings', {}).get('gripper', 'franka'),
+        hand=_simulated_hand(episode),
         T_hand_wrist=None if (mount := episode.meta.get('T_hand_wrist')) is None else np.array(mount),
+        calibrated=known,
     )
+
+
+def _simulated_hand(episode: Episode) -> str:
+    """The simulator's name of the gripper that an episode was recorded with."""
+    settings = episode.meta.get('settings', {})
+    return settings.get('gripper', 'franka') if settings.get('rig', 'free') == 'free' else settings['rig']
+
+
+def _is_calibrated(episode: Episode, camera: str) -> bool:
+    return episode.K(camera) is not None and episode.T_camera_world(camera) is not None
 
 
 def _first(track: np.ndarray | None, count: int) -> np.ndarray | None:

@@ -130,7 +130,7 @@ def pack_episode(source: Path, target: Path, size: tuple[int, int], wrist_size: 
         return np.minimum(depth * _MILLIMETRES + 0.5, 65535).astype(np.uint16)
 
     def intrinsics(camera, to):
-        K = torch.from_numpy(episode.K(camera.name))
+        K = torch.from_numpy(episode.calibration(camera.name)[0])
         return resize_intrinsics(K, (camera.height, camera.width), to[::-1]).numpy()
 
     def objects(camera, to):
@@ -148,9 +148,9 @@ def pack_episode(source: Path, target: Path, size: tuple[int, int], wrist_size: 
             folder / 'cameras.npz',
             anchors=len(anchors),
             K=np.stack([intrinsics(c, size) for c in views]),
-            T_camera_world=np.stack([episode.T_camera_world(c.name) for c in views]),
+            T_camera_world=np.stack([episode.calibration(c.name)[1] for c in views]),
             wrist_K=intrinsics(wrist, wrist_size),
-            wrist_T_camera_world=episode.T_camera_world(wrist.name),
+            wrist_T_camera_world=episode.calibration(wrist.name)[1],
             **({'T_hand_wrist': np.array(mount)} if (mount := episode.meta.get('T_hand_wrist')) else {}),
         )
     return target

@@ -306,6 +306,11 @@ def write_code_video(path: str | Path, codes: Iterable[np.ndarray], fps: float, 
     return _write_lossless(path, codes, fps, 'gray12le', 'libx265', options)
 
 
+def write_lossless_video(path: str | Path, images: Iterable[np.ndarray], fps: float) -> int:
+    """Write uint8 RGB images [h, w, 3] as lossless FFV1, a `.mkv` file that appears whole or not at all; returns their number."""
+    return _write_lossless(path, images, fps, 'bgr0', given='rgb24')
+
+
 def read_depth_video(path: str | Path, stop: int | None = None) -> np.ndarray:
     """The first `stop` depth maps (None: all of them), float32 [T, H, W], metres, 0 where unknown."""
     return _read_lossless(path, stop, 'gray16le').astype(np.float32) * DEPTH_UNIT
@@ -328,14 +333,16 @@ def _write_lossless(
     pixels: str,
     codec: str = 'ffv1',
     options: dict | None = None,
+    given: str | None = None,
 ) -> int:
     path, count = Path(path), 0
     with write_atomically(path) as part, av.open(str(part), 'w') as file:
         stream = _add_stream(file, codec, fps, options or {'threads': '1'})
         for count, image in enumerate(images, start=1):
             if count == 1:
-                stream.height, stream.width, stream.pix_fmt = *image.shape, pixels
-            file.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format=pixels)))
+                stream.height, stream.width, stream.pix_fmt = *image.shape[:2], pixels
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format=given or pixels)
+            file.mux(stream.encode(frame.reformat(format=pixels) if given else frame))
         if not count:
             raise UserError(f'{path} would have no frames', 'give at least one map')
         file.mux(stream.encode())

@@ -12,13 +12,16 @@ import numpy as np
 from tqdm import tqdm
 
 from wristworld_ros.data.episode import Episode
-from wristworld_ros.data.formats.native import list_episodes, read_episode
+from wristworld_ros.data.formats.native import read_episode
 from wristworld_ros.data.ground_truth import GroundTruth, read_ground_truth
+from wristworld_ros.data.sets import open_data_set
 from wristworld_ros.errors import UserError
 from wristworld_ros.evaluation import baselines, metrics
-from wristworld_ros.evaluation.knowledge import KnowledgeLevel, known_sets, levels_from
+from wristworld_ros.evaluation.knowledge import LEVELS, KnowledgeLevel, known_sets, levels_from, levels_of
 from wristworld_ros.evaluation.objects import flicker, object_measures
+from wristworld_ros.evaluation.page import ShownEpisode, require_page_packages, write_page
 from wristworld_ros.evaluation.settings import EvaluationSettings
+from wristworld_ros.evaluation.sim_fvd import SimFvd
 from wristworld_ros.evaluation.table import EvaluationTable
 from wristworld_ros.models.config import ModelError
 from wristworld_ros.pipeline import VirtualWrist, load_model
@@ -31,6 +34,8 @@ from wristworld_ros.settings import StreamSettings
 from wristworld_ros.sim.sensor import SensorSettings
 from wristworld_ros.types import AnchorSet
 
+# Videos uint8 [T, h, w, 3] and true ones -> their distance.
+VideoDistance = Callable[[Sequence[np.ndarray], Sequence[np.ndarray]], float]
 TRUTH, LATE = 'true wrist image', 'true wrist image, one frame late'
 MEAN, COPY = 'mean wrist image', 'copy of an anchor'
 
@@ -70,10 +75,11 @@ def generated_name(level: KnowledgeLevel, steps: int) -> str:
 class _EpisodeRows:
     """What one episode gives: videos of each row (one per seed), uint8 [T, h, w, 3], and its geometric measures.
 
-    truth, objects, depth: of the true wrist camera in the same frames; the latter two None where the episode has none.
+    frames: their numbers. truth, objects, depth: of the true wrist camera in the same frames; the latter two None where the episode has none.
     """
 
     truth: np.ndarray
+    frames: list[int]
     objects: np.ndarray | None = None
     depth: np.ndarray | None = None
     videos: dict[str, list[np.ndarray]] = field(default_factory=dict)
@@ -96,7 +102,7 @@ def evaluate(
 
     Args:
         model: Loaded, or the name or directory of one.
-        episodes: Opened ones, their directories, or the folder that holds them all.
+        episodes: Opened ones, their directories, or the path of a data set of any format that docs/datasets.md lists.
         settings: Of the stream; `evaluation.row_steps` replaces its `steps`.
         evaluation: What is evaluated.
         ablations: Row name -> another model, run with the first of the steps.
@@ -109,18 +115,27 @@ def evaluate(
     """
     settings, evaluation = settings or StreamSettings(), evaluation or EvaluationSettings()
     check(evaluation)
+    if folder and evaluation.page:
+        require_page_packages()
     opened = _open(episodes, evaluation.limit)
-    levels = levels or levels_from(evaluation.knowledge)
+    levels = levels or _levels(opened, evaluation)
     rows = _rows(model, settings, evaluation, ablations or {}, levels)
     main = rows[0].model
     mean = _mean_image(model if isinstance(model, str) else settings.model, evaluation.mean_image, main)
     perceptual = metrics.lpips_from(evaluation.lpips) if evaluation.lpips else None
-    video_distance = metrics.fvd_from(evaluation.fvd) if evaluation.fvd else None
+    distances: dict[str, VideoDistance] = {}
+    if evaluation.fvd:
+        distances['fvd'] = metrics.fvd_from(evaluation.fvd)
+    if evaluation.sim_fvd:
+        distances['sim_fvd'] = SimFvd(evaluation.sim_fvd)
     table = EvaluationTable(head={})
     kept: dict[str, list[np.ndarray]] = {}
+    shown: list[ShownEpisode] = []
     frames = 0
     for episode in tqdm(opened, desc='evaluating', unit='episode', disable=not progress):
-        truth = read_ground_truth(episode, main.config.wrist_hw, evaluation.anchors, evaluation.frames)
+        truth = read_ground_truth(
+            episode, main.config.wrist_hw, evaluation.anchors, evaluation.frames, need_calibration=False
+        )
         found = _run_episode(rows, truth, mean, evaluation.seeds)
         frames += len(found.truth)
         records = {}
@@ -128,27 +143,51 @@ def evaluate(
             measures = _truth_record(found.truth) if name == TRUTH else _record(videos, found, perceptual)
             records[name] = measures | found.geometry.get(name, {})
             table.add(name, records[name])
-            if video_distance:
+            if distances:
                 kept.setdefault(name, []).append(videos[0])
         if folder:
             _write_episode(Path(folder), episode, len(found.truth), records)
-    if video_distance:
-        for name, videos in kept.items():
-            if name not in (TRUTH, LATE):
-                table.whole[name] = {'fvd': video_distance(videos, kept[TRUTH])}
+        if folder and len(shown) < evaluation.page:
+            shown.append(_shown(episode, truth, found))
+    for name, videos in kept.items():
+        if name not in (TRUTH, LATE):
+            table.whole[name] = {key: distance(videos, kept[TRUTH]) for key, distance in distances.items()}
     table.head.update(_head(main, settings, evaluation, len(opened), frames, mean is not None))
     coverage, confidence = (table.mean(rows[0].name, key) for key in ('coverage', 'confidence'))
     table.head['trust'] = f'{coverage:.0%} of the wrist view covered, confidence {confidence:.2f}, on average'
+    if folder and shown:
+        write_page(Path(folder), table, shown)
     return table
+
+
+def _levels(episodes: Sequence[Episode], evaluation: EvaluationSettings) -> list[KnowledgeLevel]:
+    """Those that were asked for, or all that every episode knows enough for."""
+    if evaluation.knowledge is not None:
+        return levels_from(evaluation.knowledge)
+    possible = [levels_of(episode, evaluation.anchors) for episode in episodes]
+    return [level for level in LEVELS.values() if all(level in known for known in possible)]
+
+
+def _shown(episode: Episode, truth: GroundTruth, found: _EpisodeRows) -> ShownEpisode:
+    """The anchors, the true wrist video and the first seed of every row but the baselines that look at it."""
+    videos = {f'anchor {name}': truth.images[i][found.frames] for i, name in enumerate(truth.names)}
+    videos |= {name: made[0] for name, made in found.videos.items() if name != LATE}
+    return ShownEpisode(episode.path.name, 1e9 / float(np.median(np.diff(episode.stamps_ns))), videos)
 
 
 def _open(episodes: Sequence[Episode | Path] | Path | str, limit: int | None) -> list[Episode]:
     where = 'the list given'
     if isinstance(episodes, str | Path):
-        where, episodes = str(episodes), list_episodes(episodes)
+        where, episodes = str(episodes), _episodes_in(episodes)
     if not episodes:
         raise UserError(f'There are no episodes in {where}', 'record some with `wristworld simulate`')
     return [e if isinstance(e, Episode) else read_episode(e) for e in episodes[:limit]]
+
+
+def _episodes_in(path: Path | str) -> list[Episode]:
+    """The episodes of a data set of any known format."""
+    data = open_data_set(path)
+    return [data.episode(i) for i in range(len(data))]
 
 
 def _rows(
@@ -209,7 +248,7 @@ def _run_episode(rows: list[_Row], truth: GroundTruth, mean: np.ndarray | None, 
             f'No frame of an episode of {len(truth)} frames came out of every row',
             'give a smaller --chunk, or longer episodes',
         )
-    found = _EpisodeRows(truth.wrist[frames])
+    found = _EpisodeRows(truth.wrist[frames], frames)
     if truth.objects is not None:
         found.objects = truth.objects[frames]
         found.depth = None if truth.wrist_depth is None else truth.wrist_depth[frames]
@@ -251,20 +290,24 @@ def _filled(observation: Observation) -> np.ndarray:
 def _geometry(observations: list[Observation], truth: GroundTruth, frames: list[int]) -> dict[str, float]:
     """Pose, scale, trust and cloud measures of one model on one episode."""
     seen = [observations[i] for i in frames]
+    record = {
+        'coverage': float(np.mean([o.coverage for o in seen])),
+        'confidence': float(np.mean([o.confidence for o in seen])),
+    }
+    if not truth.calibrated:
+        return record
     pose = metrics.wrist_pose_errors(
         np.stack([[c.T_camera_world for c in o.reconstruction.anchors] for o in seen]),
         np.stack([o.reconstruction.wrist.T_camera_world for o in seen]),
         np.swapaxes(truth.T_anchor_world, 0, 1)[frames],
         truth.T_wrist_world[frames],
     )
-    record = {
+    record |= {
         'rotation_deg': float(pose.rotation_deg.mean()),
         'position_m': float(pose.position_m.mean()),
         'aligned_rotation_deg': float(pose.aligned_rotation_deg.mean()),
         'aligned_position_m': float(pose.aligned_position_m.mean()),
         'scale_percent': 100 * abs(pose.scale_error),
-        'coverage': float(np.mean([o.coverage for o in seen])),
-        'confidence': float(np.mean([o.confidence for o in seen])),
     }
     if truth.depth is not None and truth.wrist_depth is not None:
         errors = np.concatenate([_cloud_errors(observations[i], truth, i) for i in frames])

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from wristworld_ros.data.episode import Episode
 from wristworld_ros.data.ground_truth import GroundTruth
 from wristworld_ros.errors import UserError
 from wristworld_ros.sim.sensor import EXACT, SensorSettings, displaced_pose, measured_depth
@@ -58,6 +59,19 @@ def levels_from(names: str) -> list[KnowledgeLevel]:
     return [LEVELS[name] for name in chosen]
 
 
+def levels_of(episode: Episode, anchors: int | None = None) -> list[KnowledgeLevel]:
+    """The levels that an episode knows enough for."""
+    names = (*episode.anchors(anchors), *episode.names('wrist')[:1])
+    calibrated = all(episode.K(n) is not None and episode.T_camera_world(n) is not None for n in names)
+    mounted = calibrated and episode.meta.get('T_hand_wrist') is not None
+    depth = all(episode.camera(name).has_depth for name in episode.anchors(anchors))
+    return [
+        level
+        for level in LEVELS.values()
+        if (calibrated if level.cameras else mounted or not level.mount) and (depth or not level.depth)
+    ]
+
+
 def known_sets(truth: GroundTruth, level: KnowledgeLevel, seed: int = 0) -> list[AnchorSet]:
     """The anchor sets of an episode with what a level knows of them.
 
@@ -67,12 +81,16 @@ def known_sets(truth: GroundTruth, level: KnowledgeLevel, seed: int = 0) -> list
         seed: Of the sensor's errors; the anchors' poses are off by the same amount in all frames.
 
     Raises:
-        UserError: The level has depth or robot points, and the episode does not.
+        UserError: The level has cameras, depth or robot points, and the episode does not.
     """
     sets = [truth.anchor_set(i) for i in range(len(truth))]
     rng = np.random.default_rng(seed)
     if level.depth and truth.depth is None:
         raise UserError('An episode has no depth of its anchors', 'leave out rgbd and exact, or record it with depth')
+    if (level.mount or level.cameras) and not truth.calibrated:
+        raise UserError(
+            'An episode has cameras without calibration', 'evaluate it from images alone, with --knowledge rgb'
+        )
     if level.mount:
         sets = [replace(s, mounted=truth.mounted_camera(i)) for i, s in enumerate(sets)]
     if level.cameras:

@@ -52,6 +52,7 @@ COLUMNS = (
     Column('cloud_mean_px', 'cloud px (mean)', 1, 'down'),
     Column('lpips', 'LPIPS', 3, 'down'),
     Column('fvd', 'FVD', 0, 'down'),
+    Column('sim_fvd', 'sim-FVD', 2, 'down'),
 )
 LEGEND = (
     'found: share of objects best found within 5 px of 128 of their place, correlated by 0.5 or more (near: closer to the '

@@ -33,7 +33,7 @@ class ChunkGenerator:
 
     Raises:
         ValueError: The sizes do not divide.
-        UserError: Guidance is asked of a model that stores no negative prompt.
+        UserError: Guidance is asked of a model that stores no negative prompt, or of a student more steps than it has.
     """
 
     def __init__(self, model: WristModel, settings: StreamSettings):
@@ -46,6 +46,7 @@ class ChunkGenerator:
         self.device = model.device
         self.latent_hw = tuple(n // self.autoencoder.spatial_stride for n in model.config.wrist_hw)
         self.guidance, self.negative = guidance_of(model, settings.guidance)
+        self.steps = len(self.generator.sigmas(settings.steps))
         self.cache = new_cache(
             self.generator,
             self.latent_hw,
@@ -118,21 +119,24 @@ class ChunkGenerator:
         self._uncommitted = None
 
     def _noise(self) -> torch.Tensor:
-        shape = (1, self.generator.settings.latent_channels, self.settings.chunk, *self.latent_hw)
+        """[N, 1, C, chunk, h, w], N as in `noise_levels`."""
+        channels, count = self.generator.settings.latent_channels, noise_levels(self.generator, self.steps)
+        shape = (count, channels, self.settings.chunk, *self.latent_hw)
         noise, self._base_noise = shared_noise(shape, self.config.noise_share, self._base_noise, self._random)
-        return upload(noise.numpy(), self.device)
+        return upload(noise[:, None].numpy(), self.device)
 
     def _sample_chunk(self, noise, condition, context) -> tuple[torch.Tensor]:
         latents = generate_chunk(
             self.generator,
-            noise,
+            noise[0],
             condition,
             context,
             self.cache,
-            self.settings.steps,
+            self.steps,
             negative_context=self.negative,
             cfg_scale=self.guidance,
             commit=False,
+            fresh=noise[1:],
         )
         return (latents,)
 
@@ -154,6 +158,11 @@ class ChunkGenerator:
     def _context(self, *images: torch.Tensor) -> tuple[torch.Tensor]:
         gen = self.generator
         return (gen.context(None, gen.anchor_tokens(anchor_features(gen, *images)) if images else None),)
+
+
+def noise_levels(gen: WristGenerator, steps: int) -> int:
+    """How many noises a sampling run takes: one for each step of a few-step student, which re-noises, otherwise one."""
+    return 1 if gen.settings.sampler is None else steps
 
 
 def guidance_of(model: WristModel, guidance: float | None) -> tuple[float, torch.Tensor | None]:

@@ -1,4 +1,5 @@
-"""A whole video at once, as published but of any length: stage 1 frame by frame, then overlapping windows.
+"""A whole video at once, as published but of any length: stage 1 frame by frame, then overlapping windows, or, of a few-step
+student, chunk after chunk as it streams.
 
 `encode_video` goes through the anchors once and keeps latents, features and cameras; `generate_video` samples and decodes.
 Neither keeps images, so an hour of video needs some tens of kilobytes per frame on the CPU, and on the device what one
@@ -8,12 +9,14 @@ window needs.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from wristworld_ros.errors import UserError
+from wristworld_ros.models.wan.causal import sample_chunks
 from wristworld_ros.models.wan.sampling import shared_noise
 from wristworld_ros.models.wan.windows import Window, clip_latents, plan_windows, sample_windows
 from wristworld_ros.pipeline.anchor_checks import AnchorChecks, judge_agreement, judge_confidence
@@ -29,6 +32,7 @@ from wristworld_ros.pipeline.generate import (
 from wristworld_ros.pipeline.model import WristModel
 from wristworld_ros.pipeline.observation import Observation
 from wristworld_ros.pipeline.reconstruct import ReconstructionStep
+from wristworld_ros.runtime.overlap import ahead
 from wristworld_ros.runtime.transfer import download, upload
 from wristworld_ros.setting import check
 from wristworld_ros.settings import StreamSettings, WindowSettings
@@ -138,7 +142,7 @@ def encode_video(
     wrist_fov: float | None = None,
     on_frame: Callable[[], object] = lambda: None,
 ) -> EncodedVideo:
-    """Stage 1, the condition map and the anchors' features of every frame of a video.
+    """Stage 1, the condition map and the anchors' features of every frame of a video; sets are read in one thread and reconstructed in another.
 
     Args:
         model: The model.
@@ -150,9 +154,19 @@ def encode_video(
     Raises:
         UserError: There are no frames.
     """
-    step, encoder = ReconstructionStep(model, near, wrist_fov), _VideoEncoder(model)
-    for anchor_set in anchors:
-        encoder.add(step(anchor_set))
+    step = ReconstructionStep(model, near, wrist_fov)
+    with closing(ahead(step(anchor_set) for anchor_set in ahead(anchors))) as observations:
+        return encode_observations(model, observations, on_frame)
+
+
+@torch.inference_mode()
+def encode_observations(
+    model: WristModel, observations: Iterable[Observation], on_frame: Callable[[], object] = lambda: None
+) -> EncodedVideo:
+    """`encode_video` of what was observed already, e.g. by a stream that knows more than images."""
+    encoder = _VideoEncoder(model)
+    for observation in observations:
+        encoder.add(observation)
         on_frame()
     if not encoder.frames:
         raise UserError('The anchor videos contain no frames', 'give videos that can be decoded')
@@ -160,7 +174,8 @@ def encode_video(
 
 
 def window_sizes(model: WristModel, settings: WindowSettings, views: int) -> tuple[int, int, int]:
-    """(window, overlap, lead) in latent frames that settings ask for, as `plan_windows` takes them.
+    """(window, overlap, lead) in latent frames that settings ask for, as `plan_windows` takes them; of a few-step student its
+    chunk.
 
     Args:
         model: The model.
@@ -168,10 +183,14 @@ def window_sizes(model: WristModel, settings: WindowSettings, views: int) -> tup
         views: Anchor cameras.
 
     Raises:
-        UserError: The model's embeddings or context cannot hold the window, or the overlap is not smaller than it.
+        UserError: The model's embeddings or context cannot hold the window, the overlap is not smaller than it, or a student is
+            asked for windows or a solver.
     """
     check(settings)
     s, stride = model.generator.settings, model.autoencoder.temporal_stride
+    if s.sampler is not None:
+        _check_student(model, settings)
+        return s.chunk_frames, 0, 0
     if model.config.use_anchor_tokens:
         views = min(views, s.max_views)
         longest = min(s.max_frames, s.context_length // views)
@@ -193,8 +212,25 @@ def window_sizes(model: WristModel, settings: WindowSettings, views: int) -> tup
     return window, overlap, lead
 
 
+def _check_student(model: WristModel, settings: WindowSettings) -> None:
+    """A student goes its own way from noise to image, chunk by chunk; UserError for settings that have no meaning in it."""
+    defaults = WindowSettings()
+    for name in ('window', 'overlap', 'shift', 'solver'):
+        if getattr(settings, name) != getattr(defaults, name):
+            raise UserError(
+                f'Setting {name} is {getattr(settings, name)}, and {model.config.name} is a few-step student, which samples chunk by '
+                'chunk at the noise levels it was distilled to',
+                f'leave {name} out',
+            )
+    model.generator.sigmas(settings.steps)
+
+
 def plan_for(model: WristModel, encoded: EncodedVideo, settings: WindowSettings) -> tuple[Window, ...]:
-    """The windows that settings ask for, in latent frames; errors as in `window_sizes`."""
+    """The windows that settings ask for, in latent frames, or a student's chunks; errors as in `window_sizes`."""
+    if model.generator.settings.sampler is not None:
+        chunk = window_sizes(model, settings, 1)[0]
+        starts = range(0, encoded.latent_frames, chunk)
+        return tuple(Window(start, chunk, torch.ones(chunk)) for start in starts)
     views = 1 if encoded.features is None else encoded.features.shape[1]
     return plan_windows(encoded.latent_frames, *window_sizes(model, settings, views))
 
@@ -229,13 +265,17 @@ def generate_video(
     windows = plan_for(model, encoded, settings) if windows is None else windows
     scale, negative = guidance_of(model, settings.guidance)
     shape = (1, s.latent_channels, encoded.latent_frames, *(n // stride for n in model.config.wrist_hw))
-    noise, _ = shared_noise(shape, model.config.noise_share, generator=torch.Generator().manual_seed(seed))
+    random = torch.Generator().manual_seed(seed)
     with torch.inference_mode():
-        latents = sample_windows(
-            gen, noise, encoded.condition_latents, encoded.features, windows, autoencoder.temporal_stride,
-            negative_context=negative, steps=settings.steps, cfg_scale=scale, shift=settings.shift,
-            solver=settings.solver, batched=settings.one_batch, on_window=on_window,
-        )  # fmt: skip
+        if s.sampler is not None:
+            latents = _sample_student(model, encoded, settings.steps, scale, negative, shape, random, on_window)
+        else:
+            noise, _ = shared_noise(shape, model.config.noise_share, generator=random)
+            latents = sample_windows(
+                gen, noise, encoded.condition_latents, encoded.features, windows, autoencoder.temporal_stride,
+                negative_context=negative, steps=settings.steps, cfg_scale=scale, shift=settings.shift,
+                solver=settings.solver, batched=settings.one_batch, on_window=on_window,
+            )  # fmt: skip
     if not torch.isfinite(latents).all():
         raise NotFiniteError(NOT_FINITE)
     left, state = len(encoded), None
@@ -245,3 +285,35 @@ def generate_video(
             (images,) = download(to_pixels(video))
         yield from images[:left]
         left -= len(images[:left])
+
+
+def _sample_student(
+    model: WristModel, encoded: EncodedVideo, steps: int | None, scale: float, negative: torch.Tensor | None,
+    shape: tuple[int, ...], random: torch.Generator, on_window: Callable[[], object],
+) -> torch.Tensor:  # fmt: skip
+    """A student's latents of a video, [1, C, T, h, w] of the shape: as its stream of the same seed and chunk makes them."""
+    gen, stride = model.generator, model.autoencoder.temporal_stride
+    count, chunk = len(gen.sigmas(steps)), gen.settings.chunk_frames
+    missing = -shape[2] % chunk
+    condition, features = _padded(encoded.condition_latents, missing), _padded(encoded.features, stride * missing)
+    pieces, base = [], None
+    for _ in range((shape[2] + missing) // chunk):
+        piece, base = shared_noise((count, shape[1], chunk, *shape[3:]), model.config.noise_share, base, random)
+        pieces.append(piece[:, None])
+
+    def on_chunk() -> None:
+        for _ in range(count):
+            on_window()
+
+    latents = sample_chunks(
+        gen, torch.cat(pieces, dim=3), condition, features, stride, chunk, gen.settings.history_chunks, count,
+        negative, scale, on_chunk,
+    )  # fmt: skip
+    return latents[:, :, : shape[2]]
+
+
+def _padded(values: torch.Tensor | None, count: int) -> torch.Tensor | None:
+    """[B, C, T, ...] with its last frame repeated `count` times."""
+    if values is None or not count:
+        return values
+    return torch.cat([values, *[values[:, :, -1:]] * count], dim=2)

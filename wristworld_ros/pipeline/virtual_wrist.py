@@ -167,6 +167,10 @@ class VirtualWrist:
         """Run both halves on one CUDA stream, so that one's memory serves the other. For `OomFallback`."""
         self._reconstruct_queue = self._generate_queue
 
+    def use_callers_queue(self) -> None:
+        """Run on the CUDA stream of the thread that calls. For streams in lockstep, whose networks run in another thread."""
+        self._reconstruct_queue = self._generate_queue = None
+
     def _new_reconstruction(self) -> ReconstructionStep:
         s = self.settings
         return ReconstructionStep(
@@ -235,6 +239,7 @@ class VirtualWrist:
             residuals=observation.residuals,
             missing=observation.missing,
             placement=observation.placement,
+            depth=observation.condition.depth,
         )
 
     def _judge(self, observation: Observation) -> Verdict:

@@ -44,7 +44,7 @@ class RobotModel:
     """Kinematics and surface of a robot. The surface is sampled once; afterwards it is only moved.
 
     joint_names: joints that move by themselves. link_names: of all links. root: the link that no joint moves.
-    missing_meshes: files of visual meshes that were not found, or cannot be read and say so; their links have no surface.
+    upper: upper limits of joints that have one, radians or metres. missing_meshes: files of visual meshes that were not found, or cannot be read and say so; their links have no surface.
     """
 
     def __init__(
@@ -52,6 +52,7 @@ class RobotModel:
     ):
         children = {joint.child for joint in joints}
         self.link_names, self.missing_meshes = links, missing
+        self.upper: dict[str, float] = {}
         self.root = next(link for link in links if link not in children)
         self._joints = _in_order(joints, self.root)
         self.joint_names = tuple(j.name for j in self._joints if j.kind != 'fixed' and j.mimic is None)
@@ -84,7 +85,10 @@ class RobotModel:
             parts = [part for visual in link.visuals if (part := _sampled(visual, robot, spacing, missing)) is not None]
             if parts:
                 surfaces[name] = tuple(np.concatenate(values) for values in zip(*parts))
-        return cls(joints, links, surfaces, tuple(missing))
+        model = cls(joints, links, surfaces, tuple(missing))
+        limits = {name: joint.limit for name, joint in robot.joint_map.items() if joint.limit is not None}
+        model.upper = {name: float(limit.upper) for name, limit in limits.items() if limit.upper is not None}
+        return model
 
     def link_poses(self, joints: Mapping[str, float]) -> dict[str, np.ndarray]:
         """Where the links are.

@@ -31,6 +31,7 @@ HOPS, SHAKE = 2, (8.0, 0.06)  # new starts near the best camera: degrees about t
 BORDER = 200  # points of an outline that are used
 SAME = 6.0  # degrees, or centimetres / 1.7, within which two cameras are one
 LEAST_EXPLAINED = 0.45
+FOCALS = tuple(np.geomspace(0.35, 0.9, 10))  # widths of an image, of cameras whose intrinsics nobody knows
 MOST_APART = (
     12.0  # pixels of the image at the arm, between the answers of two halves of the frames, per 320 of its width
 )
@@ -92,6 +93,34 @@ class OutlineFit:
 
 
 @dataclass(frozen=True)
+class CameraJudgement:
+    """How a camera that somebody claims fits the arm in its images.
+
+    explained: share of the features' motion that the arm explains from there, 0 to 1; NaN where none moves. residual: mean distance between
+    the outline and the border of what changes, pixels of the image; infinite where the arm is out of view. shift: how far the outline pulls the camera, pixels of the image at the arm, median. shift_m: the same in metres at the
+    arm's distance. K: [3, 3], pixels, as it was judged.
+    """
+
+    explained: float
+    residual: float
+    shift: float
+    shift_m: float
+    K: np.ndarray
+
+    @property
+    def doubt(self) -> str:
+        """Why the camera is not to be believed, a clause; '' where it is."""
+        if not np.isfinite(self.residual):
+            return 'the arm is out of its view'
+        if self.explained < LEAST_EXPLAINED:
+            return f'the arm explains {self.explained:.0%} of the motion in its images; {LEAST_EXPLAINED:.0%} is needed'
+        limit = MOST_APART * self.K[0, 2] / 160
+        if self.shift > limit:
+            return f'the outline of the arm pulls it by {self.shift:.0f} pixels; {limit:.0f} are allowed'
+        return ''
+
+
+@dataclass(frozen=True)
 class _Camera:
     """T: camera from base. K: pixels of the images."""
 
@@ -121,20 +150,8 @@ def find_camera(
     Raises:
         UserError: Fewer than 6 frames, an arm that hardly moves, or no motion in the images.
     """
-    if len(images) != len(surfaces):
-        raise UserError(f'there are {len(surfaces)} arm poses for {len(images)} images', 'give one for each')
-    if len(images) < LEAST_FRAMES:
-        raise UserError(
-            f'the arm is seen in {len(images)} images', f'record at least {LEAST_FRAMES}, better 15 or more'
-        )
-    if any(surface.normals is None for surface in surfaces):
-        raise UserError('the surface of the robot has no normals', 'take it from RobotModel.surface')
     rng = np.random.default_rng(seed)
-    order = rng.permutation(len(surfaces[0].points))[: FINE[1]]
-    points = np.stack([surface.points[order] for surface in surfaces]).astype(np.float64)
-    normals = np.stack([surface.normals[order] for surface in surfaces if surface.normals is not None]).astype(
-        np.float64
-    )
+    points, normals = _surface_points(images, surfaces, rng)
     motion = FeatureMotion(images, points, normals)
     if motion.count < 3 * LEAST_FRAMES and guess is None:
         raise UserError(f'only {motion.count} features move in the images', FIX)
@@ -155,6 +172,59 @@ def find_camera(
         np.linalg.inv(best.T), best.K, _residual(fine, best), apart, apart_m, motion.explained(best.T, best.K) if motion.count else np.nan,
         best.score, best.score - found[1].score if len(found) > 1 else np.inf, tuple(map(int, frames)), pixel_m,
     )  # fmt: skip
+
+
+def judge_camera(
+    images: np.ndarray, surfaces: Sequence[RobotPoints], T_base_camera: np.ndarray, K: np.ndarray | None, seed: int = 0
+) -> CameraJudgement:
+    """Judge a camera whose place is claimed, by the arm in its images.
+
+    Args:
+        images: uint8 [T, H, W, 3], RGB, in the order they were taken, of a camera that stands still.
+        surfaces: T surfaces of the robot in its base frame at those times, with normals.
+        T_base_camera: The claim, float64 [4, 4], optical frame, metres.
+        K: Intrinsics, float64 [3, 3], pixels; None tries focal lengths and takes the one from which the arm explains most.
+        seed: Of the choice of surface points.
+
+    Raises:
+        UserError: Fewer than 6 frames, or the surface has no normals.
+    """
+    rng = np.random.default_rng(seed)
+    points, normals = _surface_points(images, surfaces, rng)
+    motion, T = FeatureMotion(images, points, normals), np.linalg.inv(T_base_camera)
+    height, width = images.shape[1:3]
+    if K is None:
+        tried = [_plain_intrinsics(focal * width, height, width) for focal in FOCALS]
+        K = max(tried, key=lambda K: motion.explained(T, K))
+    frames = spread_frames(points, FRAMES)
+    model = ChangeModel(images[frames], points[frames], min(FINE[0], width))
+    claim, spread = _Camera(T, K), _Spread(0.0, K)
+    refined = _refined(model, claim, spread, FINE_REACH, motion)
+    shift, shift_m, _ = _apart(claim, refined, points[frames], (height, width))
+    explained = motion.explained(T, K) if motion.count else np.nan
+    return CameraJudgement(explained, _residual(model, claim), shift, shift_m, K)
+
+
+def _plain_intrinsics(focal: float, height: int, width: int) -> np.ndarray:
+    return np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]])
+
+
+def _surface_points(
+    images: np.ndarray, surfaces: Sequence[RobotPoints], rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Points of the surface at each image and their normals, float64 [T, S, 3]."""
+    if len(images) != len(surfaces):
+        raise UserError(f'there are {len(surfaces)} arm poses for {len(images)} images', 'give one for each')
+    if len(images) < LEAST_FRAMES:
+        raise UserError(
+            f'the arm is seen in {len(images)} images', f'record at least {LEAST_FRAMES}, better 15 or more'
+        )
+    if any(surface.normals is None for surface in surfaces):
+        raise UserError('the surface of the robot has no normals', 'take it from RobotModel.surface')
+    order = rng.permutation(len(surfaces[0].points))[: FINE[1]]
+    points = np.stack([surface.points[order] for surface in surfaces]).astype(np.float64)
+    normals = [surface.normals[order] for surface in surfaces if surface.normals is not None]
+    return points, np.stack(normals).astype(np.float64)
 
 
 @dataclass(frozen=True)

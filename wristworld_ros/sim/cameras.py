@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from wristworld_ros.data.real_clips import intrinsics_of
 from wristworld_ros.geometry.poses import looking_at
+from wristworld_ros.sim.rigs import EXTERIOR_FOCAL, FOCAL_SPREAD, sample_wrist
 from wristworld_ros.sim.scene import TABLE_TOP
 from wristworld_ros.sim.settings import SimulatorSettings
 from wristworld_ros.types import Camera
@@ -109,6 +111,39 @@ def sample_anchors(
     return [sample_anchor(rng, settings, must_see, azimuth, robot) for azimuth in taken]
 
 
+def sample_exterior(
+    rng: np.random.Generator,
+    settings: SimulatorSettings,
+    must_see: np.ndarray,
+    robot: np.ndarray,
+    base: np.ndarray,
+    side: float,
+) -> Camera:
+    """A camera as DROID's exterior ones, in MuJoCo's world.
+
+    Args:
+        must_see: [N, 3] points, metres, of which at least 70 % fall inside the image.
+        robot: [M, 3] points of the robot, metres, that it keeps away from.
+        base: [3], the robot's base, metres.
+        side: 1 for left of the robot, -1 for right.
+    """
+    height, width = settings.anchor_height, settings.anchor_width
+    for _ in range(60):
+        away = rng.uniform((-0.1, 0.4, 0.0), (0.7, 0.95, 0.6)) * (1, side, 1)
+        position = np.array([*(base + away)[:2], max(base[2], TABLE_TOP) + 0.15 + away[2]])
+        target = must_see.mean(0) + rng.normal(0, (0.08, 0.08, 0.05))
+        T = rolled_camera(position, target, np.radians(rng.normal(0, 3)))
+        K = intrinsics_of(EXTERIOR_FOCAL * (1 + FOCAL_SPREAD * rng.standard_normal()), (height, width))
+        camera = Camera(K, T, width, height)
+        if np.linalg.norm(robot - position, axis=1).min() < CLEARANCE:
+            continue
+        local = must_see @ T[:3, :3].T + T[:3, 3]
+        pixel = (local @ K.T)[:, :2] / np.maximum(local[:, 2:], 1e-6)
+        if ((np.abs(pixel / (width, height) - 0.5) < 0.48).all(1) & (local[:, 2] > 0.2)).mean() >= 0.7:
+            break
+    return camera
+
+
 class WristExtrinsics:
     """The wrist camera on the hand, slightly different in every episode."""
 
@@ -133,7 +168,9 @@ class WristExtrinsics:
         self.size = size
         fov = settings.wrist_fov + rng.uniform(-1, 1) * settings.wrist_fov_jitter
         self.K = intrinsics(size, size, fov)
-        if settings.wrist_mounts == 'any':
+        if settings.rig == 'droid':
+            self.T_hand_wrist, self.K = sample_wrist(rng, size)
+        elif settings.wrist_mounts == 'any':
             self.T_hand_wrist, fov = _sample_mount(rng)
             self.K = intrinsics(size, size, fov)
 

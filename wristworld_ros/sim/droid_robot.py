@@ -16,13 +16,9 @@ from scipy.spatial.transform import Rotation
 from wristworld_ros.data.real_clips import wrist_mount
 from wristworld_ros.sim.grippers import PREFIX, ROBOTIQ, ROBOTIQ_CLOSED, ROBOTIQ_FOLLOWS, ROBOTIQ_PARTS
 from wristworld_ros.sim.opengl import mujoco
+from wristworld_ros.sim.rigs import ZED_MINI, camera_body_center, straighten
 from wristworld_ros.sim.robot_description import robot_description
 from wristworld_ros.sim.scene import robosuite_parts
-
-FLANGE = 0.107  # metres from panda_link7
-COUPLING = 0.01  # metres between flange and gripper
-ZED_MINI = (0.1245, 0.0305, 0.0265)  # metres: width, height, depth
-BASELINE = 0.063  # metres between its eyes
 
 
 def droid_positions(joints: np.ndarray, gripper: float) -> dict[str, float]:
@@ -36,7 +32,7 @@ def droid_description(folder: Path, turned: bool = False) -> str:
 
     Args:
         folder: Where the visual meshes are written as STL; made where missing.
-        turned: Whether the wrist camera is mounted on the other side.
+        turned: Whether the wrist camera is mounted upside down.
     """
     links = {f'robot0_link{i}': f'panda_link{i}' for i in range(8)} | {'robot0_right_hand': 'panda_link8'}
     links |= {PREFIX + part: part for part in ROBOTIQ_PARTS}
@@ -62,19 +58,15 @@ def _model():
     logging.disable(before)
     arena = parts.TableArena(table_full_size=(0.8, 0.8, 0.05), table_offset=(0, 0, 0.8))
     model = mujoco.MjModel.from_xml_string(parts.ManipulationTask(arena, [robot], []).get_xml())
-    # robosuite turns the hand by -45 degrees, as Franka's own is; DROID's gripper stands straight on the flange.
-    hand, gripper = model.body('robot0_right_hand').id, model.body(PREFIX + ROBOTIQ_PARTS[0]).id
-    model.body_pos[hand], model.body_quat[hand] = (0, 0, FLANGE), (1, 0, 0, 0)
-    model.body_pos[gripper] = (0, 0, COUPLING)
+    straighten(model)
     return model
 
 
 def _add_camera(link: ET.Element, mount: np.ndarray) -> None:
     """The body of the stereo camera, whose left eye is at the mount."""
-    center = mount[:3, :3] @ [BASELINE / 2, 0, -ZED_MINI[2] / 2] + mount[:3, 3]
     visual = ET.SubElement(link, 'visual')
     angles = Rotation.from_matrix(mount[:3, :3]).as_euler('xyz')
-    ET.SubElement(visual, 'origin', xyz=_text(center), rpy=_text(angles))
+    ET.SubElement(visual, 'origin', xyz=_text(camera_body_center(mount)), rpy=_text(angles))
     ET.SubElement(ET.SubElement(visual, 'geometry'), 'box', size=_text(ZED_MINI))
 
 

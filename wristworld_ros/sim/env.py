@@ -11,12 +11,15 @@ import numpy as np
 from wristworld_ros.data.formats.native import ROBOT
 from wristworld_ros.errors import UserError
 from wristworld_ros.sim.cameras import WristExtrinsics
-from wristworld_ros.sim.grippers import GRIPPERS
+from wristworld_ros.sim.grippers import CHOSEN, DROID, GRIPPERS
 from wristworld_ros.sim.kinematics import GRIP_SITE
+from wristworld_ros.sim.layout import Layout
 from wristworld_ros.sim.opengl import mujoco
 from wristworld_ros.sim.policy import OPEN, ScriptedPolicy, succeeded
-from wristworld_ros.sim.randomise import Layout, Randomiser
+from wristworld_ros.sim.randomise import Randomiser
 from wristworld_ros.sim.render import Renderer
+from wristworld_ros.sim.replay import Motion, Recordings, ReplayPolicy
+from wristworld_ros.sim.rigs import place_camera_body
 from wristworld_ros.sim.robot_description import HAND_FRAME, LinkPose, joint_positions, link_poses, pose_in_base
 from wristworld_ros.sim.scene import TIMESTEP, compile_scene
 from wristworld_ros.sim.settings import SimulatorSettings, check_simulator
@@ -37,6 +40,7 @@ class SimEnv:
         model, data: MuJoCo's.
         gripper: On the arm.
         layout: Task and objects of the current episode.
+        motion: What it replays; None where it does a task.
         wrist: WristExtrinsics of the current episode.
         T_base_world: float64 [4, 4], MuJoCo's world to the robot's base, metres.
 
@@ -46,12 +50,15 @@ class SimEnv:
 
     def __init__(self, settings: SimulatorSettings, render: bool = True):
         check_simulator(settings)
-        if settings.gripper not in GRIPPERS:
+        if settings.gripper not in CHOSEN:
             raise UserError(
-                f'Setting gripper is {settings.gripper}, and one scene has one gripper',
-                f'give {" or ".join(GRIPPERS)}',
+                f'Setting gripper is {settings.gripper}, and one scene has one gripper', f'give {" or ".join(CHOSEN)}'
             )
-        self.settings, self.gripper = settings, GRIPPERS[settings.gripper]
+        self.settings, self.gripper = settings, DROID if settings.rig == 'droid' else GRIPPERS[settings.gripper]
+        self._recordings = None
+        if settings.replay is not None:
+            self._recordings = Recordings(settings.replay, self.gripper, settings.control_hz)
+        self.motion: Motion | None = None
         wide = settings.objects == 'wide', settings.surroundings == 'wide'
         self.model = compile_scene(settings.mesh_cell, self.gripper, *wide)
         self.data = mujoco.MjData(self.model)
@@ -72,11 +79,28 @@ class SimEnv:
     def begin(self, rng: np.random.Generator, task: str) -> None:
         """Set up a new episode: scene, wrist camera and plan."""
         self.layout: Layout = self._randomiser.apply(self.data, rng, task, self.renderer)
-        self._find_base()
-        self.wrist = WristExtrinsics(self.model, rng, self.settings)
+        self.motion = None
+        self._mount_wrist(rng)
         self._policy = ScriptedPolicy(self.model, self.data, self.layout, rng, self.settings.control_hz)
         self._tail = TAIL
         self._last = self.data.qpos[:7].copy(), OPEN
+
+    def begin_replay(self, rng: np.random.Generator, seconds: float) -> None:
+        """Set up an episode that replays a window of a recorded one, as the setting `replay` says.
+
+        Raises:
+            UserError: The recorded episode cannot be replayed.
+        """
+        assert self._recordings is not None
+        self.replay(rng, self._recordings.sample(rng, seconds))
+
+    def replay(self, rng: np.random.Generator, motion: Motion) -> None:
+        """Set up an episode that replays a motion, on a table as high as its lowest point, with objects along its way."""
+        self.motion = motion
+        self.layout = self._randomiser.apply_motion(self.data, rng, motion, self.renderer)
+        self._mount_wrist(rng)
+        self._policy, self._tail = ReplayPolicy(motion), TAIL
+        self._last = motion.joints[0], float(motion.openings[0]) / 2
 
     def advance(self) -> bool:
         """One control period of physics. False when the plan and its tail are over (the arm then holds still)."""
@@ -92,6 +116,12 @@ class SimEnv:
             mujoco.mj_step(self.model, self.data, self._steps)
         self._last = command
         return running
+
+    @property
+    def unstable(self) -> bool:
+        """Whether the physics of this episode have failed; MuJoCo has then put everything back to where it started."""
+        kinds = mujoco.mjtWarning.mjWARN_BADQPOS, mujoco.mjtWarning.mjWARN_BADQVEL, mujoco.mjtWarning.mjWARN_BADQACC
+        return any(self.data.warning[kind].number for kind in kinds)
 
     def restore(self, qpos: np.ndarray) -> None:
         """Show an earlier state: kinematics and lights only, no physics."""
@@ -110,12 +140,23 @@ class SimEnv:
         """MuJoCo's bodies of arm and gripper."""
         return [b for b in range(self.model.nbody) if self.model.body(b).name.startswith(('robot0', 'gripper0'))]
 
+    def _mount_wrist(self, rng: np.random.Generator) -> None:
+        self._find_base()
+        self.wrist = WristExtrinsics(self.model, rng, self.settings)
+        if self.gripper.straight:
+            place_camera_body(self.model, self.wrist.T_hand_wrist)
+
     def _find_base(self) -> None:
         """The arm may stand elsewhere in every episode."""
         base = self.data.body('robot0_link0')
         self.T_base_world = np.eye(4)
         self.T_base_world[:3, :3] = base.xmat.reshape(3, 3).T
         self.T_base_world[:3, 3] = -base.xmat.reshape(3, 3).T @ base.xpos
+
+    @property
+    def base(self) -> np.ndarray:
+        """Origin of the robot's base in MuJoCo's world, float64 [3], metres."""
+        return self.data.body('robot0_link0').xpos.copy()
 
     @property
     def grip(self) -> np.ndarray:
@@ -179,7 +220,7 @@ class SimEnvs:
         """Name of the gripper that the episode of a seed has."""
         if self._settings.gripper != 'any':
             return self._settings.gripper
-        return str(np.random.default_rng([seed, 1]).choice(list(GRIPPERS)))
+        return str(np.random.default_rng([seed, 1]).choice(list(CHOSEN)))
 
 
 def sample_task(rng: np.random.Generator, settings: SimulatorSettings) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -15,9 +15,11 @@ ARM = 7  # joints before those of the gripper
 class Gripper:
     """A gripper with parallel fingers that one number drives.
 
-    name: of the setting. part: robosuite's class. links: bodies (without PREFIX) and the links of the description that they are, parents first. joints: in the order of
-    the state, and the joints that they are in the description. moves: how far each joint is from open to closed, radians or metres,
-    from `opened`. control: the same of its drives. width: metres between the open fingers.
+    name: of the setting. part: robosuite's class. links: bodies (without PREFIX), parents first, and the links of the description that
+    they are. joints: in the order of the state, and the joints that they are in the description. opened: their positions when it is
+    open, radians or metres. moves: how far each goes from there until it is closed. driven, drives: the same of what the drives
+    are told. width: metres between the open fingers. straight: whether it sits on the flange as DROID's does, not turned by -45
+    degrees as Franka's hand.
     """
 
     name: str
@@ -29,6 +31,7 @@ class Gripper:
     driven: tuple[float, ...]
     drives: tuple[float, ...]
     width: float
+    straight: bool = False
 
     def state(self, opening: float) -> np.ndarray:
         """Positions of the joints at a distance between the fingers, metres."""
@@ -72,4 +75,6 @@ ROBOTIQ = Gripper(
     moves=tuple(ROBOTIQ_CLOSED * factor for factor in ROBOTIQ_FOLLOWS.values()),
     driven=(0.0, 0.0), drives=(ROBOTIQ_CLOSED, ROBOTIQ_CLOSED), width=0.085,
 )  # fmt: skip
-GRIPPERS = {gripper.name: gripper for gripper in (FRANKA, ROBOTIQ)}
+DROID = replace(ROBOTIQ, name='droid', straight=True)
+GRIPPERS = {gripper.name: gripper for gripper in (FRANKA, ROBOTIQ, DROID)}
+CHOSEN = (FRANKA.name, ROBOTIQ.name)  # by the setting `gripper`; DROID's belongs to its rig

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from wristworld_ros.sim.opengl import mujoco
-from wristworld_ros.sim.shapes import PARTS, Part, Shape, faces, revolve
+from wristworld_ros.sim.revolution import faces, revolve
+from wristworld_ros.sim.shapes import PARTS, Part, Shape
 
 BODIES = 8
 SHOWN_GROUP, HIDDEN_GROUP = 1, 5

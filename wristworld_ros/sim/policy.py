@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from wristworld_ros.sim.kinematics import GRIP_SITE, exponential, logarithm, solve_arm
+from wristworld_ros.sim.layout import REPLAY, Layout
 from wristworld_ros.sim.opengl import mujoco
-from wristworld_ros.sim.randomise import Layout
 from wristworld_ros.sim.scene import START_Q, TABLE_TOP
 
 OPEN, CLOSED = 0.04, 0.0
@@ -143,7 +143,9 @@ def _plan(data, layout: Layout, start: np.ndarray, rng: np.random.Generator) -> 
 
 
 def succeeded(data, layout: Layout) -> bool:
-    """Whether the task is done in this state."""
+    """Whether the task is done in this state; nobody says what a replayed motion was to do."""
+    if layout.task == REPLAY:
+        return True
     position = data.xpos[layout.picked.body]
     if layout.goal is None:
         return bool(position[2] > TABLE_TOP + layout.picked.half_height + 0.05)

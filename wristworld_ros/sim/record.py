@@ -7,15 +7,18 @@ from pathlib import Path
 
 import numpy as np
 
-from wristworld_ros.data.formats.native import CameraTrack, write_episode
-from wristworld_ros.sim.cameras import sample_anchor, sample_anchors
+from wristworld_ros.data.formats.native import HAND_LINK, CameraTrack, write_episode
+from wristworld_ros.sim.cameras import sample_anchor, sample_anchors, sample_exterior
 from wristworld_ros.sim.env import SimEnv, sample_task
 from wristworld_ros.sim.opengl import mujoco
 from wristworld_ros.sim.settings import SimulatorSettings
+from wristworld_ros.types import Camera
+
+MOST_REPLAYED = 1000  # frames of a replayed episode that is stored whole
 
 
 class TaskFailed(RuntimeError):
-    """The scripted policy did not do its task in this episode."""
+    """The scripted policy did not do its task in this episode, or its physics failed."""
 
 
 def record_episode(env: SimEnv, seed: int, path: str | Path) -> Path:
@@ -30,23 +33,27 @@ def record_episode(env: SimEnv, seed: int, path: str | Path) -> Path:
         path.
 
     Raises:
-        TaskFailed: The policy failed, and failures are not kept.
+        TaskFailed: The policy failed, and failures are not kept; or the physics failed.
         UserError: The episode cannot be written.
     """
     settings, clip = env.settings, env.settings.clip_frames
     rng = np.random.default_rng(seed)
-    task = sample_task(rng, settings)
-    env.begin(rng, task)
+    if settings.replay is None:
+        env.begin(rng, sample_task(rng, settings))
+    else:
+        env.begin_replay(rng, (clip or MOST_REPLAYED) / settings.fps)
     states, grips, times = _simulate(env, clip or 0)
+    if env.unstable:
+        raise TaskFailed(f'Seed {seed}: the physics are unstable.')
     success = env.task_done()
     if not success and not settings.keep_failures:
-        raise TaskFailed(f"Seed {seed}: the policy failed at '{task}'.")
+        raise TaskFailed(f"Seed {seed}: the policy failed at '{env.layout.task}'.")
     first = int(rng.integers(0, len(states) - clip + 1)) if clip else 0
     states, grips, times = (values[first:][:clip] for values in (states, grips, times))
     cameras, T_base_hand = _render(env, rng, states, grips)
     return write_episode(
         path,
-        task=task,
+        task=env.layout.task,
         seed=seed,
         fps=settings.fps,
         success=success,
@@ -62,8 +69,10 @@ def record_episode(env: SimEnv, seed: int, path: str | Path) -> Path:
             'objects': [item.name for item in env.layout.items],
             'shadows': bool(env.renderer.shadows),
             'T_hand_wrist': env.wrist.T_hand_wrist.tolist(),
+            **({} if env.motion is None else {'replayed': env.motion.name, 'text': env.motion.text}),
             'settings': asdict(settings),
         },
+        hand_link='panda_link8' if env.gripper.straight else HAND_LINK,
     )  # fmt: skip
 
 
@@ -85,8 +94,9 @@ def _render(
 ) -> tuple[list[CameraTrack], np.ndarray]:
     """What all cameras see in these states, and T_base_hand [T, 4, 4]."""
     settings = env.settings
-    robot = _robot_places(env, states) if settings.anchor_rigs == 'real' else None
-    anchors = sample_anchors(rng, settings, grips, robot)
+    own_places = settings.anchor_rigs == 'real' or settings.rig == 'droid'
+    robot = _robot_places(env, states) if own_places else None
+    anchors = _anchors(env, rng, grips, robot)
     elsewhere = _of_random_cameras(settings)
     frames: dict[tuple[str, str], list] = {}  # (name, role) -> camera, image, depth and objects of every frame
     hands = []
@@ -94,7 +104,7 @@ def _render(
         env.restore(state)
         cameras = {(f'anchor{i}', 'anchor'): camera for i, camera in enumerate(anchors)}
         for i in range(settings.random_cameras):
-            cameras[f'random{i}', 'random'] = sample_anchor(rng, elsewhere, grip[None], robot=robot)
+            cameras[f'random{i}', 'random'] = _random_camera(env, rng, elsewhere, grip, robot)
         cameras['wrist', 'wrist'] = wrist = env.wrist.camera(env.data)
         T_world_hand = np.linalg.inv(wrist.T_camera_world) @ np.linalg.inv(env.wrist.T_hand_wrist)
         hands.append(env.T_base_world @ T_world_hand)
@@ -116,6 +126,23 @@ def _render(
         for (name, role), rows in frames.items()
     ]
     return tracks, np.stack(hands)
+
+
+def _anchors(env: SimEnv, rng: np.random.Generator, grips: np.ndarray, robot: np.ndarray | None) -> list[Camera]:
+    """The episode's fixed cameras; in DROID's rig the first two stand on either side."""
+    if env.settings.rig != 'droid':
+        return sample_anchors(rng, env.settings, grips, robot)
+    first = rng.choice([-1.0, 1.0])
+    return [
+        sample_exterior(rng, env.settings, grips, robot, env.base, first * (-1) ** i)
+        for i in range(env.settings.anchors)
+    ]
+
+
+def _random_camera(env: SimEnv, rng, settings: SimulatorSettings, grip: np.ndarray, robot: np.ndarray | None) -> Camera:
+    if settings.rig != 'droid':
+        return sample_anchor(rng, settings, grip[None], robot=robot)
+    return sample_exterior(rng, settings, grip[None], robot, env.base, rng.choice([-1.0, 1.0]))
 
 
 def _robot_places(env: SimEnv, states: np.ndarray) -> np.ndarray:

@@ -101,13 +101,17 @@ def robot_description(
     robot = ET.Element('robot', name=name)
     for body, link in links.items():
         element = ET.SubElement(robot, 'link', name=link)
-        for geom in _shown_meshes(model, model.body(body).id):
-            visual = ET.SubElement(element, 'visual')
+        for geom in _shown_geoms(model, model.body(body).id):
+            visual, name = ET.SubElement(element, 'visual'), f'{link}_{geom}'
             _origin(visual, model.geom_pos[geom], model.geom_quat[geom])
-            path = folder / f'{link}_{geom}.stl'
-            _write_stl(path, *_mesh(model, int(model.geom_dataid[geom])))
-            ET.SubElement(ET.SubElement(visual, 'geometry'), 'mesh', filename=path.as_uri())
-            material = ET.SubElement(visual, 'material', name=path.stem)
+            geometry = ET.SubElement(visual, 'geometry')
+            if model.geom_type[geom] == mujoco.mjtGeom.mjGEOM_BOX:
+                ET.SubElement(geometry, 'box', size=_numbers(2 * model.geom_size[geom]))
+            else:
+                path = folder / f'{name}.stl'
+                _write_stl(path, *_mesh(model, int(model.geom_dataid[geom])))
+                ET.SubElement(geometry, 'mesh', filename=path.as_uri())
+            material = ET.SubElement(visual, 'material', name=name)
             ET.SubElement(material, 'color', rgba=' '.join(f'{value:.4f}' for value in _rgba(model, geom)))
     for body, link in list(links.items())[1:]:
         _add_joint(robot, model, model.body(body).id, link, links, joints)
@@ -157,12 +161,19 @@ def _roll_pitch_yaw(quaternion: np.ndarray) -> np.ndarray:
     return np.array([np.arctan2(m[2, 1], m[2, 2]), pitch, np.arctan2(m[1, 0], m[0, 0])])
 
 
-def _shown_meshes(model, body: int) -> list[int]:
+def _shown_geoms(model, body: int) -> list[int]:
+    """Meshes and boxes that a body shows; thinning leaves nothing of a logo, which is left out."""
     geoms = range(int(model.body_geomadr[body]), int(model.body_geomadr[body] + model.body_geomnum[body]))
-    meshes = [
-        g for g in geoms if model.geom_group[g] == SHOWN_GROUP and model.geom_type[g] == mujoco.mjtGeom.mjGEOM_MESH
+    kinds = model.geom_type
+    return [
+        g
+        for g in geoms
+        if model.geom_group[g] == SHOWN_GROUP
+        and (
+            kinds[g] == mujoco.mjtGeom.mjGEOM_BOX
+            or (kinds[g] == mujoco.mjtGeom.mjGEOM_MESH and model.mesh_facenum[model.geom_dataid[g]] > 0)
+        )
     ]
-    return [g for g in meshes if model.mesh_facenum[model.geom_dataid[g]] > 0]  # thinning leaves nothing of a logo
 
 
 def _mesh(model, mesh: int) -> tuple[np.ndarray, np.ndarray]:

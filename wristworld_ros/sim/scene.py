@@ -12,10 +12,12 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from wristworld_ros.data.real_clips import wrist_mount
 from wristworld_ros.errors import require_package
-from wristworld_ros.sim.grippers import FRANKA, PREFIX, ROBOTIQ, ROBOTIQ_FOLLOWS, Gripper
+from wristworld_ros.sim.grippers import FRANKA, PREFIX, ROBOTIQ_FOLLOWS, Gripper
 from wristworld_ros.sim.objects import SHOWN_GROUP, add_shaped_bodies
 from wristworld_ros.sim.opengl import gl_variables, mujoco
+from wristworld_ros.sim.rigs import add_camera_body, place_camera_body, straighten
 
 SLOTS = 7  # boxes, cylinders and spheres
 TABLE_TOP = 0.8  # metres above MuJoCo's floor
@@ -30,6 +32,7 @@ OBJECT_TEXTURES = 4
 MESHES = ('can', 'milk', 'bread', 'cereal')
 WIDE_MESHES = (*MESHES, 'bottle', 'lemon')
 FURNITURE = 7  # boxes about the room
+WALL_HEIGHT = 6.0  # metres, of a room with furniture
 
 
 def robosuite_parts() -> SimpleNamespace:
@@ -112,14 +115,20 @@ def _world_xml(gripper: Gripper, shaped: bool, furnished: bool) -> str:
         add_shaped_bodies(world, root.find('asset'), OBJECT_TEXTURES)
     if furnished:
         _add_furniture(world, root.find('asset'))
-    if gripper is ROBOTIQ:
+    if gripper is not FRANKA:
         _couple_fingers(root)
+    if gripper.straight:
+        add_camera_body(root, SHOWN_GROUP)
     return ET.tostring(root, encoding='unicode')
 
 
 def _add_furniture(world: ET.Element, asset: ET.Element) -> None:
-    """Boxes that stand about the room, and a mat on the table; an episode places and sizes them."""
+    """Boxes that stand about the room, whose walls become higher, and a mat on the table; an episode places and sizes them."""
     shown = {'type': 'box', 'size': '.1 .1 .1', 'contype': '0', 'conaffinity': '0', 'group': str(SHOWN_GROUP)}
+    for wall in world.findall('geom'):
+        if wall.get('name', '').startswith('wall_'):  # higher, for wide cameras see far up
+            (across, _, thick), (x, y, _) = wall.get('size', '').split(), wall.get('pos', '').split()
+            wall.attrib.update(size=f'{across} {WALL_HEIGHT / 2} {thick}', pos=f'{x} {y} {WALL_HEIGHT / 2}')
     names = [f'furniture{index}' for index in range(FURNITURE)] + ['mat']
     for index, name in enumerate(names):
         ET.SubElement(asset, 'material', name=name, texture=f'object{index % OBJECT_TEXTURES}', specular='.1')
@@ -127,7 +136,13 @@ def _add_furniture(world: ET.Element, asset: ET.Element) -> None:
 
 
 def _couple_fingers(root: ET.Element) -> None:
-    """Make the joints of the Robotiq gripper follow its finger joint exactly; robosuite's tendons let them swing."""
+    """Make the joints of the Robotiq gripper follow its finger joint exactly, and its links not touch each other.
+
+    robosuite's tendons let them swing, and its collision shapes overlap, which keeps the fingers from opening.
+    """
+    for geom in root.iter('geom'):
+        if geom.get('name', '').startswith(PREFIX):
+            geom.set('contype', '0')
     tendons = root.find('tendon')
     if tendons is not None:
         root.remove(tendons)
@@ -170,6 +185,9 @@ def compile_scene(mesh_cell: float | None, gripper: Gripper = FRANKA, shaped: bo
         mujoco.MjModel with position drives on the arm (control = joint angles, radians, and the gripper's, `Gripper.control`).
     """
     model = mujoco.MjModel.from_xml_string(_world_xml(gripper, shaped, furnished))
+    if gripper.straight:
+        straighten(model)
+        place_camera_body(model, wrist_mount())
     model.opt.timestep = TIMESTEP
     model.opt.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
     model.opt.impratio = 10.0

@@ -84,6 +84,15 @@ class SimulatorSettings:
         'Surroundings: basic, or wide (height and size of the table, a mat on it, furniture, colours of the robot, more kinds of light too).',
         choices=BREADTH,
     )  # fmt: skip
+    rig: str = setting(
+        'free', "Robot and cameras: free (as the other settings say), or droid (DROID's: a Robotiq 2F-85 straight on the flange, a ZED mini "
+        'beside it, and ZED 2 left and right of the robot).',
+        choices=('free', 'droid'),
+    )  # fmt: skip
+    replay: str | None = setting(
+        None, 'Folder of recorded episodes, of any format, whose joint angles and gripper are replayed in place of tasks; none does tasks.',
+        none='none',
+    )  # fmt: skip
     gripper: str = setting(
         'franka', "Gripper: franka (Franka's hand), robotiq (Robotiq 2F-85), or any, one of them in each episode.",
         choices=('franka', 'robotiq', 'any'),
@@ -142,6 +151,13 @@ def check_simulator(settings: SimulatorSettings) -> None:
             f'Setting fps is {settings.fps}, which does not divide control_hz, {settings.control_hz}',
             f'give fps as one of {", ".join(map(str, allowed))}{_other_control_rate(settings)}',
         )
+    if settings.rig != 'free':
+        for name in ('gripper', 'anchor_rigs', 'wrist_mounts'):
+            given, own = getattr(settings, name), SimulatorSettings.__dataclass_fields__[name].default
+            if given != own:
+                raise UserError(
+                    f'Setting {name} is {given} and rig {settings.rig}, which has its own', f'leave {name} at {own}'
+                )
     for name in ('anchor_fov', 'anchor_framing', 'anchor_elevation'):
         low, high = (getattr(settings, f'{name}_{end}') for end in ('min', 'max'))
         if low > high:

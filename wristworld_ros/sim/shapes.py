@@ -12,12 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-POINTS = 14  # of a profile
-SEGMENTS = 24  # around the axis
-RINGS = 2 * (POINTS - 1)  # each piece of a profile has rings of its own, so that edges can be sharp
+from wristworld_ros.sim.revolution import Surface, revolve
+
 PARTS = 5  # primitives of a shape, at most
-SMOOTH = np.cos(np.radians(50))  # pieces of a profile that meet at less are shaded as one
-AXIS = 1e-4  # metres: radius of a profile's ends
 GRASPED = 0.033  # metres: largest radius of what a gripper closes on
 
 
@@ -31,14 +28,6 @@ class Part:
     position: tuple[float, float, float] = (0.0, 0.0, 0.0)
     quaternion: tuple[float, float, float, float] = (1.0, 0.0, 0.0, 0.0)
     body: bool = False
-
-
-@dataclass(frozen=True)
-class Surface:
-    """A surface of revolution: vertices and unit normals, float64 [RINGS * SEGMENTS, 3], metres."""
-
-    vertices: np.ndarray
-    normals: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -58,72 +47,10 @@ class Shape:
     square: bool = False
 
 
-def faces() -> np.ndarray:
-    """Triangles of every surface, int [N, 3], seen from outside anticlockwise."""
-    found = []
-    for ring in range(0, RINGS, 2):
-        for i in range(SEGMENTS):
-            a, b = ring * SEGMENTS + i, ring * SEGMENTS + (i + 1) % SEGMENTS
-            found += [(a, b, b + SEGMENTS), (a, b + SEGMENTS, a + SEGMENTS)]
-    return np.array(found)
-
-
-def revolve(profile: list[tuple[float, float]], scale=(1.0, 1.0), exponent: float = 2.0) -> Surface:
-    """The surface of a profile.
-
-    Args:
-        profile: Radius and height of its points, metres, from the axis below, outwards and up; at most POINTS.
-        scale: Of the cross-section along x and y.
-        exponent: Of the cross-section, a superellipse: 2 is round, 8 nearly a square.
-    """
-    points = _subdivided(np.array(profile, float))
-    points[:, 0] = np.maximum(points[:, 0], AXIS)
-    around = np.linspace(0, 2 * np.pi, SEGMENTS, endpoint=False)
-    cross = _superellipse(around, exponent) * scale
-    tangent = (_superellipse(around + 1e-4, exponent) - _superellipse(around - 1e-4, exponent)) * scale
-    outward = np.stack([tangent[:, 1], -tangent[:, 0]], 1)
-    outward /= np.linalg.norm(outward, axis=1, keepdims=True)
-    ends = np.stack([points[:-1], points[1:]], 1).reshape(-1, 2)  # [RINGS, 2]
-    normal = _profile_normals(points)
-    vertices = np.concatenate(
-        [ends[:, None, :1] * cross[None], np.broadcast_to(ends[:, None, 1:], (RINGS, SEGMENTS, 1))], 2
-    )
-    inwards = (cross * outward).sum(1)[None, :, None]
-    normals = np.concatenate([normal[:, None, :1] * outward[None], normal[:, None, 1:] * inwards], 2)
-    normals /= np.maximum(np.linalg.norm(normals, axis=2, keepdims=True), 1e-9)
-    return Surface(vertices.reshape(-1, 3), normals.reshape(-1, 3))
-
-
 def sample_shape(rng: np.random.Generator, grasped: bool) -> Shape:
     """Any shape; with `grasped` one that a parallel gripper can close on from above."""
-    kinds = GRASPABLE if grasped else tuple(SHAPES)
-    return SHAPES[kinds[rng.integers(len(kinds))]](rng, grasped)
-
-
-def _subdivided(points: np.ndarray) -> np.ndarray:
-    """The same polyline of POINTS points: the longest pieces are halved."""
-    while len(points) < POINTS:
-        longest = int(np.linalg.norm(np.diff(points, axis=0), axis=1).argmax())
-        middle = points[longest : longest + 2].mean(0)
-        points = np.insert(points, longest + 1, middle, axis=0)
-    return points
-
-
-def _superellipse(angle: np.ndarray, exponent: float) -> np.ndarray:
-    direction = np.stack([np.cos(angle), np.sin(angle)], 1)
-    return direction / (np.abs(direction) ** exponent).sum(1, keepdims=True) ** (1 / exponent)
-
-
-def _profile_normals(points: np.ndarray) -> np.ndarray:
-    """Normals (radius, height) at both ends of every piece, [RINGS, 2]."""
-    along = np.diff(points, axis=0)
-    own = np.stack([along[:, 1], -along[:, 0]], 1)
-    own /= np.maximum(np.linalg.norm(own, axis=1, keepdims=True), 1e-9)
-    ends = np.repeat(own, 2, axis=0)
-    for joint in range(1, len(own)):
-        if own[joint - 1] @ own[joint] > SMOOTH:
-            ends[2 * joint - 1] = ends[2 * joint] = own[joint - 1] + own[joint]
-    return ends
+    makers = GRASPABLE if grasped else SHAPES
+    return makers[rng.integers(len(makers))](rng, grasped)
 
 
 def _turned(axis: str, angle: float) -> tuple[float, float, float, float]:
@@ -375,9 +302,10 @@ def _banana(rng, grasped: bool) -> Shape:
     return _lying('banana', tuple(parts), long * 2.8, thick * 1.5, thick)
 
 
-SHAPES: dict[str, Callable[[np.random.Generator, bool], Shape]] = {
-    'cup': _cup, 'mug': _cup, 'bowl': _bowl, 'plate': _plate, 'bottle': _bottle, 'jar': _jar, 'fruit': _fruit, 'carton': _carton,
-    'box': _carton, 'tray': _tray, 'ring': _ring, 'pot': _pot, 'ellipsoid': _ellipsoid, 'capsule': _capsule, 'tool': _tool,
-    'tool2': _tool, 'letter': _letter, 'car': _car, 'device': _device, 'banana': _banana,
-}  # fmt: skip
-GRASPABLE = ('cup', 'bottle', 'jar', 'fruit', 'carton', 'carton', 'ellipsoid', 'capsule')
+Maker = Callable[[np.random.Generator, bool], Shape]
+# Each is as likely as it stands here often.
+SHAPES: tuple[Maker, ...] = (
+    _cup, _cup, _bowl, _plate, _bottle, _jar, _fruit, _carton, _carton, _tray, _ring, _pot, _ellipsoid, _capsule, _tool, _tool,
+    _letter, _car, _device, _banana,
+)  # fmt: skip
+GRASPABLE: tuple[Maker, ...] = (_cup, _bottle, _jar, _fruit, _carton, _carton, _ellipsoid, _capsule)

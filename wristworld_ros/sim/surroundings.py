@@ -16,6 +16,11 @@ LOWEST, HIGHEST = -0.2, 0.02  # metres: the table's top in the robot's base fram
 LEVEL = -0.02  # at least this of an arm that stands on the table
 
 
+def place_arm(model, x: float, y: float, height: float) -> None:
+    """Stand the arm at a place of MuJoCo's world, metres, with the table's top at `height` in its base frame."""
+    model.body_pos[model.body('robot0_base').id] = (x, y, TABLE_TOP - height)
+
+
 class WideSurroundings:
     """Varies a compiled scene that is furnished.
 
@@ -34,9 +39,14 @@ class WideSurroundings:
         ]
         self._gripper_colors = model.geom_rgba[self._gripper].copy()
 
-    def apply(self, rng: np.random.Generator) -> None:
-        """Sample surroundings. Lights and surfaces are taken as `Randomiser` left them, and varied further."""
-        height = self._stand(rng)
+    def apply(self, rng: np.random.Generator, height: float | None = None) -> None:
+        """Sample surroundings. Lights and surfaces are taken as `Randomiser` left them, and varied further.
+
+        Args:
+            rng: Chooses them.
+            height: Of the table's top in the arm's base frame, metres; None samples it.
+        """
+        height = self._stand(rng) if height is None else height
         self._table(rng, height)
         self._furnish(rng)
         self._tint(rng)
@@ -45,8 +55,8 @@ class WideSurroundings:
     def _stand(self, rng) -> float:
         """Place the arm. Returns the height of the table in its base frame, metres: half of all arms stand about level with it."""
         height = rng.uniform(LOWEST, HIGHEST) if rng.random() < 0.5 else rng.uniform(LEVEL, 0)
-        place = (self._base[0] + rng.uniform(-0.06, 0.06), rng.uniform(-0.05, 0.05), TABLE_TOP - height)
-        self.model.body_pos[self.model.body('robot0_base').id] = place
+        x, y = self._base[0] + rng.uniform(-0.06, 0.06), rng.uniform(-0.05, 0.05)
+        place_arm(self.model, x, y, height)
         return height
 
     def _table(self, rng, height: float) -> None:

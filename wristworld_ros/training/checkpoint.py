@@ -17,7 +17,8 @@ from wristworld_ros.pipeline.model_directory import save_weights
 from wristworld_ros.runtime.files import write_atomically
 
 WEIGHTS = 'model.safetensors'
-_EARLIER = 'model.pt'  # what runs of earlier versions left
+_EARLIER = 'model.pt'  # what finished runs of earlier versions left
+EARLIER_CHECKPOINT = 'last.pt'  # and what they continued at
 _FIX = 'give a finished run, or start the run again in another --out'
 
 
@@ -36,14 +37,14 @@ def weights_file(folder: Path) -> Path:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a finished run's folder, of a safetensors file, or of a file that torch saved; nothing is executed.
+    """The tensors of a run's folder, of a safetensors file, or of a file that torch saved; nothing is executed.
 
-    A file of an earlier version that holds a whole run gives its averaged weights.
+    Of a run of an earlier version that is not finished, these are the averaged weights it has reached.
 
     Raises:
         UserError: It is no regular file, is damaged, or holds something else.
     """
-    path = weights_file(path) if path.is_dir() else path
+    path = _file_of(path) if path.is_dir() else path
     check_file(path, _FIX)
     state = _read(path)
     if isinstance(state, dict) and isinstance(state.get('average'), dict):
@@ -62,6 +63,11 @@ def read_weights(module: nn.Module, path: Path) -> None:
         UserError: The file cannot be read, or its tensors are not the module's.
     """
     load_strict(module.state_dict(), read_tensors(path), str(path))
+
+
+def _file_of(folder: Path) -> Path:
+    path, earlier = weights_file(folder), folder / EARLIER_CHECKPOINT
+    return earlier if earlier.exists() and not path.exists() else path
 
 
 def _read(path: Path) -> object:

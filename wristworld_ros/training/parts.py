@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,13 @@ from torch import nn
 
 from wristworld_ros.errors import UserError
 from wristworld_ros.geometry.cloud import CloudSettings
-from wristworld_ros.input_files import convert, read_json
-from wristworld_ros.models.config import ModelConfig
+from wristworld_ros.input_files import convert, json_text, read_json
+from wristworld_ros.models.config import HAND, STAGE1, SWEEP, ModelConfig
 from wristworld_ros.models.hand import HandConfig, HandNetwork
 from wristworld_ros.models.sweep import SweepConfig, SweepNetwork
 from wristworld_ros.models.wan import WristGenerator
 from wristworld_ros.pipeline.model import WristModel
+from wristworld_ros.pipeline.model_directory import load_close_up, load_stage1
 from wristworld_ros.runtime.files import file_sha256
 from wristworld_ros.training.checkpoint import read_weights, weights_file
 from wristworld_ros.training.stage1.train import finished_stage1
@@ -64,6 +65,34 @@ class TrainedParts:
             sweep=sweep_config, hand=hand_config, **others,
         )  # fmt: skip
         return WristModel(model_config, stage1, generator, 'cpu', sweep=sweep, hand=hand)
+
+
+@dataclass(frozen=True)
+class PackagedParts:
+    """The parts of a finished model: what its directory reconstructs with."""
+
+    folder: Path
+
+    @property
+    def key(self) -> str:
+        """Changes with any of the weights and with how condition maps are made."""
+        config = ModelConfig.read(self.folder / 'config.json')
+        files = [self.folder / name for name in (STAGE1, SWEEP, HAND)]
+        geometry = (
+            config.stage1,
+            config.sweep,
+            config.hand,
+            config.anchor_width,
+            config.wrist_hw,
+            asdict(config.cloud),
+        )
+        return ''.join(file_sha256(path) for path in files if path.exists()) + json_text(geometry)
+
+    def model(self, name: str, generator: WristGenerator, config: dict[str, Any]) -> WristModel:
+        """All parts with another generator, on the CPU; errors as in `pipeline.load_model`."""
+        own, stage1 = load_stage1(str(self.folder))
+        sweep, hand = load_close_up(self.folder, own)
+        return WristModel(replace(own, name=name, generator=config), stage1, generator, 'cpu', sweep=sweep, hand=hand)
 
 
 def _finished(folder: Path | None, what: str, kind: type, network: type) -> tuple[dict[str, Any], nn.Module | None]:

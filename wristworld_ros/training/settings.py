@@ -52,11 +52,23 @@ class TrainSettings:
     )
     condition: bool = setting(True, 'Stage 2: use the condition map; --no-condition is the ablation.')
     anchor_tokens: bool = setting(True, 'Stage 2: use the anchor tokens; --no-anchor-tokens is the ablation.')
-    limit: int | None = setting(None, 'Stage 2, tiny decoder: use only the first so many episodes.', low=1, none='all')
+    limit: int | None = setting(
+        None, 'Stage 2, tiny decoder, teacher, causal, sim-FVD: use only the first so many episodes.', low=1, none='all'
+    )
     model: str | None = setting(
         None,
-        'Tiny decoder: the model directory whose autoencoder it learns from, and which it is installed in.',
+        'Tiny decoder: the model directory whose autoencoder it learns from, and which it is installed in. Teacher, causal: the model that the training starts from.',
         none='none',
+    )
+    timesteps: str = setting(
+        '1000,750,500,250',
+        "Causal: what the student's steps are distilled to, falling from 1000, before the model's shift.",
+    )
+    clip_chunks: int = setting(
+        2,
+        'Teacher, causal: chunks of the model in a training clip; 7 are the 81 frames of the published one.',
+        low=2,
+        high=1024,
     )
     videos: list = setting([], 'Tiny decoder: video files to learn from, beside the episodes or in their place.')
     width: int = setting(

@@ -29,7 +29,7 @@ from wristworld_ros.errors import UserError
 from wristworld_ros.input_files import json_text
 from wristworld_ros.models.state_dict import check_shapes
 from wristworld_ros.runtime.files import write_text
-from wristworld_ros.training.checkpoint import read_tensors
+from wristworld_ros.training.checkpoint import EARLIER_CHECKPOINT, read_tensors
 from wristworld_ros.training.monitor import Monitor, TermMeans
 from wristworld_ros.training.optimizers import OptimizerConfig, make_optimizers, set_rates
 from wristworld_ros.training.parallel import join, process_count, rank
@@ -38,7 +38,6 @@ from wristworld_ros.training.run_state import RunState, clear_unfinished
 logger = logging.getLogger(__name__)
 
 _LOG_EVERY = 20  # steps
-_OLD_CHECKPOINT = 'last.pt'
 
 
 @dataclass(frozen=True)
@@ -127,8 +126,11 @@ def train(
     device = next(module.parameters()).device.type
     join(device)
     folder.mkdir(parents=True, exist_ok=True)
-    if (folder / _OLD_CHECKPOINT).exists():
-        raise UserError(f'{folder} holds a run of an older version ({_OLD_CHECKPOINT})', 'give another --out')
+    if (folder / EARLIER_CHECKPOINT).exists():
+        raise UserError(
+            f'{folder} holds a run of an earlier version ({EARLIER_CHECKPOINT}), which cannot be continued',
+            'give another --out, and this folder as --start to begin with its weights',
+        )
     if rank() == 0:
         clear_unfinished(folder)
         write_text(folder / 'optimization.json', json_text(asdict(config), indent=2))

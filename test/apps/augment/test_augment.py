@@ -15,9 +15,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from wristworld_ros.apps.augment.episode import EpisodeResult
+from wristworld_ros.apps.augment.episode import EpisodeResult, EpisodeWorker, Job
+from wristworld_ros.apps.augment.identity import run_identity
 from wristworld_ros.apps.augment.page import suspects
-from wristworld_ros.apps.augment.run import FOLDER, augment
+from wristworld_ros.apps.augment.run import augment
 from wristworld_ros.apps.augment.settings import AugmentSettings
 from wristworld_ros.cli import main
 from wristworld_ros.data.check import check_data_set
@@ -29,6 +30,7 @@ from wristworld_ros.pipeline import save_model, tiny_random_model
 from wristworld_ros.settings import StreamSettings
 from wristworld_ros.types import FrameStatus
 
+FOLDER = 'meta/wristworld'
 KEY, LENGTHS, FPS = 'observation.images.wrist_virtual', (9, 7, 8, 6, 9, 7), 10
 COLUMNS = [f'{KEY}.valid', f'{KEY}.status', f'{KEY}.confidence', 'camera.wrist_virtual.K']
 ANCHOR_POSE, BASE_POSE = 'camera.wrist_virtual.T_camera_anchor', 'camera.wrist_virtual.T_camera_base'
@@ -182,6 +184,63 @@ def test_a_killed_worker_loses_nothing_and_repeats_nothing(given, augmented, tmp
     assert not (tmp_path / '.v3.0.work').exists()
 
 
+def test_episodes_side_by_side_give_the_same_frames_and_survive_a_kill_to_the_byte(given, augmented, tmp_path, capsys):
+    killed = []
+
+    def kill_one():
+        while not list(tmp_path.glob('.two.work/episode_*/result.json')):
+            time.sleep(0.01)
+        killed.append(multiprocessing.active_children()[0].pid)
+        os.kill(killed[0], signal.SIGKILL)
+
+    one = run(given, given / 'v3.0', tmp_path / 'one', batch=2)
+    killer = threading.Thread(target=kill_one)
+    killer.start()
+    two = run(given, given / 'v3.0', tmp_path / 'two', batch=2, workers=2)
+    killer.join()
+    assert 'exit code -9' in capsys.readouterr().out
+    assert one.made == two.made == len(LENGTHS) and content(tmp_path / 'one') == content(tmp_path / 'two')
+    batched, alone = open_data_set(tmp_path / 'one'), open_data_set(augmented / 'v3.0')
+    for number in range(len(LENGTHS)):
+        own, other = batched.episode(number), alone.episode(number)
+        assert np.abs(own.rgb(KEY).astype(int) - other.rgb(KEY)).mean() < 1
+        for column in (f'{KEY}.valid', f'{KEY}.status', f'{KEY}.confidence', BASE_POSE):
+            np.testing.assert_allclose(own.table().array(column), other.table().array(column), atol=1e-3)
+
+
+def test_a_group_of_which_one_is_missing_is_made_again_to_the_byte(given, tmp_path):
+    stream = StreamSettings(model=str(given / 'model'), device='cpu', threads=1, min_coverage=0.0)
+    settings, anchors = AugmentSettings(batch=3), ('observation.images.left', 'observation.images.right')
+    worker = EpisodeWorker(
+        Job(given / 'v3.0', tmp_path, stream, settings, anchors, run_identity(stream, settings, anchors))
+    )
+
+    def made():
+        files = [path for path in tmp_path.rglob('*') if path.is_file() and path.name != 'result.json']
+        return {str(path.relative_to(tmp_path)): path.read_bytes() for path in files}
+
+    first = worker(0)
+    assert [one.frames for one in first] == sorted(LENGTHS)[:3] and not any(one.reused for one in first)
+    before = made()
+    shutil.rmtree(tmp_path / first[1].folder)
+    assert [one.reused for one in worker(0)] == [True, False, True]
+    assert made() == before
+    assert [one.episode for one in first + worker(1)] == sorted(range(len(LENGTHS)), key=lambda i: (LENGTHS[i], i))
+
+
+def test_what_one_episode_of_a_batch_lacks_is_told_of_it_alone(given, tmp_path):
+    source = tmp_path / 'source'
+    shutil.copytree(given / 'v2.1', source)
+    video = source / 'videos/chunk-000/observation.images.left/episode_000002.mp4'
+    video.write_bytes(video.read_bytes()[:300])
+    report = run(given, source, tmp_path / 'target', batch=6)
+    assert [sentence.partition(':')[0] for sentence in report.problems] == ['Episode 2']
+    data = open_data_set(tmp_path / 'target')
+    assert data.episode(2).rgb(KEY).max() < 3
+    assert all(data.episode(number).rgb(KEY).std() > 5 for number in range(len(LENGTHS)) if number != 2)
+    assert [len(data.episode(number)) for number in range(len(LENGTHS))] == list(LENGTHS)
+
+
 def test_a_killed_run_goes_on_where_it_was(given, augmented, tmp_path):
     target = tmp_path / 'v3.0'
     command = [
@@ -227,6 +286,7 @@ def test_an_episode_that_cannot_be_read_is_black_and_named(given, tmp_path, caps
     ({'out_key': 'observation.images.left'}, "has 'observation.images.left' already"),
     ({'wrist_mount': '0 0 0.1 0 0 0 0'}, 'quaternion is zero'),
     ({'wrist_mount': '0 0 0.1 0 0 0 1'}, 'does not say where the hand is'),
+    ({'wrist_mount': '0 0 0.1 0 0 0 1', 'urdf': 'none.urdf'}, 'none.urdf is missing'),
 ])  # fmt: skip
 def test_what_cannot_be_done_is_said_before_any_work(given, tmp_path, settings, said):
     with pytest.raises(UserError, match=said):
@@ -239,8 +299,62 @@ def test_a_target_that_exists_or_lies_within_the_source_is_refused(given, augmen
         run(given, given / 'v3.0', augmented / 'v3.0')
     with pytest.raises(UserError, match='lie within each other'):
         run(given, given / 'v3.0', given / 'v3.0/more')
-    with pytest.raises(UserError, match='no LeRobot data set'):
+    with pytest.raises(UserError, match='no LeRobot data set, ROS 2 bag or folder of videos'):
         run(given, given / 'episodes', tmp_path / 'set')
+
+
+def test_depth_is_a_video_of_the_format_s_own_with_statistics(given, tmp_path):
+    run(given, given / 'v3.0', tmp_path / 'set', depth=True, page=False)
+    data = open_data_set(tmp_path / 'set')
+    assert [str(problem) for problem in check_data_set(data)] == []
+    assert data.episode(0).camera(KEY).has_depth
+    seen = np.concatenate([data.episode(i).depth(KEY) for i in range(len(LENGTHS))])
+    assert seen.shape == (sum(LENGTHS), 32, 32) and (seen > 0).any()
+    found = json.loads((tmp_path / 'set/meta/stats.json').read_text())[f'{KEY}_depth']
+    assert found['max'][0][0][0] == pytest.approx(seen.max() * 1000, rel=1e-3)
+    with pytest.raises(UserError, match='has no depth videos'):
+        run(given, given / 'v2.1', tmp_path / 'other', depth=True)
+
+
+ARM = """<robot name="arm"><link name="base"/><link name="hand"/>{links}{joints}<joint name="end" type="fixed"><parent link="l7"/>
+<child link="hand"/><origin xyz="0 0 0.1" rpy="0 0 0"/></joint></robot>"""
+
+
+def arm_urdf(count):
+    """Joints that lift by metres: the hand is as high as their sum and 0.1 m."""
+    links = ''.join(f'<link name="l{i}"/>' for i in range(1, count + 1)) + ('' if count == 7 else '<link name="l7"/>')
+    joints = ''.join(
+        f'<joint name="joint{i}" type="prismatic"><parent link="{f"l{i - 1}" if i > 1 else "base"}"/><child link="l{i}"/>'
+        '<axis xyz="0 0 1"/><limit lower="-9" upper="9" effort="1" velocity="1"/></joint>'
+        for i in range(1, count + 1)
+    )
+    if count < 7:
+        joints += f'<joint name="weld" type="fixed"><parent link="l{count}"/><child link="l7"/></joint>'
+    return ARM.format(links=links, joints=joints)
+
+
+def test_joints_and_a_robot_description_place_the_wrist_camera(given, tmp_path):
+    (tmp_path / 'arm.urdf').write_text(arm_urdf(7))
+    mount = {'wrist_mount': '0 0 0 0 0 0 1', 'urdf': str(tmp_path / 'arm.urdf')}
+    run(given, given / 'v3.0', tmp_path / 'set', **mount, hand_link='hand', page=False)
+    data = open_data_set(tmp_path / 'set')
+    for number in range(len(LENGTHS)):
+        episode = data.episode(number)
+        height = np.linalg.inv(episode.T_camera_world(KEY))[:, 2, 3]
+        np.testing.assert_allclose(height, episode.joints.sum(1) + 0.1, atol=1e-5)
+    for wrong, said in (
+        (mount | {'hand_link': 'foot'}, "no link 'foot'"),
+        (mount | {'hand_link': 'hand', 'base_link': 'floor'}, "no link 'floor'"),
+    ):
+        with pytest.raises(UserError, match=said):
+            run(given, given / 'v3.0', tmp_path / 'other', **wrong)
+    report = run(given, given / 'v3.0', tmp_path / 'checked', **mount, hand_link='hand', places='checked', page=False)
+    assert all(len(one.doubts) == 2 for one in report.episodes), 'nothing confirms places in images of noise'
+    manifest = json.loads((tmp_path / f'checked/{FOLDER}/wrist_virtual.json').read_text())
+    assert manifest['episodes'][0]['not_used'][0].startswith('observation.images.left: ')
+    (tmp_path / 'arm.urdf').write_text(arm_urdf(6))
+    with pytest.raises(UserError, match='has 7 joints, and the arm of the robot description 6'):
+        run(given, given / 'v3.0', tmp_path / 'other', **mount, hand_link='hand')
 
 
 def result(number, **changes):
@@ -251,10 +365,11 @@ def result(number, **changes):
 def test_episodes_to_look_at_are_the_worst_first_with_their_reason():
     found = suspects([
         result(0), result(1, step=0.4), result(2, valid=2, statuses={'VALID': 2, 'LOW_COVERAGE': 7, 'LOW_CONFIDENCE': 1}),
-        result(3, problem='The video is cut.'), result(4, valid=1, statuses={'VALID': 1, 'LOW_CONFIDENCE': 9}),
+        result(3, problem='The video is cut.'), result(5, doubts=('left: it does not fit',)), result(4, valid=1, statuses={'VALID': 1, 'LOW_CONFIDENCE': 9}),
     ])  # fmt: skip
-    assert [one.episode for one, _ in found] == [3, 4, 2, 1]
-    assert 'The video is cut.' in found[0][1] and 'LOW_COVERAGE' in found[2][1] and '0.40 m' in found[3][1]
+    assert [one.episode for one, _ in found] == [3, 4, 2, 5, 1]
+    assert 'The video is cut.' in found[0][1] and 'LOW_COVERAGE' in found[2][1] and '0.40 m' in found[4][1]
+    assert 'left: it does not fit' in found[3][1]
 
 
 def test_the_page_shows_best_median_and_worst_and_is_one_file(augmented):

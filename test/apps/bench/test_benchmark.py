@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from wristworld_ros.apps.bench import report, streams
+from wristworld_ros.apps.bench import offline, report, streams
 from wristworld_ros.apps.bench.reference_renderer import compare_renderers
 from wristworld_ros.apps.bench.streams import run_stream, run_topics
 from wristworld_ros.evaluation.table import markdown
@@ -54,3 +54,15 @@ def test_the_desk_is_measured_with_all_that_it_says(tmp_path, monkeypatch):
     assert '| RGBD | 160x120 |' in '\n'.join(
         report.sections({'machine': {}, 'model': 'm', 'desk': [figures]}, markdown)
     )
+
+
+def test_recordings_are_measured_beside_the_live_rate(tmp_path):
+    pytest.importorskip('robosuite')
+    pytest.importorskip('pyarrow')
+    save_model(tiny_random_model(), tmp_path)
+    settings = StreamSettings(model=str(tmp_path), device='cpu', threads=1)
+    (row,) = offline.run_offline(settings, live=2.0, moments=3, cases=((1, 1),), progress=False)
+    assert row['frames'] == 6 and row['times_live'] == pytest.approx(row['frames_per_second'] / 2)
+    assert 0 < row['run_per_second'] < row['frames_per_second'], 'a whole run has a start and an end'
+    said = '\n'.join(report.sections({'machine': {}, 'model': 'm', 'live': 2.0, 'offline': [row]}, markdown))
+    assert 'gave 2.0 frames/s' in said and '| 1 | 1 | 6 |' in said

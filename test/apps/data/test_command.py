@@ -54,6 +54,24 @@ def test_convert_writes_a_set_that_check_finds_whole(episodes, tmp_path, capsys)
     assert main(['data', 'convert', str(episodes), str(tmp_path / 'other'), '--episodes', '2']) == 2
 
 
+@pytest.mark.parametrize(('to', 'options', 'name'), [
+    ('lerobot-3.0', (), 'LeRobot v3.0'), ('lerobot-2.1', (), 'LeRobot v2.1'), ('native', (), 'wristworld episodes'),
+    ('videos', ('--codec', 'av1'), 'videos with annotations'), ('bag', ('--storage', 'sqlite3', '--packing', 'png'), 'ROS 2 bag'),
+])  # fmt: skip
+def test_convert_writes_every_format_that_is_read_again(episodes, tmp_path, to, options, name):
+    assert main(['data', 'convert', str(episodes), str(tmp_path / 'copy'), '--to', to, *options]) == 0
+    data = open_data_set(tmp_path / 'copy')
+    assert data.format == name and len(data) == 2 and data.episode(1).joints.shape == (6, 7)
+    assert main(['data', 'check', str(tmp_path / 'copy')]) == 0
+
+
+def test_what_a_format_cannot_do_is_said_before_any_work(episodes, tmp_path, capsys):
+    for given in (['--to', 'bag', '--fps', '5'], ['--to', 'native', '--codec', 'av1']):
+        assert main(['data', 'convert', str(episodes), str(tmp_path / 'copy'), *given]) == 2
+    told = capsys.readouterr().err
+    assert 'keeps the times of the recording' in told and 'episodes of our own are h264' in told
+
+
 def test_check_names_what_is_wrong_and_ends_with_one(episodes, capsys):
     video = episodes / '1/left.mp4'
     video.write_bytes(video.read_bytes()[:600])

@@ -3,7 +3,15 @@
 import pytest
 import torch
 
-from wristworld_ros.models.wan import block_causal_predict, chunk_contexts, commit_chunk, generate_chunk, new_cache
+from wristworld_ros.models.wan import (
+    WristGenerator,
+    block_causal_predict,
+    chunk_contexts,
+    commit_chunk,
+    generate_chunk,
+    new_cache,
+    sample_chunks,
+)
 from wristworld_ros.models.wan.causal import block_causal_mask
 from wristworld_ros.models.wan.sampling import euler_sample
 from wristworld_ros.models.wan.transformer import AttentionPlan
@@ -202,3 +210,60 @@ def test_chunks_of_unequal_frames_get_contexts_of_their_own_frames(small_gen, cl
     assert torch.allclose(contexts[:, 1], alone)
     with pytest.raises(ValueError, match='8 anchor frames'):
         chunk_contexts(small_gen, clip['features'], [4, 2])
+
+
+@torch.no_grad()
+def test_a_sink_stays_while_the_rest_of_the_history_moves_on(small_config, clip):
+    """The stream with sinks equals the block-causal pass whose mask has them."""
+    torch.manual_seed(0)
+    gen = WristGenerator.from_config(small_config | {'sink_chunks': 1})
+    torch.nn.init.normal_(gen.decoder.last.weight, std=0.3)
+    timestep = torch.tensor([700.0, 200.0])
+    contexts = chunk_contexts(gen, clip['features'], [1] * 8)
+    arguments = (clip['noisy'], clip['clean'], clip['condition'], timestep, contexts, 1, 3)
+    full = block_causal_predict(gen, *arguments)
+    assert (stream(gen, clip, timestep, 1, 3) - full).abs().max() < 1e-5
+    without = WristGenerator.from_config(small_config)
+    without.load_state_dict(gen.state_dict())
+    assert (block_causal_predict(without, *arguments) - full)[:, :, -1].abs().max() > 1e-5
+
+
+def test_the_mask_of_a_sink_has_the_first_chunk_and_the_last_ones():
+    mask = block_causal_mask(5, 2, sink_chunks=1)[0].int().tolist()
+    assert mask[9] == [1, 0, 0, 1, 0, 0, 0, 0, 0, 1]
+    assert mask[4] == [1, 0, 0, 1, 1, 0, 0, 0, 0, 0]
+
+
+@pytest.fixture
+def student(small_config):
+    torch.manual_seed(0)
+    sampler = {'kind': 'renoise', 'timesteps': [1000, 750, 500, 250]}
+    gen = WristGenerator.from_config(small_config | {'sampler': sampler, 'sampling_steps': 4})
+    torch.nn.init.normal_(gen.decoder.last.weight, std=0.3)
+    return gen
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('steps', [1, 2, 4])
+def test_a_student_that_streams_equals_block_causal_passes_without_a_cache(student, clip, steps):
+    """Every denoising step of every chunk as one pass over the clip so far; nothing is cached there."""
+    noise = torch.randn(steps, 2, 192, 8, 4, 4)
+    streamed = sample_chunks(student, noise, clip['condition'], clip['features'], 1, 2, 2, steps)
+    contexts, levels = chunk_contexts(student, clip['features'], [2] * 4), student.sigmas(steps)
+    clean = torch.zeros(2, 192, 8, 4, 4)
+    for chunk in range(4):
+        x = noise[0]
+        for step, sigma in enumerate(levels):
+            timestep = (1000 * sigma).expand(2)
+            predicted = block_causal_predict(student, x, clean, clip['condition'], timestep, contexts, 2, 2)
+            if step + 1 < steps:
+                x = (1 - levels[step + 1]) * predicted + levels[step + 1] * noise[step + 1]
+        span = slice(2 * chunk, 2 * chunk + 2)
+        clean[:, :, span] = predicted[:, :, span]
+    assert (streamed - clean).abs().max() < 1e-5
+
+
+@torch.no_grad()
+def test_a_student_refuses_more_steps_than_it_was_distilled_to(student, clip):
+    with pytest.raises(ValueError, match='distilled to 4'):
+        sample_chunks(student, torch.randn(5, 2, 192, 8, 4, 4), clip['condition'], None, steps=5)

@@ -103,3 +103,41 @@ def test_a_model_of_samples_needs_one_step_and_no_noise(small_config):
     condition, context = torch.randn(1, gen.settings.condition_channels, 1, 4, 4), gen.context(None, None)
     one, two = (gen.sample(torch.randn(1, 192, 1, 4, 4), condition, context, steps=1) for _ in range(2))
     assert torch.allclose(one, two, atol=1e-4)
+
+
+def test_renoising_predicts_the_sample_and_adds_new_noise_up_to_the_next_level():
+    noise, fresh, seen = torch.randn(1, 2), torch.randn(2, 1, 2), []
+
+    def velocity(x, sigma):
+        """Of a model that predicts a tenth of what it sees."""
+        seen.append((x, float(sigma)))
+        return (x - 0.1 * x) / sigma
+
+    found = sampling.renoise_sample(velocity, noise, torch.tensor([1.0, 0.75, 0.5]), fresh)
+    first = 0.1 * noise
+    second = 0.1 * (0.25 * first + 0.75 * fresh[0])
+    wanted = 0.1 * (0.5 * second + 0.5 * fresh[1])
+    assert torch.allclose(found, wanted, atol=1e-6)
+    assert [sigma for _, sigma in seen] == [1.0, 0.75, 0.5] and torch.equal(seen[0][0], noise)
+    with pytest.raises(ValueError, match='noise for 0 steps; give 2'):
+        sampling.renoise_sample(velocity, noise, torch.tensor([1.0, 0.75, 0.5]))
+
+
+def test_fewer_steps_than_a_student_has_are_spread_over_its_levels():
+    levels = (1.0, 0.9375, 0.8333, 0.625)
+    chosen = [sampling.chosen_levels(levels, steps).tolist() for steps in (1, 2, 3)]
+    assert chosen == [pytest.approx(part) for part in ([1.0], [1.0, 0.8333], [1.0, 0.9375, 0.8333])]
+    assert sampling.chosen_levels(levels).tolist() == pytest.approx(levels)
+    with pytest.raises(ValueError, match=r'steps=5.*distilled to 4 step'):
+        sampling.chosen_levels(levels, 5)
+
+
+@pytest.mark.parametrize('timesteps', [[], [900, 500], [1000, 1000], [1000, 0], [1000, 500, 750]])
+def test_a_list_that_does_not_fall_from_noise_is_refused(small_config, timesteps):
+    with pytest.raises(ValueError, match='falling numbers'):
+        WristGenerator.from_config(small_config | {'sampler': {'kind': 'renoise', 'timesteps': timesteps}})
+
+
+def test_a_sampler_of_another_kind_is_refused(small_config):
+    with pytest.raises(ValueError, match='sampler'):
+        WristGenerator.from_config(small_config | {'sampler': {'kind': 'leap', 'timesteps': [1000]}})

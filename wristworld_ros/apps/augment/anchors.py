@@ -15,6 +15,8 @@ from wristworld_ros.data.poses import inverse, pose_from_xyz_quaternion
 from wristworld_ros.errors import UserError
 from wristworld_ros.geometry import resize_intrinsics
 from wristworld_ros.geometry.images import resize_images
+from wristworld_ros.robot.claims import check_claims, claimed_cameras
+from wristworld_ros.robot.episode_kinematics import EpisodeKinematics, read_kinematics
 from wristworld_ros.types import AnchorSet, Camera
 
 _BLOCK = 16  # frames that are decoded at once
@@ -26,7 +28,9 @@ class AnchorEpisode:
     """One episode and the cameras of it that the model sees.
 
     keys: of the anchors; all images are brought to the size of the first one's. wrist_K: float64 [3, 3] of the wrist camera,
-    where it is mounted to the hand by T_hand_wrist, float64 [4, 4]; else None.
+    where it is mounted to the hand by T_hand_wrist, float64 [4, 4]; else None. kinematics: of the robot, where its description is
+    given; then the pose of its link `hand_link` counts, and not the one that the set has. places: T_base_camera, float64 [4, 4], of the
+    anchors whose place is believed, where it was checked; None takes what the set has.
     """
 
     episode: Episode
@@ -35,6 +39,9 @@ class AnchorEpisode:
     wrist_hw: tuple[int, int]
     T_hand_wrist: np.ndarray | None = None
     wrist_fov: float | None = None
+    kinematics: EpisodeKinematics | None = None
+    hand_link: str = ''
+    places: dict[str, np.ndarray] | None = None
 
     def __len__(self) -> int:
         return len(self.episode)
@@ -51,6 +58,8 @@ class AnchorEpisode:
         """
         K, T_base_anchor = self._calibration()
         wrists = self._wrists()
+        kinematics = None if self.knowledge == 'images' else self.kinematics
+        positions = kinematics.positions(self.episode) if kinematics else []
         for start in range(0, len(self), _BLOCK):
             frames = np.arange(start, min(start + _BLOCK, len(self)))
             images = np.stack([self._resized(self.episode.read(key, frames)) for key in self.keys], axis=1)
@@ -62,6 +71,7 @@ class AnchorEpisode:
                     depth=None if depth is None else depth[place],
                     T_base_anchor=None if T_base_anchor is None else T_base_anchor[frame],
                     wrist=None if wrists is None else wrists[frame],
+                    robot_points=kinematics.surface(positions[frame]) if kinematics else None,
                     mounted=self._mounted(),
                 )  # fmt: skip
 
@@ -79,12 +89,17 @@ class AnchorEpisode:
             return None, None
         K, T = np.full((len(self), len(self.keys), 3, 3), np.nan), np.full((len(self), len(self.keys), 4, 4), np.nan)
         for view, key in enumerate(self.keys):
-            camera, known, pose = self.episode.camera(key), self.episode.K(key), self.episode.T_camera_world(key)
+            camera, known, pose = self.episode.camera(key), self.episode.K(key), self._T_camera_base(key)
             if known is not None:
                 K[:, view] = resize_intrinsics(torch.from_numpy(known), (camera.height, camera.width), self._hw).numpy()
             if pose is not None:
                 T[:, view] = inverse(pose)
         return (K if np.isfinite(K).any() else None), (T if np.isfinite(T).any() else None)
+
+    def _T_camera_base(self, key: str) -> np.ndarray | None:
+        if self.places is None:
+            return self.episode.T_camera_world(key)
+        return np.tile(inverse(self.places[key]), (len(self), 1, 1)) if key in self.places else None
 
     def _depth(self, frames: np.ndarray) -> np.ndarray | None:
         """Depth float32 [N, V, H, W] of some frames, 0 where unknown; None where no anchor has any."""
@@ -101,12 +116,9 @@ class AnchorEpisode:
         """The wrist camera of every frame, where the hand's pose and the mount are known."""
         if self.T_hand_wrist is None or self.knowledge == 'images':
             return None
-        if self.episode.T_base_hand is None:
-            raise UserError(
-                f'wrist_mount is given, and {self.episode.name} of {self.episode.path} does not say where the hand is',
-                'leave wrist_mount unknown',
-            )
-        mounted, poses = self._mounted(), inverse(self.episode.T_base_hand @ self.T_hand_wrist)
+        mounted = self._mounted()
+        assert mounted is not None  # as there is a mount
+        poses = inverse(self._hand_poses() @ self.T_hand_wrist)
         return [replace(mounted, T_camera_world=pose) if np.isfinite(pose).all() else None for pose in poses]
 
     def _mounted(self) -> Camera | None:
@@ -118,9 +130,30 @@ class AnchorEpisode:
         K = np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]])
         return Camera(K, inverse(self.T_hand_wrist), width, height)
 
+    def _hand_poses(self) -> np.ndarray:
+        """T_base_hand [T, 4, 4] of the link that carries the wrist camera."""
+        if self.kinematics is not None:
+            link = self.hand_link or self.episode.hand_link
+            if not link:
+                raise UserError(
+                    f'{self.episode.path} does not say which link carries the wrist camera', 'name it with --hand-link'
+                )
+            return self.kinematics.poses(self.episode, link)
+        if self.episode.T_base_hand is None:
+            raise UserError(
+                f'wrist_mount is given, and {self.episode.name} of {self.episode.path} does not say where the hand is',
+                'leave wrist_mount unknown, or give the robot description with --urdf',
+            )
+        return self.episode.T_base_hand
+
 
 def anchor_episode(
-    episode: Episode, settings: AugmentSettings, wrist_hw: tuple[int, int], wrist_fov: float | None
+    episode: Episode,
+    settings: AugmentSettings,
+    wrist_hw: tuple[int, int],
+    wrist_fov: float | None,
+    kinematics: EpisodeKinematics | None = None,
+    places: dict[str, np.ndarray] | None = None,
 ) -> AnchorEpisode:
     """An episode as settings want it.
 
@@ -129,6 +162,8 @@ def anchor_episode(
         settings: Of the command.
         wrist_hw: Size of the model's wrist images.
         wrist_fov: Vertical field of view of a mounted wrist camera, degrees; None for 75.
+        kinematics: Of `read_kinematics`, where settings name a description.
+        places: Of `believed_places`.
 
     Raises:
         UserError: It has no such camera.
@@ -138,7 +173,42 @@ def anchor_episode(
     if T_hand_wrist is not None and not np.isfinite(T_hand_wrist).all():
         raise UserError(f'Setting wrist_mount is {mount!r}, whose quaternion is zero', 'give a unit quaternion x y z w')
     keys = chosen_anchors(episode, settings)
-    return AnchorEpisode(episode, keys, settings.knowledge, wrist_hw, T_hand_wrist, wrist_fov)
+    return AnchorEpisode(
+        episode,
+        keys,
+        settings.knowledge,
+        wrist_hw,
+        T_hand_wrist,
+        wrist_fov,
+        kinematics,
+        settings.hand_link or '',
+        places,
+    )
+
+
+def believed_places(
+    episode: Episode, settings: AugmentSettings, kinematics: EpisodeKinematics | None
+) -> tuple[dict[str, np.ndarray] | None, tuple[str, ...]]:
+    """Places of anchors that the arm in their images confirms; None where settings do not ask for that. Also a sentence about each that it
+    does not.
+
+    Raises:
+        UserError: The joints are not the robot's, or images cannot be read.
+    """
+    if settings.places == 'given' or settings.knowledge == 'images' or kinematics is None:
+        return None, ()
+    claims, checks = claimed_cameras(episode), check_claims(episode, kinematics)
+    doubted = {check.what: check.sentence for check in checks if check.doubt}
+    return {name: T for name, T in claims.items() if name not in doubted}, tuple(doubted.values())
+
+
+def settings_kinematics(settings: AugmentSettings) -> EpisodeKinematics | None:
+    """Kinematics of the robot that settings name; None where they name none.
+
+    Raises:
+        UserError: Its description cannot be read.
+    """
+    return None if settings.urdf is None else read_kinematics(settings.urdf, settings.base_link)
 
 
 def chosen_anchors(episode: Episode, settings: AugmentSettings) -> tuple[str, ...]:

@@ -1,11 +1,12 @@
-"""One episode: through the stream, and into a folder of its own with all that the set will get of it."""
+"""Episodes: through the model, and each into a folder of its own with all that the set will get of it."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Container, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -13,33 +14,35 @@ from typing import Any
 
 import numpy as np
 
-from wristworld_ros.apps.augment.anchors import AnchorEpisode, anchor_episode
-from wristworld_ros.apps.augment.identity import episode_key
+from wristworld_ros.apps.augment.anchors import AnchorEpisode, anchor_episode, believed_places, settings_kinematics
+from wristworld_ros.apps.augment.depth import DepthSpool
+from wristworld_ros.apps.augment.identity import episode_key, group_key
+from wristworld_ros.apps.augment.result import COLUMNS, LOSSLESS, RESULT, STATS, VIDEO, EpisodeResult, column_names
 from wristworld_ros.apps.augment.settings import AugmentSettings
-from wristworld_ros.data.formats.lerobot.adding import AddedPart
-from wristworld_ros.data.formats.lerobot.columns import short_name
-from wristworld_ros.data.formats.lerobot.reader import LeRobotSet
-from wristworld_ros.data.formats.lerobot.stats import HistogramStats, Stats, as_lists, vector_stats
+from wristworld_ros.apps.augment.source import AugmentSource
+from wristworld_ros.apps.augment.sources import open_source
+from wristworld_ros.apps.augment.streams import EpisodeStreams
+from wristworld_ros.data.formats.lerobot.stats import HistogramStats, as_lists, vector_stats
 from wristworld_ros.data.formats.lerobot.writer import CRF, GOP, LEVELS, PRESET
 from wristworld_ros.data.poses import inverse
-from wristworld_ros.data.video import write_video
+from wristworld_ros.data.video import write_lossless_video, write_video
 from wristworld_ros.errors import UserError
 from wristworld_ros.geometry.images import resize_images
 from wristworld_ros.input_files import json_text, read_json
 from wristworld_ros.models.config import ModelConfig
 from wristworld_ros.pipeline.model_directory import find_model, load_model
-from wristworld_ros.pipeline.virtual_wrist import VirtualWrist
 from wristworld_ros.robot.known_cameras import resized_camera
 from wristworld_ros.runtime.files import WriteError, new_directory
+from wristworld_ros.runtime.overlap import Channel, ReaderGoneError
 from wristworld_ros.settings import StreamSettings
 from wristworld_ros.types import Camera, FrameStatus, WristFrame
 
-VIDEO, COLUMNS, STATS, RESULT = 'video.mp4', 'columns.npz', 'stats.json', 'result.json'
+_FRAMES_WAITING = 16  # to be written, of an episode
 
 
 @dataclass(frozen=True)
 class Job:
-    """What every worker process needs. source: the set's directory. work: where finished episodes are kept. run: of
+    """What every worker process needs. source: the set's path. work: where finished episodes are kept. run: of
     `identity.run_identity`."""
 
     source: Path
@@ -50,93 +53,151 @@ class Job:
     run: dict[str, Any]
 
 
-@dataclass(frozen=True)
-class EpisodeResult:
-    """What became of an episode.
-
-    folder: name of its folder in the work folder. width, height: of the images. valid: frames that a policy may use.
-    confidence, coverage: means over all frames. step: farthest that the camera moved from one frame to the next, metres. statuses: frames by name of their status. in_base: whether the robot's base is
-    the world of every frame that has a camera, None where none has. problem: why it has black images only, a sentence, or ''. seconds: what it took.
-    reused: whether an earlier run had made it.
-    """
-
-    episode: int
-    folder: str
-    frames: int
-    width: int
-    height: int
-    valid: int
-    confidence: float
-    coverage: float
-    step: float = 0.0
-    statuses: dict[str, int] = field(default_factory=dict)
-    in_base: bool | None = None
-    problem: str = ''
-    seconds: float = 0.0
-    reused: bool = False
-
-
-def column_names(key: str) -> dict[str, str]:
-    """Names of the columns of a camera, by what they hold."""
-    name = short_name(key)
-    return {
-        'valid': f'{key}.valid', 'status': f'{key}.status', 'confidence': f'{key}.confidence', 'K': f'camera.{name}.K',
-        'T_camera_anchor': f'camera.{name}.T_camera_anchor', 'T_camera_base': f'camera.{name}.T_camera_base',
-    }  # fmt: skip
-
-
 class EpisodeWorker:
-    """Makes episodes, one after the other, with one model; what an earlier run has finished is taken.
+    """Makes groups of episodes, one group after the other, with one model; what an earlier run has finished is taken.
+
+    The episodes of a group go side by side through the model (`EpisodeStreams`), and each is written by a thread of its own.
 
     Args:
         job: What is made.
     """
 
     def __init__(self, job: Job):
-        self._job, self._data = job, LeRobotSet(job.source)
+        self._job, self._source = job, open_source(job.source)
         self._config = ModelConfig.read(find_model(job.stream.model) / 'config.json')
-        self._wrist: VirtualWrist | None = None
+        self._groups = episode_groups(self._source, job.settings.batch)
+        self._kinematics = settings_kinematics(job.settings)
+        self._shared: EpisodeStreams | None = None
 
-    def __call__(self, place: int) -> EpisodeResult:
-        """Make an episode by its place in the set.
+    def __call__(self, group: int) -> list[EpisodeResult]:
+        """Make a group by its number among `episode_groups`.
 
         Raises:
             UserError: The model cannot be used, its tables cannot be read, or the disk refuses.
         """
-        job, row = self._job, self._data.rows[place]
-        folder = job.work / f'episode_{row.index:06d}-{episode_key(job.run, self._data, row, job.anchors)}'
-        if (folder / RESULT).is_file():
-            return replace(read_json(folder / RESULT, EpisodeResult), reused=True)
-        started = time.perf_counter()
-        with new_directory(folder, marker=RESULT) as making:
-            track, problem = self._episode(place, making)
-            result = track.result(row.index, folder.name, problem)
-            result = replace(result, seconds=round(time.perf_counter() - started, 3))
-            (making / RESULT).write_text(json_text(asdict(result)))
-        return result
+        folders = self._folders(self._groups[group])
+        done = {place: folder for place, folder in folders.items() if (folder / RESULT).is_file()}
+        results = {place: replace(read_json(at / RESULT, EpisodeResult), reused=True) for place, at in done.items()}
+        if len(done) < len(folders):
+            # Others of the group run along, for the last bits depend on the batch, but are not written again.
+            results |= self._made(folders, done)
+        return [results[place] for place in folders]
 
-    def _episode(self, place: int, folder: Path) -> tuple[_Track, str]:
-        """Make an episode, of black images where its own cannot be read; also returns why, or ''."""
-        job, stream, count = self._job, self._stream(), self._data.rows[place].length
+    def _folders(self, places: tuple[int, ...]) -> dict[int, Path]:
+        """Where the episodes of a group are kept, by place in the set."""
+        job, source = self._job, self._source
+        keys = [episode_key(job.run, source.depends(place, job.anchors)) for place in places]
+        return {
+            place: job.work / f'episode_{source.number(place):06d}-{group_key(key, keys)}'
+            for place, key in zip(places, keys, strict=True)
+        }
+
+    def _made(self, folders: dict[int, Path], done: Container[int]) -> dict[int, EpisodeResult]:
+        """Make those of a group's episodes that are not done."""
+        streams, seconds = self._streams(), dict.fromkeys(folders, 0.0)
+        sources, doubts, problems = self._sources(folders)
+        channels = {place: Channel[_Frame](_FRAMES_WAITING) for place in folders if place not in done}
+        with ThreadPoolExecutor(len(channels), 'write') as threads:
+            writing = {}
+            for place, channel in channels.items():
+                writing[place] = threads.submit(
+                    self._written, place, sources.get(place), doubts.get(place, ()), folders[place], channel, seconds
+                )
+            end: BaseException = RuntimeError('A stream gave fewer frames than its episode has.')
+            try:
+                for place in problems.keys() & channels.keys():
+                    channels[place].close(problems[place])
+                self._feed(streams, sources, channels, seconds)
+            except ReaderGoneError as error:
+                end = error  # what ended the thread that reads says more
+            except BaseException:
+                end = ReaderGoneError()  # no UserError: that would stand for an episode that cannot be read
+                raise
+            finally:
+                for channel in channels.values():  # of no effect on those whose episode is complete
+                    channel.close(end)
+        if streams.gave_something_up:  # what the next group gets must not depend on what ran out in this one
+            streams.close()
+            self._shared = None
+        failed = [error for one in writing.values() if (error := one.exception()) is not None]
+        if failed:
+            raise next((error for error in failed if not isinstance(error, ReaderGoneError)), failed[0])
+        return {place: one.result() for place, one in writing.items()}
+
+    def _feed(
+        self,
+        streams: EpisodeStreams,
+        sources: dict[int, AnchorEpisode],
+        channels: dict[int, Channel[_Frame]],
+        seconds: dict[int, float],
+    ) -> None:
+        """Make the frames of some episodes and hand them to the threads that write them; adds up the time that each has a share of."""
+        left = {place: len(source) for place, source in sources.items()}
+        since = time.perf_counter()
+        for found in streams.frames(sources):
+            now = time.perf_counter()
+            for place, frames in found.items():
+                seconds[place] += (now - since) / len(found)
+                if place not in channels:
+                    continue
+                if isinstance(frames, UserError):
+                    channels[place].close(frames)
+                    continue
+                for frame in frames[: left[place]]:
+                    channels[place].put(_Frame.of(frame, self._hw))
+                left[place] -= len(frames[: left[place]])
+                if not left[place]:
+                    channels[place].close()
+            since = now
+
+    def _sources(
+        self, places: Iterable[int]
+    ) -> tuple[dict[int, AnchorEpisode], dict[int, tuple[str, ...]], dict[int, UserError]]:
+        """Episodes as the model takes them, what is doubted of them, and why some cannot be opened."""
+        sources, doubts, problems = {}, {}, {}
+        wrist_hw, fov = self._config.wrist_hw, self._job.stream.wrist_fov
+        for place in places:
+            try:
+                episode = self._source.data.episode(place)
+                believed, doubts[place] = believed_places(episode, self._job.settings, self._kinematics)
+                sources[place] = anchor_episode(episode, self._job.settings, wrist_hw, fov, self._kinematics, believed)
+            except UserError as error:
+                problems[place] = error
+        return sources, doubts, problems
+
+    def _written(
+        self,
+        place: int,
+        source: AnchorEpisode | None,
+        doubts: tuple[str, ...],
+        folder: Path,
+        frames: Channel[_Frame],
+        seconds: dict[int, float],
+    ) -> EpisodeResult:
+        """Write an episode while its frames come: of black images where its own cannot be read."""
         try:
-            episode = self._data.episode(place)
-            count = len(episode)
-            source = anchor_episode(episode, job.settings, self._config.wrist_hw, job.stream.wrist_fov)
-            return self._make(folder, count, self._frames(stream, source)), ''
-        except WriteError:
-            raise
-        except UserError as error:
-            return self._make(folder, count, self._black_frames(count)), f'{error.what}.'
+            number, problem = self._source.number(place), ''
+            count, fps = self._source.length(place) if source is None else len(source), self._source.fps
+            fps = fps if source is None else source.episode.fps
+            with new_directory(folder, marker=RESULT) as making:
+                try:
+                    track = self._make(making, count, fps, frames, doubts)
+                    if source is None:
+                        list(frames)  # nothing, and why
+                except WriteError:
+                    raise
+                except UserError as error:
+                    track, problem = self._make(making, count, fps, self._black_frames(count)), f'{error.what}.'
+                result = track.result(number, folder.name, problem)
+                result = replace(result, seconds=round(seconds[place], 3))
+                (making / RESULT).write_text(json_text(asdict(result)))
+            return result
+        finally:
+            frames.leave()
 
     @cached_property
     def _hw(self) -> tuple[int, int]:
         return self._job.settings.image_hw or self._config.wrist_hw
-
-    def _frames(self, stream: VirtualWrist, source: AnchorEpisode) -> Iterator[_Frame]:
-        for frame in stream_frames(stream, source):
-            yield _Frame.of(frame, self._hw)
-        if stream.oom_fallback.triggered():  # what the next episode gets must not depend on what ran out in this one
-            self._wrist = None
 
     def _black_frames(self, count: int) -> Iterator[_Frame]:
         height, width = self._hw
@@ -145,74 +206,61 @@ class EpisodeWorker:
             black = np.zeros((height, width, 3), np.uint8)
             yield _Frame(black, Camera(K, np.eye(4), width, height), np.eye(4), FrameStatus.REQUIRED_MISSING)
 
-    def _stream(self) -> VirtualWrist:
-        if self._wrist is None:
+    def _streams(self) -> EpisodeStreams:
+        if self._shared is None:
             s = self._job.stream
             model = load_model(s.model, s.device, s.precision, s.decoder)
             model.configure_process(s.threads)
-            self._wrist = VirtualWrist(model, s)
-        return self._wrist
+            self._shared = EpisodeStreams(model, s, max(map(len, self._groups)))
+        return self._shared
 
-    def _make(self, folder: Path, count: int, frames: Iterator[_Frame]) -> _Track:
-        """Write everything of an episode but its result."""
-        settings, track = self._job.settings, _Track(self._hw)
+    def _make(
+        self, folder: Path, count: int, fps: float, frames: Iterable[_Frame], doubts: tuple[str, ...] = ()
+    ) -> _Track:
+        """Write everything of an episode but its result; nothing of one that cannot even be counted."""
+        settings, track = self._job.settings, _Track(self._hw, doubts)
+        if not count:
+            return track
         crf = CRF[settings.codec] if settings.crf is None else settings.crf
         images = HistogramStats(LEVELS, 3, count)
+        depth = DepthSpool(folder, self._hw, count) if settings.depth else None
 
         def coded() -> Iterator[np.ndarray]:
             for number, frame in enumerate(frames):
                 track.add(frame)
+                if depth is not None:
+                    depth.add(frame.depth)
                 if number in images.chosen:
                     images.add(frame.image)
                 yield frame.image
 
-        fps, preset = self._data.info.fps, PRESET[settings.codec]
-        write_video(folder / VIDEO, coded(), fps, crf, preset, faststart=False, codec=settings.codec, gop=GOP)
+        if self._source.lossless:
+            write_lossless_video(folder / LOSSLESS, coded(), fps)
+        else:
+            preset = PRESET[settings.codec]
+            write_video(folder / VIDEO, coded(), fps, crf, preset, faststart=False, codec=settings.codec, gop=GOP)
         columns = track.columns(settings.out_key)
         np.savez(folder / COLUMNS, **columns)  # type: ignore[arg-type]
         stats = {key: as_lists(vector_stats(values)) for key, values in columns.items()}
         stats[settings.out_key] = as_lists(images.result())
+        if depth is not None:
+            stats |= depth.finish(settings.out_key, fps, self._source.codes_depth)
         (folder / STATS).write_text(json_text(stats))
         return track
 
 
-def stream_frames(stream: VirtualWrist, source: AnchorEpisode) -> Iterator[WristFrame]:
-    """A frame for every frame of an episode, as a stream gives them that begins with it.
-
-    Where the last chunk is not full, the last anchor set fills it; what it shows beyond the episode is dropped.
-    """
-    stream.reset()
-    left, last, step = len(source), None, round(1e9 / source.episode.fps)
-    for last in source.sets():
-        for frame in stream.push(last):
-            left -= 1
-            yield frame
-    while left and last is not None:
-        last = replace(last, stamp_ns=last.stamp_ns + step)
-        for frame in stream.push(last):
-            if left:
-                left -= 1
-                yield frame
-
-
-def read_part(folder: Path, columns: list[str]) -> AddedPart:
-    """What a finished episode adds to a set, with some of its columns.
-
-    Raises:
-        UserError: A file of it is damaged.
-    """
-    stored = read_json(folder / STATS, dict[str, dict[str, Any]], 'remove its folder and start again')
-    stats: dict[str, Stats] = {
-        key: {name: np.array(value) for name, value in entry.items()} for key, entry in stored.items()
-    }
-    with np.load(folder / COLUMNS) as file:
-        return AddedPart(folder / VIDEO, {name: file[name] for name in columns}, stats)
+def episode_groups(source: AugmentSource, size: int) -> list[tuple[int, ...]]:
+    """Places of the episodes that are made side by side, those of similar length, so that a batch stays full to the end."""
+    count = len(source.data)
+    order = sorted(range(count), key=lambda place: (source.length(place), place)) if size > 1 else list(range(count))
+    return [tuple(order[start : start + size]) for start in range(0, count, size)]
 
 
 @dataclass(frozen=True)
 class _Frame:
     """A frame as it is stored. image: uint8 [h, w, 3]. camera: of it, in its world. T_camera_anchor: float64 [4, 4], to it from the
-    first anchor camera. in_base: whether its world is the robot's base; None for a frame without a camera."""
+    first anchor camera. in_base: whether its world is the robot's base; None for a frame without a camera. depth: float32 [h, w], metres,
+    0 where nothing is seen; None where it has none."""
 
     image: np.ndarray
     camera: Camera
@@ -221,6 +269,7 @@ class _Frame:
     confidence: float = 0.0
     coverage: float = 0.0
     in_base: bool | None = None
+    depth: np.ndarray | None = None
 
     @classmethod
     def of(cls, frame: WristFrame, hw: tuple[int, int]) -> _Frame:
@@ -231,17 +280,18 @@ class _Frame:
             resized_camera(frame.camera, hw),
             frame.camera.T_camera_world @ np.linalg.inv(T_anchor_world),
             status, frame.confidence, frame.coverage, None if status.is_blank else world == 'base',
+            None if frame.depth is None else resize_images(frame.depth.float().cpu().numpy()[None], hw, nearest=True)[0],
         )  # fmt: skip
 
 
 class _Track:
     """Everything of an episode's frames but their images."""
 
-    def __init__(self, hw: tuple[int, int]):
-        self._hw, self._frames = hw, list[_Frame]()
+    def __init__(self, hw: tuple[int, int], doubts: tuple[str, ...] = ()):
+        self._hw, self._frames, self._doubts = hw, list[_Frame](), doubts
 
     def add(self, frame: _Frame) -> None:
-        self._frames.append(replace(frame, image=np.empty(0, np.uint8)))
+        self._frames.append(replace(frame, image=np.empty(0, np.uint8), depth=None))
 
     @property
     def _in_base(self) -> bool | None:
@@ -253,6 +303,10 @@ class _Track:
         """Metres between the places of the camera in neighbouring frames, in the first anchor's frame, at most."""
         poses = [inverse(f.T_camera_anchor) for f in self._frames if f.in_base is not None]
         return max((float(np.linalg.norm(b[:3, 3] - a[:3, 3])) for a, b in pairwise(poses)), default=0.0)
+
+    @staticmethod
+    def _mean(values: list[float]) -> float:
+        return round(float(np.mean(values)), 4) if values else 0.0
 
     def columns(self, key: str) -> dict[str, np.ndarray]:
         """Columns [T, N] by name. T_camera_base is the pose in the frame's own world, which need not be the base: see `_in_base`."""
@@ -272,7 +326,8 @@ class _Track:
         return EpisodeResult(
             episode, folder, len(self._frames), self._hw[1], self._hw[0],
             valid=statuses[FrameStatus.VALID.name],
-            confidence=round(float(np.mean([frame.confidence for frame in self._frames])), 4),
-            coverage=round(float(np.mean([frame.coverage for frame in self._frames])), 4),
+            confidence=self._mean([frame.confidence for frame in self._frames]),
+            coverage=self._mean([frame.coverage for frame in self._frames]),
             step=round(self._largest_step, 4), statuses=dict(sorted(statuses.items())), in_base=self._in_base, problem=problem,
+            doubts=self._doubts,
         )  # fmt: skip

@@ -12,8 +12,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from wristworld_ros.apps.augment.episode import EpisodeResult
-from wristworld_ros.data.formats.lerobot.reader import LeRobotSet
+from wristworld_ros.apps.augment.result import EpisodeResult
+from wristworld_ros.data.episode import DataSet
 from wristworld_ros.errors import UserError, require_package
 from wristworld_ros.geometry.images import resize_images
 
@@ -45,12 +45,16 @@ def require_page_packages() -> None:
     require_package('jinja2', 'view', 'The page of the run (--no-page leaves it out)')
 
 
-def write_page(path: Path, data: LeRobotSet, run: dict[str, Any], results: Sequence[EpisodeResult]) -> None:
+def write_page(
+    path: Path, data: DataSet, name: str, camera: str, run: dict[str, Any], results: Sequence[EpisodeResult]
+) -> None:
     """Write the page, one file with its images in it; the same results give the same bytes.
 
     Args:
         path: The file; its folder exists.
         data: The new set.
+        name: What the page calls it.
+        camera: The new camera in it.
         run: Of `identity.run_identity`.
         results: Of all episodes, in order.
     """
@@ -64,9 +68,9 @@ def write_page(path: Path, data: LeRobotSet, run: dict[str, Any], results: Seque
     for one in results:
         statuses.update(one.statuses)
     text = environment.get_template('page.html.j2').render(
-        run=run, name=data.path.name, key=run['settings']['out_key'], episodes=len(results), frames=frames,
+        run=run, name=name, key=camera, episodes=len(results), frames=frames,
         valid=sum(one.valid for one in results) / max(frames, 1), statuses=statuses.most_common(),
-        histograms=_histograms(results), sheets=_sheets(data, run, results), suspects=suspects(results)[:_SUSPECTS],
+        histograms=_histograms(results), sheets=_sheets(data, (run['settings']['anchors'][0], camera), results), suspects=suspects(results)[:_SUSPECTS],
         more=max(len(suspects(results)) - _SUSPECTS, 0),
     )  # fmt: skip
     path.write_text(text)
@@ -82,8 +86,10 @@ def suspects(results: Sequence[EpisodeResult]) -> list[tuple[EpisodeResult, str]
         elif share < _LEAST_VALID:
             why = max((name for name in one.statuses if name != 'VALID'), key=lambda name: one.statuses[name])
             found.append((1, share, one, f'{share:.0%} of its frames are valid; of the others most are {why}.'))
+        elif one.doubts:
+            found.append((2, 0.0, one, f'Calibration was not used: {"; ".join(one.doubts)}.'))
         elif one.step > _LARGEST_STEP:
-            found.append((2, -one.step, one, f'Its camera moves {one.step:.2f} m between two frames.'))
+            found.append((3, -one.step, one, f'Its camera moves {one.step:.2f} m between two frames.'))
     return [(one, why) for _, _, one, why in sorted(found, key=lambda entry: (*entry[:2], entry[2].episode))]
 
 
@@ -100,7 +106,7 @@ def _histograms(results: Sequence[EpisodeResult]) -> list[_Histogram]:
     return found
 
 
-def _sheets(data: LeRobotSet, run: dict[str, Any], results: Sequence[EpisodeResult]) -> list[tuple[str, str]]:
+def _sheets(data: DataSet, cameras: tuple[str, str], results: Sequence[EpisodeResult]) -> list[tuple[str, str]]:
     """Captions and images of the episodes of best, median and worst confidence; each once."""
     order = sorted(range(len(results)), key=lambda place: (-results[place].confidence, place))
     found: dict[int, tuple[str, str]] = {}
@@ -111,14 +117,14 @@ def _sheets(data: LeRobotSet, run: dict[str, Any], results: Sequence[EpisodeResu
                 f'{word}: episode {one.episode}, confidence {one.confidence:.2f}, coverage {one.coverage:.0%}, '
                 f'{one.valid} of {one.frames} frames valid'
             )
-            found[place] = caption, _data_uri(_sheet(data, place, run))
+            found[place] = caption, _data_uri(_sheet(data, place, cameras))
     return list(found.values())
 
 
-def _sheet(data: LeRobotSet, place: int, run: dict[str, Any]) -> np.ndarray:
+def _sheet(data: DataSet, place: int, cameras: tuple[str, str]) -> np.ndarray:
     """A row of images of the first anchor and one of the new camera; where one cannot be read, it is left out."""
     rows = []
-    for key in (run['settings']['anchors'][0], run['settings']['out_key']):
+    for key in cameras:
         try:
             episode = data.episode(place)
             images = episode.read(key, np.linspace(0, len(episode) - 1, _COLUMNS).round().astype(int))

@@ -13,30 +13,24 @@ from typing import Any
 
 from tqdm import tqdm
 
-from wristworld_ros.apps.augment.anchors import anchor_episode, chosen_anchors
-from wristworld_ros.apps.augment.episode import VIDEO, EpisodeResult, EpisodeWorker, Job, column_names, read_part
+from wristworld_ros.apps.augment.anchors import anchor_episode, chosen_anchors, settings_kinematics
+from wristworld_ros.apps.augment.engine import Engine, run_tasks
+from wristworld_ros.apps.augment.episode import EpisodeWorker, Job, episode_groups
 from wristworld_ros.apps.augment.identity import run_identity
 from wristworld_ros.apps.augment.page import require_page_packages, write_page
-from wristworld_ros.apps.augment.pool import run_tasks
+from wristworld_ros.apps.augment.pool import LocalEngine
+from wristworld_ros.apps.augment.ray_engine import RayEngine
+from wristworld_ros.apps.augment.result import EpisodeResult
 from wristworld_ros.apps.augment.settings import AugmentSettings
-from wristworld_ros.data.episode import Episode, EpisodeCamera
-from wristworld_ros.data.formats.lerobot.adding import AddedCamera, add_camera, check_addable
+from wristworld_ros.apps.augment.source import AugmentSource
+from wristworld_ros.apps.augment.sources import open_source
+from wristworld_ros.data.episode import DataSet, Episode
 from wristworld_ros.data.formats.lerobot.columns import short_name
-from wristworld_ros.data.formats.lerobot.features import video_feature
-from wristworld_ros.data.formats.lerobot.layout import FIX, INFO
-from wristworld_ros.data.formats.lerobot.reader import LeRobotSet
-from wristworld_ros.data.formats.lerobot.writer import video_details
 from wristworld_ros.errors import UserError
 from wristworld_ros.input_files import json_text
 from wristworld_ros.runtime import machine
-from wristworld_ros.runtime.files import clear_leftovers, file_sha256, new_directory
+from wristworld_ros.runtime.files import clear_leftovers, new_directory
 from wristworld_ros.settings import StreamSettings
-
-FOLDER = 'meta/wristworld'  # of the manifest and what goes with it
-_SHAPES = {
-    'valid': ('bool', 1), 'status': ('int64', 1), 'confidence': ('float32', 1), 'K': ('float64', 9),
-    'T_camera_anchor': ('float64', 16), 'T_camera_base': ('float64', 16),
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -49,6 +43,11 @@ class AugmentReport:
     seconds: float
     made: int
     frames: int
+
+    def working_rate(self, workers: int) -> float:
+        """Frames a second of so many workers while they made episodes: without their start, and without the writing of the set."""
+        spent = sum(one.seconds for one in self.episodes if not one.reused)
+        return workers * self.frames / spent if spent else 0.0
 
     @property
     def problems(self) -> list[str]:
@@ -63,7 +62,7 @@ def augment(
     stream: StreamSettings,
     progress: bool = True,
 ) -> AugmentReport:
-    """Write a LeRobot data set with a virtual wrist camera more; it appears whole or not at all.
+    """Write a data set with a virtual wrist camera more; it appears whole or not at all.
 
     Args:
         source: The set, which is only read.
@@ -73,56 +72,53 @@ def augment(
         progress: Whether a bar is shown.
 
     Raises:
-        UserError: The source is no LeRobot data set, or cannot get this camera; the target exists; the model cannot be used; a table
+        UserError: The source is of no format that gets a camera, or cannot get this one; the target exists; the model cannot be used; a table
             cannot be read, or the disk refuses.
     """
     source, target = Path(source).expanduser().absolute(), Path(target).expanduser().absolute()
     if settings.page:
         require_page_packages()
-    data = _open(source, target)
-    anchors = _check(data, settings, stream)
+    stream, engine = engine_for(settings, stream)
+    given = _open(source, target)
+    data, anchors = given.data, _check(given, settings, stream)
     run = run_identity(stream, settings, anchors)
     work = target.with_name(f'.{target.name}.work')
     started = time.perf_counter()
-    with new_directory(target, settings.force, INFO) as folder:
+    with new_directory(target, settings.force, given.marker(settings)) as folder:
         _prepare(work)
         job = Job(source, work, stream, replace(settings, anchors=','.join(anchors)), anchors, run)
-        results = _make_episodes(job, len(data), progress)
-        add_camera(data, folder, _added(data, work, results, settings.out_key), _along(data, anchors))
+        results = _make_episodes(job, given, engine, progress)
+        given.write(folder, results, work, settings, anchors)
         report = AugmentReport(
             target, results, time.perf_counter() - started, sum(not one.reused for one in results),
             sum(one.frames for one in results if not one.reused),
         )  # fmt: skip
-        _write_manifest(folder, data, run, report, settings)
+        place = folder / given.folder
+        _write_manifest(place, given, run, report, settings)
         if settings.page:
-            write_page(folder / FOLDER / f'{short_name(settings.out_key)}.html', LeRobotSet(folder), run, results)
+            page = place / f'{short_name(settings.out_key)}.html'
+            write_page(page, given.reopened(folder), data.path.name, given.camera(settings), run, results)
     shutil.rmtree(work, ignore_errors=True)
     return report
 
 
-def _open(source: Path, target: Path) -> LeRobotSet:
-    if not (source / INFO).is_file():
-        raise UserError(
-            f'{source} is no LeRobot data set, for it has no {INFO}', 'make one of it with `wristworld data convert`'
-        )
+def _open(source: Path, target: Path) -> AugmentSource:
+    given = open_source(source)
     if target == source or source in target.parents or target in source.parents:
         raise UserError(f'{target} and {source} lie within each other', 'give a target beside the source')
-    data = LeRobotSet(source)
-    if not len(data):
-        raise UserError(f'{source} holds no episode', FIX)
-    return data
+    return given
 
 
-def _check(data: LeRobotSet, settings: AugmentSettings, stream: StreamSettings) -> tuple[str, ...]:
+def _check(given: AugmentSource, settings: AugmentSettings, stream: StreamSettings) -> tuple[str, ...]:
     """Whether the set can get this camera; returns the keys of the anchors."""
-    check_addable(data, settings.out_key, list(column_names(settings.out_key).values()))
-    episode = _first_episode(data)
+    given.check(settings)
+    episode = _first_episode(given.data)
     anchors = chosen_anchors(episode, settings)
-    anchor_episode(episode, settings, (2, 2), stream.wrist_fov).check()
+    anchor_episode(episode, settings, (2, 2), stream.wrist_fov, settings_kinematics(settings)).check()
     return anchors
 
 
-def _first_episode(data: LeRobotSet) -> Episode:
+def _first_episode(data: DataSet) -> Episode:
     """The first one that can be opened."""
     for place in range(len(data)):
         try:
@@ -138,57 +134,60 @@ def _prepare(work: Path) -> None:
     clear_leftovers(work)
 
 
-def _make_episodes(job: Job, count: int, progress: bool) -> list[EpisodeResult]:
+def engine_for(settings: AugmentSettings, stream: StreamSettings) -> tuple[StreamSettings, Engine]:
+    """The engine that settings ask for, and the stream with the device that its workers have: this machine's says nothing of those of a
+    cluster.
+
+    Raises:
+        UserError: Ray is not installed, or device and share of a GPU contradict each other.
+    """
+    if settings.engine == 'local':
+        return stream, LocalEngine()
+    on_gpu = stream.device.startswith('cuda')
+    gpus = float(on_gpu) if settings.gpus is None else settings.gpus
+    if stream.device != 'auto' and on_gpu != (gpus > 0):
+        raise UserError(
+            f'Setting device is {stream.device}, and each worker gets {gpus:g} of a GPU', 'change --device or --gpus'
+        )
+    return replace(stream, device='cuda' if gpus > 0 else 'cpu'), RayEngine(settings.address, gpus, stream.threads or 1)
+
+
+def _make_episodes(job: Job, given: AugmentSource, engine: Engine, progress: bool) -> list[EpisodeResult]:
     os.environ.setdefault('SVT_LOG', '1')  # the AV1 encoder's own chatter: errors alone
     found: dict[int, EpisodeResult] = {}
     frames = 0
-    with tqdm(total=count, desc='augmenting', unit='episode', disable=not progress) as bar:
+    groups = episode_groups(given, job.settings.batch)
 
-        def lost(place: int, code: int) -> None:
-            bar.write(f'A worker process ended (exit code {code}) at episode {place}, which is done again.')
+    def named(group: int) -> str:
+        numbers = [str(given.number(place)) for place in groups[group]]
+        return f'Episode{"s" * (len(numbers) > 1)} {", ".join(numbers)}'
 
-        for place, result in run_tasks(partial(EpisodeWorker, job), range(count), job.settings.workers, lost):
-            found[place] = result
-            frames += result.frames
+    with engine, tqdm(total=len(given.data), desc='augmenting', unit='episode', disable=not progress) as bar:
+
+        def lost(group: int, how: str) -> None:
+            bar.write(f'A worker process ended ({how}); its work is done again: {named(group).lower()}.')
+
+        done = run_tasks(engine, partial(EpisodeWorker, job), range(len(groups)), job.settings.workers, lost, named)
+        for group, results in done:
+            found |= dict(zip(groups[group], results, strict=True))
+            frames += sum(result.frames for result in results)
             bar.set_postfix_str(f'{frames} frames', refresh=False)
-            bar.update()
-    return [found[place] for place in range(count)]
-
-
-def _along(data: LeRobotSet, anchors: tuple[str, ...]) -> str | None:
-    """The video whose boundaries the new one follows: the first anchor's that is a video, else any other."""
-    videos = data.info.videos
-    return next((key for key in anchors if key in videos), videos[0] if videos else None)
-
-
-def _added(data: LeRobotSet, work: Path, results: list[EpisodeResult], key: str) -> AddedCamera:
-    """What the set gets. The pose in the robot's base is a column where every frame that has a camera has it."""
-    told = [one.in_base for one in results if one.in_base is not None]
-    in_base = bool(told) and all(told)
-    names = column_names(key)
-    kinds = {kind: shape for kind, shape in _SHAPES.items() if kind != 'T_camera_base' or in_base}
-    columns = {names[kind]: {'dtype': dtype, 'shape': [width], 'names': None} for kind, (dtype, width) in kinds.items()}
-    first = results[0]
-    details = video_details(work / first.folder / VIDEO)
-    camera = EpisodeCamera(key, 'wrist', first.width, first.height, False)
-    fps = data.info.fps
-    video = video_feature(camera, int(fps) if fps == int(fps) else fps, details)
-    folders = {one.episode: work / one.folder for one in results}
-    return AddedCamera(key, video, columns, lambda number: read_part(folders[number], list(columns)))
+            bar.update(len(results))
+    return [found[place] for place in range(len(given.data))]
 
 
 def _write_manifest(
-    folder: Path, data: LeRobotSet, run: dict[str, Any], report: AugmentReport, settings: AugmentSettings
+    place: Path, given: AugmentSource, run: dict[str, Any], report: AugmentReport, settings: AugmentSettings
 ) -> None:
     """The manifest, which is the same for every run with the same result; and what this run took, which is not."""
-    name, place = short_name(settings.out_key), folder / FOLDER
+    name = short_name(settings.out_key)
     place.mkdir(parents=True, exist_ok=True)
     statuses = Counter[str]()
     for one in report.episodes:
         statuses.update(one.statuses)
     frames = sum(one.frames for one in report.episodes)
     manifest = run | {
-        'source': {'name': data.path.name, 'format': data.format, 'info_sha256': file_sha256(data.path / INFO)},
+        'source': given.described(),
         'totals': {
             'episodes': len(report.episodes), 'frames': frames, 'valid_share': _share(statuses['VALID'], frames),
             'statuses': dict(sorted(statuses.items())),
@@ -197,9 +196,9 @@ def _write_manifest(
     }  # fmt: skip
     (place / f'{name}.json').write_text(json_text(manifest))
     took = {
-        'machine': machine.describe(), 'workers': settings.workers, 'seconds': round(report.seconds, 3),
+        'machine': machine.describe(), 'engine': settings.engine, 'workers': settings.workers, 'seconds': round(report.seconds, 3),
         'episodes_made': report.made, 'frames_made': report.frames,
-        'episodes': [{'episode': one.episode, 'seconds': one.seconds} for one in report.episodes],
+        'episodes': [{'episode': one.episode, 'seconds': one.seconds, 'made': not one.reused} for one in report.episodes],
     }  # fmt: skip
     (place / f'{name}.seconds.json').write_text(json_text(took))
 
@@ -210,6 +209,7 @@ def _entry(one: EpisodeResult) -> dict[str, Any]:
         'mean_confidence': one.confidence, 'mean_coverage': one.coverage,
         'largest_step_m': one.step, 'statuses': one.statuses, 'in_base': one.in_base,
     }  # fmt: skip
+    entry |= {'not_used': list(one.doubts)} if one.doubts else {}
     return entry | ({'problem': one.problem} if one.problem else {})
 
 

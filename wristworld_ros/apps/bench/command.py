@@ -12,7 +12,7 @@ from wristworld_ros.options import add_options, from_options
 from wristworld_ros.setting import check
 from wristworld_ros.settings import StreamSettings
 
-SECTIONS = ('condition', 'parts', 'stream', 'topics', 'desk')
+SECTIONS = ('condition', 'parts', 'stream', 'topics', 'desk', 'offline')
 DESKS = (
     ((240, 320), False),
     ((240, 320), True),
@@ -25,7 +25,7 @@ DTYPES = ('bfloat16', 'float32')
 HELP = (
     'condition: the condition map against a renderer that goes point by point. parts: each part of the model with its roofline, '
     'the stream, and the published pipeline. stream: rates and latency by anchors and chunk. topics: the same over ROS 2. '
-    'desk: the simulated desk with depth, TF and arm over ROS 2.'
+    'desk: the simulated desk with depth, TF and arm over ROS 2. offline: recordings of that desk, by `wristworld augment`, beside the live node.'
 )
 
 
@@ -127,10 +127,10 @@ def run(args: argparse.Namespace) -> int:
     if args.steps is None:
         args.steps = cases.TARGET_STEPS if random else StreamSettings.steps
     only = args.only or (RANDOM_MODEL_SECTIONS if random else SECTIONS)
-    if random and {'topics', 'desk'} & set(only):
+    if random and {'topics', 'desk', 'offline'} & set(only):
         raise UserError(
             'A random model cannot be measured over topics, since the node loads models from directories',
-            'leave topics and desk out of --only',
+            'leave topics, desk and offline out of --only',
         )
     settings = from_options(StreamSettings, args)
     check(settings)
@@ -139,7 +139,7 @@ def run(args: argparse.Namespace) -> int:
         torch.set_num_threads(settings.threads)
     results: dict = {'machine': machine.describe(settings.threads), 'model': settings.model, 'steps': settings.steps}
     print('\n'.join(f'{key}: {value}' for key, value in results['machine'].items()), flush=True)
-    if {'parts', 'stream', 'topics', 'desk'} & set(only):
+    if {'parts', 'stream', 'topics', 'desk', 'offline'} & set(only):
         if not random:
             check_memory(settings, max(args.anchors))
         model, sizes = _model(args, settings)  # so that a missing model is reported at once
@@ -160,8 +160,17 @@ def run(args: argparse.Namespace) -> int:
         from wristworld_ros.apps.bench.streams import run_desk
 
         results['desk'] = [run_desk(settings, DESK_HZ, args.minutes * 60, hw, known) for hw, known in DESKS]
+    if 'offline' in only:
+        from wristworld_ros.apps.bench.offline import run_offline
+        from wristworld_ros.apps.bench.streams import DESK_MOMENTS, run_desk
+
+        live = next((row for row in results.get('desk', []) if row['desk'] == 'RGB'), None)
+        live = live or run_desk(settings, DESK_HZ, args.minutes * 60, (240, 320), False)
+        results['live'] = live['frames_per_second']
+        results['offline'] = run_offline(settings, live['frames_per_second'], DESK_MOMENTS)
     if 'parts' in only:  # last, since the published pipeline leaves its memory behind
         anchor_hw = args.anchor_size or anchor_size(model)
+        assert settings.steps is not None  # set above where it was not given
         shapes = [Shapes(anchor_hw, hw, steps=settings.steps, history=settings.history) for hw in sizes]
         results['parts'] = [cases.run_case(model, settings, s, args.frames, args.published_seconds) for s in shapes]
         results['targets'] = cases.compare_targets(results['parts'])

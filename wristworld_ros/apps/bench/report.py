@@ -22,6 +22,11 @@ TOPIC_COLUMNS = (
     ('memory_start_mib', 'MiB at start', '{:.0f}'), ('memory_end_mib', 'MiB at end', '{:.0f}'),
 )  # fmt: skip
 DESK_COLUMNS = (('desk', 'what is used', '{}'), ('anchor_size', 'anchors', '{}'), *TOPIC_COLUMNS)
+OFFLINE_COLUMNS = (
+    ('workers', 'workers', '{:d}'), ('batch', 'batch', '{:d}'), ('frames', 'frames', '{:d}'), ('frames_per_second', 'frames/s', '{:.1f}'),
+    ('episodes_per_second', 'episodes/s', '{:.3f}'), ('times_live', 'times the live rate', '{:.2f}'),
+    ('run_per_second', 'frames/s, whole run', '{:.1f}'),
+)  # fmt: skip
 PART_COLUMNS = (
     ('part', 'part', '{}'), ('frames', 'frames', '{:d}'), ('ms', 'ms', '{:.2f}'), ('roofline_ms', 'roofline ms', '{:.3f}'),
     ('ratio', 'ratio', '{:.1f}'), ('bound', 'bound by', '{}'), ('gigaflops', 'GFLOP', '{:.1f}'),
@@ -79,6 +84,12 @@ def sections(results: dict, table: Callable) -> list[str]:
             'The simulated desk over ROS 2 topics, rendered before: two anchors with depth, TF, joint states and description, used '
             'and not used; ms are from the stamp to publishing:',
             table(*_cells(DESK_COLUMNS, rows)),
+        ]
+    if rows := results.get('offline'):
+        found += [
+            f'Recordings: `wristworld augment` on the simulated desk from images alone, two 320x240 anchors, as fast as possible; the live '
+            f'node on the same desk gave {results["live"]:.1f} frames/s. Whole run: with the start of the workers and the writing of the set:',
+            table(*_cells(OFFLINE_COLUMNS, rows)),
         ]
     if cases := results.get('parts'):
         found += _case_sections(cases, results['targets'], table)

@@ -85,8 +85,10 @@ def _paths(folders: Sequence[Path], settings: ConvertSettings) -> dict[str, Path
     if settings.parts != 'stage1':
         wanted += ['video', 'vae', 'text_encoder', 'tokenizer']
     paths = {part: require_part(part, folders, getattr(settings, part)) for part in wanted}
-    if 'video' in paths and (clip := find_part('clip', folders, settings.clip)):
-        paths['clip'] = clip
+    if 'video' in paths:
+        beside = [paths['video'].parent] if 'longlive' in paths['video'].name.lower() else []
+        optional = {'clip': find_part('clip', folders, settings.clip), 'lora': find_part('lora', beside, settings.lora)}
+        paths |= {part: path for part, path in optional.items() if path is not None}
     return paths
 
 

@@ -35,6 +35,9 @@ class ConvertSettings:
     )  # fmt: skip
     stage1: str | None = setting(None, "Stage 1's file; auto looks for its published name.", none='auto')
     video: str | None = setting(None, "The video transformer's file; auto looks for its published name.", none='auto')
+    lora: str | None = setting(
+        None, "The LoRA of a student's video transformer; auto looks for LongLive's beside its file.", none='auto'
+    )
     vae: str | None = setting(None, "The video autoencoder's file; auto looks for its published name.", none='auto')
     clip: str | None = setting(None, "The vision tower's file; auto looks for its published name.", none='auto')
     text_encoder: str | None = setting(None, "The text encoder's file; auto looks for its published name.", none='auto')

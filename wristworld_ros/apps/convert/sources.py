@@ -54,9 +54,12 @@ PARTS = {
     ),
     'video': Part(
         'the video transformer',
-        ('VideoModel/video_dit_lora.safetensors', 'video_dit_lora.safetensors', 'diffusion_pytorch_model.safetensors'),
+        ('VideoModel/video_dit_lora.safetensors', 'video_dit_lora.safetensors', 'diffusion_pytorch_model.safetensors',
+         'models/longlive_base.pt', 'longlive_base.pt', 'checkpoints/self_forcing_dmd.pt', 'self_forcing_dmd.pt',
+         'checkpoints/self_forcing_sid.pt', 'self_forcing_sid.pt'),
         '--video',
     ),
+    'lora': Part("the LoRA of a student's video transformer", ('models/lora.pt', 'lora.pt'), '--lora'),
     'vae': Part('the video autoencoder', ('BaseModel/Wan2.1_VAE.pth', 'Wan2.1_VAE.pth'), '--vae'),
     'clip': Part(
         'the vision tower',
@@ -118,7 +121,8 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
 
     Args:
         path: safetensors, or a torch file, of which nothing but tensors and plain containers is accepted, so that no code
-            in it can run. A checkpoint of a training run may hold them under `model` or `state_dict`.
+            in it can run. A checkpoint of a training run may hold them under `model` or `state_dict`, that of a student under
+            `generator_ema`, which comes first, or `generator`, its LoRA under `generator_lora`.
 
     Raises:
         ModelError: The file is missing or cannot be read as such.
@@ -160,7 +164,7 @@ def _unreadable(path: Path, error: Exception) -> ModelError:
 
 
 def _state_dict(raw: Any, path: Path) -> dict[str, torch.Tensor]:
-    for key in ('model', 'state_dict', 'module'):
+    for key in ('generator_ema', 'generator', 'generator_lora', 'model', 'state_dict', 'module'):
         if isinstance(raw, Mapping) and isinstance(raw.get(key), Mapping):
             raw = raw[key]
     tensors = {k: v for k, v in raw.items() if isinstance(v, torch.Tensor)} if isinstance(raw, Mapping) else {}

@@ -25,6 +25,14 @@ from wristworld_ros.apps.convert.sources import (
     text_config,
     vae_config,
 )
+from wristworld_ros.apps.convert.students import (
+    Student,
+    Tensors,
+    add_lora,
+    is_student,
+    student_of,
+    student_tensors,
+)
 from wristworld_ros.models.config import AUTOENCODER, GENERATOR, STAGE1, ModelError
 from wristworld_ros.models.state_dict import check_shapes, named_tensors
 from wristworld_ros.models.vggt import ReconstructionModel
@@ -112,6 +120,14 @@ def convert_stage2(
         ModelError: A file is not such a checkpoint, or they do not belong together.
     """
     video, untrained = read_tensors(paths['video']), []
+    student = student_of(paths['video'].name) if is_student(video) else None
+    if student is not None:
+        video = _student_video(video, student, paths)
+    elif 'lora' in paths:
+        raise ModelError(
+            f'{paths["lora"]} is the LoRA of a student, and {paths["video"]} is no student',
+            'leave out --lora, or give its file',
+        )
     clip = read_tensors(paths['clip']) if 'clip' in paths else None
     anchor_encoder = clip and clip_config(clip, str(paths['clip']), overrides.get('anchor_encoder', {}))
     plain = 'patch_embedding.weight' in video and 'denoising_model.patch_embedding.weight' not in video
@@ -121,7 +137,8 @@ def convert_stage2(
         untrained = ['the condition input of the video transformer', 'the projection of the anchor tokens']
     elif clip is None:
         require_part('clip', folders)  # it is missing, and this says so
-    config = generator_config(video, str(paths['video']), overrides.get('generator', {}))
+    own = {} if student is None else student.config
+    config = generator_config(video, str(paths['video']), own | dict(overrides.get('generator', {})))
     vae = read_tensors(paths['vae'])
     autoencoder = vae_config(vae, str(paths['vae']), overrides.get('autoencoder', {}))
     config |= {'anchor_encoder': anchor_encoder, 'autoencoder': autoencoder, 'text': 'stored'}
@@ -159,13 +176,27 @@ def convert_stage2(
             )
         tensors[name] = embedding
     made_by = WAN_LICENCE if plain else f'{WRISTWORLD_LICENCE}; made from {WAN_LICENCE}'
+    if student is not None:
+        made_by = f'{student.licence}; made from {WAN_LICENCE}'
     sources = [Source(paths['video'], 'video transformer', made_by)]
+    sources += [Source(paths['lora'], "the video transformer's LoRA", made_by)] if 'lora' in paths else []
     sources += [Source(paths['vae'], 'video autoencoder', WAN_LICENCE)]
     sources += [Source(paths['clip'], 'vision tower', WAN_LICENCE)] if clip is not None else []
     sources += [Source(paths['text_encoder'], 'text encoder (its embeddings of the prompts)', WAN_LICENCE)]
     tokenizer = (paths['tokenizer'] / name for name in TOKENIZER_FILES)
     sources += [Source(file, 'tokenizer', WAN_LICENCE) for file in tokenizer if file.is_file()]
     return Stage(config, {GENERATOR: tensors, AUTOENCODER: vae}, sources, untrained, use_anchor_tokens=clip is not None)
+
+
+def _student_video(weights: Mapping[str, torch.Tensor], student: Student, paths: Mapping[str, Path]) -> Tensors:
+    """A student's transformer with its LoRA added: under the names of Wan's own, or of the release where it is a wrist camera's."""
+    video = student_tensors(weights, str(paths['video']))
+    if 'lora' in paths:
+        video = add_lora(video, read_tensors(paths['lora']), student.scale, str(paths['lora']))
+    if 'ext_proj.0.weight' not in video:
+        return video
+    anchors = ('ext_proj.', 'temporal_embed.', 'view_embed.')
+    return {name if name.startswith(anchors) else f'denoising_model.{name}': value for name, value in video.items()}
 
 
 def _check_together(config: Mapping[str, Any], paths: Mapping[str, Path]) -> None:

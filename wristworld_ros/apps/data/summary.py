@@ -9,6 +9,8 @@ import numpy as np
 
 from wristworld_ros.data.episode import DataSet, Episode
 from wristworld_ros.errors import UserError
+from wristworld_ros.robot.claims import check_claims, claimed_cameras
+from wristworld_ros.robot.episode_kinematics import EpisodeKinematics
 
 
 @dataclass
@@ -33,7 +35,8 @@ class Summary:
     """A data set, as far as some of its episodes tell.
 
     opened: how many episodes were looked at. frames, seconds: theirs. robot: what is known of the robot, name -> what it is. damage:
-    sentences about episodes that could not be opened, and about the set.
+    sentences about episodes that could not be opened, and about the set. claims: cameras whose place the recordings claim. checked: by episode
+    what a check of these and of the hand's pose found, a line each; bad: the episodes of which something does not fit.
     """
 
     path: str
@@ -48,6 +51,9 @@ class Summary:
     robot: dict[str, str] = field(default_factory=dict)
     successes: int = 0
     damage: list[str] = field(default_factory=list)
+    claims: list[str] = field(default_factory=list)
+    checked: dict[int, list[str]] = field(default_factory=dict)
+    bad: list[int] = field(default_factory=list)
 
     def text(self) -> str:
         """The same for a terminal."""
@@ -65,24 +71,39 @@ class Summary:
         lines.append(
             'Robot: ' + ('; '.join(f'{name} {what}' for name, what in self.robot.items()) or 'nothing is known')
         )
+        if self.checked:
+            lines.append(f'Calibration of {len(self.checked)} episodes, checked by the arm:')
+            lines += [f'  episode {number}, {line}' for number, found in self.checked.items() for line in found]
+            lines.append(f'Do not use the calibration of: {", ".join(map(str, self.bad)) or "none of them"}')
+        elif self.claims:
+            lines.append(f'Calibration of {", ".join(self.claims)} is told and not checked: give --urdf')
         return '\n'.join([*lines, *self.damage])
 
 
-def summarise(data: DataSet, limit: int) -> Summary:
-    """Look at some episodes of a set, evenly spread; no image is decoded.
+def summarise(data: DataSet, limit: int, kinematics: EpisodeKinematics | None = None) -> Summary:
+    """Look at some episodes of a set, evenly spread; no image is decoded unless calibration is checked.
 
     Args:
         data: The set.
         limit: Episodes at most.
+        kinematics: Of the robot, by which claimed calibration is checked; None checks none.
     """
     chosen = np.unique(np.linspace(0, len(data) - 1, min(limit, len(data))).round().astype(int)).tolist()
     opened: list[Episode] = []
     damage = list(data.problems())
+    checked: dict[int, list[str]] = {}
+    bad = []
     for index in chosen:
         try:
             opened.append(data.episode(index))
+            found = check_claims(opened[-1], kinematics) if kinematics else []
         except UserError as error:
             damage.append(f'Episode {index}: {error.what}.')
+            continue
+        if found:
+            checked[index] = [one.sentence for one in found]
+        if any(one.doubt for one in found):
+            bad.append(index)
     tasks = Counter(episode.task for episode in opened if episode.task)
     return Summary(
         path=str(data.path),
@@ -96,6 +117,9 @@ def summarise(data: DataSet, limit: int) -> Summary:
         cameras=_cameras(opened[0]) if opened else [],
         robot=_robot(opened[0]) if opened else {},
         successes=sum(bool(episode.success) for episode in opened),
+        claims=sorted({name for episode in opened for name in claimed_cameras(episode)}),
+        checked=checked,
+        bad=bad,
         damage=damage,
     )
 

@@ -18,6 +18,7 @@ from wristworld_ros.pipeline.generate import NotFiniteError
 from wristworld_ros.pipeline.model import WristModel
 from wristworld_ros.pipeline.offline import EncodedVideo, encode_video, generate_video, plan_for, window_sizes
 from wristworld_ros.runtime.files import clear_leftovers, write_text
+from wristworld_ros.runtime.overlap import ahead
 from wristworld_ros.settings import WindowSettings
 from wristworld_ros.types import FrameStatus
 
@@ -76,11 +77,11 @@ def generate(
     with tqdm(total=recording.frames, desc='reconstruct', unit='frame', disable=not progress) as bar:
         encoded = encode_video(model, recording.anchor_sets(), near, wrist_fov, on_frame=bar.update)
     plan = plan_for(model, encoded, windows)
-    steps = model.generator.settings.sampling_steps if windows.steps is None else windows.steps
+    steps = len(model.generator.sigmas(windows.steps))
     with tqdm(total=len(plan) * steps, desc='generate', unit='window', disable=not progress) as bar:
         images = generate_video(model, encoded, windows, seed, plan, on_window=bar.update)
         try:
-            write_video(video_path, _with_progress(images, len(encoded), progress), recording.fps)
+            write_video(video_path, _with_progress(ahead(images), len(encoded), progress), recording.fps)
         except NotFiniteError as error:
             raise UserError(
                 f'Stage 2 of {model.config.name} produced NaN or infinity, so there is no video',

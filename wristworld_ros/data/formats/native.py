@@ -2,7 +2,8 @@
 
 `episode.json` says what it is, `tracks.npz` holds the numbers, `<camera>.mp4` the images (H.264) and
 `<camera>.depth.mkv` depth (lossless FFV1, 16-bit millimetres, 0 where unknown), `<camera>.objects.mkv` which object each
-pixel shows (lossless FFV1, 8 bit). World is the robot's base frame.
+pixel shows (lossless FFV1, 8 bit). World is the robot's base frame. Version 2 need not know the cameras, and says what else an
+`Episode` can say; `native_writer` writes it of episodes of any format.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import msgspec
 import numpy as np
 
 from wristworld_ros.data.arrays import read_arrays
-from wristworld_ros.data.episode import DataSet, Episode, EpisodeCamera, check_indices
+from wristworld_ros.data.episode import DataSet, Episode, EpisodeCamera, GripperUnit, check_indices
 from wristworld_ros.data.video import (
     DEPTH_UNIT,
     VideoReader,
@@ -32,10 +33,11 @@ from wristworld_ros.errors import UserError
 from wristworld_ros.input_files import Size, check_file, check_name, convert, json_text, read_json
 from wristworld_ros.runtime.files import new_directory
 
-VERSION = 1
+VERSION, OPEN_VERSION = 1, 2  # of calibrated episodes, and of those that need not be
 ROLES = ('anchor', 'wrist', 'random')
 ROBOT = 255  # label of the robot in maps of objects
-_JSON, _TRACKS = 'episode.json', 'tracks.npz'
+JSON, TRACKS = 'episode.json', 'tracks.npz'
+HAND_LINK = 'panda_hand'  # whose pose an episode has unless it says otherwise
 _AGAIN = 'record or copy the episode again'
 
 
@@ -85,7 +87,7 @@ class CameraEntry(EpisodeCamera):
     """One camera's entry in `episode.json`."""
 
     name: Annotated[str, msgspec.Meta(pattern='^[A-Za-z0-9_]+$', max_length=100)]
-    role: Literal['anchor', 'wrist', 'random']
+    role: Literal['anchor', 'wrist', 'random', 'other']
     width: Size
     height: Size
     has_depth: bool
@@ -107,10 +109,13 @@ class _Head:
     task: str
     seed: int
     fps: Annotated[float, msgspec.Meta(gt=0.0, le=1000.0)]
-    success: bool
+    success: bool | None
     frames: Annotated[int, msgspec.Meta(ge=1, le=10_000_000)]
     cameras: tuple[CameraEntry, ...]
     meta: dict[str, Any]
+    language: tuple[str, ...] | None = None
+    gripper_unit: GripperUnit = 'metres'
+    hand_link: str = HAND_LINK
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,13 +185,17 @@ class NativeEpisode(Episode):
             found += [(i, f'{frames.path} has {len(frames)} frames') for i in range(len(frames), len(self))]
         return sorted(found)
 
-    def K(self, camera: str) -> np.ndarray:
-        """See `Episode.K`."""
-        return self.tracks[f'K_{self.camera(camera).name}']
+    def times_ns(self, camera: str) -> np.ndarray:
+        """See `Episode.times_ns`."""
+        return self.tracks.get(f'times_ns_{self.camera(camera).name}', self.stamps_ns)
 
-    def T_camera_world(self, camera: str) -> np.ndarray:
+    def K(self, camera: str) -> np.ndarray | None:
+        """See `Episode.K`."""
+        return self.tracks.get(f'K_{self.camera(camera).name}')
+
+    def T_camera_world(self, camera: str) -> np.ndarray | None:
         """See `Episode.T_camera_world`."""
-        return self.tracks[f'T_camera_world_{self.camera(camera).name}']
+        return self.tracks.get(f'T_camera_world_{self.camera(camera).name}')
 
     def _entry(self, camera: str) -> CameraEntry:
         return cast(CameraEntry, self.camera(camera))
@@ -218,6 +227,7 @@ def write_episode(
     tracks: dict[str, np.ndarray] | None = None,
     meta: dict | None = None,
     crf: int = 12,
+    hand_link: str = HAND_LINK,
 ) -> Path:
     """Write an episode; it appears whole under `path` or not at all.
 
@@ -232,6 +242,7 @@ def write_episode(
         tracks: More arrays by name, each [T, ...].
         meta: Anything JSON can hold.
         crf: H.264 quality, 0 (best) to 51.
+        hand_link: The link that the track T_base_hand is of.
 
     Returns:
         path.
@@ -258,10 +269,12 @@ def write_episode(
         arrays[f'T_camera_world_{camera.name}'] = np.asarray(camera.T_camera_world, np.float64)
     with new_directory(path) as work:
         entries = [asdict(_write_camera(work, camera, fps, crf)) for camera in cameras]
-        np.savez(work / _TRACKS, **arrays)
+        np.savez(work / TRACKS, **arrays)
         head = {'version': VERSION, 'task': task, 'seed': int(seed), 'fps': float(fps), 'success': bool(success)}
         head |= {'frames': frames, 'cameras': entries, 'meta': meta or {}}
-        (work / _JSON).write_text(json_text(head))
+        if hand_link != HAND_LINK:
+            head['hand_link'] = hand_link
+        (work / JSON).write_text(json_text(head))
     return path
 
 
@@ -287,26 +300,26 @@ def read_episode(path: str | Path) -> NativeEpisode:
         UserError: It is not an episode, lacks a file, or has one that does not hold what an episode's does.
     """
     path = Path(path)
-    for name in (_JSON, _TRACKS):
+    for name in (JSON, TRACKS):
         if not (path / name).exists():
             raise UserError(f'{path} is not an episode: {name} is missing', 'give a directory that holds an episode')
-    raw = read_json(path / _JSON, dict[str, Any], _AGAIN)
-    if raw.get('version') != VERSION:
+    raw = read_json(path / JSON, dict[str, Any], _AGAIN)
+    if raw.get('version') not in (VERSION, OPEN_VERSION):
         raise UserError(
-            f'{path} has format version {raw.get("version")}, and this program reads {VERSION}',
+            f'{path} has format version {raw.get("version")}, and this program reads {VERSION} and {OPEN_VERSION}',
             'record the episode again',
         )
-    head = convert(raw, _Head, str(path / _JSON), _AGAIN)
+    head = convert(raw, _Head, str(path / JSON), _AGAIN)
     if len({info.name for info in head.cameras}) < len(head.cameras):
-        raise UserError(f'{path / _JSON} names a camera twice', _AGAIN)
+        raise UserError(f'{path / JSON} names a camera twice', _AGAIN)
     for info in head.cameras:
         for name in filter(None, (info.rgb_file, info.depth_file, info.objects_file)):
             check_name(name, f"A file of camera '{info.name}' of {path}")
             if not (path / name).exists():
                 raise UserError(f"{path} lacks {name} of camera '{info.name}'", _AGAIN)
             check_file(path / name, _AGAIN)
-    tracks = read_arrays(path / _TRACKS, _AGAIN)
-    _check_tracks(path / _TRACKS, tracks, head)
+    tracks = read_arrays(path / TRACKS, _AGAIN)
+    _check_tracks(path / TRACKS, tracks, head)
     stamps = tracks.pop('stamps_ns')
     return NativeEpisode(
         path=path,
@@ -314,13 +327,13 @@ def read_episode(path: str | Path) -> NativeEpisode:
         cameras=head.cameras,
         fps=head.fps,
         stamps_ns=stamps,
-        language=(head.task,),
+        language=(head.task,) if head.language is None else head.language,
         success=head.success,
         joints=tracks.get('joints'),
         gripper=tracks.get('gripper'),
-        gripper_unit='metres',
+        gripper_unit=head.gripper_unit,
         T_base_hand=tracks.get('T_base_hand'),
-        hand_link='panda_hand' if 'T_base_hand' in tracks else '',
+        hand_link=head.hand_link if 'T_base_hand' in tracks else '',
         actions=tracks.get('actions'),
         meta=head.meta,
         seed=head.seed,
@@ -329,18 +342,24 @@ def read_episode(path: str | Path) -> NativeEpisode:
 
 
 def _check_tracks(path: Path, tracks: dict[str, np.ndarray], head: _Head) -> None:
-    """Every array has an entry per frame; stamps rise, and the cameras' calibrations are numbers."""
+    """Every array has an entry per frame; stamps rise, and the cameras' calibrations are numbers. Of version 2 a camera need not have
+    any, and its pose may be unknown at some frames."""
     wanted: dict[str, tuple[int, ...]] = {'stamps_ns': ()}
     for info in head.cameras:
         wanted |= {f'K_{info.name}': (3, 3), f'T_camera_world_{info.name}': (4, 4)}
     for name, shape in wanted.items():
+        if name not in tracks and name != 'stamps_ns' and head.version == OPEN_VERSION:
+            continue
         if name not in tracks:
             raise UserError(f'{path} lacks {name}', _AGAIN)
         found = tracks[name]
         if found.shape != (head.frames, *shape):
             raise UserError(f'{path}: {name} is {list(found.shape)}, and {[head.frames, *shape]} is wanted', _AGAIN)
+        some = head.version == OPEN_VERSION and name.startswith('T_')
         numbers = (
-            found.dtype == np.int64 if name == 'stamps_ns' else found.dtype.kind == 'f' and np.isfinite(found).all()
+            found.dtype == np.int64
+            if name == 'stamps_ns'
+            else found.dtype.kind == 'f' and (some or np.isfinite(found).all())
         )
         if not numbers:
             raise UserError(f'{path}: {name} holds something else than finite numbers ({found.dtype})', _AGAIN)
@@ -356,7 +375,7 @@ def list_episodes(root: str | Path) -> list[Path]:
     root = Path(root)
     if not root.is_dir():
         raise UserError(f'{root} is not a directory', 'give the directory that holds the episodes')
-    return sorted(path.parent for path in root.glob(f'*/{_JSON}') if not path.parent.name.startswith('.'))
+    return sorted(path.parent for path in root.glob(f'*/{JSON}') if not path.parent.name.startswith('.'))
 
 
 class NativeSet(DataSet):
@@ -384,4 +403,4 @@ class NativeSet(DataSet):
 
 def is_episode(path: Path) -> bool:
     """Whether a directory is one of the package's own episodes, whole or not."""
-    return (path / _JSON).is_file()
+    return (path / JSON).is_file()

@@ -20,22 +20,36 @@ import yaml
 from wristworld_ros.data.episode import DataSet, Episode, EpisodeCamera, GripperUnit, Role, check_indices, role_of
 from wristworld_ros.data.matching import nearest
 from wristworld_ros.data.poses import pose_from_xyz_quaternion, pose_from_xyz_rpy
+from wristworld_ros.data.video import DEPTH_UNIT
 from wristworld_ros.data.video_access import MissingFrameError, VideoFrames
 from wristworld_ros.errors import UserError
 from wristworld_ros.input_files import convert, read_bytes, read_json
 
 MAPPING = 'wristworld_videos.yaml'
 _FIX = 'restore it from where it came'
+_MAX_JSON = 256 << 20  # bytes: some hundred a frame
 _FIELD = re.compile(r'\{(stem|folder)\}')
 
 
 @dataclass(frozen=True)
 class VideoCamera:
     """One camera. video: its file below the root, with {stem} and {folder} of the episode's file or directory. role: where it is;
-    None takes it from the name."""
+    None takes it from the name. depth: a video of 16 bits in millimetres, image by image of the other. data: a JSON file, see
+    `CameraData`."""
 
     video: str
     role: Role | None = None
+    depth: str | None = None
+    data: str | None = None
+
+
+class CameraData(msgspec.Struct):
+    """What a camera's JSON file may say, other keys aside. times_ns: of its images, on the clock of the episode. K: [9] or
+    [T, 9], pixels. T_camera_base: [16] or [T, 16], camera from robot base; null where unknown."""
+
+    times_ns: list[int] | None = None
+    K: list | None = None
+    T_camera_base: list | None = None
 
 
 @dataclass(frozen=True)
@@ -43,9 +57,10 @@ class VideoMapping:
     """What lies where.
 
     cameras: by name; the first one is the clock. annotations: pattern of the episodes' JSON files below the root; or episodes: of their
-    directories. stride: rows of numbers per image of the first camera. The rest are keys of the JSON files: joints [rows, J];
-    gripper [rows], in gripper_unit; hand_pose [rows, 6 or 7] (position, and roll, pitch, yaw or quaternion) of hand_link;
-    actions, one key or several that are put side by side; language, a text or a list; success.
+    directories. stride: rows of numbers per image of the first camera. The rest are keys of the JSON files: stamps [rows], nanoseconds,
+    in place of the times of the first video; joints [rows, J]; gripper [rows], in gripper_unit; hand_pose [rows, 6 or 7] (position,
+    and roll, pitch, yaw or quaternion) of hand_link; actions, one key or several that are put side by side; language, a text or a
+    list; success; meta, a map of whatever else there is.
     """
 
     cameras: dict[str, VideoCamera]
@@ -61,6 +76,8 @@ class VideoMapping:
     actions: tuple[str, ...] = ()
     language: str | None = None
     success: str | None = None
+    stamps: str | None = None
+    meta: str | None = None
 
 
 CTRL_WORLD = VideoMapping(
@@ -113,85 +130,161 @@ class VideoSet(DataSet):
     def episode(self, index: int) -> VideoEpisode:
         """See `DataSet.episode`."""
         place, mapping = self.places[index], self.mapping
-        videos = {}
-        for name, camera in mapping.cameras.items():
-            file = _FIELD.sub(lambda m: place.stem if m[1] == 'stem' else place.parent.name, camera.video)
-            if file.startswith('/') or '..' in Path(file).parts:
-                raise UserError(f'{self.path} has the video {file!r}', 'keep the videos below the root')
-            videos[name] = _video(self.root / file)
+        files = {name: self._files(place, camera) for name, camera in mapping.cameras.items()}
+        videos = {name: _video(self.root / camera.video) for name, camera in files.items()}
         first = next(iter(videos.values()))
-        said = read_json(place, dict[str, Any], _FIX) if mapping.annotations else {}
+        said = read_json(place, dict[str, Any], _FIX, _MAX_JSON) if mapping.annotations else {}
         numbers = {name: _numbers(said, key, place) for name, key in _keys(mapping).items()}
         rows = min((len(values) for values in numbers.values()), default=None)
         count = len(first) if rows is None else min(len(first), -(-rows // mapping.stride))
         if not count:
             raise UserError(f'{place} has no row of numbers, or {first.path} no frame', _FIX)
-        stamps = np.round(first.times[:count] * 1e9).astype(np.int64)
         at = np.arange(count) * mapping.stride
         chosen = {name: values[at] for name, values in numbers.items()}
+        stamps = np.round(first.times[:count] * 1e9).astype(np.int64)
+        if mapping.stamps:
+            stamps = _stamps(said, mapping.stamps, place)[at]
+        tracks = {name: self._track(camera, videos[name], stamps) for name, camera in files.items()}
         return VideoEpisode(
             path=place,
             name=f'episode {place.parent.name}/{place.stem}' if mapping.annotations else f'episode {place.name}',
             cameras=tuple(
-                EpisodeCamera(name, mapping.cameras[name].role or role_of(name), video.width, video.height, False)
-                for name, video in videos.items()
+                EpisodeCamera(
+                    name,
+                    camera.role or role_of(name),
+                    videos[name].width,
+                    videos[name].height,
+                    camera.depth is not None,
+                )
+                for name, camera in files.items()
             ),
             fps=first.rate or 10.0,
             stamps_ns=stamps,
             language=_texts(said, mapping.language),
-            success=bool(said[mapping.success]) if mapping.success in said else None,
+            success=bool(said[mapping.success]) if said.get(mapping.success or '') is not None else None,
             joints=chosen.get('joints'),
             gripper=chosen['gripper'][:, 0] if 'gripper' in chosen else None,
             gripper_unit=mapping.gripper_unit,
             T_base_hand=_poses(chosen.get('hand_pose'), place),
             hand_link=mapping.hand_link if 'hand_pose' in chosen else '',
             actions=_actions(chosen),
-            videos=videos,
-            images={name: nearest(np.round(video.times * 1e9), stamps) for name, video in videos.items()},
+            meta=_meta(said, mapping.meta, place),
+            tracks=tracks,
             rows=rows,
             stride=mapping.stride,
         )
+
+    def _files(self, place: Path, camera: VideoCamera) -> VideoCamera:
+        """A camera with the files of one episode in place of their patterns."""
+        names = {
+            key: getattr(camera, key) and self.file(place, getattr(camera, key)) for key in ('video', 'depth', 'data')
+        }
+        return replace(camera, **names)
+
+    def file(self, place: Path, pattern: str) -> str:
+        """A file's path below the root, of one episode.
+
+        Args:
+            place: Of `places`.
+            pattern: As in the mapping.
+
+        Raises:
+            UserError: It leads out of the root.
+        """
+        file = _FIELD.sub(lambda m: place.stem if m[1] == 'stem' else place.parent.name, pattern)
+        if file.startswith('/') or '..' in Path(file).parts:
+            raise UserError(f'{self.path} has the video {file!r}', 'keep the videos below the root')
+        return file
+
+    def _track(self, camera: VideoCamera, video: VideoFrames, stamps: np.ndarray) -> _Track:
+        """Which image of a camera belongs to each frame, and what its JSON file says."""
+        path = self.root / camera.data if camera.data else None
+        said = read_json(path, CameraData, _FIX, _MAX_JSON) if path else CameraData()
+        if said.times_ns is not None:
+            times = np.asarray(said.times_ns, np.int64)
+        else:
+            times = stamps if self.mapping.stamps else np.round(video.times * 1e9).astype(np.int64)
+        if not len(times) or (np.diff(times) < 0).any():
+            raise UserError(f'{path or video.path} has no times, or they fall', _FIX)
+        images = nearest(times, stamps)
+        return _Track(
+            video, _video(self.root / camera.depth) if camera.depth else None, images, times[images],
+            _calibration(said.K, (3, 3), images, len(times), path), _calibration(said.T_camera_base, (4, 4), images, len(times), path),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Track:
+    """One camera of an episode: its videos; by frame [T] the number of its image, when that was taken, K and T_camera_world."""
+
+    video: VideoFrames
+    depth: VideoFrames | None
+    images: np.ndarray
+    times_ns: np.ndarray
+    K: np.ndarray | None
+    T_camera_world: np.ndarray | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class VideoEpisode(Episode):
     """An episode in a folder of videos.
 
-    videos: by camera. images: by camera, int64 [T], which image of the video belongs to each frame. rows: of numbers that there
-    are, None without; stride: of them, per frame.
+    tracks: by camera. rows: of numbers that there are, None without; stride: of them, per frame.
     """
 
-    videos: dict[str, VideoFrames]
-    images: dict[str, np.ndarray]
+    tracks: dict[str, _Track]
     rows: int | None
     stride: int
 
     def read(self, camera: str, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """See `Episode.read`."""
-        name, numbers = self.camera(camera).name, check_indices(indices, len(self))
-        try:
-            return self.videos[name].read(self.images[name][numbers])
-        except MissingFrameError as error:
-            what = f"Frame {numbers[error.place]} of {self.name}, camera '{name}', is missing: {error.what}"
-            raise MissingFrameError(what, error.fix, error.place) from None
+        return self._frames(self.tracks[self.camera(camera).name].video, camera, indices, 'rgb24')
+
+    def read_depth(self, camera: str, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """See `Episode.read_depth`."""
+        depth = self.tracks[self.camera(camera).name].depth
+        if depth is None:
+            return super().read_depth(camera, indices)
+        return self._frames(depth, camera, indices, 'gray16le').astype(np.float32) * DEPTH_UNIT
 
     def times_ns(self, camera: str) -> np.ndarray:
         """See `Episode.times_ns`."""
-        name = self.camera(camera).name
-        return np.round(self.videos[name].times[self.images[name]] * 1e9).astype(np.int64)
+        return self.tracks[self.camera(camera).name].times_ns
+
+    def K(self, camera: str) -> np.ndarray | None:
+        """See `Episode.K`."""
+        return self.tracks[self.camera(camera).name].K
+
+    def T_camera_world(self, camera: str) -> np.ndarray | None:
+        """See `Episode.T_camera_world`."""
+        return self.tracks[self.camera(camera).name].T_camera_world
 
     def broken_frames(self, camera: str) -> list[tuple[int, str]]:
         """See `Episode.broken_frames`."""
-        video = self.videos[self.camera(camera).name]
-        return video.broken_times(video.times[self.images[camera]])
+        track, found = self.tracks[self.camera(camera).name], []
+        for video in filter(None, (track.video, track.depth)):
+            there = np.flatnonzero(track.images < len(video))
+            found += [(int(there[i]), why) for i, why in video.broken_times(video.times[track.images[there]])]
+            found += [
+                (int(i), f'{video.path} has {len(video)} images') for i in np.flatnonzero(track.images >= len(video))
+            ]
+        return sorted(found)
+
+    def _frames(self, video: VideoFrames, camera: str, indices: Sequence[int] | np.ndarray, pixels: str) -> np.ndarray:
+        numbers = check_indices(indices, len(self))
+        try:
+            return video.read(self.tracks[camera].images[numbers], pixels)
+        except MissingFrameError as error:
+            what = f"Frame {numbers[error.place]} of {self.name}, camera '{camera}', is missing: {error.what}"
+            raise MissingFrameError(what, error.fix, error.place) from None
 
     def counts(self) -> Iterator[str]:
         """Sentences about videos and numbers that are not equally long."""
-        first = next(iter(self.videos))
-        frames = len(self.videos[first])
-        for name, video in self.videos.items():
-            if len(video) != frames:
-                yield f"camera '{name}' has {len(video)} images, and '{first}' has {frames}."
+        first = next(iter(self.tracks))
+        frames = len(self.tracks[first].video)
+        for name, track in self.tracks.items():
+            if len(track.video) != frames:
+                yield f"camera '{name}' has {len(track.video)} images, and '{first}' has {frames}."
         if self.rows is not None and -(-self.rows // self.stride) != frames:
             yield f"there are {self.rows} rows of numbers, {self.stride} per image, and '{first}' has {frames} images."
 
@@ -226,6 +319,8 @@ def _mapping_of(path: Path) -> tuple[VideoMapping, Path]:
 def _keys(mapping: VideoMapping) -> dict[str, str]:
     """Names of numbers -> their keys in the JSON files."""
     named = {'joints': mapping.joints, 'gripper': mapping.gripper, 'hand_pose': mapping.hand_pose}
+    if mapping.stamps:
+        named['stamps'] = mapping.stamps  # so that their number counts
     found = {name: key for name, key in named.items() if key}
     return found | {f'action {i}': key for i, key in enumerate(mapping.actions)}
 
@@ -242,6 +337,50 @@ def _numbers(said: dict[str, Any], key: str, path: Path) -> np.ndarray:
     except (TypeError, ValueError):
         raise UserError(f'{path}: {key} holds no rows of equally many numbers', _FIX) from None
     return values.reshape(len(values), -1)
+
+
+def _stamps(said: dict[str, Any], key: str, path: Path) -> np.ndarray:
+    """Times of the rows, int64 [rows] nanoseconds; floats would not hold them."""
+    values = said.get(key)
+    if not isinstance(values, list) or not all(isinstance(value, int) for value in values):
+        raise UserError(f'{path}: {key} is no list of whole nanoseconds', 'correct the mapping, or restore the file')
+    stamps = np.asarray(values, np.int64)
+    if (np.diff(stamps) <= 0).any():
+        raise UserError(f'{path}: the times of {key} do not rise', _FIX)
+    return stamps
+
+
+def _calibration(
+    values: list | None, shape: tuple[int, int], images: np.ndarray, count: int, path: Path | None
+) -> np.ndarray | None:
+    """Matrices by frame, float64 [T, *shape], of one matrix or one per image."""
+    if values is None:
+        return None
+    try:
+        numbers = np.asarray(
+            [
+                [np.nan if x is None else x for x in row]
+                for row in (values if values and isinstance(values[0], list) else [values])
+            ],
+            np.float64,
+        )
+    except (TypeError, ValueError):
+        numbers = np.empty(0)
+    size = shape[0] * shape[1]
+    if numbers.shape == (1, size):
+        return np.tile(numbers.reshape(shape), (len(images), 1, 1))
+    if numbers.shape != (count, size):
+        raise UserError(
+            f'{path} has matrices {list(numbers.shape)}', f'give [{size}], or [{count}, {size}], one for each image'
+        )
+    return numbers.reshape(-1, *shape)[images]
+
+
+def _meta(said: dict[str, Any], key: str | None, path: Path) -> dict[str, Any]:
+    value = said.get(key, {}) if key else {}
+    if not isinstance(value, dict):
+        raise UserError(f'{path}: {key} is no map', _FIX)
+    return value
 
 
 def _poses(values: np.ndarray | None, path: Path) -> np.ndarray | None:

@@ -186,6 +186,7 @@ def measure_episode(
         every: Chunks between re-anchorings.
         after: Frames over which recovery is measured.
     """
+    assert settings.steps is not None
     model = _model[name]
     run = reconstruct_episode(model, path, settings)
     size = bin_frames(len(run.observations), wanted)

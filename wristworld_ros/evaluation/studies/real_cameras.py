@@ -39,7 +39,7 @@ from wristworld_ros.types import RobotPoints
 FOCAL, FOCAL_ERROR = 0.4125, 0.03  # of the width; standard deviation as a share
 SURFACE_SPACING = 0.012  # metres
 SHOWN = (0.1, 0.4, 0.65, 0.9)  # of the clip
-TURNED = ('train/6',)  # clips whose wrist camera sits on the other side: to be seen in their wrist videos
+TURNED = ('train/6',)  # clips whose wrist camera is upside down: the gripper enters their wrist videos from above
 
 
 def main() -> None:
@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument('clips', type=Path, help='Folder of clips.')
     parser.add_argument('--out', type=Path, required=True)
     parser.add_argument('--only', nargs='*', help='Names of clips; all by default.')
-    parser.add_argument('--turned', nargs='*', default=TURNED, help='Clips whose wrist camera sits on the other side.')
+    parser.add_argument('--turned', nargs='*', default=TURNED, help='Clips whose wrist camera is upside down.')
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         robots = {

@@ -11,6 +11,7 @@ from wristworld_ros.models.wan.causal import (
     commit_chunk,
     generate_chunk,
     new_cache,
+    sample_chunks,
     write_chunk,
 )
 from wristworld_ros.models.wan.config import SIM_TINY, WRISTWORLD_1_3B, GeneratorConfig
@@ -32,6 +33,7 @@ __all__ = [
     'generate_chunk',
     'new_cache',
     'plan_windows',
+    'sample_chunks',
     'sample_windows',
     'write_chunk',
 ]

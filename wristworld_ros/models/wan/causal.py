@@ -8,6 +8,8 @@ stream is.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from wristworld_ros.errors import UserError
@@ -48,6 +50,7 @@ def new_cache(
         )
     frames, height, width = (n // p for n, p in zip(sizes, s.patch_size, strict=True))
     weight = gen.transformer.patch_embedding.weight
+    history = s.history_chunks if history_chunks is None else history_chunks
     return KVCache(
         layers=s.num_layers,
         batch=batch,
@@ -55,9 +58,10 @@ def new_cache(
         head_dim=s.dim // s.num_heads,
         chunk_tokens=frames * height * width,
         chunk_frames=frames,
-        history_chunks=s.history_chunks if history_chunks is None else history_chunks,
+        history_chunks=history,
         dtype=dtype or weight.dtype,
         device=weight.device,
+        sink_chunks=min(s.sink_chunks, history),
     )
 
 
@@ -100,16 +104,19 @@ def chunk_contexts(
     return contexts
 
 
-def block_causal_mask(chunks: int, history_chunks: int, visible: torch.Tensor | None = None) -> torch.Tensor:
+def block_causal_mask(
+    chunks: int, history_chunks: int, visible: torch.Tensor | None = None, sink_chunks: int = 0
+) -> torch.Tensor:
     """Which chunk attends to which in the sequence [clean chunks | noisy chunks].
 
     Clean chunk i attends to clean chunks i - history .. i, as when it was committed in a stream; noisy chunk i attends
-    to clean chunks i - history .. i - 1 and itself.
+    to clean chunks i - history .. i - 1 and itself. Sinks, the first chunks, take the place of the oldest.
 
     Args:
         chunks: Chunks of a clip.
         history_chunks: Chunks of history.
         visible: int [B] or [B, chunks], chunks of history that each noisy chunk may attend to; None for all.
+        sink_chunks: How many of the history are the clip's first ones.
 
     Returns:
         bool [B or 1, 2 * chunks, 2 * chunks], True where the row attends to the column.
@@ -117,8 +124,8 @@ def block_causal_mask(chunks: int, history_chunks: int, visible: torch.Tensor | 
     device = None if visible is None else visible.device
     index = torch.arange(chunks, device=device)
     age = index[:, None] - index[None, :]
-    clean = (age >= 0) & (age <= history_chunks)
-    past = ((age >= 1) & (age <= history_chunks))[None]
+    kept = (age <= history_chunks - sink_chunks) | (index < sink_chunks)[None]
+    clean, past = (age >= 0) & kept, ((age >= 1) & kept)[None]
     if visible is not None:
         past = past & (age[None] <= visible.reshape(visible.shape[0], -1, 1))
     batch = past.shape[0]
@@ -167,7 +174,8 @@ def block_causal_predict(
     chunks = frames // chunk_frames
     if contexts.shape[1] != chunks:
         raise ValueError(f'block_causal_predict got {contexts.shape[1]} contexts for {chunks} chunks; give one each.')
-    mask = block_causal_mask(chunks, history_chunks, None if visible is None else visible.cpu())
+    sinks = min(s.sink_chunks, history_chunks)
+    mask = block_causal_mask(chunks, history_chunks, None if visible is None else visible.cpu(), sinks)
     positions = torch.arange(frames // s.patch_size[0], device=noisy.device).repeat(2)
     times = timestep.reshape(batch, -1).expand(batch, chunks)
 
@@ -198,6 +206,7 @@ def generate_chunk(
     negative_context: torch.Tensor | None = None,
     cfg_scale: float | None = None,
     commit: bool = True,
+    fresh: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Sample the next chunk of a stream and, unless told not to, commit it to the cache.
 
@@ -212,13 +221,14 @@ def generate_chunk(
         negative_context: As in `WristGenerator.sample`; the cache then holds 2 B streams.
         cfg_scale: Of guidance; None for the configuration's.
         commit: False leaves it to `commit_chunk`, which may then run after the chunk has been delivered.
+        fresh: New noise of a few-step student's later steps, [steps - 1, B, C, chunk_frames, h, w].
 
     Returns:
         Clean latents [B, C, chunk_frames, h, w].
     """
     scale = gen.settings.cfg_scale if cfg_scale is None else cfg_scale
     velocity = gen.guided_velocity(condition_latents, context, negative_context, scale, AttentionPlan(cache=cache))
-    latents = sampling.euler_sample(velocity, noise, gen.sigmas(steps, shift, noise.device))
+    latents = gen.solver(fresh=fresh)(velocity, noise, gen.sigmas(steps, shift, noise.device))
     if commit:
         guided = negative_context is not None and scale != 1.0
         commit_chunk(gen, latents, condition_latents, context, cache, negative_context if guided else None)
@@ -263,3 +273,67 @@ def write_chunk(
         latents, condition_latents = sampling.both_halves(latents), sampling.both_halves(condition_latents)
     timestep = latents.new_zeros(latents.shape[0])
     gen.transform(latents, condition_latents, timestep, context, AttentionPlan(cache=cache))
+
+
+@torch.no_grad()
+def sample_chunks(
+    gen: WristGenerator,
+    noise: torch.Tensor,
+    condition_latents: torch.Tensor | None,
+    features: torch.Tensor | None,
+    temporal_stride: int = 1,
+    chunk_frames: int | None = None,
+    history_chunks: int | None = None,
+    steps: int | None = None,
+    negative_context: torch.Tensor | None = None,
+    cfg_scale: float | None = None,
+    on_chunk: Callable[[], object] = lambda: None,
+) -> torch.Tensor:
+    """Sample a whole video as a stream would, chunk after chunk: the offline way of a few-step student.
+
+    Equal to the stream to the bit where noise, chunk, history and steps are the same. Inputs may be on another device
+    than the model; one chunk at a time is moved there.
+
+    Args:
+        gen: The generator.
+        noise: [N, B, C, T, h, w]: where the model re-noises, N = steps, one for each step; otherwise N = 1. T is a multiple of
+            chunk_frames.
+        condition_latents: [B, condition_channels, T, h, w], or None for zeros.
+        features: [B, V, F, clip_dim] of the anchor frames, F = 1 + s (T - 1); or None.
+        temporal_stride: s, video frames per latent frame, of the autoencoder.
+        chunk_frames: Latent frames per chunk; None for the configuration's.
+        history_chunks: Chunks of history; None for the configuration's.
+        steps: None for the configuration's.
+        negative_context: For guidance, see `WristGenerator.sample`.
+        cfg_scale: Of guidance; None for the configuration's.
+        on_chunk: Called after every chunk.
+
+    Returns:
+        Clean latents [B, C, T, h, w] on the device of `noise`.
+
+    Raises:
+        ValueError: Frames that are not a multiple of the chunk.
+    """
+    chunk = gen.settings.chunk_frames if chunk_frames is None else chunk_frames
+    total, device = noise.shape[3], gen.transformer.patch_embedding.weight.device
+    if total % chunk:
+        raise ValueError(f'sample_chunks got {total} frames; give a multiple of chunk_frames {chunk}.')
+    streams = noise.shape[1] * (1 if negative_context is None else 2)
+    cache = new_cache(gen, (noise.shape[4], noise.shape[5]), streams, chunk, history_chunks)
+    pieces = []
+    for first in range(0, total, chunk):
+        span = slice(first, first + chunk)
+        tokens = None
+        if features is not None:
+            # Latent frame k > 0 stands for the video frames s (k - 1) + 1 .. s k.
+            frames = slice(max(temporal_stride * (first - 1) + 1, 0), temporal_stride * (first + chunk - 1) + 1)
+            tokens = gen.anchor_tokens(features[:, :, frames].to(device))
+        condition = None if condition_latents is None else condition_latents[:, :, span].to(device)
+        levels = noise[:, :, :, span].to(device)
+        latents = generate_chunk(
+            gen, levels[0], condition, gen.context(None, tokens), cache, steps, None, negative_context, cfg_scale,
+            fresh=levels[1:],
+        )  # fmt: skip
+        pieces.append(latents.to(noise.device))
+        on_chunk()
+    return torch.cat(pieces, dim=2)

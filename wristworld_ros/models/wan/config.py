@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Annotated, Any, Literal
@@ -142,8 +143,37 @@ class _AutoencoderSizes:
     latents_std: tuple[float, ...] | None = None
 
 
+@dataclass(frozen=True)
+class RenoiseSampler:
+    """`GeneratorConfig.sampler`: how a few-step student samples, see `sampling.renoise_sample`.
+
+    timesteps: 1000 times the noise levels that it was distilled to, falling, the first 1000.
+    """
+
+    timesteps: tuple[float, ...]
+    kind: Literal['renoise'] = 'renoise'
+
+    def __post_init__(self):
+        t = self.timesteps
+        if not t or t[0] != 1000 or t[-1] <= 0 or any(a <= b for a, b in itertools.pairwise(t)):
+            raise UserError(
+                f'The sampler of the generator configuration has timesteps {list(t)}',
+                'give falling numbers above 0, the first of them 1000',
+            )
+
+    @property
+    def levels(self) -> tuple[float, ...]:
+        """The noise levels, falling from 1."""
+        return tuple(t / 1000 for t in self.timesteps)
+
+
 # Types of the parts' own configurations. What they lack, the parts themselves say.
-_PARTS = {'decoder': _DecoderSizes, 'anchor_encoder': _AnchorEncoderSizes, 'autoencoder': _AutoencoderSizes}
+_PARTS = {
+    'decoder': _DecoderSizes,
+    'anchor_encoder': _AnchorEncoderSizes,
+    'autoencoder': _AutoencoderSizes,
+    'sampler': RenoiseSampler,
+}
 
 
 @dataclass(frozen=True)
@@ -177,6 +207,9 @@ class GeneratorConfig:
         text: 'given' with every call, 'stored' embeddings beside the weights, or 'learned'.
         chunk_frames: Latent frames per chunk of the causal stream.
         history_chunks: Chunks of history that a chunk attends to.
+        sink_chunks: How many of them are always the first ones of the stream (attention sinks); the others are the last.
+        sampler: None where the flow is integrated (the teacher's way); `{'kind': 'renoise', 'timesteps': [1000, 750, ...]}` for a
+            few-step student, which is causal: it is sampled chunk by chunk wherever it runs.
         condition_confidence: Whether the condition planes hold the map's confidence in place of the mask of hit pixels.
 
     Raises:
@@ -210,6 +243,8 @@ class GeneratorConfig:
     chunk_frames: Size = 3
     history_chunks: Annotated[int, msgspec.Meta(ge=0, le=1024)] = 6
     condition_confidence: bool = False
+    sink_chunks: Annotated[int, msgspec.Meta(ge=0, le=1024)] = 0
+    sampler: dict[str, Any] | None = None
 
     def __post_init__(self):
         object.__setattr__(self, 'patch_size', tuple(self.patch_size))
@@ -232,11 +267,22 @@ class GeneratorConfig:
             )
         if self.decoder and self.prediction != 'sample':
             raise UserError(f'{where} a decoder, which predicts the clean sample', "set prediction to 'sample'")
+        if self.sink_chunks > self.history_chunks:
+            raise UserError(
+                f'{where} sink_chunks {self.sink_chunks} of history_chunks {self.history_chunks}', 'lower sink_chunks'
+            )
         if not self.decoder and self.out_channels != self.latent_channels:
             raise UserError(
                 f'{where} out_channels {self.out_channels}, latent_channels {self.latent_channels} and no decoder',
                 'make both equal or add a decoder',
             )
+
+    @property
+    def renoise(self) -> RenoiseSampler | None:
+        """The sampler of a few-step student; None for a model whose flow is integrated."""
+        return self.sampler and convert(
+            self.sampler, RenoiseSampler, 'The generator configuration, sampler', 'correct it'
+        )
 
     @property
     def condition_channels(self) -> int:

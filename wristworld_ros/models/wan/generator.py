@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -337,9 +338,28 @@ class WristGenerator(nn.Module):
     def sigmas(
         self, steps: int | None = None, shift: float | None = None, device: torch.device | str = 'cpu'
     ) -> torch.Tensor:
-        """The noise levels of a sampling run, [steps] float32; None takes the configuration's setting."""
+        """The noise levels of a sampling run, [steps] float32; None takes the configuration's setting.
+
+        Those of a few-step student are what it was distilled to (`sampling.chosen_levels`), whatever the shift.
+        """
+        if student := self.settings.renoise:
+            return sampling.chosen_levels(student.levels, steps).to(device)
         steps = self.settings.sampling_steps if steps is None else steps
         return sampling.shifted_sigmas(steps, self.settings.shift if shift is None else shift, device)
+
+    def solver(self, name: str = 'euler', fresh: torch.Tensor | None = None) -> sampling.Solver:
+        """What goes through the noise levels: (velocity, noise, sigmas) -> sample.
+
+        Args:
+            name: Of the solver that integrates the flow; a few-step student has none, and re-noises.
+            fresh: New noise of a student's later steps, see `sampling.renoise_sample`.
+
+        Raises:
+            UserError: There is no such solver.
+        """
+        if self.settings.sampler is None:
+            return sampling.solver(name)
+        return functools.partial(sampling.renoise_sample, fresh=fresh)
 
     @torch.no_grad()
     def sample(
@@ -353,6 +373,7 @@ class WristGenerator(nn.Module):
         shift: float | None = None,
         solver: str = 'euler',
         batched: bool = True,
+        fresh: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Sample a whole clip, bidirectionally, as published. Longer videos: `windows.sample_windows`.
 
@@ -366,10 +387,11 @@ class WristGenerator(nn.Module):
             shift: None for the configuration's.
             solver: 'euler' as published, or 'unipc' for fewer steps.
             batched: False computes a guided step's halves one after the other.
+            fresh: New noise of a few-step student's later steps, [steps - 1, B, C, T, h, w].
 
         Returns:
             Clean latents [B, C, T, h, w].
         """
         scale = self.settings.cfg_scale if cfg_scale is None else cfg_scale
         velocity = self.guided_velocity(condition_latents, context, negative_context, scale, batched=batched)
-        return sampling.solver(solver)(velocity, noise, self.sigmas(steps, shift, noise.device))
+        return self.solver(solver, fresh)(velocity, noise, self.sigmas(steps, shift, noise.device))

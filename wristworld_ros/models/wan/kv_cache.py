@@ -22,6 +22,8 @@ class KVCache:
         chunk_tokens: Tokens per chunk.
         chunk_frames: Positions in time per chunk (latent frames over the temporal patch).
         history_chunks: Committed chunks that are kept, 0 or more.
+        sink_chunks: How many of those are the first ones since `reset` or `forget` and never leave (attention sinks, Xiao et
+            al. 2023, arXiv 2309.17453); the others are the last.
         dtype: Of the buffers.
         device: Of the buffers.
 
@@ -29,6 +31,7 @@ class KVCache:
         positions: int64 [chunk_frames] on the device, positions in time of the next chunk's frames, counted from the
             last reset (not bounded).
         chunks: Chunks committed since the last `reset` or `forget`.
+        start: Position of the next chunk's first frame, on the host.
 
     Raises:
         ValueError: A size is less than 1, or `history_chunks` less than 0.
@@ -45,15 +48,19 @@ class KVCache:
         history_chunks: int,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = 'cpu',
+        sink_chunks: int = 0,
     ):
         if min(layers, batch, heads, head_dim, chunk_tokens, chunk_frames) < 1 or history_chunks < 0:
             raise ValueError('KVCache needs sizes of at least 1 and history_chunks of at least 0.')
+        if not 0 <= sink_chunks <= history_chunks:
+            raise ValueError(f'KVCache got {sink_chunks} sinks in a history of {history_chunks} chunks.')
+        self.sink_chunks = sink_chunks
         self.chunk_tokens, self.chunk_frames, self.history_chunks = chunk_tokens, chunk_frames, history_chunks
         shape = (layers, batch, heads, (history_chunks + 1) * chunk_tokens, head_dim)
         self.keys = torch.zeros(shape, dtype=dtype, device=device)
         self.values = torch.zeros(shape, dtype=dtype, device=device)
         self.positions = torch.arange(chunk_frames, device=device)
-        self.chunks = 0
+        self.chunks = self.start = 0
 
     @property
     def batch(self) -> int:
@@ -68,7 +75,17 @@ class KVCache:
     @property
     def state(self) -> tuple[int, int]:
         """The slot of the next chunk and the length of its history: all that its kernels depend on, except values."""
-        return self.chunks % (self.history_chunks + 1), self.length
+        return self._slot, self.length
+
+    @property
+    def _slot(self) -> int:
+        """Where the next chunk goes. The slots of sinks are written once; the others are a ring."""
+        ring = self.history_chunks + 1 - self.sink_chunks
+        return (
+            self.chunks
+            if self.chunks < self.sink_chunks
+            else self.sink_chunks + (self.chunks - self.sink_chunks) % ring
+        )
 
     @property
     def nbytes(self) -> int:
@@ -78,7 +95,7 @@ class KVCache:
     def reset(self) -> None:
         """Forget the history; the next chunk is a first chunk. The memory stays."""
         torch.arange(self.chunk_frames, out=self.positions)
-        self.chunks = 0
+        self.chunks = self.start = 0
 
     def forget(self) -> None:
         """Forget the history within a stream: the next chunk attends to itself alone, positions go on."""
@@ -105,7 +122,7 @@ class KVCache:
                 f'KVCache.append got keys {list(keys.shape)}, wanted {list(wanted)}; '
                 'make the cache for this batch, chunk length and image size.'
             )
-        start = self.chunks % (self.history_chunks + 1) * self.chunk_tokens
+        start = self._slot * self.chunk_tokens
         self.keys[layer, :, :, start : start + self.chunk_tokens] = keys
         self.values[layer, :, :, start : start + self.chunk_tokens] = values
         # In the first round of the ring the used slots are the first ones; after that all are in use.
@@ -115,4 +132,5 @@ class KVCache:
     def advance(self) -> None:
         """Commit the current chunk; the oldest leaves when the ring is full."""
         self.positions += self.chunk_frames
+        self.start += self.chunk_frames
         self.chunks += 1

@@ -6,7 +6,7 @@ sampling runs from sigma 1 down to 0.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from diffusers import UniPCMultistepScheduler
@@ -15,6 +15,8 @@ from wristworld_ros.errors import UserError
 
 # (x at sigma, sigma a 0-dim tensor) -> velocity of x's shape.
 Velocity = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+# (velocity, noise at sigmas[0], sigmas) -> sample.
+Solver = Callable[[Velocity, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def shifted_sigmas(steps: int, shift: float, device: torch.device | str = 'cpu') -> torch.Tensor:
@@ -78,14 +80,43 @@ def unipc_sample(velocity: Velocity, noise: torch.Tensor, sigmas: torch.Tensor) 
     return x.to(noise.dtype)
 
 
-SOLVERS: dict[str, Callable[[Velocity, torch.Tensor, torch.Tensor], torch.Tensor]] = {
+def renoise_sample(
+    velocity: Velocity, noise: torch.Tensor, sigmas: torch.Tensor, fresh: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Sample as few-step students are trained to (consistency models, Song et al. 2023, arXiv 2303.01469, algorithm 1):
+    predict the clean sample, add new noise up to the next level, predict again.
+
+    Args:
+        velocity: Of the flow; the sample predicted at x is x - sigma * velocity.
+        noise: [B, ...] at sigmas[0].
+        sigmas: [steps] float32, falling.
+        fresh: Unit Gaussian [steps - 1, B, ...], what is added before each step but the first; may be None for one step.
+
+    Returns:
+        The sample predicted last, in the shape and dtype of `noise`.
+
+    Raises:
+        ValueError: Another number of steps' noise.
+    """
+    given = 0 if fresh is None else len(fresh)
+    if given != len(sigmas) - 1:
+        raise ValueError(f'renoise_sample got new noise for {given} steps; give {len(sigmas) - 1} for {len(sigmas)}.')
+    x = noise
+    for step, sigma in enumerate(sigmas):
+        sample = x.float() - sigma * velocity(x, sigma).float()
+        if fresh is not None and step < given:
+            x = ((1 - sigmas[step + 1]) * sample + sigmas[step + 1] * fresh[step].float()).to(noise.dtype)
+    return sample.to(noise.dtype)
+
+
+SOLVERS: dict[str, Solver] = {
     'euler': euler_sample,
     'unipc': unipc_sample,
 }
 
 
-def solver(name: str) -> Callable[[Velocity, torch.Tensor, torch.Tensor], torch.Tensor]:
-    """A solver by name: (velocity, noise, sigmas) -> sample.
+def solver(name: str) -> Solver:
+    """A solver by name.
 
     Raises:
         UserError: There is none of this name.
@@ -93,6 +124,30 @@ def solver(name: str) -> Callable[[Velocity, torch.Tensor, torch.Tensor], torch.
     if name not in SOLVERS:
         raise UserError(f'The solver is {name!r}', f'it must be one of {", ".join(SOLVERS)}')
     return SOLVERS[name]
+
+
+def chosen_levels(levels: Sequence[float], steps: int | None = None) -> torch.Tensor:
+    """The noise levels that a run of `steps` visits, out of those that a student was trained at.
+
+    Spread evenly over the list, from its first on: of four, two steps take the first and the third.
+
+    Args:
+        levels: Falling, in (0, 1]; the first is 1.
+        steps: 1 to len(levels); None for all.
+
+    Returns:
+        [steps] float32.
+
+    Raises:
+        UserError: More steps than levels, or less than one.
+    """
+    steps = len(levels) if steps is None else steps
+    if not 1 <= steps <= len(levels):
+        raise UserError(
+            f'The sampler got steps={steps}, and this model was distilled to {len(levels)} step(s)',
+            f'give 1 to {len(levels)} steps',
+        )
+    return torch.tensor([levels[i * len(levels) // steps] for i in range(steps)], dtype=torch.float32)
 
 
 def guide(positive: torch.Tensor, negative: torch.Tensor, scale: float) -> torch.Tensor:

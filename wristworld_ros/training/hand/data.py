@@ -24,9 +24,9 @@ class HandSampling:
     """
 
     batch: int = 48
-    wide: float = 0.6
-    wide_deg: float = 14.0
-    wide_m: float = 0.12
+    wide: float = 0.65
+    wide_deg: float = 28.0
+    wide_m: float = 0.14
     wide_distance: float = 0.15
     near_deg: float = 3.0
     near_m: float = 0.025

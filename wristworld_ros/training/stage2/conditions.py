@@ -27,7 +27,7 @@ from wristworld_ros.pipeline.model import WristModel
 from wristworld_ros.pipeline.reconstruct import ReconstructionStep
 from wristworld_ros.runtime.children import die_with
 from wristworld_ros.runtime.files import clear_leftovers, write_atomically
-from wristworld_ros.training.parts import TrainedParts
+from wristworld_ros.training.parts import PackagedParts, TrainedParts
 
 ROBOT_LEVELS = {f'{name}-robot': replace(LEVELS[name], robot=True) for name in ('rgbd', 'exact')}
 
@@ -43,7 +43,7 @@ class ConditionSettings:
     token_size: int = 96
     single_share: float = 0.1
     levels: tuple[tuple[str, float], ...] = (
-        ('rgb', 0.2), ('calibrated', 0.2), ('calibrated-exact', 0.15), ('rgbd', 0.1), ('rgbd-robot', 0.15), ('exact', 0.1),
+        ('mounted', 0.2), ('calibrated', 0.2), ('calibrated-exact', 0.15), ('rgbd', 0.1), ('rgbd-robot', 0.15), ('exact', 0.1),
         ('exact-robot', 0.1),
     )  # fmt: skip
     maps: int = 4
@@ -52,7 +52,7 @@ class ConditionSettings:
 def prepare_conditions(
     episodes: Path,
     folder: Path,
-    parts: TrainedParts,
+    parts: TrainedParts | PackagedParts,
     settings: ConditionSettings,
     generator: dict[str, Any],
     limit: int | None = None,
@@ -101,7 +101,9 @@ def prepare_conditions(
 _worker: dict = {}  # a worker process's model and settings
 
 
-def _start_worker(parent: int, parts: TrainedParts, settings: ConditionSettings, generator: dict[str, Any]) -> None:
+def _start_worker(
+    parent: int, parts: TrainedParts | PackagedParts, settings: ConditionSettings, generator: dict[str, Any]
+) -> None:
     die_with(parent)
     torch.set_num_threads(1)
     _worker['model'] = parts.model('', WristGenerator.from_config(generator), generator)

@@ -38,9 +38,9 @@ _HUGGINGFACE = b'huggingface'
 
 @dataclass(frozen=True)
 class AddedPart:
-    """What one episode gets: a video with its frames alone, columns [T] or [T, N] by key, and statistics by key."""
+    """What one episode gets: videos with its frames alone by key, columns [T] or [T, N] by key, and statistics by key."""
 
-    video: Path
+    videos: dict[str, Path]
     columns: dict[str, np.ndarray]
     stats: dict[str, Stats]
 
@@ -49,19 +49,18 @@ class AddedPart:
 class AddedCamera:
     """What a set gets.
 
-    key: of the video. video: its entry in `features`. columns: entries of `features` for the columns. part: gives what an episode
-    gets by its number; it may be asked several times.
+    videos: entries of `features` for the videos, of colour and of depth. columns: those for the columns. part: gives what an
+    episode gets by its number; it may be asked several times.
     """
 
-    key: str
-    video: dict[str, Any]
+    videos: dict[str, dict[str, Any]]
     columns: dict[str, dict[str, Any]]
     part: Callable[[int], AddedPart]
 
     @property
     def features(self) -> dict[str, dict[str, Any]]:
         """All entries of `features`."""
-        return {self.key: self.video, **self.columns}
+        return {**self.videos, **self.columns}
 
 
 def add_camera(data: LeRobotSet, folder: Path, camera: AddedCamera, along: str | None) -> None:
@@ -76,7 +75,7 @@ def add_camera(data: LeRobotSet, folder: Path, camera: AddedCamera, along: str |
     Raises:
         UserError: A file of the source cannot be read, or the tables do not say where the video is.
     """
-    camera = AddedCamera(camera.key, camera.video, camera.columns, lru_cache(maxsize=8)(camera.part))
+    camera = AddedCamera(camera.videos, camera.columns, lru_cache(maxsize=8)(camera.part))
     changed = {layout.INFO, layout.STATS, layout.STATS_V21} | {row.data_file for row in data.rows}
     if data.info.codebase_version == V30:
         changed |= {str(path.relative_to(data.path)) for path in layout.episode_files(data.path)}
@@ -93,18 +92,18 @@ def add_camera(data: LeRobotSet, folder: Path, camera: AddedCamera, along: str |
     _write_info(data, folder, camera)
 
 
-def check_addable(data: LeRobotSet, key: str, columns: list[str]) -> None:
+def check_addable(data: LeRobotSet, keys: list[str], columns: list[str]) -> None:
     """Check, before any work, that a set can get a camera.
 
     Args:
         data: The set.
-        key: Of the video.
+        keys: Of the videos.
         columns: Names of the columns.
 
     Raises:
         UserError: It has one of them already.
     """
-    taken = [name for name in (key, *columns) if name in data.info.features]
+    taken = [name for name in (*keys, *columns) if name in data.info.features]
     if taken:
         raise UserError(f"{data.path} has '{taken[0]}' already", 'give another key')
 
@@ -149,13 +148,13 @@ def _rows_of(parts: list[np.ndarray], feature: dict[str, Any]) -> np.ndarray:
 
 
 def _link_others(source: Path, folder: Path, changed: set[str]) -> None:
-    for path in _files(source):
+    for path in regular_files(source):
         name = path.relative_to(source)
         if str(name) not in changed:
             link_or_copy(path, folder / name)
 
 
-def _files(folder: Path) -> Iterator[Path]:
+def regular_files(folder: Path) -> Iterator[Path]:
     """All regular files below a folder; links to folders are followed, each once."""
     seen = set()
     for root, folders, names in os.walk(folder, followlinks=True):
@@ -193,7 +192,7 @@ class _Place:
 
 
 def _add_v30(data: LeRobotSet, folder: Path, camera: AddedCamera, along: str | None) -> None:
-    places = _write_videos(data, folder, camera, along)
+    places = _by_episode({key: _write_videos(data, folder, camera, key, along) for key in camera.videos})
     number, place = next(iter(places.items()))
     schema = episodes_schema(_episode_entry(camera, number, place))
 
@@ -207,30 +206,40 @@ def _add_v30(data: LeRobotSet, folder: Path, camera: AddedCamera, along: str | N
         extend_table(source, _place(folder, str(source.relative_to(data.path))), more)
 
 
-def _episode_entry(camera: AddedCamera, number: int, place: _Place) -> dict[str, Any]:
+def _by_episode(places: dict[str, dict[int, _Place]]) -> dict[int, dict[str, _Place]]:
+    """Places by episode and video, of places by video and episode."""
+    numbers = next(iter(places.values()))
+    return {number: {key: found[number] for key, found in places.items()} for number in numbers}
+
+
+def _episode_entry(camera: AddedCamera, number: int, places: dict[str, _Place]) -> dict[str, Any]:
     """What the row of an episode gets."""
-    prefix, stats = f'videos/{camera.key}', camera.part(number).stats
-    row: dict[str, Any] = {
-        f'{prefix}/chunk_index': place.chunk, f'{prefix}/file_index': place.file,
-        f'{prefix}/from_timestamp': place.start, f'{prefix}/to_timestamp': place.end,
-    }  # fmt: skip
+    stats = camera.part(number).stats
+    row: dict[str, Any] = {}
+    for key, place in places.items():
+        row |= {
+            f'videos/{key}/chunk_index': place.chunk, f'videos/{key}/file_index': place.file,
+            f'videos/{key}/from_timestamp': place.start, f'videos/{key}/to_timestamp': place.end,
+        }  # fmt: skip
     for key in camera.features:
         row |= {f'stats/{key}/{name}': value for name, value in as_lists(stats[key]).items()}
     return row
 
 
-def _write_videos(data: LeRobotSet, folder: Path, camera: AddedCamera, along: str | None) -> dict[int, _Place]:
+def _write_videos(
+    data: LeRobotSet, folder: Path, camera: AddedCamera, key: str, along: str | None
+) -> dict[int, _Place]:
     """Join the episodes' videos to as many files as the other video has; returns where each episode is."""
     fps, template = data.info.fps, data.info.video_path or layout.VIDEO_PATH
     found: dict[int, _Place] = {}
     for (chunk, file), group in sorted(_groups(data, along).items()):
-        name = path_in_set(template, data.path / layout.INFO, video_key=camera.key, chunk_index=chunk, file_index=file)
+        name = path_in_set(template, data.path / layout.INFO, video_key=key, chunk_index=chunk, file_index=file)
         joined = JoinedVideo(_place(folder, name), fps)
         try:
             for start, number, end in sorted(group):
                 part, begin = camera.part(number), joined.frames / fps
                 length = len(next(iter(part.columns.values())))
-                if not joined.append(part.video, 0.0, length):
+                if not joined.append(part.videos[key], 0.0, length):
                     raise UserError(f'The video of episode {number} cannot be joined to {name}', 'start again')
                 # The other video's own figures where these are the times of the frames, which they are but in damaged sets.
                 same = abs(start - begin) * fps < 1e-3 and abs(end - start - length / fps) * fps < 1e-3
@@ -267,8 +276,9 @@ def _add_v21(data: LeRobotSet, folder: Path, camera: AddedCamera) -> None:
     template, info = data.info.video_path or layout.VIDEO_PATH_V21, data.info
     for row in data.rows:
         values = {'episode_chunk': row.index // info.chunks_size, 'episode_index': row.index}
-        name = path_in_set(template, data.path / layout.INFO, video_key=camera.key, **values)
-        link_or_copy(camera.part(row.index).video, folder / name)
+        for key, video in camera.part(row.index).videos.items():
+            name = path_in_set(template, data.path / layout.INFO, video_key=key, **values)
+            link_or_copy(video, folder / name)
     source = data.path / layout.STATS_V21
     if not source.exists():  # v2.0 has none
         return
@@ -300,6 +310,6 @@ def _write_info(data: LeRobotSet, folder: Path, camera: AddedCamera) -> None:
     is_v30 = data.info.codebase_version == V30
     info['video_path'] = info.get('video_path') or (layout.VIDEO_PATH if is_v30 else layout.VIDEO_PATH_V21)
     if 'total_videos' in info:
-        info['total_videos'] += len(data.rows)
+        info['total_videos'] += len(data.rows) * len(camera.videos)
     info['features'] |= camera.features
     _place(folder, layout.INFO).write_text(json_text(info, 4))

@@ -51,8 +51,7 @@ def depth_key(camera: EpisodeCamera) -> str:
 
 def written_cameras(episode: Episode) -> list[EpisodeCamera]:
     """The cameras that go into a set: all but those that stand elsewhere at every frame, and those with depth alone."""
-    depth_alone = episode.source.info.depth_videos if isinstance(episode, LeRobotEpisode) else []
-    return [camera for camera in episode.cameras if camera.role != 'random' and camera.name not in depth_alone]
+    return [camera for camera in episode.cameras if camera.role != 'random' and camera.has_color]
 
 
 def episode_columns(episode: Episode, frames: np.ndarray) -> dict[str, Column]:

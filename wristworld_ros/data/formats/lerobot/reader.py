@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from wristworld_ros.data.episode import DataSet, Episode, EpisodeCamera, check_indices, role_of
+from wristworld_ros.data.episode import DataSet, DepthCamera, Episode, EpisodeCamera, check_indices, role_of
 from wristworld_ros.data.formats.lerobot import columns
 from wristworld_ros.data.formats.lerobot.check import episode_problems, set_problems
 from wristworld_ros.data.formats.lerobot.depth import DepthCode, depth_code, metres
@@ -97,7 +97,7 @@ class LeRobotSet(DataSet):
             found.append(EpisodeCamera(key, role_of(key), width, height, key in self.depth_of))
         for key in set(self.info.depth_videos) - set(self.depth_of.values()):
             height, width = self.info.features[key].image_hw
-            found.append(EpisodeCamera(key, 'other', width, height, True))
+            found.append(DepthCamera(key, 'other', width, height, True))
         return tuple(found)
 
     @cached_property

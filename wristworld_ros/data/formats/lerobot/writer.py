@@ -7,7 +7,7 @@ of another LeRobot data set are taken as they are where nothing asks for other o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,8 +25,9 @@ from wristworld_ros.data.formats.lerobot.tables import numbers
 from wristworld_ros.data.formats.lerobot.tree import AddedEpisode, Tree, TreeV21, TreeV30
 from wristworld_ros.data.video import write_code_video, write_video
 from wristworld_ros.data.video_copy import can_join
+from wristworld_ros.data.writing import WriteReport, write_each
 from wristworld_ros.errors import UserError
-from wristworld_ros.runtime.files import WriteError, new_directory
+from wristworld_ros.runtime.files import new_directory
 
 Version = Literal['v3.0', 'v2.1']
 Codec = Literal['keep', 'h264', 'av1']
@@ -56,17 +57,6 @@ class WriteSettings:
     def encoder(self) -> str:
         """The codec of what has to be coded."""
         return 'h264' if self.codec == 'keep' else self.codec
-
-
-@dataclass
-class WriteReport:
-    """What became of the episodes: how many episodes and frames there are, and a sentence about each episode that was left out and about
-    each thing that a set of this kind cannot hold."""
-
-    episodes: int = 0
-    frames: int = 0
-    left_out: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -104,17 +94,7 @@ def write_lerobot(
     report = WriteReport()
     with new_directory(Path(path), replace, INFO) as folder:
         writer = _Writer(folder, settings or WriteSettings(), report)
-        for number, opened in enumerate(episodes):
-            try:
-                writer.add(opened())
-            except WriteError:
-                raise
-            except UserError as error:
-                report.left_out.append(f'Episode {number} is left out: {error.what}.')
-            on_episode()
-        if not report.episodes:
-            why = report.left_out[0] if report.left_out else 'There are none.'
-            raise UserError(f'No episode could be written to {path} ({why.rstrip(".")})', 'give other episodes')
+        write_each(Path(path), episodes, writer.add, report, on_episode)
         writer.finish()
     return report
 

@@ -1,6 +1,7 @@
-"""ROS 2 bags, sqlite3 or mcap, read without ROS: one bag is one episode.
+"""ROS 2 bags, sqlite3 or mcap, read and written without ROS: one bag is one episode.
 
-`reader` knows the topics, `images` how images are packed in messages, `transforms` where frames are at a time.
+`reader` knows the topics, `images` how images are packed in messages, `transforms` where frames are at a time. `messages` makes
+messages and bags, `writer` writes episodes, and `adding` gives a bag further topics.
 """
 
 from __future__ import annotations

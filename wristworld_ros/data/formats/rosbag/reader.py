@@ -18,13 +18,14 @@ import numpy as np
 from rosbags.highlevel import AnyReader, AnyReaderError
 from rosbags.typesys import Stores, get_typestore
 
-from wristworld_ros.data.episode import DataSet, Episode, EpisodeCamera, check_indices, role_of
+from wristworld_ros.data.episode import DataSet, Episode, EpisodeCamera, GripperUnit, Role, check_indices, role_of
 from wristworld_ros.data.formats.rosbag import is_bag
 from wristworld_ros.data.formats.rosbag.images import color_image, depth_image, is_depth
 from wristworld_ros.data.formats.rosbag.transforms import TransformTree
 from wristworld_ros.data.matching import nearest
 from wristworld_ros.data.poses import pose_from_xyz_quaternion
 from wristworld_ros.errors import UserError
+from wristworld_ros.input_files import decode_json
 
 IMAGES = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage')
 _INFO, _JOINTS, _TF, _TEXT = (
@@ -33,9 +34,14 @@ _INFO, _JOINTS, _TF, _TEXT = (
     'tf2_msgs/msg/TFMessage',
     'std_msgs/msg/String',
 )
+_ACTION, EPISODE_TOPIC, ACTION_TOPIC = 'std_msgs/msg/Float64MultiArray', '/wristworld/episode', '/action'
+GRIPPERS: dict[str, GripperUnit] = {
+    'gripper_closed': 'closed',
+    'gripper': 'unknown',
+}  # joints that are no fingers in metres
 _FIX = 'record the bag again, or restore it from where it came'
 # Parts of a topic's name that say what the images are, not whose.
-_KINDS = {
+KINDS = {
     'color',
     'colour',
     'rgb',
@@ -69,16 +75,35 @@ class Stream:
         return replace(self, stamps=stamps.tolist(), logged=[self.logged[i] for i in places])
 
 
+@dataclass(frozen=True)
+class EpisodeFacts:
+    """What `write_bags` says of an episode beside the messages. roles: by camera. clock: the camera whose stamps are the frames'.
+    hand_frame: TF frame of `hand_link`. The rest as of `Episode`."""
+
+    fps: float
+    base_frame: str
+    hand_frame: str | None
+    hand_link: str
+    roles: dict[str, Role]
+    clock: str | None
+    language: tuple[str, ...]
+    success: bool | None
+    meta: dict[str, Any]
+
+
 @dataclass
 class BagContent:
-    """What one reading of a bag gives, without the images."""
+    """What one reading of a bag gives, without the images. infos: the first of each topic; intrinsics: K [9] from which stamp on."""
 
     color: dict[str, Stream] = field(default_factory=dict)
     depth: dict[str, Stream] = field(default_factory=dict)
     infos: dict[str, Any] = field(default_factory=dict)
+    intrinsics: dict[str, list[tuple[int, np.ndarray]]] = field(default_factory=dict)
     joints: dict[str, list[tuple[int, dict[str, float]]]] = field(default_factory=dict)
     tree: TransformTree = field(default_factory=TransformTree)
     texts: list[str] = field(default_factory=list)
+    actions: list[tuple[int, np.ndarray]] = field(default_factory=list)
+    facts: EpisodeFacts | None = None
 
 
 class BagSet(DataSet):
@@ -110,37 +135,45 @@ class BagSet(DataSet):
         color = {name: stream.sorted() for name, stream in content.color.items() if stream.stamps}
         if not color:
             raise UserError(f'{bag} holds no colour images ({", ".join(IMAGES)})', "record the cameras' topics")
-        cameras = _cameras(content, color)
+        cameras, facts = _cameras(content, color), content.facts
         clock = next((camera.name for camera in cameras if camera.role == 'anchor'), cameras[0].name)
+        if facts and facts.clock in color:
+            clock = facts.clock
         stamps = np.asarray(color[clock].stamps, np.int64)
-        base = self.base_frame or _named(content.tree.frames, _BASES)
+        base = self.base_frame or (facts.base_frame if facts else _named(content.tree.frames, _BASES))
         poses, intrinsics = {}, {}
         for name, stream in color.items():
             info = content.infos.get(_info_topic(stream.topic))
             if info is not None and info.k[0] > 0:
-                intrinsics[name] = np.tile(np.asarray(info.k, np.float64).reshape(3, 3), (len(stamps), 1, 1))
+                since, values = zip(*sorted(content.intrinsics[_info_topic(stream.topic)], key=lambda pair: pair[0]))
+                taken = np.asarray(stream.stamps, np.int64)
+                at = np.searchsorted(since, taken[nearest(taken, stamps)], side='right') - 1
+                intrinsics[name] = np.stack(values).astype(np.float64).reshape(-1, 3, 3)[at.clip(0)]
             frame = stream.first.header.frame_id
             if base and frame in content.tree.frames:
                 T_camera_base = content.tree.lookup(frame, base, stamps)
                 if T_camera_base is not None:
                     poses[name] = T_camera_base
-        hand = _named(content.tree.frames, _HANDS)
+        hand = facts.hand_frame if facts else _named(content.tree.frames, _HANDS)
         T_base_hand = content.tree.lookup(base, hand, stamps) if base and hand else None
-        joints, gripper = _joints(content, stamps)
+        joints, gripper, unit = _joints(content, stamps)
         rate = 1e9 / float(np.median(np.diff(stamps))) if len(stamps) > 1 else 10.0
+        link = facts.hand_link if facts else hand or ''
         return BagEpisode(
             path=bag,
             name=f'bag {bag.name}',
             cameras=cameras,
-            fps=round(rate, 3),
+            fps=facts.fps if facts else round(rate, 3),
             stamps_ns=stamps,
-            language=tuple(content.texts[:1]),
+            language=facts.language if facts else tuple(content.texts[:1]),
+            success=facts.success if facts else None,
             joints=joints,
             gripper=gripper,
-            gripper_unit='metres' if gripper is not None else 'unknown',
+            gripper_unit=unit,
             T_base_hand=T_base_hand,
-            hand_link=hand if T_base_hand is not None and hand else '',
-            meta={'base_frame': base, 'distortion': _distortion(content, color)},
+            hand_link=link if T_base_hand is not None else '',
+            actions=_actions(content, stamps),
+            meta=(facts.meta if facts else {}) | {'base_frame': base, 'distortion': _distortion(content, color)},
             color=color,
             depth_streams={name: stream.sorted() for name, stream in content.depth.items() if stream.stamps},
             intrinsics=intrinsics,
@@ -175,6 +208,15 @@ class BagEpisode(Episode):
         """See `Episode.times_ns`."""
         stamps = np.asarray(self.color[self.camera(camera).name].stamps, np.int64)
         return stamps[nearest(stamps, self.stamps_ns)]
+
+    def frame_id(self, camera: str) -> str:
+        """TF frame of a camera, as its images say."""
+        return self.color[self.camera(camera).name].first.header.frame_id.lstrip('/')
+
+    def logged_ns(self) -> np.ndarray:
+        """When the image was logged whose stamp each frame has, int64 [T]."""
+        clock = next(stream for stream in self.color.values() if np.array_equal(stream.stamps, self.stamps_ns))
+        return np.asarray(clock.logged, np.int64)
 
     def K(self, camera: str) -> np.ndarray | None:
         """See `Episode.K`; of the images as they are, distorted where `meta['distortion']` says so."""
@@ -238,15 +280,22 @@ def read_bag(path: Path) -> BagContent:
         UserError: It cannot be read, or ends in the middle.
     """
     content = BagContent()
-    with _opened(path) as bag:
-        wanted = [c for c in bag.connections if c.msgtype in (*IMAGES, _INFO, _JOINTS, _TF, _TEXT)]
+    with opened_bag(path) as bag:
+        wanted = [
+            c
+            for c in bag.connections
+            if c.msgtype in (*IMAGES, _INFO, _JOINTS, _TF, _TEXT) or (c.msgtype, c.topic) == (_ACTION, ACTION_TOPIC)
+        ]
         for connection, logged, data in bag.messages(connections=wanted):
             kind, topic = connection.msgtype, connection.topic
             if kind in IMAGES:
                 _note_image(content, bag, connection, logged, data)
             elif kind == _INFO:
-                if topic not in content.infos:
-                    content.infos[topic] = bag.deserialize(data, kind)
+                info = bag.deserialize(data, kind)
+                content.infos.setdefault(topic, info)
+                known = content.intrinsics.setdefault(topic, [])
+                if not known or not np.array_equal(known[-1][1], info.k):
+                    known.append((_stamp(info.header), info.k))
             elif kind == _JOINTS:
                 message = bag.deserialize(data, kind)
                 if len(message.position) == len(message.name):
@@ -258,6 +307,10 @@ def read_bag(path: Path) -> BagContent:
                     T = pose_from_xyz_quaternion(np.array([t.x, t.y, t.z, q.x, q.y, q.z, q.w]))
                     frames = entry.header.frame_id.lstrip('/'), entry.child_frame_id.lstrip('/')
                     content.tree.add(*frames, _stamp(entry.header), T, topic.endswith('tf_static'))
+            elif kind == _ACTION:
+                content.actions.append((logged, np.asarray(bag.deserialize(data, kind).data, np.float64)))
+            elif topic == EPISODE_TOPIC:
+                content.facts = decode_json(bag.deserialize(data, kind).data, EpisodeFacts, f'{topic} of {path}', _FIX)
             elif re.search(r'instruction|task|language', topic):
                 content.texts.append(bag.deserialize(data, kind).data)
     return content
@@ -265,7 +318,7 @@ def read_bag(path: Path) -> BagContent:
 
 def camera_name(topic: str) -> str:
     """What a camera is called whose images are on a topic: the parts of its name that do not say what they are."""
-    parts = [part for part in topic.split('/') if part and part not in _KINDS | _DEPTH_KINDS]
+    parts = [part for part in topic.split('/') if part and part not in KINDS | _DEPTH_KINDS]
     return '_'.join(parts) or 'camera'
 
 
@@ -300,7 +353,12 @@ def _stamp(header: Any) -> int:
 
 
 @contextmanager
-def _opened(path: Path):
+def opened_bag(path: Path) -> Iterator[AnyReader]:
+    """A bag that is open for reading.
+
+    Raises:
+        UserError: It cannot be read, at its begin or while messages are taken from it.
+    """
     try:
         with AnyReader([path], default_typestore=_typestore()) as bag:
             yield bag
@@ -315,7 +373,7 @@ def _opened(path: Path):
 def _messages(path: Path, stream: Stream, places: np.ndarray) -> Iterator[tuple[int, Any]]:
     """Some messages of a stream, in order; neighbours are read in one go."""
     runs = np.split(places, np.flatnonzero(np.diff(places) > 1) + 1)
-    with _opened(path) as bag:
+    with opened_bag(path) as bag:
         connections = [c for c in bag.connections if c.topic == stream.topic]
         for run in runs:
             wanted = {(stream.logged[i], stream.stamps[i]): int(i) for i in run}
@@ -337,7 +395,8 @@ def _cameras(content: BagContent, color: dict[str, Stream]) -> tuple[EpisodeCame
             height,
             width,
         )
-        found.append(EpisodeCamera(name, role_of(name), width, height, registered))
+        role = content.facts.roles.get(name) if content.facts else None
+        found.append(EpisodeCamera(name, role or role_of(name), width, height, registered))
     return tuple(found)
 
 
@@ -360,20 +419,33 @@ def _distortion(content: BagContent, color: dict[str, Stream]) -> dict[str, list
     return {name: list(map(float, info.d)) for name, info in infos.items() if info is not None and np.any(info.d)}
 
 
-def _joints(content: BagContent, stamps: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Positions of the arm's joints [T, J] and the gap between the fingers [T] at some times, of the topic that says most of them."""
-    best: tuple[list[str], list[str], list] = ([], [], [])
+def _joints(content: BagContent, stamps: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None, GripperUnit]:
+    """Positions of the arm's joints [T, J] and of the gripper [T] at some times, of the topic that says most of them; and the gripper's
+    unit: the gap between the fingers in metres, or what the name of its one joint says."""
+    best: tuple[list[str], set[str], list] = ([], set(), [])
     for said in content.joints.values():
         names = {name for _, positions in said for name in positions}
         arm = sorted((n for n in names if 'finger' not in n and _ARM_JOINT.fullmatch(n)), key=_natural)
-        if len(arm) > len(best[0]):
-            best = arm, sorted(n for n in names if 'finger_joint' in n), said
-    arm, fingers, said = best
-    if not arm:
-        return None, None
-    joints = _interpolated(said, arm, stamps)
-    gap = _interpolated(said, fingers, stamps).sum(1) if fingers else None
-    return joints, gap
+        if len(arm) > len(best[0]) or not best[1]:
+            best = arm, names, said
+    arm, names, said = best
+    joints = _interpolated(said, arm, stamps) if arm else None
+    fingers = sorted(name for name in names if 'finger_joint' in name)
+    if fingers:
+        return joints, _interpolated(said, fingers, stamps).sum(1), 'metres'
+    for name, unit in GRIPPERS.items():
+        if name in names:
+            return joints, _interpolated(said, [name], stamps)[:, 0], unit
+    return joints, None, 'unknown'
+
+
+def _actions(content: BagContent, stamps: np.ndarray) -> np.ndarray | None:
+    """Actions [T, A], at each frame the one that was logged nearest; None where there are none, or of several lengths."""
+    if not content.actions or len({len(values) for _, values in content.actions}) > 1:
+        return None
+    logged = np.array([time for time, _ in content.actions], np.int64)
+    order = np.argsort(logged, kind='stable')
+    return np.stack([values for _, values in content.actions])[order][nearest(logged[order], stamps)]
 
 
 def _interpolated(said: list[tuple[int, dict[str, float]]], names: list[str], stamps: np.ndarray) -> np.ndarray:
