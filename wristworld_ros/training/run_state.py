@@ -115,7 +115,8 @@ class RunState:
 
     def save(self, keep: int) -> None:
         """Write a checkpoint and remove all but the newest `keep`; every process calls it where the module is sharded."""
-        tensors = self._weights() | self._optimizer_state()
+        named = self._weights() | self._optimizer_state()
+        tensors = {name: t.contiguous() for name, t in named.items()}  # safetensors takes no channels_last
         self.counts.spent = self.spent
         self.counts.optimizer = [name for name in tensors if name.startswith('optimizer.')]
         target = self.folder / f'{self.counts.step:08d}'
