@@ -17,7 +17,6 @@ from wristworld_ros.input_files import read_bytes
 from wristworld_ros.options import default_of
 from wristworld_ros.setting import check, parsed, setting, shown
 
-STAGES = ('reconstruction', 'generation', 'causal', 'decoder')
 _FIX = 'correct it; docs/training_settings.md explains every key'
 
 
@@ -426,7 +425,7 @@ def read_config(path: str | Path, stage: str) -> Config:
 
     Args:
         path: The YAML file.
-        stage: What it must configure, one of `STAGES`.
+        stage: What it must configure, one of `RECIPES`.
 
     Raises:
         UserError: It cannot be read, is of another stage, or a key or a value is not allowed; nothing else was read until then.
