@@ -109,7 +109,7 @@ def weights(folder):
 
 def call(*command):
     environment = os.environ | {'PYTHONPATH': str(Path(__file__).parents[2]), 'OMP_NUM_THREADS': '1'}
-    subprocess.run([sys.executable, *command], check=True, env=environment, timeout=300)
+    subprocess.run([sys.executable, *command], check=True, env=environment)
 
 
 @pytest.fixture(scope='module')
