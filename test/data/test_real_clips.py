@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from wristworld_ros.data.real_clips import ANCHORS, intrinsics_of, list_clips, read_clip, wrist_mount
+from wristworld_ros.data.real_clips import ANCHORS, BASELINE, intrinsics_of, list_clips, read_clip, wrist_mount
 from wristworld_ros.errors import UserError
 
 FRAMES = 4
@@ -51,9 +51,19 @@ def test_the_wrist_camera_looks_along_the_fingers(write_clip, tmp_path):
     assert (
         0 < local[2] < 0.3 and abs(pixel[0] - 63.5) < 30 and 63.5 < pixel[1] < 160
     )  # between the fingers, low in the image
-    turned = wrist_mount(turned=True)
-    np.testing.assert_allclose(turned[:2, 3], -wrist_mount()[:2, 3])
+
+
+def test_a_wrist_camera_that_is_upside_down_sees_the_fingers_above_and_looks_the_same_way(write_clip, tmp_path):
+    write_clip(tmp_path)
+    clip, turned = read_clip(tmp_path, 'val/7'), wrist_mount(turned=True)
+    camera = clip.wrist_camera(0, turned, (128, 128))
+    local = camera.T_camera_world @ clip.T_base_hand[0] @ [0, 0, 0.17, 1]
+    pixel = (camera.K @ local[:3])[:2] / local[2]
+    assert 0 < local[2] < 0.3 and abs(pixel[0] - 63.5) < 30 and -40 < pixel[1] < 63.5
     np.testing.assert_allclose(turned[:3, :3] @ turned[:3, :3].T, np.eye(3), atol=1e-12)
+    np.testing.assert_allclose(turned[:3, 2], wrist_mount()[:3, 2])
+    middles = [T @ [BASELINE / 2, 0, 0, 1] for T in (turned, wrist_mount())]
+    np.testing.assert_allclose(*middles, atol=1e-12)
 
 
 def test_stretched_pixels_have_two_focal_lengths():

@@ -12,7 +12,7 @@ from wristworld_ros.data.formats.native import ROBOT, read_episode
 from wristworld_ros.errors import UserError
 from wristworld_ros.sim.cameras import CLEARANCE, RIGS, intrinsics, sample_anchors
 from wristworld_ros.sim.env import SimEnv, SimEnvs
-from wristworld_ros.sim.grippers import GRIPPERS
+from wristworld_ros.sim.grippers import CHOSEN
 from wristworld_ros.sim.opengl import mujoco
 from wristworld_ros.sim.record import record_episode
 from wristworld_ros.sim.settings import SimulatorSettings
@@ -118,7 +118,7 @@ def test_the_wrist_camera_sees_the_gripper_and_more_from_every_mount(env):
     assert np.ptp(mounts, axis=0).max() > 0.05
 
 
-@pytest.mark.parametrize('name', GRIPPERS)
+@pytest.mark.parametrize('name', CHOSEN)
 def test_what_a_gripper_is_told_is_what_its_fingers_do(name):
     env = SimEnv(replace(BASIC, gripper=name), render=False)
     env.begin(np.random.default_rng(0), 'lift')
@@ -137,7 +137,7 @@ def test_any_gripper_is_chosen_by_the_seed_and_one_scene_has_one(env):
         SimEnv(replace(BASIC, gripper='any'), render=False)
     assert SimEnvs(BASIC).gripper(0) == 'franka'
     envs = SimEnvs(replace(BASIC, gripper='any'))
-    assert {envs.gripper(seed) for seed in range(20)} == set(GRIPPERS)
+    assert {envs.gripper(seed) for seed in range(20)} == set(CHOSEN)
     assert [envs.gripper(seed) for seed in range(20)] == [envs.gripper(seed) for seed in range(20)]
 
 
