@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from wristworld_ros.evaluation.table import markdown
+from wristworld_ros.training.checkpoint import weights_file
 
 MEASURES = {
     'psnr': ('PSNR dB', 2),
@@ -64,10 +65,10 @@ def train_variant(args: argparse.Namespace, seed: int, name: str) -> Path:
         '--device',
         args.device,
     )
-    if not (stage1 / 'model.pt').exists():
+    if not weights_file(stage1).exists():
         start = ('--start', str(args.start)) if args.start else ()
         wristworld('train', 'stage1', args.train, '--out', stage1, *common, *start, *variant.stage1)
-    if not (stage2 / 'model.pt').exists():
+    if not weights_file(stage2).exists():
         wristworld('train', 'stage2', args.train, '--stage1', stage1, '--out', stage2, *common, *variant.stage2)
     if not (model / 'config.json').exists():
         wristworld('train', 'package', '--stage1', stage1, '--stage2', stage2, '--out', model, '--name', name)
@@ -132,7 +133,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument('--seeds', type=int, nargs='*', default=[0, 1, 2])
     parser.add_argument('--minutes', type=float, default=30.0, help='Of each stage of each variant.')
     parser.add_argument(
-        '--start', type=Path, help="last.pt of a stage 1 run whose weights every seed's stage 1 starts from."
+        '--start', type=Path, help="Folder of a stage 1 run whose weights every seed's stage 1 starts from."
     )
     parser.add_argument('--processes', type=int, default=1)
     parser.add_argument('--device', default='auto')

@@ -34,7 +34,7 @@ def test_finished_parts_are_kept_and_stage_1_is_shared_where_it_does_not_differ(
         }
     }
     for name in ablations.VARIANTS:
-        for file in ('stage1/model.pt', 'stage2/model.pt', 'model/config.json'):
+        for file in ('stage1/model.safetensors', 'stage2/model.safetensors', 'model/config.json'):
             path = tmp_path / 'seed3' / name / file
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text('')
@@ -45,7 +45,7 @@ def test_finished_parts_are_kept_and_stage_1_is_shared_where_it_does_not_differ(
     ran = []
     monkeypatch.setattr(ablations, 'wristworld', lambda *arguments: ran.append(arguments))
     (tmp_path / 'seed4/whole/stage1').mkdir(parents=True)
-    (tmp_path / 'seed4/whole/stage1/model.pt').write_text('')
+    (tmp_path / 'seed4/whole/stage1/model.safetensors').write_text('')
     with pytest.raises(FileNotFoundError):  # nothing was trained, so there is no table
         ablations.main([str(tmp_path), str(tmp_path), str(tmp_path), '--seeds', '4'])
     trained = [(a[1], '--no-spc' in a) for a in ran if a[0] == 'train' and a[1] == 'stage1']

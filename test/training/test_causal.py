@@ -188,7 +188,7 @@ def test_teacher_and_student_end_as_models_that_stream(clips, directory, tmp_pat
     wrist = VirtualWrist(model, settings)
     sets = [AnchorSet(i, ('a', 'b'), rng.integers(0, 256, (2, 56, 56, 3), np.uint8)) for i in range(3)]
     assert len([frame for s in sets for frame in wrist.push(s)]) == 3
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / 'causal').glob('*/model.pt')}
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / 'causal').glob('*/model.safetensors')}
     assert len(before) == 2
     train_causal(clips, [], tmp_path / 'causal', replace(run, model=str(teacher)))
     assert before == {path: path.stat().st_mtime_ns for path in before}, 'finished parts are kept'

@@ -6,13 +6,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from wristworld_ros.errors import UserError
-from wristworld_ros.training.trainer import FilterMuon, TrainerConfig, make_optimizers, train
+from wristworld_ros.training.optimizers import FilterMuon, OptimizerConfig, make_optimizers
+from wristworld_ros.training.run_state import last_checkpoint, read_counts
+from wristworld_ros.training.trainer import TrainerConfig, train
 
 
 class Batches(torch.utils.data.Dataset):
@@ -33,7 +36,7 @@ def test_it_learns_and_writes_what_it_did(tmp_path):
     torch.manual_seed(0)
     steps = TrainerConfig(steps=300, learning_rate=0.05, warm_up=10, checkpoint_every=100, bf16=False)
     average = train(nn.Linear(4, 1), Batches(), losses, steps, tmp_path, validate=lambda m: {'val_bias': float(m.bias)})
-    assert float(losses(average, Batches(1)[0], None)['total']) < 1e-2
+    assert float(losses(average, Batches(1)[0], None)['total'].detach()) < 1e-2
     log = [json.loads(line) for line in (tmp_path / 'log.jsonl').read_text().splitlines()]
     assert [r['step'] for r in log] == list(range(20, 301, 20))
     assert [r['step'] for r in log if 'val_bias' in r] == [100, 200, 300]
@@ -42,11 +45,11 @@ def test_it_learns_and_writes_what_it_did(tmp_path):
 def test_a_stopped_run_goes_on_at_its_checkpoint(tmp_path):
     short = TrainerConfig(steps=40, learning_rate=0.01, checkpoint_every=20, bf16=False)
     train(nn.Linear(4, 1), Batches(), losses, short, tmp_path)
-    state = torch.load(tmp_path / 'last.pt', weights_only=True)
-    assert state['step'] == 40
+    assert read_counts(tmp_path).step == 40
     longer = TrainerConfig(steps=60, learning_rate=0.01, checkpoint_every=20, bf16=False)
     train(nn.Linear(4, 1), Batches(), losses, longer, tmp_path)
-    assert torch.load(tmp_path / 'last.pt', weights_only=True)['step'] == 60
+    assert read_counts(tmp_path).step == 60
+    assert sorted(os.listdir(tmp_path / 'checkpoints')) == ['00000040', '00000060'], 'the newest two are kept'
     assert json.loads((tmp_path / 'log.jsonl').read_text().splitlines()[-1])['step'] == 60
 
 
@@ -66,6 +69,11 @@ def test_a_start_that_is_no_safetensors_file_is_one_sentence(tmp_path):
 
 class Interrupted(Exception):
     pass
+
+
+def stored(folder):
+    """Every tensor of a run's newest checkpoint."""
+    return {k: v for path in last_checkpoint(folder).glob('*.safetensors') for k, v in sorted(load_file(path).items())}
 
 
 @pytest.mark.parametrize('workers', [0, 2])
@@ -95,9 +103,11 @@ def test_a_run_with_an_interruption_equals_one_without_to_the_bit(tmp_path, work
     torch.rand(5)  # whatever the process has done before it continues
     parts = train(module(), Batches(), interrupted, config, tmp_path / 'parts', seed=3, workers=workers)
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), parts.parameters(), strict=True))
-    one, two = (torch.load(tmp_path / name / 'last.pt', weights_only=True) for name in ('whole', 'parts'))
-    assert all(torch.equal(one['module'][name], two['module'][name]) for name in one['module'])
-    assert (one['batches'], one['skipped']) == (two['batches'], two['skipped']) == (51, 1)
+    one, two = (stored(tmp_path / name) for name in ('whole', 'parts'))
+    assert list(one) == list(two) and all(torch.equal(one[name], two[name]) for name in one)
+    assert {name.split('.')[0] for name in one} == {'model', 'average', 'optimizer'}
+    one, two = (read_counts(tmp_path / name) for name in ('whole', 'parts'))
+    assert (one.batches, one.skipped) == (two.batches, two.skipped) == (51, 1)
     logs = [
         [json.loads(line) for line in (tmp_path / name / 'log.jsonl').read_text().splitlines()]
         for name in ('whole', 'parts')
@@ -125,10 +135,32 @@ def test_a_run_that_diverged_ends_with_what_to_do(tmp_path):
         train(nn.Linear(4, 1), Batches(), diverged, config, tmp_path)
 
 
+def test_pictures_and_event_files_are_written(tmp_path):
+    pytest.importorskip('tensorboard')
+    config = TrainerConfig(steps=4, checkpoint_every=2, samples_every=2, tensorboard=True, bf16=False)
+    train(nn.Linear(4, 1), Batches(), losses, config, tmp_path, picture=lambda m: np.full((4, 6, 3), 7, np.uint8))
+    assert sorted(p.name for p in (tmp_path / 'samples').iterdir()) == ['00000002.png', '00000004.png']
+    (events,) = (tmp_path / 'tensorboard').iterdir()
+    assert b'total' in events.read_bytes() and b'samples' in events.read_bytes()
+
+
+def test_parts_learn_at_rates_of_their_own(tmp_path):
+    module = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 1))
+    before = [p.detach().clone() for p in module.parameters()]
+    config = TrainerConfig(
+        steps=3, optimizer='adamw', rates={'0.': 0.0}, learning_rate=0.1, weight_decay=0.0, average=0.0, bf16=False
+    )
+    train(module, Batches(), losses, config, tmp_path)
+    moved = [not torch.equal(p, b) for p, b in zip(module.parameters(), before, strict=True)]
+    assert moved == [False, False, True, True]
+    with pytest.raises(UserError, match=r"begins with 'nose'.*give 0, 1"):
+        make_optimizers(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 1)), OptimizerConfig(rates={'nose': 1.0}))
+
+
 def test_a_torch_without_muon_is_told(monkeypatch):
     monkeypatch.delattr(torch.optim, 'Muon')
     with pytest.raises(UserError, match=r'torch 2\.9 or newer'):
-        make_optimizers(nn.Linear(64, 64), TrainerConfig())
+        make_optimizers(nn.Linear(64, 64), OptimizerConfig())
 
 
 @pytest.mark.parametrize('memory', [torch.contiguous_format, torch.channels_last])
@@ -136,7 +168,7 @@ def test_filters_are_updated_as_orthogonal_matrices_in_their_own_memory(memory):
     torch.manual_seed(0)
     conv = nn.Conv2d(32, 64, 3).to(memory_format=memory)
     before, place = conv.weight.detach().clone(), conv.weight.data_ptr()
-    adam, muon = make_optimizers(conv, TrainerConfig(learning_rate=1e-3, weight_decay=0.0))
+    adam, muon = make_optimizers(conv, OptimizerConfig(learning_rate=1e-3, weight_decay=0.0))
     assert isinstance(muon, FilterMuon) and [p.shape for g in adam.param_groups for p in g['params']] == [(64,)]
     conv(torch.randn(2, 32, 8, 8).to(memory_format=memory)).square().sum().backward()
     muon.step()
@@ -144,35 +176,6 @@ def test_filters_are_updated_as_orthogonal_matrices_in_their_own_memory(memory):
     assert conv.weight.data_ptr() == place and change.abs().max() > 0
     values = torch.linalg.svdvals(change)
     assert values.min() > 0.5 * values.max()  # every direction moves alike
-
-
-SCRIPT = """
-import sys
-from pathlib import Path
-import torch
-from torch import nn
-from wristworld_ros.training.parallel import average_gradients, from_first, rank, run_parallel
-
-def gradient(folder):
-    module = nn.Linear(3, 1, bias=False)
-    nn.init.ones_(module.weight)
-    module(torch.full((1, 3), float(rank() + 1))).sum().backward()
-    average_gradients(module)
-    torch.save((module.weight.grad, from_first(10.0 + rank())), folder / f'{rank()}.pt')
-
-if __name__ == '__main__':
-    run_parallel(2, 1, gradient, Path(sys.argv[1]))
-"""
-
-
-def test_two_processes_share_one_mean_gradient_and_the_first_ones_clock(tmp_path):
-    script = tmp_path / 'script.py'
-    script.write_text(SCRIPT)
-    repository = Path(__file__).parents[2]
-    subprocess.run([sys.executable, script, tmp_path], check=True, env=os.environ | {'PYTHONPATH': str(repository)})
-    (one, clock), (two, other) = (torch.load(tmp_path / f'{i}.pt', weights_only=True) for i in range(2))
-    assert torch.equal(one, two) and torch.allclose(one, torch.full((1, 3), 1.5))
-    assert clock == other == 10.0
 
 
 FAILING = """

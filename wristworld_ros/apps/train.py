@@ -1,9 +1,10 @@
-"""`wristworld train stage1|sweep|hand|stage2|package|tiny-decoder|teacher|causal|sim-fvd`."""
+"""`wristworld train STAGE`: by a configuration (reconstruction, generation, decoder), or a part of the small model by options."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,17 +17,21 @@ from wristworld_ros.training.settings import TrainSettings
 
 if TYPE_CHECKING:
     from wristworld_ros.data.packed import PackedEpisode
+    from wristworld_ros.training.config import Config
+    from wristworld_ros.training.decoder.train import DecoderTraining
     from wristworld_ros.training.parts import TrainedParts
+    from wristworld_ros.training.stage2.train import Stage2Training
     from wristworld_ros.training.trainer import TrainerConfig
 
 CACHE = 'frames'
+CONFIGURED = ('reconstruction', 'generation', 'decoder')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
     parser.add_argument(
-        'what', choices=('stage1', 'sweep', 'hand', 'stage2', 'package', 'tiny-decoder', 'teacher', 'causal', 'sim-fvd'),
-        help='stage1: geometry and wrist pose. sweep: the wrist view of known cameras. hand: the wrist pose as anchors see the hand. '
+        'what', choices=(*CONFIGURED, 'stage1', 'sweep', 'hand', 'stage2', 'package', 'tiny-decoder', 'teacher', 'causal', 'sim-fvd'),
+        help='reconstruction, generation, decoder: by a configuration (--config), at any size. stage1: geometry and wrist pose. sweep: the wrist view of known cameras. hand: the wrist pose as anchors see the hand. '
         'stage2: the generator, after those. package: all of them as a model directory. '
         "tiny-decoder: a cheap decoder of a model's own video autoencoder. teacher: a model's generator as a flow over whole clips. "
         'causal: a causal few-step student of such a model, by teacher forcing and then by its own roll-outs; --minutes and --steps are '
@@ -34,6 +39,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         'episodes', type=Path, nargs='?', help='Folder of episodes (`wristworld simulate` records them).'
+    )
+    parser.add_argument(
+        '--config',
+        type=Path,
+        help='reconstruction, generation, decoder: YAML file, one of config/train or a copy of yours.',
+    )
+    parser.add_argument(
+        '--dry-run', action='store_true',
+        help='With --config: run one step without memory for it, and say what is trained and what a GPU needs.',
+    )  # fmt: skip
+    parser.add_argument(
+        '--rate',
+        type=float,
+        help='With --dry-run: steps a second of one process, as measured; adds how many days a run takes.',
     )
     parser.add_argument('--stage2', type=Path, help='package: folder of the stage 2 run.')
     parser.add_argument('--name', default='my_model', help='package: name of the model. Default: my_model.')
@@ -45,6 +64,12 @@ def run(args: argparse.Namespace) -> int:
     settings = from_options(TrainSettings, args)
     check(settings)
     check_folder(settings.out)
+    if args.what in CONFIGURED:
+        return _configured_stage(args, settings)
+    if args.config is not None or args.dry_run:
+        raise UserError(
+            f'train {args.what} takes no --config and no --dry-run', f'they belong to {", ".join(CONFIGURED)}'
+        )
     if args.what == 'package':
         return _package(args, settings)
     if args.episodes is None and not (args.what == 'tiny-decoder' and settings.videos):
@@ -60,6 +85,66 @@ def run(args: argparse.Namespace) -> int:
     steps[args.what](args.episodes, settings)
     print(f'\n{settings.out}')
     return 0
+
+
+def _configured_stage(args: argparse.Namespace, settings: TrainSettings) -> int:
+    """A stage by its configuration, which is checked before anything else is read."""
+    from wristworld_ros.training.config import read_config
+
+    if args.config is None:
+        raise UserError(
+            f'train {args.what} needs --config', 'give one of config/train, e.g. config/train/droid/reconstruction.yaml'
+        )
+    config = read_config(args.config, args.what)
+    if args.dry_run:
+        from wristworld_ros.training.dry_run import report
+
+        print(report(config, args.rate))
+        return 0
+    if args.episodes is None:
+        raise UserError(f'train {args.what} needs the folder of episodes', 'record some with `wristworld simulate`')
+    _run_configured(args.episodes, settings, config)
+    print(f'\n{settings.out}')
+    return 0
+
+
+def _run_configured(episodes: Path, settings: TrainSettings, config: Config) -> None:
+    """Hand a configuration to its training."""
+    from wristworld_ros.training import config as records
+    from wristworld_ros.training.configured import (
+        ANCHOR_SIZE,
+        WRIST_HW,
+        decoder_training,
+        geometry_training,
+        images_training,
+    )
+
+    start, out, held_out = _path(settings.start), Path(settings.out), _path(settings.held_out)
+    if isinstance(config, records.ReconstructionConfig):
+        from wristworld_ros.training.stage1.published import train_published
+
+        _train(settings, train_published, episodes, held_out, out, config, start)
+    elif isinstance(config, records.GenerationConfig):
+        from wristworld_ros.training.stage2.flow import train_flow
+
+        _train(settings, train_flow, episodes, held_out, out, config, start)
+    elif isinstance(config, records.GeometryConfig):
+        from wristworld_ros.training.stage1.train import train_stage1
+
+        width, height = (round(n * 21 / 16) for n in ANCHOR_SIZE[config.model.network])  # room for zoom and roll
+        _train(
+            settings, train_stage1, *_packed(episodes, settings, (width, height)), out, geometry_training(config, start)
+        )
+    elif isinstance(config, records.ImagesConfig):
+        sizes = {'anchor_width': ANCHOR_SIZE[config.model.network][0], 'wrist_hw': WRIST_HW[config.model.network]}
+        _train_stage2(
+            episodes, settings, images_training(config, start), replace(_parts(settings, 'train generation'), **sizes)
+        )
+    else:
+        settings = replace(
+            settings, model=settings.model or config.model.model, limit=settings.limit or config.data.episodes
+        )
+        _make_decoder(episodes, settings, decoder_training(config))
 
 
 def _config(settings: TrainSettings, default: TrainerConfig) -> TrainerConfig:
@@ -92,10 +177,21 @@ def _parts(settings: TrainSettings, command: str) -> TrainedParts:
 def _train(settings: TrainSettings, function: Callable, *args) -> None:
     """Call a training with its arguments and the device, in as many processes as are asked for."""
     from wristworld_ros.pipeline.model_directory import choose_device
-    from wristworld_ros.training.parallel import run_parallel
+    from wristworld_ros.training.parallel import launched, run_parallel
 
+    if launched():  # by torchrun or `accelerate launch`, in as many processes as it was told
+        function(*args, choose_device(settings.device))
+        return
     device = 'cpu' if settings.processes > 1 else choose_device(settings.device)
     run_parallel(settings.processes, settings.threads, function, *args, device)
+
+
+def _first_before_others(settings: TrainSettings) -> AbstractContextManager:
+    """Among processes that a launcher started, the first prepares the data."""
+    from wristworld_ros.pipeline.model_directory import choose_device
+    from wristworld_ros.training.parallel import first_process_before_others, launched
+
+    return first_process_before_others(choose_device(settings.device)) if launched() else nullcontext()
 
 
 def _packed(
@@ -110,10 +206,11 @@ def _packed(
         if not list_episodes(folder):
             raise UserError(f'{folder} holds no episodes', 'record some with `wristworld simulate`')
     cache = Path(settings.out) / CACHE
-    train = pack_episodes(episodes, cache / 'train', size, WRIST_SIZE, settings.workers)
-    if not settings.held_out:
-        return train, []
-    return train, pack_episodes(Path(settings.held_out), cache / 'held_out', size, WRIST_SIZE, settings.workers)
+    with _first_before_others(settings):
+        train = pack_episodes(episodes, cache / 'train', size, WRIST_SIZE, settings.workers)
+        if not settings.held_out:
+            return train, []
+        return train, pack_episodes(Path(settings.held_out), cache / 'held_out', size, WRIST_SIZE, settings.workers)
 
 
 def _stage1(episodes: Path, settings: TrainSettings) -> None:
@@ -144,7 +241,7 @@ def _hand(episodes: Path, settings: TrainSettings) -> None:
 
 
 def _stage2(episodes: Path, settings: TrainSettings) -> None:
-    from wristworld_ros.training.stage2.train import Stage2Training, prepare_for, train_stage2
+    from wristworld_ros.training.stage2.train import Stage2Training
 
     parts = _parts(settings, 'train stage2')
     run = Stage2Training(
@@ -153,13 +250,18 @@ def _stage2(episodes: Path, settings: TrainSettings) -> None:
         condition=settings.condition,
         anchor_tokens=settings.anchor_tokens,
     )
-    run = _configured(run, settings)
+    _train_stage2(episodes, settings, _configured(run, settings), parts)
+
+
+def _train_stage2(episodes: Path, settings: TrainSettings, run: Stage2Training, parts: TrainedParts) -> None:
+    from wristworld_ros.training.stage2.train import prepare_for, train_stage2
 
     def conditions(folder: Path, name: str, limit: int | None) -> list[Path]:
         return prepare_for(run, folder, Path(settings.out) / name, parts, limit, settings.workers)
 
-    train = conditions(episodes, 'conditions', settings.limit)
-    held_out = conditions(Path(settings.held_out), 'conditions_held_out', None) if settings.held_out else []
+    with _first_before_others(settings):
+        train = conditions(episodes, 'conditions', settings.limit)
+        held_out = conditions(Path(settings.held_out), 'conditions_held_out', None) if settings.held_out else []
     _train(settings, train_stage2, train, held_out, Path(settings.out), run)
 
 
@@ -191,8 +293,9 @@ def _on_clips(episodes: Path, settings: TrainSettings, train: Callable) -> None:
     def conditions(folder: Path, name: str, limit: int | None) -> list[Path]:
         return prepare_for(run, folder, Path(settings.out) / name, limit, settings.workers)
 
-    made = conditions(episodes, 'conditions', settings.limit)
-    held_out = conditions(Path(settings.held_out), 'conditions_held_out', None) if settings.held_out else []
+    with _first_before_others(settings):
+        made = conditions(episodes, 'conditions', settings.limit)
+        held_out = conditions(Path(settings.held_out), 'conditions_held_out', None) if settings.held_out else []
     _train(settings, train, made, held_out, Path(settings.out), run)
 
 
@@ -219,17 +322,23 @@ def _timesteps(text: str) -> tuple[float, ...]:
 
 
 def _tiny_decoder(episodes: Path | None, settings: TrainSettings) -> None:
+    from wristworld_ros.training.decoder.train import DecoderTraining
+
+    run = DecoderTraining(settings.width, settings.blocks, seed=settings.seed)
+    _make_decoder(
+        episodes, settings, replace(run, config=_config(settings, run.config), batch=settings.batch or run.batch)
+    )
+
+
+def _make_decoder(episodes: Path | None, settings: TrainSettings, run: DecoderTraining) -> None:
     from wristworld_ros.training.decoder.data import DecoderData
     from wristworld_ros.training.decoder.install import make_tiny_decoder
-    from wristworld_ros.training.decoder.train import DecoderTraining
 
     if settings.model is None:
         raise UserError('train tiny-decoder needs --model', 'give the model directory whose autoencoder it learns from')
     if settings.start:
         raise UserError('train tiny-decoder takes no --start', 'leave it out; a run continues in its own --out')
     data = DecoderData(episodes, tuple(settings.videos), _path(settings.held_out), settings.limit)
-    run = DecoderTraining(settings.width, settings.blocks, seed=settings.seed)
-    run = replace(run, config=_config(settings, run.config), batch=settings.batch or run.batch)
     device = 'cpu' if settings.processes > 1 else settings.device
     folder, result = make_tiny_decoder(
         settings.model, data, Path(settings.out), run, device, settings.processes, settings.threads

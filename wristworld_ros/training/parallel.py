@@ -1,4 +1,7 @@
-"""Data-parallel training: several processes, each with its own batches, one average gradient.
+"""Processes that train together, however they were started.
+
+`run_parallel` starts some on this machine; torchrun and `accelerate launch` start them on any number of machines, and tell each its
+place in its environment. Either way accelerate finds the same environment and joins them.
 
 On a CPU many small processes of one thread beat one process of many threads by far: small models are all short
 operations, and threads wait for each other at the end of each.
@@ -11,22 +14,54 @@ import pickle
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from torch import nn
+from accelerate import PartialState
 
 from wristworld_ros.errors import UserError
 from wristworld_ros.runtime.process import keep_freed_memory
+
+_TIMEOUT = timedelta(hours=2)  # of one process for another, which may be preparing data
 
 
 def rank() -> int:
     """This process's number, 0 for the one that logs and saves."""
     return dist.get_rank() if dist.is_initialized() else 0
+
+
+def process_count() -> int:
+    """How many processes train together."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def launched() -> bool:
+    """Whether torchrun or accelerate started this process as one of several."""
+    return int(os.environ.get('WORLD_SIZE', '1')) > 1
+
+
+def join(device: str) -> PartialState:
+    """This process's place among those that train together: alone, or as its environment says.
+
+    Args:
+        device: cpu or cuda.
+    """
+    cpu = device == 'cpu'
+    if PartialState._shared_state and PartialState().device.type != torch.device(device).type:
+        PartialState._reset_state()
+    return PartialState(cpu=cpu, timeout=_TIMEOUT) if launched() else PartialState(cpu=cpu)
+
+
+@contextmanager
+def first_process_before_others(device: str) -> Iterator[None]:
+    """What the first process prepares on disk, the others then find there."""
+    with join(device).main_process_first():
+        yield
 
 
 def run_parallel(processes: int, threads: int | None, function: Callable, *args) -> None:
@@ -59,8 +94,11 @@ def _start(index: int, processes: int, threads: int, folder: Path, function: Cal
     torch.set_num_threads(threads)
     keep_freed_memory()
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    place = {'RANK': index, 'LOCAL_RANK': index, 'WORLD_SIZE': processes, 'LOCAL_WORLD_SIZE': processes}
+    place['OMP_NUM_THREADS'] = threads  # without it accelerate chooses a number of its own
+    os.environ |= {key: str(value) for key, value in place.items()}
     dist.init_process_group(
-        'gloo', init_method=f'file://{folder / "store"}', rank=index, world_size=processes, timeout=timedelta(hours=2)
+        'gloo', init_method=f'file://{folder / "store"}', rank=index, world_size=processes, timeout=_TIMEOUT
     )
     try:
         function(*args)
@@ -77,24 +115,3 @@ def _end_with(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)
-
-
-def from_first(value: float) -> float:
-    """The first process's value, in all of them."""
-    if not dist.is_initialized():
-        return value
-    tensor = torch.tensor([value], dtype=torch.float64)
-    dist.broadcast(tensor, 0)
-    return float(tensor)
-
-
-def average_gradients(module: nn.Module) -> None:
-    """Replace every gradient by its mean over the processes."""
-    if not dist.is_initialized():
-        return
-    parameters = [p for p in module.parameters() if p.requires_grad]
-    flat = torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in parameters])
-    dist.all_reduce(flat)
-    flat /= dist.get_world_size()
-    for p, g in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
-        p.grad = g.view_as(p)

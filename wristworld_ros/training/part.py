@@ -14,15 +14,15 @@ from torch.utils.data import Dataset
 from wristworld_ros.errors import UserError
 from wristworld_ros.input_files import json_text
 from wristworld_ros.runtime.files import write_text
-from wristworld_ros.training.checkpoint import write_checkpoint
+from wristworld_ros.training.checkpoint import WEIGHTS, write_weights
 from wristworld_ros.training.parallel import rank
-from wristworld_ros.training.trainer import Losses, TrainerConfig, train
+from wristworld_ros.training.trainer import Losses, TrainerConfig, full_state_dict, train
 
 Network = TypeVar('Network', bound=nn.Module)
 
 
 class PartTraining(Protocol):
-    """What all trainings are told. start: another run's last.pt to take the weights from."""
+    """What all trainings are told. start: another run's folder, or a file of weights, that this one begins with."""
 
     @property
     def config(self) -> TrainerConfig: ...
@@ -50,8 +50,9 @@ def train_part(
     folder: Path,
     run: PartTraining,
     device: str,
+    picture: Callable[[Network], np.ndarray] | None = None,
 ) -> Network:
-    """Train a network; leaves `folder/config.json` and `folder/model.pt` with the averaged weights (a plain state dict).
+    """Train a network; leaves `folder/config.json` and `folder/model.safetensors` with the averaged weights.
 
     Args:
         build: The network with its initial weights, which are the same in each process.
@@ -63,6 +64,7 @@ def train_part(
         folder: Of the run, which continues where it was stopped.
         run: How it is trained.
         device: cpu or cuda.
+        picture: A sample of the averaged network; see `trainer.train`.
 
     Raises:
         UserError: Training diverged.
@@ -82,8 +84,9 @@ def train_part(
 
     average = train(
         network, batches(network), losses, run.config, folder, seed=run.seed, workers=run.workers,
-        validate=validate if fixed else None, start=run.start,
+        validate=validate if fixed else None, picture=picture, start=run.start,
     )  # fmt: skip
+    weights = full_state_dict(average)
     if rank() == 0:
-        write_checkpoint(folder / 'model.pt', average.state_dict())
+        write_weights(folder / WEIGHTS, weights)
     return average

@@ -18,7 +18,7 @@ from wristworld_ros.models.wan import WristGenerator
 from wristworld_ros.pipeline.model import WristModel
 from wristworld_ros.pipeline.model_directory import load_close_up, load_stage1
 from wristworld_ros.runtime.files import file_sha256
-from wristworld_ros.training.checkpoint import read_weights
+from wristworld_ros.training.checkpoint import read_weights, weights_file
 from wristworld_ros.training.stage1.train import finished_stage1
 
 ANCHOR_WIDTH = 128
@@ -28,17 +28,22 @@ CLOUD = CloudSettings(upsample=3, edge=0.06, radius=1, near=0.10)
 
 @dataclass(frozen=True)
 class TrainedParts:
-    """Folders of finished runs: of stage 1, and of the plane sweep and the hand network where there are such."""
+    """Folders of finished runs: of stage 1, and of the plane sweep and the hand network where there are such; and the sizes, pixels, of
+    the images that the model takes and gives."""
 
     stage1: Path
     sweep: Path | None = None
     hand: Path | None = None
+    anchor_width: int = ANCHOR_WIDTH
+    wrist_hw: tuple[int, int] = WRIST_HW
 
     @property
     def key(self) -> str:
         """Changes with any of the weights and configurations."""
         folders = [folder for folder in (self.stage1, self.sweep, self.hand) if folder is not None]
-        return ''.join(file_sha256(folder / name) for folder in folders for name in ('model.pt', 'config.json'))
+        return ''.join(
+            file_sha256(path) for folder in folders for path in (weights_file(folder), folder / 'config.json')
+        )
 
     def model(self, name: str, generator: WristGenerator, config: dict[str, Any], **others: Any) -> WristModel:
         """All parts together, on the CPU.
@@ -56,7 +61,7 @@ class TrainedParts:
         sweep_config, sweep = _finished(self.sweep, 'sweep', SweepConfig, SweepNetwork)
         hand_config, hand = _finished(self.hand, 'hand', HandConfig, HandNetwork)
         model_config = ModelConfig(
-            name=name, stage1=stage1_config, generator=config, anchor_width=ANCHOR_WIDTH, wrist_hw=WRIST_HW, cloud=CLOUD,
+            name=name, stage1=stage1_config, generator=config, anchor_width=self.anchor_width, wrist_hw=self.wrist_hw, cloud=CLOUD,
             sweep=sweep_config, hand=hand_config, **others,
         )  # fmt: skip
         return WristModel(model_config, stage1, generator, 'cpu', sweep=sweep, hand=hand)
@@ -95,9 +100,9 @@ def _finished(folder: Path | None, what: str, kind: type, network: type) -> tupl
     if folder is None:
         return {}, None
     fix = f'give the folder of a finished `wristworld train {what}`'
-    if not (folder / 'model.pt').exists():
-        raise UserError(f'{folder} has no model.pt', fix)
+    if not weights_file(folder).exists():
+        raise UserError(f'{folder} has no {weights_file(folder).name}', fix)
     config = read_json(folder / 'config.json', dict[str, Any], fix)
     module = network(convert(config, kind, str(folder / 'config.json'), fix)).eval()
-    read_weights(module, folder / 'model.pt')
+    read_weights(module, folder)
     return config, module

@@ -12,7 +12,7 @@ class TrainSettings:
     """Options of `wristworld train`; everything else is in the trainings' own classes, such as `Stage1Training`."""
 
     out: str = setting(
-        'runs/train', 'Folder of the run: checkpoints, log.jsonl, model.pt; a run that was stopped continues.'
+        'runs/train', 'Folder of the run: checkpoints, log.jsonl, model.safetensors; a run that was stopped continues.'
     )
     held_out: str | None = setting(None, 'Folder of episodes to validate on while training.', none='none')
     minutes: float | None = setting(None, 'Train for so many minutes; none trains for --steps.', low=0.01, none='none')
@@ -43,7 +43,7 @@ class TrainSettings:
     hand: str | None = setting(None, 'Stage 2, package: folder of the hand network run.', none='none')
     start: str | None = setting(
         None,
-        "Another run's last.pt, or a model directory's <stage>.safetensors, to take the weights from when this run begins.",
+        "Another run's folder, or a file of weights such as a model directory's <stage>.safetensors, that this run begins with.",
         none='none',
     )
     only: str = setting('all', 'Stage 1: train this head alone, or all.', choices=('all', 'camera', 'wrist', 'depth'))

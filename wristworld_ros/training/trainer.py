@@ -1,67 +1,69 @@
-"""The loop that all trainings share: schedule, clipping, moving average, checkpoints, log.
+"""The loop that all trainings share, on one process or on many machines.
 
 What a step computes depends on the seed, the process's rank and the number of the batch alone: batches are looked up by
 number, and random numbers are seeded with it. So a run that was interrupted continues as if it had not been, to the bit
-on a CPU where it is trained by steps.
+on a CPU where it is trained by steps: the order of the data and the random state are part of the number.
 """
 
 from __future__ import annotations
 
-import copy
 import logging
-import math
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import nn
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.utils import broadcast
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
 from wristworld_ros.errors import UserError
-from wristworld_ros.input_files import decode_json, json_text
-from wristworld_ros.models.state_dict import load_strict
-from wristworld_ros.runtime.files import clear_leftovers, write_text
-from wristworld_ros.training.checkpoint import read_checkpoint, read_safetensors, write_checkpoint
-from wristworld_ros.training.parallel import average_gradients, from_first, rank
+from wristworld_ros.input_files import json_text
+from wristworld_ros.models.state_dict import check_shapes
+from wristworld_ros.runtime.files import write_text
+from wristworld_ros.training.checkpoint import EARLIER_CHECKPOINT, read_tensors
+from wristworld_ros.training.monitor import Monitor, TermMeans
+from wristworld_ros.training.optimizers import OptimizerConfig, make_optimizers, set_rates
+from wristworld_ros.training.parallel import join, process_count, rank
+from wristworld_ros.training.run_state import RunState, clear_unfinished
 
 logger = logging.getLogger(__name__)
 
-_CHECKPOINT, _LOG = 'last.pt', 'log.jsonl'
 _LOG_EVERY = 20  # steps
-_SMALLEST_MATRIX = 32  # a matrix with fewer rows or columns (pose outputs, embeddings) is AdamW's
 
 
 @dataclass(frozen=True)
-class TrainerConfig:
-    """Muon for the matrices and AdamW for the rest, with a linear warm-up and a cosine to zero.
-
-    Muon needs markedly fewer steps, which is what counts on a CPU; its updates are scaled to AdamW's size, so one
-    learning rate serves both.
+class TrainerConfig(OptimizerConfig):
+    """How a network is trained, whatever it is.
 
     minutes: end the run by the clock; the schedule then follows the time spent, so that a run on a slow or busy machine
-    still reaches the end of its cosine. None trains for `steps`. warm_up: steps. clip: norm of the gradient. average:
-    decay of the moving average. max_skipped: steps in a row whose gradient may be NaN or infinite; one more ends the run.
-    checkpoint_every: steps.
+    still reaches the end of its cosine. None trains for `steps`. accumulate: batches whose gradients make one step, on every
+    process. clip: norm of the gradient. average: decay of the moving average. max_skipped: steps in a row whose gradient may be NaN
+    or infinite; one more ends the run. bf16: mixed precision. sharding: 'full' gives every process a part of parameters,
+    gradients and optimizer state (FSDP2), 'none' all of them (DDP). checkpoint_every: steps. keep: newest checkpoints.
+    samples_every: steps from one sample picture to the next; 0 makes none.
     """
 
     steps: int = 10_000
     minutes: float | None = None
-    learning_rate: float = 6e-4
-    weight_decay: float = 0.03
-    betas: tuple[float, float] = (0.9, 0.98)
-    warm_up: int = 150
+    accumulate: int = 1
     clip: float = 5.0
     average: float = 0.995
     max_skipped: int = 20
     bf16: bool = True
+    sharding: Literal['none', 'full'] = 'none'
     checkpoint_every: int = 500
+    keep: int = 2
+    samples_every: int | None = None
+    tensorboard: bool = False
 
 
 @dataclass(frozen=True)
@@ -72,86 +74,19 @@ class Step:
     progress: float
 
 
-Losses = Callable[[nn.Module, object, Step], dict[str, torch.Tensor]]
+Losses = Callable[[Any, Any, Step], dict[str, Tensor]]
 
 
-class ExponentialMovingAverage:
-    """Exponential moving average of a module's parameters, with a shorter memory at the start."""
+class _Callable(nn.Module):
+    """Runs any function of the network as a forward pass, which is where DDP and FSDP hook in."""
 
-    def __init__(self, module: nn.Module, decay: float):
-        self.module, self.decay, self.updates = copy.deepcopy(module).requires_grad_(False), decay, 0
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
 
-    @torch.no_grad()
-    def update(self, module: nn.Module) -> None:
-        """Take in the parameters as they are after a step."""
-        self.updates += 1
-        weight = 1 - min(self.decay, (1 + self.updates) / (10 + self.updates))
-        ours, theirs = list(self.module.parameters()), [p.detach() for p in module.parameters()]
-        torch._foreach_lerp_(ours, theirs, weight)
-
-
-class FilterMuon:
-    """Muon over matrices and over convolutions' filters, each a matrix of one row per output channel.
-
-    Raises:
-        UserError: This torch has no Muon.
-    """
-
-    def __init__(self, params: list[nn.Parameter], **options):
-        if not hasattr(torch.optim, 'Muon'):
-            raise UserError(
-                f'Training needs the Muon optimizer of torch 2.9 or newer, and this is torch {torch.__version__}',
-                "install it with: pip install 'wristworld-ros[train]'",
-            )
-        self._pairs = [(p, nn.Parameter(_as_matrix(p.data), requires_grad=False)) for p in params]
-        if any(p.data_ptr() != matrix.data_ptr() for p, matrix in self._pairs):
-            raise ValueError('FilterMuon needs parameters that lie in memory without gaps.')
-        self._muon = torch.optim.Muon([matrix for _, matrix in self._pairs], **options)
-
-    @property
-    def param_groups(self) -> list[dict]:
-        """As of any optimizer."""
-        return self._muon.param_groups
-
-    def state_dict(self) -> dict:
-        """As of any optimizer."""
-        return self._muon.state_dict()
-
-    def load_state_dict(self, state: dict) -> None:
-        """As of any optimizer."""
-        self._muon.load_state_dict(state)
-
-    def step(self) -> None:
-        """One update of the parameters, in their own memory, from their gradients."""
-        for parameter, matrix in self._pairs:
-            matrix.grad = None if parameter.grad is None else _as_matrix(parameter.grad)
-        self._muon.step()
-
-
-def _as_matrix(x: torch.Tensor) -> torch.Tensor:
-    """[rows, ...] as [rows, columns]: a view wherever the memory allows one; the order of columns does not matter."""
-    if x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last):
-        x = x.permute(0, 2, 3, 1)
-    return x.flatten(1)
-
-
-def make_optimizers(module: nn.Module, config: TrainerConfig) -> list[torch.optim.Optimizer | FilterMuon]:
-    """Muon over the large matrices and filters, AdamW over all else; vectors do not decay."""
-    trained = [p for p in module.parameters() if p.requires_grad]
-    matrices = [p for p in trained if p.ndim in (2, 4, 5) and min(p.flatten(1).shape) >= _SMALLEST_MATRIX]
-    taken = {id(p) for p in matrices}
-    rest = [p for p in trained if id(p) not in taken]
-    groups = [
-        {'params': [p for p in rest if p.ndim > 1], 'weight_decay': config.weight_decay},
-        {'params': [p for p in rest if p.ndim <= 1], 'weight_decay': 0.0},
-    ]
-    adam = torch.optim.AdamW([g for g in groups if g['params']], lr=config.learning_rate, betas=config.betas)
-    if not matrices:
-        return [adam]
-    muon = FilterMuon(
-        matrices, lr=config.learning_rate, weight_decay=config.weight_decay, adjust_lr_fn='match_rms_adamw'
-    )
-    return [adam, muon]
+    def forward(self, function: Callable, *args: Any) -> Any:
+        """function(network, *args)."""
+        return function(self.network, *args)
 
 
 def train(
@@ -162,188 +97,233 @@ def train(
     folder: Path,
     *,
     seed: int = 0,
-    workers: int = 0,
-    validate: Callable[[nn.Module], dict[str, float]] | None = None,
+    workers: int = 1,
+    validate: Callable[[Any], dict[str, float]] | None = None,
+    picture: Callable[[Any], np.ndarray] | None = None,
     start: Path | None = None,
 ) -> nn.Module:
-    """Train in place and return the moving average; continues at `folder/last.pt` where there is one.
-
-    In several processes (`parallel.run_parallel`) gradients are averaged, and the first process logs, validates and
-    saves. `folder/log.jsonl` gets a line every 20 steps, with the validation's results at each checkpoint.
+    """Train a module in place; a run that was stopped continues at its last checkpoint.
 
     Args:
-        module: On the device to train on.
-        batches: Batch number -> batch; the same number must give the same batch.
+        module: On the device to train on; its parameters that need no gradient stay as they are.
+        batches: Batch number -> batch of this process; the same number must give the same batch.
         losses: Terms by name of a module, a batch and a `Step`; "total" is minimized.
         config: Schedule and optimizers.
         folder: Of the run.
         seed: Of all random numbers that `losses` takes from torch.
         workers: Processes that prepare batches; 0 prepares them here.
-        validate: Results by name of the averaged module.
-        start: Another run's last.pt, or a model directory's safetensors, to take the weights from when this run begins.
+        validate: Results by name of the averaged module, at every checkpoint.
+        picture: A sample of the averaged module, uint8 [H, W, 3] RGB.
+        start: Another run's folder or file of weights, which this run begins with.
+
+    Returns:
+        The module, with the averaged parameters, which need no gradient any more.
 
     Raises:
-        UserError: More than `config.max_skipped` steps in a row had a gradient that was NaN or infinite.
+        UserError: More than `config.max_skipped` steps in a row had a gradient that was NaN or infinite, or the configuration
+            does not fit the module.
     """
+    device = next(module.parameters()).device.type
+    join(device)
     folder.mkdir(parents=True, exist_ok=True)
+    if (folder / EARLIER_CHECKPOINT).exists():
+        raise UserError(
+            f'{folder} holds a run of an earlier version ({EARLIER_CHECKPOINT}), which cannot be continued',
+            'give another --out, and this folder as --start to begin with its weights',
+        )
     if rank() == 0:
-        clear_leftovers(folder)
+        clear_unfinished(folder)
         write_text(folder / 'optimization.json', json_text(asdict(config), indent=2))
-    run = _Run(module, config, folder, start)
-    first, device = rank() == 0, next(module.parameters()).device.type
-    log = _Log(folder / _LOG, run.step) if first else None
-    stream = _stream(batches, run.batches, workers)
-    total = config.steps if config.minutes is None else None
-    bar = tqdm(total=total, initial=run.step, desc=folder.name, unit='step', mininterval=5, disable=not first)
-    skipped_in_a_row = 0
+    if start is not None:
+        start_from(module, start)
+    accelerator = Accelerator(
+        cpu=device == 'cpu', mixed_precision='no',
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+    )  # fmt: skip
+    step_module, sharded = _distributed(module, config, accelerator)
+    run = RunState(module, make_optimizers(module, config), config.average, folder, sharded)
+    monitor = Monitor(folder, run.counts.step, config.steps if config.minutes is None else None, config.tensorboard)
+    loop = _Loop(step_module, losses, config, run, accelerator, seed)
+    extras = _Extras(step_module, run, config, validate, picture, monitor)
+    stream = _stream(batches, run.counts.batches, workers)
+    means, counts = TermMeans(), run.counts
     module.train()
-    while (progress := from_first(run.progress())) < 1:
-        step = Step(run.batches, progress)
-        torch.manual_seed(_step_seed(seed, rank(), step.number))
-        rate = run.set_learning_rate(progress)
-        module.zero_grad(set_to_none=True)
-        with torch.autocast(device, torch.bfloat16, enabled=config.bf16), _attention_for_gradients(device):
-            terms = losses(module, next(stream), step)
-        terms['total'].backward()
-        average_gradients(module)
-        norm = nn.utils.clip_grad_norm_(module.parameters(), config.clip)
-        run.batches += 1
-        if not torch.isfinite(norm):
-            run.skipped, skipped_in_a_row = run.skipped + 1, skipped_in_a_row + 1
-            logger.warning('Step %d: the gradient is not finite; the batch is skipped.', run.step)
-            if skipped_in_a_row > config.max_skipped:
-                raise _diverged(run, skipped_in_a_row, folder)
-            continue
-        skipped_in_a_row = 0
-        run.update()
-        bar.update()
-        if log is None:
-            continue
-        log.add(terms)
-        checkpoint = run.step % config.checkpoint_every == 0
-        if checkpoint:
-            run.save()
-        if checkpoint or run.step % _LOG_EVERY == 0:
-            results = validate(run.average.module) if checkpoint and validate else {}
-            module.train()
-            bar.set_postfix({k: f'{v:.3g}' for k, v in results.items()}, refresh=False)
-            log.write(run, rate, results)
-    if first:
-        run.save()
-    bar.close()
-    return run.average.module
+    try:
+        while (progress := loop.progress()) < 1:
+            rate = set_rates(run.optimizers, config.factor(counts.step, progress))
+            terms = loop.step(stream, progress)
+            if terms is None:
+                continue
+            monitor.advance(None if config.minutes is None else max(60 * config.minutes - run.spent, 0))
+            means.add(terms)
+            checkpoint = counts.step % config.checkpoint_every == 0
+            if checkpoint:
+                extras.save()
+            if checkpoint or counts.step % _LOG_EVERY == 0:
+                results = extras.validate() if checkpoint else {}
+                record = {'step': counts.step, 'minutes': run.spent / 60, 'rate': rate, 'skipped': counts.skipped}
+                monitor.write(record | means.take() | results)
+            if config.samples_every and counts.step % config.samples_every == 0:
+                extras.show()
+        if counts.step % config.checkpoint_every:
+            extras.save()
+    finally:
+        monitor.close()
+    run.average.swap()
+    return module.requires_grad_(False)
 
 
-class _Run:
-    """What a run has reached: weights, their average, optimizers and counts; as in `folder/last.pt`.
+class _Loop:
+    """One step of training after the other."""
 
-    step: updates so far. batches: batches so far, those that were skipped included. skipped: of them.
-    """
-
-    def __init__(self, module: nn.Module, config: TrainerConfig, folder: Path, start: Path | None):
-        self.module, self.config, self.path = module, config, folder / _CHECKPOINT
-        self.optimizers = make_optimizers(module, config)
-        if start is not None and not self.path.exists():
-            _start_from(module, start)
-        self.average = ExponentialMovingAverage(module, config.average)
-        self.step = self.batches = self.skipped = 0
-        spent = self._load() if self.path.exists() else 0.0
-        self._started = time.monotonic() - spent
-
-    @property
-    def spent(self) -> float:
-        """Seconds of training, those before an interruption included."""
-        return time.monotonic() - self._started
+    def __init__(
+        self,
+        module: nn.Module,
+        losses: Losses,
+        config: TrainerConfig,
+        run: RunState,
+        accelerator: Accelerator,
+        seed: int,
+    ):
+        self.module, self.losses, self.config, self.run, self.seed = module, losses, config, run, seed
+        self.accelerator, self.device = accelerator, accelerator.device.type
+        self.in_a_row = 0
 
     def progress(self) -> float:
-        """Share of the run that is over."""
-        minutes = self.config.minutes
-        return self.step / self.config.steps if minutes is None else self.spent / (60 * minutes)
+        """Share of the run that is over, the first process's where it goes by the clock."""
+        if self.config.minutes is None:
+            return self.run.counts.step / self.config.steps
+        value = torch.tensor([self.run.spent / (60 * self.config.minutes)], device=self.accelerator.device)
+        return float(broadcast(value)) if process_count() > 1 else float(value)
 
-    def set_learning_rate(self, progress: float) -> float:
-        """Follow the schedule; returns the learning rate."""
-        warm_up = min(1, (self.step + 1) / self.config.warm_up)
-        rate = self.config.learning_rate * warm_up * 0.5 * (1 + math.cos(math.pi * progress))
-        for optimizer in self.optimizers:
-            for group in optimizer.param_groups:
-                group['lr'] = rate
-        return rate
+    def step(self, stream: Iterator, progress: float) -> dict[str, Tensor] | None:
+        """Accumulate gradients and update; None where they were not finite, and nothing was updated."""
+        counts, share = self.run.counts, 1 / self.config.accumulate
+        self.module.zero_grad(set_to_none=True)
+        found: list[dict[str, Tensor]] = []
+        for part in range(self.config.accumulate):
+            step = Step(counts.batches, progress)
+            torch.manual_seed(_step_seed(self.seed, rank(), step.number))
+            with self._syncing(part == self.config.accumulate - 1):
+                terms = self.module(self._terms, next(stream), step)
+                (terms['total'] * share).backward()
+            counts.batches += 1
+            found.append({name: value.detach() for name, value in terms.items()})
+        norm = nn.utils.clip_grad_norm_(self.module.parameters(), self.config.clip)
+        norm = norm.full_tensor() if hasattr(norm, 'full_tensor') else norm
+        if not torch.isfinite(norm):
+            return self._skip()
+        self.in_a_row = 0
+        self.run.update()
+        return {name: torch.stack([terms[name] for terms in found]).mean() for name in found[0]}
 
-    def update(self) -> None:
-        """One step along the gradients that the parameters have."""
-        for optimizer in self.optimizers:
-            optimizer.step()
-        self.average.update(self.module)
-        self.step += 1
+    def _terms(self, network: nn.Module, batch: Any, step: Step) -> dict[str, Tensor]:
+        with (
+            torch.autocast(self.device, torch.bfloat16, enabled=self.config.bf16),
+            _attention_for_gradients(self.device),
+        ):
+            terms = self.losses(network, batch, step)
+        # DDP waits for a gradient of whatever any result depends on.
+        return {name: value if name == 'total' else value.detach() for name, value in terms.items()}
+
+    def _syncing(self, last: bool):
+        """Gradients are averaged over the processes after the last batch of a step; shards always are."""
+        return nullcontext() if last or self.run.sharded else self.accelerator.no_sync(self.module)
+
+    def _skip(self) -> None:
+        counts = self.run.counts
+        counts.skipped, self.in_a_row = counts.skipped + 1, self.in_a_row + 1
+        logger.warning('Step %d: the gradient is not finite; the batch is skipped.', counts.step)
+        if self.in_a_row > self.config.max_skipped:
+            raise UserError(
+                f'Training in {self.run.folder.parent} diverged: {self.in_a_row} gradients in a row were NaN or infinite '
+                f'after step {counts.step}, and {self.config.max_skipped} are allowed (max_skipped)',
+                'check the episodes, or start again with a lower --learning-rate and another --out',
+            )
+
+
+class _Extras:
+    """What happens from time to time: checkpoints, validation, sample pictures.
+
+    Where every process holds a part of the network, all of them take part; otherwise only the first does.
+    """
+
+    def __init__(self, module: nn.Module, run: RunState, config: TrainerConfig, validate, picture, monitor: Monitor):
+        self.module, self.run, self.config = module, run, config
+        self._validate, self._picture, self._monitor = validate, picture, monitor
+        self._takes_part = run.sharded or rank() == 0
 
     def save(self) -> None:
-        """Write the checkpoint; it is replaced as a whole."""
-        state = {
-            'module': self.module.state_dict(),
-            'average': self.average.module.state_dict(),
-            'optimisers': [optimizer.state_dict() for optimizer in self.optimizers],
-            'step': self.step,
-            'batches': self.batches,
-            'skipped': self.skipped,
-            'spent': self.spent,
-        }
-        write_checkpoint(self.path, state)
+        """Write a checkpoint."""
+        if self._takes_part:
+            self.run.save(self.config.keep)
 
-    def _load(self) -> float:
-        device = next(self.module.parameters()).device
-        state = read_checkpoint(self.path, device)
-        self.module.load_state_dict(state['module'])
-        self.average.module.load_state_dict(state['average'])
-        for optimizer, kept in zip(self.optimizers, state['optimisers'], strict=True):
-            optimizer.load_state_dict(kept)
-        self.step = self.average.updates = state['step']
-        self.batches, self.skipped = state.get('batches', self.step), state.get('skipped', 0)
-        return state['spent']
+    def validate(self) -> dict[str, float]:
+        """Results of the averaged network."""
+        return self._averaged(self._validate) if self._validate and self._takes_part else {}
 
+    def show(self) -> None:
+        """Show a sample of the averaged network."""
+        if self._picture and self._takes_part:
+            self._monitor.show(self.run.counts.step, self._averaged(self._picture))
 
-def _start_from(module: nn.Module, path: Path) -> None:
-    """Take the averaged weights of another run's last.pt, or those of a model directory."""
-    average = read_safetensors(path) if path.suffix == '.safetensors' else read_checkpoint(path).get('average')
-    if not isinstance(average, dict):
-        raise UserError(f'{path} holds no averaged weights', "give another run's last.pt with --start")
-    load_strict(module.state_dict(), average, str(path))
+    def _averaged(self, function: Callable) -> Any:
+        # DDP's own forward pass would wait for the other processes.
+        call = self.module if self.run.sharded else _Callable(self.run.module)
+        with self.run.average.applied(), torch.no_grad():
+            result = call(function)
+            if isinstance(self.module, FSDPModule):
+                self.module.reshard()
+        self.run.module.train()
+        return result
 
 
-@dataclass
-class _LogLine:
-    """What is read of a line of `log.jsonl`."""
+def start_from(module: nn.Module, path: Path) -> None:
+    """Take weights of another run's folder or of a file; parameters that it does not have are an error.
 
-    step: int
+    Raises:
+        UserError: It cannot be read, or its tensors are not the module's.
+    """
+    weights, targets = read_tensors(path), module.state_dict()
+    check_shapes(targets, weights, str(path))
+    with torch.no_grad():
+        for name, target in targets.items():
+            target.copy_(weights[name])
 
 
-class _Log:
-    """`log.jsonl` of a run: means of the terms since the last line. Lines after the checkpoint that a run continues at
-    are dropped, for these steps come again."""
+def _distributed(module: nn.Module, config: TrainerConfig, accelerator: Accelerator) -> tuple[nn.Module, bool]:
+    """The network as DDP or FSDP2 run it, and whether every process holds only a part."""
+    whole = _Callable(module)
+    if process_count() == 1:
+        return whole, False
+    if config.sharding == 'none':
+        return accelerator.prepare_model(whole), False
+    if config.optimizer == 'muon':
+        raise UserError(
+            'Muon needs whole matrices, and sharding is full', 'set sharding to none, or optimizer to adamw'
+        )
+    mesh = init_device_mesh(accelerator.device.type, (process_count(),))
+    for block in _blocks(module):
+        fully_shard(block, mesh=mesh)
+    fully_shard(whole, mesh=mesh, reshard_after_forward=True)
+    return whole, True
 
-    def __init__(self, path: Path, step: int):
-        self._path, self._recent = path, {}
-        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-        path.write_text(''.join(line for line in lines if self._step_of(line) <= step))
 
-    @staticmethod
-    def _step_of(line: str) -> float:
-        try:
-            return decode_json(line, _LogLine, 'log.jsonl').step
-        except UserError:  # the last line of a run that was killed
-            return math.inf
+def _blocks(module: nn.Module) -> Iterator[nn.Module]:
+    """The units that are gathered one at a time: members of the outermost lists of layers."""
+    for child in module.children():
+        if isinstance(child, nn.ModuleList):
+            yield from (layer for layer in child if any(True for _ in layer.parameters()))
+        else:
+            yield from _blocks(child)
 
-    def add(self, terms: dict[str, torch.Tensor]) -> None:
-        """Take in the terms of one step."""
-        for name, value in terms.items():
-            self._recent.setdefault(name, []).append(float(value.detach()))
 
-    def write(self, run: _Run, rate: float, results: dict[str, float]) -> None:
-        """Append a line."""
-        record = {'step': run.step, 'minutes': run.spent / 60, 'rate': rate, 'skipped': run.skipped}
-        record |= {name: sum(values) / len(values) for name, values in self._recent.items()} | results
-        self._recent.clear()
-        with open(self._path, 'a') as f:
-            f.write(json_text(record, indent=None))
+def full_state_dict(module: nn.Module) -> dict[str, Tensor]:
+    """All tensors of a module, whole and on the CPU; every process calls it together where they are sharded."""
+    return {
+        name: (t.full_tensor() if hasattr(t, 'full_tensor') else t).detach().cpu()
+        for name, t in module.state_dict().items()
+    }
 
 
 def _stream(batches: Dataset, first: int, workers: int) -> Iterator:
@@ -363,11 +343,3 @@ def _step_seed(seed: int, process: int, number: int) -> int:
 def _attention_for_gradients(device: str):
     """The fused kernel's gradient is several times slower on a CPU than that of plain matrix products."""
     return sdpa_kernel(SDPBackend.MATH) if device == 'cpu' else nullcontext()
-
-
-def _diverged(run: _Run, skipped: int, folder: Path) -> UserError:
-    return UserError(
-        f'Training in {folder} diverged: {skipped} gradients in a row were NaN or infinite after step {run.step}, and '
-        f'{run.config.max_skipped} are allowed (max_skipped)',
-        'check the episodes, or start again with a lower --learning-rate and another --out',
-    )

@@ -47,7 +47,7 @@ class Aggregator(nn.Module):
         """
         batch, views, _, height, width = images.shape
         grid_hw = (height // self.patch_size, width // self.patch_size)
-        mean, std = _imagenet(images.device, images.dtype)
+        mean, std = imagenet_statistics(images.device, images.dtype)
         normalised = ((images - mean) / std).flatten(0, 1).to(self.camera_token.dtype)
         patches = self.patch_embed(normalised)
         x = torch.cat([self._special(batch, views).to(patches.dtype), patches], 1)
@@ -78,7 +78,8 @@ class Aggregator(nn.Module):
 
 
 @lru_cache(maxsize=8)
-def _imagenet(device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def imagenet_statistics(device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of images in 0..1, [3, 1, 1]; kept for the process."""
     with torch.inference_mode(False):
         mean = torch.tensor([0.485, 0.456, 0.406], device=device, dtype=dtype)
         std = torch.tensor([0.229, 0.224, 0.225], device=device, dtype=dtype)

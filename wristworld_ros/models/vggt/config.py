@@ -231,3 +231,34 @@ SIM_TINY: dict[str, Any] = {
     'wrist_dropout': 0.0,
     'float32_heads': False,
 }
+
+# The same for 320x240 anchors, about 20 M parameters: for a GPU, with the recipe of the small one.
+SIM_BASE: dict[str, Any] = SIM_TINY | {
+    'img_size': 320,
+    'embed_dim': 192,
+    'depth': 10,
+    'num_heads': 6,
+    'patch_embed_depth': 2,
+    'patch_embed_heads': 6,
+    'camera_heads': 6,
+    'dpt_layers': [2, 4, 7, 9],
+    'dpt_features': 64,
+    'dpt_out_channels': [64, 96, 192, 192],
+}
+
+# Every part of the published form, as small as it goes: what tests and first tries train.
+MINIATURE: dict[str, Any] = {
+    'img_size': 56,
+    'embed_dim': 32,
+    'depth': 4,
+    'num_heads': 4,
+    'patch_embed_depth': 1,
+    'camera_trunk_depth': 1,
+    'dpt_features': 16,
+    'track_features': 16,
+    'track_iters': 2,
+    'track_corr_levels': 3,
+    'track_hidden': 32,
+    'layerscale_init': 0.3,
+    'wrist_dropout': 0.0,
+}

@@ -19,7 +19,8 @@ _STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 @lru_cache(maxsize=8)
-def _normalisation(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+def clip_statistics(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation of images in 0..1, [3, 1, 1]; kept for the process."""
     with torch.inference_mode(False):
         return tuple(torch.tensor(v, device=device).view(3, 1, 1) for v in (_MEAN, _STD))
 
@@ -76,7 +77,7 @@ class AnchorEncoder(nn.Module):
         images = images.float()
         if images.shape[-2:] != (size, size):
             images = F.interpolate(images, (size, size), mode='bicubic', align_corners=False)
-        mean, std = _normalisation(images.device)
+        mean, std = clip_statistics(images.device)
         return (images - mean) / std
 
     def tokens(self, images: torch.Tensor) -> torch.Tensor:

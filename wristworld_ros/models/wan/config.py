@@ -65,6 +65,45 @@ SIM_TINY: dict[str, Any] = {
     'condition_confidence': True,
 }
 
+# The same for 224x224 wrist images, about 35 M parameters: for a GPU, with the recipe of the small one.
+SIM_BASE: dict[str, Any] = SIM_TINY | {
+    'dim': 384,
+    'ffn_dim': 1536,
+    'text_dim': 192,
+    'freq_dim': 128,
+    'num_heads': 8,
+    'num_layers': 11,
+    'clip_dim': 192,
+    'clip_hidden': 384,
+    'out_channels': 96,
+    'decoder': {'factor': 8, 'widths': [48, 96, 160, 224], 'noise_channels': 128},
+    'anchor_encoder': {'image_size': 128, 'dim': 192, 'num_heads': 6, 'num_layers': 6, 'patch_size': 16},
+}
+
+# The published form as small as it goes, on pixel-unshuffled images: what tests and first tries train.
+MINIATURE: dict[str, Any] = {
+    'dim': 128,
+    'ffn_dim': 256,
+    'text_dim': 32,
+    'freq_dim': 64,
+    'num_heads': 4,
+    'num_layers': 4,
+    'clip_dim': 32,
+    'clip_hidden': 48,
+    'max_frames': 32,
+    'max_views': 2,
+    'context_length': 72,
+    'in_channels': 96,
+    'out_channels': 48,
+    'patch_size': [1, 1, 1],
+    'sampling_steps': 20,
+    'cfg_scale': 1.0,
+    'shift': 5.0,
+    'anchor_encoder': {'image_size': 32, 'dim': 32, 'num_heads': 4, 'num_layers': 2, 'patch_size': 8},
+    'autoencoder': {'kind': 'pixel_unshuffle', 'factor': 4},
+    'text': 'learned',
+}
+
 _Scale = Annotated[float, msgspec.Meta(gt=0.0, le=1000.0)]
 
 

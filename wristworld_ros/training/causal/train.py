@@ -23,7 +23,7 @@ from wristworld_ros.pipeline.model_directory import find_model, load_close_up, l
 from wristworld_ros.runtime.files import write_text
 from wristworld_ros.training.causal.clips import ClipEncoder, clip_shape
 from wristworld_ros.training.causal.losses import ConsistencyLoss, ForcingLoss, WindowedLoss, roll_out
-from wristworld_ros.training.checkpoint import read_weights
+from wristworld_ros.training.checkpoint import read_weights, weights_file
 from wristworld_ros.training.parallel import rank
 from wristworld_ros.training.part import need_samples, train_part
 from wristworld_ros.training.parts import PackagedParts
@@ -195,12 +195,12 @@ def _part(
         folder.mkdir(parents=True, exist_ok=True)
         record = asdict(run) | {'start': None if run.start is None else str(run.start)}
         write_text(folder / 'run.json', json_text(record, indent=2))
-    if not (folder / 'model.pt').exists():
+    if not weights_file(folder).exists():
         train_part(build, config, clips, losses, _fixed(held_out, source), figures, folder, run, device)
         if torch.distributed.is_initialized():
             torch.distributed.barrier()  # the first process writes what all read
     trained = build()
-    read_weights(trained, folder / 'model.pt')
+    read_weights(trained, folder)
     return trained.to(device).eval()
 
 

@@ -17,7 +17,7 @@ from wristworld_ros.models.wan.autoencoders import Autoencoder, WanAutoencoder
 from wristworld_ros.models.wan.tiny_decoder import TinyAutoencoder, TinyDecoder
 from wristworld_ros.pipeline.model_directory import choose_device, find_model, load_autoencoder, save_weights
 from wristworld_ros.runtime.files import file_sha256, write_atomically
-from wristworld_ros.training.checkpoint import read_checkpoint, read_weights
+from wristworld_ros.training.checkpoint import read_weights
 from wristworld_ros.training.decoder.data import ClipSettings, DecoderData, prepare_clips
 from wristworld_ros.training.decoder.train import (
     DecoderTraining,
@@ -26,6 +26,7 @@ from wristworld_ros.training.decoder.train import (
     train_tiny_decoder,
 )
 from wristworld_ros.training.parallel import run_parallel
+from wristworld_ros.training.run_state import read_counts
 
 HEADING = '## Tiny decoder'
 
@@ -115,7 +116,7 @@ def make_tiny_decoder(
     decoder = _finished(out, run, autoencoder).to(device)
     result = DecoderResult(
         data=str(data),
-        steps=read_checkpoint(out / 'last.pt')['step'],
+        steps=read_counts(out).step,
         clips=len(clips),
         held_out=len(held_clips),
         frames=data.frames,
@@ -131,7 +132,7 @@ def make_tiny_decoder(
 def _finished(out: Path, run: DecoderTraining, autoencoder: Autoencoder) -> TinyDecoder:
     """The trained decoder, rounded as it will be stored: what is measured is what a stream will have."""
     decoder = run.decoder(autoencoder)
-    read_weights(decoder, out / 'model.pt')
+    read_weights(decoder, out)
     rounded = half_tensors(decoder)
     with torch.no_grad():
         for name, tensor in named_tensors(decoder).items():

@@ -17,10 +17,11 @@ from wristworld_ros.models.wan.autoencoders import Autoencoder
 from wristworld_ros.models.wan.tiny_decoder import TinyDecoder, TinyDecoderSizes, tiny_decoder_for
 from wristworld_ros.pipeline.generate import to_pixels
 from wristworld_ros.runtime.files import write_text
-from wristworld_ros.training.checkpoint import write_checkpoint
+from wristworld_ros.training.checkpoint import WEIGHTS, write_weights
 from wristworld_ros.training.decoder.data import DecoderClips, read_clip
 from wristworld_ros.training.parallel import rank
-from wristworld_ros.training.trainer import Step, TrainerConfig, train
+from wristworld_ros.training.run_state import last_checkpoint
+from wristworld_ros.training.trainer import Step, TrainerConfig, full_state_dict, train
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def train_tiny_decoder(
     clips: list[Path], held_out: list[Path], folder: Path, run: DecoderTraining, autoencoder: Autoencoder,
     device: str = 'cpu',
 ) -> TinyDecoder:  # fmt: skip
-    """Train a tiny decoder; leaves `folder/run.json` and `folder/model.pt` with the averaged weights.
+    """Train a tiny decoder; leaves `folder/run.json` and `folder/model.safetensors` with the averaged weights.
 
     Args:
         clips: Files of `prepare_clips` to train on.
@@ -79,7 +80,7 @@ def train_tiny_decoder(
     """
     folder.mkdir(parents=True, exist_ok=True)
     note = folder / 'run.json'
-    if note.exists() and (folder / 'last.pt').exists():
+    if note.exists() and last_checkpoint(folder) is not None:
         before = read_json(note, TinyDecoderSizes, 'give another --out')
         if (before.width, before.blocks) != (run.width, run.blocks):
             raise UserError(
@@ -105,8 +106,9 @@ def train_tiny_decoder(
         decoder, DecoderClips(clips, run.batch, run.seed, rank()), losses, config, folder, seed=run.seed,
         workers=run.workers, validate=validate,
     )  # fmt: skip
+    weights = full_state_dict(average)
     if rank() == 0:
-        write_checkpoint(folder / 'model.pt', average.state_dict())
+        write_weights(folder / WEIGHTS, weights)
     return average
 
 

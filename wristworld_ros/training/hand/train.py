@@ -23,7 +23,7 @@ _ALONG = 0.4  # weight of errors along the view, which one image says little of
 
 @dataclass(frozen=True)
 class HandTraining:
-    """One training run. start: another run's last.pt to take the weights from. second: share of the run after which guesses are
+    """One training run. start: another run's folder, or a file of weights, that this one begins with. second: share of the run after which guesses are
     corrected once without gradient before they are trained on, as the network will meet its own results."""
 
     model: HandConfig = field(default_factory=HandConfig)
@@ -73,7 +73,7 @@ def hand_losses(network: HandNetwork, batch: dict[str, Tensor], again: bool) -> 
 def train_hand(
     episodes: list[PackedEpisode], held_out: list[PackedEpisode], folder: Path, run: HandTraining, device: str = 'cpu'
 ) -> HandNetwork:
-    """Train the hand network; leaves `folder/config.json` and `folder/model.pt` with the averaged weights.
+    """Train the hand network; leaves `folder/config.json` and `folder/model.safetensors` with the averaged weights.
 
     Args:
         episodes: To train on.

@@ -161,8 +161,7 @@ def spc_term(points, pose_enc, batch, softness: float = 4.0) -> tuple[Tensor, Te
     pixels = error.square().sum(-1).add(1e-6).sqrt()
     terms = torch.where(z > 0.02, torch.log1p(pixels / softness), 3.0 - z)
     loss = (terms * seen).sum() / seen.sum().clamp(min=1)
-    shown = pixels.detach()[seen & (z > 0.02)]
-    return loss, shown.median() if len(shown) else torch.tensor(float('nan'))
+    return loss, torch.where(seen & (z > 0.02), pixels.detach(), float('nan')).nanmedian()
 
 
 def token_targets(batch: dict[str, Tensor], truth: Tensor, valid: Tensor, patch: int) -> tuple[Tensor, Tensor]:

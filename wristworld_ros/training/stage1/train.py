@@ -15,7 +15,7 @@ from wristworld_ros.errors import UserError
 from wristworld_ros.input_files import read_json
 from wristworld_ros.models.vggt import ReconstructionModel
 from wristworld_ros.models.vggt.config import SIM_TINY
-from wristworld_ros.training.checkpoint import read_weights
+from wristworld_ros.training.checkpoint import read_weights, weights_file
 from wristworld_ros.training.parallel import rank
 from wristworld_ros.training.part import need_samples, train_part
 from wristworld_ros.training.stage1.data import Stage1Batches, Stage1Sampling
@@ -33,7 +33,7 @@ FIGURES = ('depth_log', 'points_m', 'second_m', 'wrist_m', 'wrist_deg', 'spc_px'
 class Stage1Training:
     """One training run of stage 1.
 
-    start: another run's last.pt to take the weights from. only: train this head alone and keep everything else as it is;
+    start: another run's folder, or a file of weights, that this one begins with. only: train this head alone and keep everything else as it is;
     None trains all. A short last run of the wrist head on a frozen trunk steadies it.
     """
 
@@ -54,7 +54,7 @@ def train_stage1(
     run: Stage1Training,
     device: str = 'cpu',
 ) -> ReconstructionModel:
-    """Train stage 1; leaves `folder/config.json` and `folder/model.pt` with the averaged weights (a plain state dict).
+    """Train stage 1; leaves `folder/config.json` and `folder/model.safetensors` with the averaged weights.
 
     Args:
         episodes: To train on.
@@ -97,14 +97,16 @@ def finished_stage1(folder: Path) -> tuple[dict, ReconstructionModel]:
     Raises:
         UserError: The run is not finished.
     """
-    if not (folder / 'model.pt').exists():
-        raise UserError(f'{folder} has no model.pt', 'give the folder of a finished `wristworld train stage1`')
+    if not weights_file(folder).exists():
+        raise UserError(
+            f'{folder} has no {weights_file(folder).name}', 'give the folder of a finished `wristworld train stage1`'
+        )
     config = read_json(
         folder / 'config.json', dict[str, Any], 'give the folder of a finished `wristworld train stage1`'
     )
     config = {k: v for k, v in config.items() if k not in ('wrist_dropout', 'float32_heads')}
     model = ReconstructionModel.from_config(config).eval()
-    read_weights(model, folder / 'model.pt')
+    read_weights(model, folder)
     return config, model
 
 

@@ -36,7 +36,7 @@ class Stage2Training:
     attending to, and without history a step takes half the time. noise_share: variance that all frames' noise has in
     common. structure, gradient: weights of 1 - SSIM and of the image gradient's L1 beside the L1 of the sample. objects: weight of
     a pixel that shows an object; others count 1.
-    condition, anchor_tokens: false for the paper's ablations. start: another run's last.pt to take the weights from.
+    condition, anchor_tokens: false for the paper's ablations. start: another run's folder, or a file of weights, that this one begins with.
     """
 
     model: dict = field(default_factory=lambda: dict(SIM_TINY))
@@ -183,7 +183,7 @@ def prepare_for(
 def train_stage2(
     conditions: list[Path], held_out: list[Path], folder: Path, run: Stage2Training, device: str = 'cpu'
 ) -> WristGenerator:
-    """Train the generator; leaves `folder/config.json`, `folder/model.pt` with the averaged weights, and the mean wrist
+    """Train the generator; leaves `folder/config.json`, `folder/model.safetensors` with the averaged weights, and the mean wrist
     image of the training set, a baseline of the evaluation.
 
     Args:

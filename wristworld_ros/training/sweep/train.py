@@ -23,7 +23,7 @@ FIGURES = ('total', 'color', 'plane', 'object_l1', 'table_l1', 'object_depth_m')
 
 @dataclass(frozen=True)
 class SweepTraining:
-    """One training run. start: another run's last.pt to take the weights from."""
+    """One training run. start: another run's folder, or a file of weights, that this one begins with."""
 
     model: SweepConfig = field(default_factory=SweepConfig)
     sampling: SweepSampling = field(default_factory=SweepSampling)
@@ -37,7 +37,7 @@ class SweepTraining:
 def train_sweep(
     episodes: list[PackedEpisode], held_out: list[PackedEpisode], folder: Path, run: SweepTraining, device: str = 'cpu'
 ) -> SweepNetwork:
-    """Train the sweep; leaves `folder/config.json` and `folder/model.pt` with the averaged weights.
+    """Train the sweep; leaves `folder/config.json` and `folder/model.safetensors` with the averaged weights.
 
     Args:
         episodes: To train on.

@@ -1,0 +1,65 @@
+"""A dry run takes no memory and no data, and its sums are those of the real thing."""
+
+import pytest
+import torch
+
+from wristworld_ros.models.vggt import ReconstructionModel
+from wristworld_ros.models.vggt.config import MINIATURE
+from wristworld_ros.training.config import GenerationConfig, ReconstructionConfig, changed, default_config
+from wristworld_ros.training.dry_run import estimate, report
+
+SMALL = {
+    'reconstruction': changed(
+        default_config(ReconstructionConfig), model={'network': 'miniature', 'train': ['wrist', 'camera']},
+        data={'width': 56}, schedule={'batch': 2, 'precision': 'float32'},
+    ),
+    'generation': changed(
+        default_config(GenerationConfig), model={'network': 'miniature'}, data={'width': 32, 'height': 32, 'frames': 5},
+        schedule={'batch': 2, 'precision': 'float32'},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('stage', SMALL)
+def test_more_samples_need_more_activations_and_nothing_else(stage):
+    one = estimate(SMALL[stage])
+    four = estimate(changed(SMALL[stage], schedule={'batch': 8}))
+    assert four.activations > 3 * one.activations > 0
+    assert (four.weights, four.optimizer, four.trained) == (one.weights, one.optimizer, one.trained)
+    assert one.optimizer == 2 * one.gradients == 8 * one.trained, 'AdamW keeps two numbers of each'
+
+
+def test_the_published_heads_alone_are_trained():
+    found = estimate(SMALL['reconstruction'])
+    module = ReconstructionModel.from_config(MINIATURE)
+    heads = [p.numel() for head in (module.wrist_head, module.camera_head) for p in head.parameters()]
+    assert found.trained == sum(heads) and found.all == sum(p.numel() for p in module.parameters())
+
+
+def test_low_rank_adapters_need_far_less_than_everything():
+    lora, full = estimate(SMALL['generation']), estimate(changed(SMALL['generation'], model={'adapt': 'full'}))
+    assert lora.trained < 0.2 * full.trained and lora.gradients < full.gradients
+
+
+def test_gradient_checkpointing_saves_activations():
+    plain, saving = (
+        estimate(SMALL['generation']),
+        estimate(changed(SMALL['generation'], schedule={'gradient_checkpointing': True})),
+    )
+    assert saving.activations < 0.5 * plain.activations
+
+
+def test_the_report_says_what_is_trained_what_a_gpu_needs_and_how_long_it_takes():
+    text = report(SMALL['generation'], rate=2.0)
+    assert 'Trained: 0.' in text and '172800' in text and 'sharding full' in text
+    assert 'steps a day' not in report(SMALL['generation'])
+
+
+@pytest.mark.parametrize('stage', ['reconstruction', 'generation'])
+def test_networks_of_the_process_work_afterwards(stage):
+    """What the networks keep for the process (tables, means) is not of the dry run."""
+    estimate(SMALL[stage])
+    module = ReconstructionModel.from_config(
+        {'img_size': 32, 'embed_dim': 32, 'depth': 1, 'num_heads': 2, 'patch_size': 16, 'heads': ['camera']}
+    )
+    assert torch.isfinite(module(torch.rand(1, 1, 3, 32, 32)).camera_pose_enc).all()

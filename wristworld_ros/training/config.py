@@ -1,0 +1,510 @@
+"""Configurations of trainings: YAML files of sections, each a settings record, checked as a whole before any weights are read.
+
+`read_config` reads one; `presets` has those that the package brings; what each key means stands with its field, and from there
+in the comments of `config/train` and in docs/training_settings.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import yaml
+
+from wristworld_ros.errors import UserError
+from wristworld_ros.input_files import read_bytes
+from wristworld_ros.options import default_of
+from wristworld_ros.setting import check, parsed, setting, shown
+
+_FIX = 'correct it; docs/training_settings.md explains every key'
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast, on what and with what precision: the same keys in every stage."""
+
+    steps: int = setting(10_000, 'Optimizer steps, where no minutes are given.', low=1)
+    minutes: float | None = setting(
+        None, 'Train for so many minutes; the schedule follows the clock.', low=0.01, none='none'
+    )
+    batch: int = setting(4, 'Samples of one process in one pass.', low=1)
+    accumulate: int = setting(
+        1, 'Passes whose gradients make one step; the samples of a step are batch x accumulate x processes.', low=1
+    )
+    optimizer: str = setting(
+        'adamw',
+        'adamw; or muon for matrices and filters beside it, which needs fewer steps from scratch.',
+        choices=('adamw', 'muon'),
+    )
+    learning_rate: float = setting(1e-4, 'Peak learning rate, of what has none of its own.', low=0.0)
+    weight_decay: float = setting(0.01, 'Of matrices and filters.', low=0.0)
+    beta1: float = setting(0.9, "AdamW's memory of gradients.", low=0.0, high=0.9999)
+    beta2: float = setting(0.999, "AdamW's memory of their squares.", low=0.0, high=0.99999)
+    warm_up: int = setting(0, 'Steps of linear warm-up.', low=0)
+    warm_up_share: float = setting(
+        0.0, 'Share of the run of linear warm-up, after which the schedule begins.', low=0.0, high=0.9
+    )
+    schedule: str = setting(
+        'cosine', 'How the rate falls to zero, or that it stays.', choices=('cosine', 'linear', 'constant')
+    )
+    clip: float = setting(1.0, 'Largest norm of the gradient.', low=1e-6)
+    average: float = setting(
+        0.999, 'Decay of the moving average that becomes the result; 0 takes the last weights.', low=0.0, high=0.999999
+    )
+    precision: str = setting(
+        'bf16', 'Of activations; weights, gradients and optimizer stay in float32.', choices=('bf16', 'float32')
+    )
+    gradient_checkpointing: bool = setting(
+        False, 'Compute blocks again in the backward pass, which saves most of the memory of activations.'
+    )
+    sharding: str = setting(
+        'none',
+        'full: every process holds a part of parameters, gradients and optimizer (FSDP2); none: all of them (DDP).',
+        choices=('none', 'full'),
+    )
+    max_skipped: int = setting(
+        20, 'Steps in a row whose gradient may be NaN or infinite; they are skipped, and one more ends the run.', low=0
+    )
+    checkpoint_every: int = setting(500, 'Steps from one checkpoint, with validation, to the next.', low=1)
+    keep: int = setting(2, 'Newest checkpoints that are kept.', low=1)
+    samples_every: int | None = setting(None, 'Steps from one sample picture to the next.', low=1, none='never')
+    tensorboard: bool = setting(False, 'Write event files for TensorBoard too.')
+    seed: int = setting(0, 'Of weights, samples and noise.', low=0)
+    workers: int = setting(2, 'Processes that prepare batches, of each training process; 0 prepares them in it.', low=0)
+
+
+@dataclass(frozen=True)
+class ReconstructionModel:
+    """Which network learns the geometry and the wrist pose, and where it begins."""
+
+    network: str = setting('vggt_1b', 'Sizes of the network.', choices=('vggt_1b', 'sim_base', 'sim_tiny', 'miniature'))
+    weights: str | None = setting(
+        None,
+        'Weights to begin with: a directory that `wristworld convert` made, a run of this stage, or a file; none begins at random.',
+        none='none',
+    )
+    train: list = setting(
+        ['wrist'],
+        'Heads that are trained; everything else is frozen. all trains the whole network.',
+        choices=('all', 'camera', 'wrist', 'depth', 'points', 'track'),
+    )
+    wrist_rate: float | None = setting(None, 'Learning rate of the wrist head.', low=0.0, none='learning_rate')
+    camera_rate: float | None = setting(None, 'Learning rate of the camera head.', low=0.0, none='learning_rate')
+
+
+@dataclass(frozen=True)
+class ReconstructionData:
+    """How samples are taken from episodes."""
+
+    width: int = setting(518, 'Width that images are resized to, pixels; the height follows in whole patches.', low=28)
+    anchors: int | None = setting(
+        None, 'Anchor cameras of a sample; all takes those that the episode has.', low=1, none='all'
+    )
+    frame_step: int = setting(1, 'Every so many-th frame of an episode is a sample.', low=1)
+    wrist_fov: float | None = setting(
+        None,
+        'Horizontal field of view of the wrist camera, degrees, for recordings without its intrinsics.',
+        low=1.0,
+        high=179.0,
+        none='recorded',
+    )
+
+
+@dataclass(frozen=True)
+class SpcLosses:
+    """What the wrist pose learns from (arXiv 2510.07313)."""
+
+    pose: str = setting(
+        'spc',
+        'spc: Spatial Projection Consistency. direct: L1 on the wrist pose, the paper\'s "w/o SPC".',
+        choices=('spc', 'direct'),
+    )
+    matches: str = setting(
+        'track',
+        "Where pairs of wrist and anchor pixels come from: the model's own track head without gradient, kornia's LoFTR, or the simulator's depth.",
+        choices=('track', 'loftr', 'truth'),
+    )
+    matcher_weights: str | None = setting(None, "loftr: file of the matcher's weights on this machine.", none='none')
+    grid: int = setting(32, 'Query points along each axis of the wrist image.', low=2)
+    margin: float = setting(32.0, 'Distance of the outermost ones from the border, pixels.', low=0.0)
+    match_visibility: float = setting(
+        0.5, 'A pair counts where its visibility exceeds this in both views.', low=0.0, high=1.0
+    )
+    match_confidence: float = setting(
+        0.2, 'A pair counts where its confidence exceeds this in both views.', low=0.0, high=1.0
+    )
+    front: float = setting(
+        30.0, 'Weight of pairs in front of the wrist camera: squared pixels over squared diagonal.', low=0.0
+    )
+    behind: float = setting(1.0, 'Weight of pairs behind it, per metre.', low=0.0)
+    wrist_fov: float = setting(10.0, 'Weight of the L1 on the wrist field of view.', low=0.0)
+    cameras: float = setting(5.0, 'Weight of the L1 on the anchor cameras; 0 where they are not known.', low=0.0)
+    direct: float = setting(5.0, 'Weight of the L1 on the wrist pose where pose is direct.', low=0.0)
+
+
+@dataclass(frozen=True)
+class ReconstructionConfig:
+    """Stage 1 on recordings, as published: the wrist head learns from pixels that show the same point."""
+
+    model: ReconstructionModel
+    data: ReconstructionData
+    losses: SpcLosses
+    schedule: Schedule
+
+    def check_together(self) -> None:
+        """Raise UserError where sections contradict each other."""
+        if self.losses.matches == 'loftr' and self.losses.matcher_weights is None:
+            raise UserError(
+                'losses.matches is loftr, and losses.matcher_weights is none', "give the file of the matcher's weights"
+            )
+        if self.losses.cameras and 'camera' not in self.model.train and 'all' not in self.model.train:
+            raise UserError(
+                f'losses.cameras is {self.losses.cameras:g}, and model.train has no camera head',
+                'add camera, or set it to 0',
+            )
+        if 'wrist' not in self.model.train and 'all' not in self.model.train:
+            raise UserError(f'model.train is {self.model.train}, without the wrist head', 'add wrist')
+
+
+@dataclass(frozen=True)
+class GeometryData:
+    """How samples are taken from simulated episodes."""
+
+    width: int = setting(128, 'Width of the anchor images, pixels.', low=16)
+    height: int = setting(96, 'Height of the anchor images, pixels.', low=16)
+    azimuth: float = setting(
+        100.0,
+        "Views farther round the workspace than this from the robot's front are left out, degrees.",
+        low=0.0,
+        high=180.0,
+    )
+    zoom_low: float = setting(0.9, 'Smallest zoom of the augmentation.', low=0.1)
+    zoom_high: float = setting(1.25, 'Largest zoom of the augmentation.', low=0.1)
+    roll: float = setting(4.0, 'Largest roll of the augmentation, degrees.', low=0.0, high=45.0)
+    color: float = setting(1.0, 'Strength of recoloring; 0 is none.', low=0.0)
+
+
+@dataclass(frozen=True)
+class GeometryLosses:
+    """Weights of what a network learns from scratch, from the simulator's geometry."""
+
+    depth: float = setting(4.0, 'L1 of the log depth.', low=0.0)
+    points: float = setting(2.0, "L1 of the model's own points, metres.", low=0.0)
+    radius: float = setting(
+        0.6,
+        'Metres from the wrist camera within which geometry counts in full; farther away it counts down to a tenth.',
+        low=0.01,
+    )
+    confidence: float = setting(0.3, "VGGT's confidence term.", low=0.0)
+    rotation: float = setting(0.7, "L1 of the anchors' rotation matrices.", low=0.0)
+    translation: float = setting(1.2, "L1 of the anchors' translations, metres.", low=0.0)
+    fov: float = setting(0.5, 'L1 of log fields of view.', low=0.0)
+    wrist_rotation: float = setting(1.0, "L1 of the wrist's rotation matrix.", low=0.0)
+    wrist_translation: float = setting(1.5, "L1 of the wrist's translation, metres.", low=0.0)
+    spc: float = setting(
+        0.3, 'Spatial Projection Consistency with a logarithm over its pixels; 0 is the ablation.', low=0.0
+    )
+    tokens: float = setting(2.0, 'L1 of the scene coordinates of patches, metres.', low=0.0)
+
+
+@dataclass(frozen=True)
+class GeometryConfig:
+    """Stage 1 from scratch on simulated episodes, whose depth and cameras stand in for VGGT's pretraining."""
+
+    model: ReconstructionModel
+    data: GeometryData
+    losses: GeometryLosses
+    schedule: Schedule
+
+    def check_together(self) -> None:
+        """Raise UserError where sections contradict each other."""
+        if self.model.network not in ('sim_tiny', 'sim_base'):
+            raise UserError(
+                f'model.network is {self.model.network}, which is not trained from scratch', 'give sim_tiny or sim_base'
+            )
+        if self.data.zoom_low > self.data.zoom_high:
+            raise UserError(f'data.zoom_low is {self.data.zoom_low:g}, above zoom_high', 'give the smaller one first')
+
+
+@dataclass(frozen=True)
+class GenerationModel:
+    """Which generator learns the video, where it begins and what of it is trained."""
+
+    network: str = setting('wristworld_1_3b', 'Sizes of the generator.', choices=('wristworld_1_3b', 'miniature'))
+    model: str | None = setting(
+        None,
+        'Model directory (`wristworld convert`) whose generator, autoencoder, anchor encoder and stage 1 are used; none begins at random, with stored latents.',
+        none='none',
+    )
+    adapt: str = setting(
+        'lora',
+        'lora: low-rank adapters (peft) beside what `also` names. full: every parameter.',
+        choices=('lora', 'full'),
+    )
+    rank: int = setting(4, 'lora: rank of the adapters.', low=1)
+    alpha: float = setting(4.0, 'lora: their scale is alpha / rank.', low=0.0)
+    targets: list = setting(
+        ['q', 'k', 'v', 'o', 'ffn.0', 'ffn.2'],
+        "lora: layers of every block that get adapters, by Wan's names.",
+        choices=('q', 'k', 'v', 'o', 'ffn.0', 'ffn.2'),
+    )
+    also: list = setting(
+        ['patch_embedding', 'anchors'],
+        'lora: what is trained in full beside the adapters: the embedding of latents and condition, and the projection of anchor features.',
+        choices=('patch_embedding', 'anchors', 'head'),
+    )
+
+
+@dataclass(frozen=True)
+class GenerationData:
+    """Clips, as they are encoded once before training."""
+
+    width: int = setting(
+        832,
+        "Width of wrist video and condition video, pixels; a multiple of the autoencoder's stride and of the patch.",
+        low=16,
+    )
+    height: int = setting(480, 'Height of both, pixels.', low=16)
+    frames: int = setting(81, 'Frames of a clip.', low=1)
+    clips: int = setting(4, 'Clips of an episode at most, spread evenly over it.', low=1)
+    anchors: int = setting(2, 'Anchor cameras whose tokens the generator is given.', low=1)
+    condition: str = setting(
+        'reconstruction',
+        "What the condition video shows: the anchors' points as the wrist sees them, by the model's own stage 1; or the first anchor's images as they are, which needs none.",
+        choices=('reconstruction', 'anchor'),
+    )
+    knowledge: str = setting(
+        'images',
+        'What stage 1 is told: the images alone, or also the cameras and the depth that are recorded.',
+        choices=('images', 'recorded'),
+    )
+    shard_mb: int = setting(512, 'Size of a shard of encoded clips, megabytes.', low=1)
+
+
+@dataclass(frozen=True)
+class FlowLosses:
+    """Flow matching (arXiv 2510.07313; the training loop was never released, so these choices are ours)."""
+
+    shift: float = setting(5.0, 'Timesteps s are shifted to shift s / (1 + (shift - 1) s), as in sampling.', low=0.01)
+    timesteps: str = setting(
+        'uniform',
+        'How s is sampled before the shift: uniform, or logit_normal, which favours the middle.',
+        choices=('uniform', 'logit_normal'),
+    )
+    drop_anchors: float = setting(
+        0.1,
+        'Share of samples without anchor tokens and with the negative text: what guidance needs.',
+        low=0.0,
+        high=1.0,
+    )
+    drop_condition: float = setting(0.0, 'Share of samples without condition latents.', low=0.0, high=1.0)
+    condition_noise: float = setting(
+        0.1,
+        "Largest share of noise in a sample's condition latents; how much each gets is uniform up to it.",
+        low=0.0,
+        high=1.0,
+    )
+
+
+@dataclass(frozen=True)
+class GenerationConfig:
+    """Stage 2 as published: flow matching on the latents of a video autoencoder."""
+
+    model: GenerationModel
+    data: GenerationData
+    losses: FlowLosses
+    schedule: Schedule
+
+    def check_together(self) -> None:
+        """Raise UserError where sections contradict each other."""
+        for name, stride in (('width', 16), ('height', 16)):
+            if getattr(self.data, name) % stride:
+                raise UserError(f'data.{name} is {getattr(self.data, name)}', f'give a multiple of {stride}')
+        if self.model.network == 'wristworld_1_3b' and self.data.frames % 4 != 1:
+            raise UserError(f'data.frames is {self.data.frames}', 'give 4 n + 1, as 81')
+
+
+@dataclass(frozen=True)
+class ImagesModel:
+    """The small generator, whose latents are the pixels themselves."""
+
+    network: str = setting('sim_tiny', 'Sizes of the generator.', choices=('sim_tiny', 'sim_base'))
+    weights: str | None = setting(
+        None, 'Run of this stage, or file, that this one begins with; none begins at random.', none='none'
+    )
+    condition: bool = setting(True, 'Use the condition map; false is the ablation.')
+    anchor_tokens: bool = setting(True, 'Use the anchor tokens; false is the ablation.')
+
+
+@dataclass(frozen=True)
+class ImagesData:
+    """Clips of condition maps, wrist images and anchors."""
+
+    frames: int = setting(8, 'Frames of a clip.', low=1)
+    chunks: list = setting(
+        ['1', '2', '4'], 'Frames of a chunk, of which each batch takes one at random.', choices=('1', '2', '4', '8')
+    )
+    color: float = setting(1.0, 'Strength of recoloring; 0 is none.', low=0.0)
+    mirror: float = setting(0.5, 'Share of clips that are mirrored left to right.', low=0.0, high=1.0)
+    permute: float = setting(0.3, 'Share of clips whose colour channels are permuted.', low=0.0, high=1.0)
+
+
+@dataclass(frozen=True)
+class ImagesLosses:
+    """Weights of what the small generator learns, on images."""
+
+    last_level: float = setting(
+        0.5, 'Share of chunks trained at the last noise level, where few-step sampling starts.', low=0.0, high=1.0
+    )
+    history: float = setting(0.6, 'Share of batches that attend to their history.', low=0.0, high=1.0)
+    history_from: float = setting(0.5, 'Share of the run after which they do.', low=0.0, high=1.0)
+    noise_share: float = setting(0.5, "Variance that all frames' noise has in common.", low=0.0, high=1.0)
+    structure: float = setting(0.25, 'Weight of 1 - SSIM beside the L1.', low=0.0)
+    gradient: float = setting(0.3, 'Weight of the L1 of image gradients.', low=0.0)
+    objects: float = setting(5.0, 'Weight of a pixel that shows an object; others count 1.', low=0.0)
+
+
+@dataclass(frozen=True)
+class ImagesConfig:
+    """Stage 2 of the small model, on images: x-prediction over a condition map, from scratch."""
+
+    model: ImagesModel
+    data: ImagesData
+    losses: ImagesLosses
+    schedule: Schedule
+
+
+@dataclass(frozen=True)
+class DecoderModel:
+    """The tiny decoder, and the model whose video autoencoder it learns from."""
+
+    model: str | None = setting(
+        None, 'Model directory that it learns from and is installed in; --model names it too.', none='none'
+    )
+    width: int = setting(64, "Channels at half the image's resolution, twice as many at each coarser level.", low=1)
+    blocks: int = setting(2, 'Residual blocks of each level.', low=1)
+
+
+@dataclass(frozen=True)
+class DecoderData:
+    """Clips that go through the full autoencoder once."""
+
+    episodes: int | None = setting(None, 'Only the first so many episodes.', low=1, none='all')
+
+
+@dataclass(frozen=True)
+class DecoderLosses:
+    """Weights beside the L1 of the pixels, against the full decoder's output."""
+
+    edges: float = setting(1.0, 'L1 of differences between neighbouring pixels at three scales.', low=0.0)
+    motion: float = setting(0.5, 'L1 of differences between frames.', low=0.0)
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """A tiny decoder for a model with a video autoencoder."""
+
+    model: DecoderModel
+    data: DecoderData
+    losses: DecoderLosses
+    schedule: Schedule
+
+
+Config = ReconstructionConfig | GeometryConfig | GenerationConfig | ImagesConfig | DecoderConfig
+# stage -> recipe -> record; `recipe` is a key of the file.
+RECIPES: dict[str, dict[str, type]] = {
+    'reconstruction': {'published': ReconstructionConfig, 'from_scratch': GeometryConfig},
+    'generation': {'published': GenerationConfig, 'images': ImagesConfig},
+    'decoder': {'tiny': DecoderConfig},
+}
+
+
+def read_config(path: str | Path, stage: str) -> Config:
+    """Read and check a configuration.
+
+    Args:
+        path: The YAML file.
+        stage: What it must configure, one of `RECIPES`.
+
+    Raises:
+        UserError: It cannot be read, is of another stage, or a key or a value is not allowed; nothing else was read until then.
+    """
+    try:
+        content = yaml.safe_load(read_bytes(path, 'give a file of config/train, or one like it'))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f'{path} is not YAML ({" ".join(str(error).split())})', _FIX) from None
+    if not isinstance(content, dict):
+        raise UserError(f'{path} holds no sections', _FIX)
+    return parse_config(content, stage, str(path))
+
+
+def parse_config(content: dict[str, Any], stage: str, source: str) -> Config:
+    """The configuration that decoded YAML describes; arguments and errors as in `read_config`."""
+    if content.get('stage') != stage:
+        raise UserError(f'{source} is of stage {content.get("stage")!r}, and {stage} is trained', 'give another file')
+    recipes = RECIPES[stage]
+    if content.get('recipe') not in recipes:
+        raise UserError(f'{source}: recipe is {content.get("recipe")!r}', f'give {", ".join(recipes)}')
+    record = recipes[content['recipe']]
+    sections = get_type_hints(record)
+    known = {'stage', 'recipe', *sections}
+    if unknown := sorted(set(map(str, content)) - known):
+        raise UserError(
+            f'{source} has the unknown section {", ".join(unknown)}', f'give some of {", ".join(sorted(known))}'
+        )
+    config = record(**{name: _section(content.get(name), kind, f'{source}: {name}') for name, kind in sections.items()})
+    check_config(config, source)
+    return config
+
+
+def check_config(config: Config, source: str) -> None:
+    """Raise UserError for the first value of a configuration that is not allowed, or that contradicts another."""
+    for f in fields(config):
+        section = getattr(config, f.name)
+        if is_dataclass(section):
+            try:
+                check(section)
+            except UserError as error:
+                raise UserError(f'{source}: {error.what.replace("Setting ", f.name + ".", 1)}', error.fix) from None
+    if hasattr(config, 'check_together'):
+        try:
+            config.check_together()
+        except UserError as error:
+            raise UserError(f'{source}: {error.what}', error.fix) from None
+
+
+def _section(values: Any, kind: type, source: str) -> Any:
+    values = {} if values is None else values
+    if not isinstance(values, dict):
+        raise UserError(f'{source} is {values!r}, not keys and values', _FIX)
+    known = {f.name: f for f in fields(kind)}
+    if unknown := sorted(set(map(str, values)) - set(known)):
+        raise UserError(
+            f'{source} has the unknown key {", ".join(unknown)}', f'give some of {", ".join(sorted(known))}'
+        )
+    return kind(**{name: parsed(known[name], value) for name, value in values.items()})
+
+
+def as_content(config: Config) -> dict[str, Any]:
+    """A configuration as YAML holds it; `parse_config` takes it back."""
+    stage, recipe = next(
+        (s, r) for s, known in RECIPES.items() for r, record in known.items() if type(config) is record
+    )
+    sections = {
+        f.name: {g.name: shown(g, getattr(getattr(config, f.name), g.name)) for g in fields(getattr(config, f.name))}
+        for f in fields(config)
+    }
+    return {'stage': stage, 'recipe': recipe} | sections
+
+
+def changed(config: Config, **sections: dict[str, Any]) -> Config:
+    """A configuration with some values of some sections replaced."""
+    return replace(config, **{name: replace(getattr(config, name), **values) for name, values in sections.items()})
+
+
+def default_config(record: type) -> Config:
+    """A configuration with every key at its default."""
+    return record(**{
+        name: kind(**{f.name: default_of(f) for f in fields(kind)}) for name, kind in get_type_hints(record).items()
+    })  # fmt: skip
