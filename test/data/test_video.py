@@ -189,3 +189,10 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, handler)
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.skipif(not hasattr(os, 'sched_getscheduler'), reason='this system has no such policies')
+def test_an_encoder_leaves_the_threads_scheduling_as_it_was(tmp_path):
+    before = os.sched_getscheduler(0)
+    write_video(tmp_path / 'a.mp4', [np.zeros((64, 64, 3), np.uint8)] * 3, 10, codec='av1', preset='12')
+    assert os.sched_getscheduler(0) == before

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from fractions import Fraction
 from pathlib import Path
 from typing import cast
@@ -278,11 +279,26 @@ def write_video(
                 stream.width, stream.height, stream.pix_fmt = width, height, 'yuv420p'
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format='rgb24')
             frame = frame.reformat(format='yuv420p', dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG)
-            file.mux(stream.encode(frame))
+            with _own_scheduling() if count == 1 else nullcontext():
+                file.mux(stream.encode(frame))
         if not count:
             raise UserError(f'{path} would have no frames', 'give at least one image')
         file.mux(stream.encode())
     return count
+
+
+@contextmanager
+def _own_scheduling() -> Iterator[None]:
+    """Undo what SVT-AV1 does to the thread that opens it where that runs as root: real-time priority, which starves the machine."""
+    if not hasattr(os, 'sched_getscheduler'):
+        yield
+        return
+    before = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        if os.sched_getscheduler(0) != before[0]:
+            os.sched_setscheduler(0, *before)
 
 
 def write_depth_video(path: str | Path, depth: Iterable[np.ndarray], fps: float) -> int:
