@@ -72,6 +72,15 @@ def torch_threads():
     torch.set_num_threads(before)
 
 
+@pytest.fixture(autouse=True)
+def scheduling():
+    """SVT-AV1, where a test opens it itself and as root, gives its thread real-time priority, which starves all other tests."""
+    before = os.sched_getscheduler(0), os.sched_getparam(0)
+    yield
+    if os.sched_getscheduler(0) != before[0]:
+        os.sched_setscheduler(0, *before)
+
+
 @pytest.fixture
 def depth_model_folder(tmp_path):
     """A folder with a small random depth-estimation model, as transformers saves one."""
