@@ -29,9 +29,13 @@ def call(stage, kind, name, request):
         client = stage.peer.create_client(kind, name)
         stage.spin_until(client.service_is_ready)
         stage.spin(1.0)
-    future = client.call_async(request)
-    stage.spin_until(future.done)
-    return future.result()
+    for patience in (5.0, 5.0, 20.0) if kind is GetState else (20.0,):  # asking again changes nothing
+        future, end = client.call_async(request), time.monotonic() + patience
+        while not future.done() and time.monotonic() < end:
+            stage.spin(0.05)
+        if future.done():
+            return future.result()
+    raise AssertionError(f'{name} did not answer')
 
 
 def transition(stage, which):

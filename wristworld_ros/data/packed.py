@@ -10,6 +10,7 @@ import os
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import cached_property
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -170,7 +171,8 @@ def pack_episodes(
     targets = [target / f'{s.name}-{cache_key(s, size=size, wrist_size=wrist_size)}' for s in sources]
     todo = [(s, t) for s, t in zip(sources, targets, strict=True) if not t.exists()]
     if todo:
-        with ProcessPoolExecutor(workers, initializer=die_with, initargs=(os.getpid(),)) as pool:
+        # Not forked: a process with threads, as of DDS or an encoder, leaves its children broken locks.
+        with ProcessPoolExecutor(workers, get_context('spawn'), die_with, (os.getpid(),)) as pool:
             jobs = [pool.submit(pack_episode, s, t, size, wrist_size) for s, t in todo]
             for job in tqdm(as_completed(jobs), total=len(jobs), desc='packing episodes', unit='episode'):
                 job.result()
