@@ -168,7 +168,7 @@ def pack_episodes(
     target.mkdir(parents=True, exist_ok=True)
     clear_leftovers(target)
     sources = [Path(s) for s in list_episodes(source)]
-    targets = [target / f'{s.name}-{cache_key(s, size=size, wrist_size=wrist_size)}' for s in sources]
+    targets = [target / f'{s.name}-{cache_key(s, size=size, wrist_size=wrist_size, mounts=True)}' for s in sources]
     todo = [(s, t) for s, t in zip(sources, targets, strict=True) if not t.exists()]
     if todo:
         # Not forked: a process with threads, as of DDS or an encoder, leaves its children broken locks.

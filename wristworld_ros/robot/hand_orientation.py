@@ -26,8 +26,9 @@ class SharedOrientation:
 
     def reset(self) -> None:
         """Forget the cameras."""
-        self._places: list[np.ndarray] = []
-        self._turns: list[np.ndarray] = []  # [V, 3, 3] each: from the first camera's axes to each camera's
+        self._last = np.zeros(3)  # where the hand was at the last look
+        self._looks: list[np.ndarray] = []  # [V, 3, 3] each: from the first camera's axes to each camera's
+        self._turns: np.ndarray | None = None  # their mean
 
     def update(self, T_camera_hand: np.ndarray) -> np.ndarray:
         """Take in where each camera sees the hand; returns that with the orientations that all of them agree upon.
@@ -36,15 +37,14 @@ class SharedOrientation:
             T_camera_hand: [V, 4, 4], metres.
         """
         R, places = T_camera_hand[:, :3, :3], T_camera_hand[:, :3, :3] @ self._middle + T_camera_hand[:, :3, 3]
-        if self._turns and len(self._turns[-1]) != len(R):
+        if self._turns is not None and len(self._turns) != len(R):
             self.reset()
-        if not self._places or np.linalg.norm(places[0] - self._places[-1]) > _MOVED:
-            self._places = [*self._places[-_KEPT + 1 :], places[0]]
-            self._turns = [*self._turns[-_KEPT + 1 :], R @ R[0].T]
-        turns = np.stack([_mean(np.stack([turn[v] for turn in self._turns])) for v in range(len(R))])
-        first = _mean(np.swapaxes(turns, 1, 2) @ R)
+        if self._turns is None or np.linalg.norm(places[0] - self._last) > _MOVED:
+            self._last = places[0]
+            self._looks = [*self._looks[-_KEPT + 1 :], R @ R[0].T]
+            self._turns = np.stack([_mean(looks) for looks in np.stack(self._looks, 1)])
         shared = T_camera_hand.copy()
-        shared[:, :3, :3] = turns @ first
+        shared[:, :3, :3] = self._turns @ _mean(np.swapaxes(self._turns, 1, 2) @ R)
         shared[:, :3, 3] = places - shared[:, :3, :3] @ self._middle
         return shared
 

@@ -142,7 +142,7 @@ class SweepNetwork(nn.Module):
         if self.training:
             numbers = torch.arange(planes.shape[1], device=planes.device)
             return planes, numbers[None, :, None, None].expand(planes.shape)
-        found = planes.topk(MIXED, 1, sorted=False)
+        found = planes.topk(min(MIXED, planes.shape[1]), 1, sorted=False)
         return found.values, found.indices
 
     def _preferred(self, x: Tensor, matches: Tensor, views: SweepViews, hw: torch.Size) -> Tensor:
