@@ -6,8 +6,9 @@ import pytest
 import yaml
 
 from wristworld_ros.errors import UserError
-from wristworld_ros.training.config import RECIPES, as_content, default_config, parse_config, read_config
+from wristworld_ros.training.config import RECIPES
 from wristworld_ros.training.config_files import files
+from wristworld_ros.training.config_reading import as_content, default_config, parse_config, read_config
 from wristworld_ros.training.configured import decoder_training, geometry_training, images_training
 from wristworld_ros.training.presets import DATA_SETS, presets
 from wristworld_ros.training.schedules import trainer_config

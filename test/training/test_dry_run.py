@@ -5,7 +5,8 @@ import torch
 
 from wristworld_ros.models.vggt import ReconstructionModel
 from wristworld_ros.models.vggt.config import MINIATURE
-from wristworld_ros.training.config import GenerationConfig, ReconstructionConfig, changed, default_config
+from wristworld_ros.training.config import GenerationConfig, ReconstructionConfig
+from wristworld_ros.training.config_reading import changed, default_config
 from wristworld_ros.training.dry_run import estimate, report
 
 SMALL = {

@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _configured_stage(args: argparse.Namespace, settings: TrainSettings) -> int:
     """A stage by its configuration, which is checked before anything else is read."""
-    from wristworld_ros.training.config import read_config
+    from wristworld_ros.training.config_reading import read_config
 
     if args.config is None:
         raise UserError(

@@ -15,7 +15,8 @@ import yaml
 from wristworld_ros.evaluation.table import markdown
 from wristworld_ros.options import default_of
 from wristworld_ros.setting import allowed, kind_of, shown
-from wristworld_ros.training.config import RECIPES, Config, Schedule, as_content
+from wristworld_ros.training.config import RECIPES, Config, Schedule
+from wristworld_ros.training.config_reading import as_content
 from wristworld_ros.training.presets import presets
 
 COMMAND = 'python -m wristworld_ros.training.config_files'

@@ -13,9 +13,8 @@ from wristworld_ros.training.config import (
     GeometryConfig,
     ImagesConfig,
     ReconstructionConfig,
-    changed,
-    default_config,
 )
+from wristworld_ros.training.config_reading import changed, default_config
 
 DATA_SETS = ('droid', 'calvin', 'franka', 'sim_tiny', 'sim_base')
 # What a small network learns from scratch with: Muon, a high rate, a short memory.

@@ -17,7 +17,8 @@ from wristworld_ros.models.wan.autoencoders import WanAutoencoder, autoencoder_f
 from wristworld_ros.models.wan.config import MINIATURE
 from wristworld_ros.pipeline.generate import to_pixels
 from wristworld_ros.training.checkpoint import read_tensors
-from wristworld_ros.training.config import FlowLosses, GenerationConfig, GenerationModel, changed, default_config
+from wristworld_ros.training.config import FlowLosses, GenerationConfig, GenerationModel
+from wristworld_ros.training.config_reading import changed, default_config
 from wristworld_ros.training.stage2.adapters import adapt, adapter_tensors, merged
 from wristworld_ros.training.stage2.flow import FlowClips, flow_losses, sample_clip_video, train_flow
 from wristworld_ros.training.stage2.latents import ClipEncoder, list_clips, prepare_clips, read_clip, shard_index

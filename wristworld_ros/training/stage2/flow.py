@@ -27,7 +27,8 @@ from wristworld_ros.pipeline.model import WristModel
 from wristworld_ros.pipeline.model_directory import find_model, load_model, save_model
 from wristworld_ros.runtime.files import file_sha256, write_text
 from wristworld_ros.training.checkpoint import WEIGHTS, write_weights
-from wristworld_ros.training.config import FlowLosses, GenerationConfig, as_content
+from wristworld_ros.training.config import FlowLosses, GenerationConfig
+from wristworld_ros.training.config_reading import as_content
 from wristworld_ros.training.parallel import join, process_count, rank
 from wristworld_ros.training.part import need_samples, train_part
 from wristworld_ros.training.schedules import trainer_config
