@@ -212,9 +212,9 @@ def by_heart(episodes, out, steps, count):
 
 
 def test_made_clips_are_learnt(episodes, tmp_path):
-    assert min(by_heart(episodes, tmp_path, 60, 2)) > 5
+    assert min(by_heart(episodes, tmp_path, 100, 2)) > 5
     log = [json.loads(line) for line in (tmp_path / 'log.jsonl').read_text().splitlines()]
-    assert log[-1]['total'] < 0.75 * log[0]['total'], 'means of the first 20 and of the last 20 of 60 steps'
+    assert log[-1]['total'] < 0.6 * log[0]['total'], 'means of the first 20 and of the last 20 of 100 steps'
 
 
 @pytest.mark.slow
