@@ -17,7 +17,7 @@ from wristworld_ros.geometry.agreement import cloud_agreement
 from wristworld_ros.geometry.cameras import resize_intrinsics
 from wristworld_ros.geometry.cloud import CloudSettings
 from wristworld_ros.geometry.images import resize_images
-from wristworld_ros.geometry.support import support_height
+from wristworld_ros.geometry.support import lowest_over_support, support_height
 from wristworld_ros.geometry.surfaces import (
     SurfaceMaps,
     SurfacePoints,
@@ -202,7 +202,10 @@ class KnownGeometryStep:
             return None
         hw = anchors.images.shape[1:3]
         cameras = tuple(Camera(k, t, hw[1], hw[0]) for k, t in zip(placed.K[1:], placed.T[1:], strict=True))
-        return self._sweep(anchors.images, cameras, wrist, _table_height(maps) if self._sweep.searches else None)
+        guess = _table_height(maps) if self._sweep.searches else None
+        robot = anchors.robot_points
+        lowest = np.inf if robot is None else lowest_over_support(robot.points)
+        return self._sweep(anchors.images, cameras, wrist, guess, lowest)
 
     def _maps(
         self, anchors: AnchorSet, placed: PlacedCameras, prediction: Prediction | None, stride: int
