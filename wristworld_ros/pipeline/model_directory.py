@@ -35,6 +35,7 @@ from wristworld_ros.models.wan.autoencoders import Autoencoder, WanAutoencoder, 
 from wristworld_ros.models.wan.tiny_decoder import TinyAutoencoder, TinyDecoderSizes, tiny_decoder_for
 from wristworld_ros.pipeline.model import WristModel
 from wristworld_ros.runtime.files import file_sha256, write_atomically
+from wristworld_ros.runtime.machine import has_bfloat16_instructions
 
 Tensors = dict[str, torch.Tensor]
 
@@ -122,6 +123,8 @@ def load_model(
     _, stage1 = load_stage1(str(folder), device, dtype)
     _, generator, autoencoder = load_stage2(str(folder), device, dtype)
     sweep, hand = load_close_up(folder, config, device)
+    if sweep is not None and device == 'cpu' and precision != 'float32' and has_bfloat16_instructions():
+        sweep.convolve_in(torch.bfloat16)
     model = WristModel(config, stage1, generator, device, autoencoder, sweep, hand)
     if decoder == 'tiny' or config.tiny_decoder:
         tiny = load_tiny_decoder(folder, config, autoencoder, dtype, device)
