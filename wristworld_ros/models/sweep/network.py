@@ -131,7 +131,7 @@ class SweepNetwork(nn.Module):
         planes, likeliest = self._likeliest(logits)
         full = full.of_planes(likeliest)
         view = self._preferred(x, matches, half, logits.shape[-2:])
-        view = view.take_along_dim(likeliest[:, None], 2).masked_fill(~full.valid, -1e4)
+        view = view.gather(2, likeliest[:, None].expand(-1, view.shape[1], -1, -1, -1)).masked_fill(~full.valid, -1e4)
         chosen = planes.softmax(1)[:, None]
         seen = chosen * full.valid
         colours = sample_views(images.to(chosen), full)
