@@ -279,12 +279,15 @@ class _Extras:
 
 
 def start_from(module: nn.Module, path: Path) -> None:
-    """Take weights of another run's folder or of a file; parameters that it does not have are an error.
+    """Take weights of another run's folder or of a file, such as one of a model directory, whose generator has the released
+    checkpoint's names; parameters that it does not have are an error.
 
     Raises:
         UserError: It cannot be read, or its tensors are not the module's.
     """
     weights, targets = read_tensors(path), module.state_dict()
+    if hasattr(module, 'release_tensors') and not targets.keys() & weights.keys():
+        targets = module.release_tensors()
     check_shapes(targets, weights, str(path))
     with torch.no_grad():
         for name, target in targets.items():
