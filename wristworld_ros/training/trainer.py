@@ -286,8 +286,8 @@ def start_from(module: nn.Module, path: Path) -> None:
         UserError: It cannot be read, or its tensors are not the module's.
     """
     weights, targets = read_tensors(path), module.state_dict()
-    if hasattr(module, 'release_tensors') and not targets.keys() & weights.keys():
-        targets = module.release_tensors()
+    if not targets.keys() <= weights.keys():
+        targets = getattr(module, 'release_tensors', module.state_dict)()
     check_shapes(targets, weights, str(path))
     with torch.no_grad():
         for name, target in targets.items():
