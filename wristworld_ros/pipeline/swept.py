@@ -32,9 +32,8 @@ class SweptView:
 
     @property
     def quality(self) -> float:
-        """How far it can be believed, 0 to 1: confidence, and agreement where anchors share pixels."""
-        known = self.agreements[np.isfinite(self.agreements)]
-        return mean_confidence(self.condition) * (float(known.min()) if len(known) else 1.0)
+        """How far it can be believed, 0 to 1."""
+        return agreed_confidence(self.condition, self.agreements)
 
 
 class PlaneSweep:
@@ -159,6 +158,12 @@ class PlaneSweep:
 def trusted_coverage(condition: ConditionMap) -> float:
     """Share of the wrist's pixels that are seen with some confidence, 0 to 1."""
     return float((condition.trust >= TRUSTED).float().mean())
+
+
+def agreed_confidence(condition: ConditionMap, agreements: np.ndarray) -> float:
+    """Mean confidence times the least agreement of anchors that share pixels, 0 to 1: the sweep cannot know that an anchor is wrong."""
+    known = agreements[np.isfinite(agreements)]
+    return mean_confidence(condition) * (float(known.min()) if len(known) else 1.0)
 
 
 def mean_confidence(condition: ConditionMap) -> float:
