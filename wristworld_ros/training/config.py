@@ -1,7 +1,7 @@
 """Configurations of trainings: sections, each a settings record, by stage and recipe.
 
 `config_reading` reads and checks them; `presets` has those that the package brings; what each key means stands with its field, and
-from there in the comments of `config/train` and in docs/training_settings.md.
+from there in the comments of `config/train` and in docs/training_settings.md. `recipes` lists all of them.
 """
 
 from __future__ import annotations
@@ -401,12 +401,3 @@ class DecoderConfig:
     data: DecoderData
     losses: DecoderLosses
     schedule: Schedule
-
-
-Config = ReconstructionConfig | GeometryConfig | GenerationConfig | ImagesConfig | DecoderConfig
-# stage -> recipe -> record; `recipe` is a key of the file.
-RECIPES: dict[str, dict[str, type]] = {
-    'reconstruction': {'published': ReconstructionConfig, 'from_scratch': GeometryConfig},
-    'generation': {'published': GenerationConfig, 'images': ImagesConfig},
-    'decoder': {'tiny': DecoderConfig},
-}
