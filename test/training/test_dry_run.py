@@ -71,7 +71,7 @@ def test_gradient_checkpointing_saves_activations():
         estimate(SMALL['generation']),
         estimate(changed(SMALL['generation'], schedule={'gradient_checkpointing': True})),
     )
-    assert saving.activations < 0.5 * plain.activations
+    assert 0.25 * plain.activations < saving.activations < 0.6 * plain.activations, 'one of four blocks is held whole'
 
 
 def test_the_report_says_what_is_trained_what_a_gpu_needs_and_how_long_it_takes():

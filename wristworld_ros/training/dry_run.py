@@ -2,8 +2,9 @@
 
 The step runs on tensors that have a shape and no values (torch's fake tensors, whose kernels are those of the meta device), with made
 samples of the configured size. Counted are parameters, gradients, optimizer state and average, all float32, and every tensor that
-autograd keeps for the backward pass; of a causal student also its teacher, which no process shares, and the keys and values of a
-roll-out. What a GPU's allocator, its kernels' work space and DDP's buckets take comes on top: `_SPARE`.
+autograd keeps for the backward pass; with gradient checkpointing also what one block keeps when it is computed again; of a causal
+student also its teacher, which every process holds whole, and the keys and values of a roll-out. What a GPU's allocator, its kernels'
+work space and DDP's buckets take comes on top: `_SPARE`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from wristworld_ros.models.vggt.aggregator import imagenet_statistics
 from wristworld_ros.models.vggt.dense_head import uv_embedding
 from wristworld_ros.models.vggt.layers import rotary_tables
 from wristworld_ros.models.wan.anchor_encoder import clip_statistics
-from wristworld_ros.training.dry_run_steps import made_step
+from wristworld_ros.training.config_reading import changed
+from wristworld_ros.training.dry_run_steps import MadeStep, made_step
 from wristworld_ros.training.optimizers import make_optimizers
 from wristworld_ros.training.recipes import Config
 from wristworld_ros.training.schedules import part_schedules, trainer_config
@@ -72,30 +74,13 @@ def estimate(config: Config) -> Estimate:
 
 
 def _estimate(config: Config) -> Estimate:
-    schedule = config.schedule
-    with torch.device('meta'):
-        step = made_step(config)
+    step, activations, total = _forward(config)
     module = step.module
+    if config.schedule.gradient_checkpointing:
+        # The backward pass computes one block after the other again, and holds what that block keeps.
+        _, whole, _ = _forward(changed(config, schedule={'gradient_checkpointing': False}))
+        activations += whole // max((len(m) for m in module.modules() if isinstance(m, nn.ModuleList)), default=1)
     with FakeTensorMode(allow_non_fake_inputs=True):
-        module.to_empty(device='cpu').train()
-        batch = _on_cpu(step.batch)
-        kept: dict[int, Tensor] = {}
-        own = {p.untyped_storage()._cdata for p in module.parameters()}
-
-        def keep(tensor: Tensor) -> Tensor:
-            storage = tensor.untyped_storage()
-            if storage._cdata not in own:
-                kept[storage._cdata] = tensor
-            return tensor
-
-        # A GPU's attention keeps no matrix of scores; neither does this one.
-        with (
-            torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
-            torch.autocast('cpu', torch.bfloat16, enabled=schedule.precision == 'bf16'),
-            sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]),
-        ):
-            total = step.losses(module, batch)
-        activations = sum(t.untyped_storage().nbytes() for t in kept.values())
         total.backward()
         optimizers = make_optimizers(module, trainer_config(config))
         for optimizer in optimizers:
@@ -119,6 +104,32 @@ def _estimate(config: Config) -> Estimate:
         4 * max(_layer_sizes(module), default=0),
         0 if step.teacher is None else 4 * sum(p.numel() for p in step.teacher.parameters()),
     )
+
+
+def _forward(config: Config) -> tuple[MadeStep, int, Tensor]:
+    """The step as far as its loss, the bytes that autograd keeps, and the loss."""
+    with torch.device('meta'):
+        step = made_step(config)
+    kept: dict[int, Tensor] = {}
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        step.module.to_empty(device='cpu').train()
+        batch = _on_cpu(step.batch)
+        own = {p.untyped_storage()._cdata for p in step.module.parameters()}
+
+        def keep(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            if storage._cdata not in own:
+                kept[storage._cdata] = tensor
+            return tensor
+
+        # A GPU's attention keeps no matrix of scores; neither does this one.
+        with (
+            torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+            torch.autocast('cpu', torch.bfloat16, enabled=config.schedule.precision == 'bf16'),
+            sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]),
+        ):
+            total = step.losses(step.module, batch)
+    return step, sum(t.untyped_storage().nbytes() for t in kept.values()), total
 
 
 def report(config: Config, rate: float | None = None) -> str:

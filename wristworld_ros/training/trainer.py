@@ -300,6 +300,8 @@ def _distributed(module: nn.Module, config: TrainerConfig, accelerator: Accelera
         raise UserError(
             'Muon needs whole matrices, and sharding is full', 'set sharding to none, or optimizer to adamw'
         )
+    for parameter in module.parameters():  # FSDP2 takes no channels_last
+        parameter.data = parameter.data.contiguous()
     mesh = init_device_mesh(accelerator.device.type, (process_count(),))
     for block in _blocks(module):
         fully_shard(block, mesh=mesh)

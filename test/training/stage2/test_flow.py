@@ -224,4 +224,5 @@ def test_four_real_clips_are_learnt_by_heart(tmp_path):
     cameras = {name: {'video': f'{{stem}}/{i}.mp4'} for i, name in enumerate(('exterior_1', 'exterior_2', 'wrist'))}
     mapping = {'cameras': cameras, 'episodes': '[0-3]', 'root': str(REAL / 'train')}
     (tmp_path / 'videos.yaml').write_text(yaml.safe_dump(mapping))
-    assert min(by_heart(tmp_path / 'videos.yaml', tmp_path / 'out', 1500, 4)) > 25
+    # 72 seconds of one core; 34.2 to 36.4 dB. Nothing but the network limits it: latents of this miniature are the pixels themselves.
+    assert min(by_heart(tmp_path / 'videos.yaml', tmp_path / 'out', 600, 4)) > 30
