@@ -1,11 +1,14 @@
 """A causal student: roll-outs are what it streams, targets follow the teacher, and both parts end in a model that runs."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+import yaml
 
+from wristworld_ros import cli
 from wristworld_ros.data.formats.native import CameraTrack, write_episode
 from wristworld_ros.errors import UserError
 from wristworld_ros.models.wan import WristGenerator, sample_chunks
@@ -247,6 +250,27 @@ def test_a_student_of_recordings_learns_on_latents_that_are_encoded_once(directo
     assert shard.stat().st_mtime_ns == written
 
 
+def test_one_command_makes_a_student_by_its_configuration(directory, tmp_path, capsys):
+    write_recording(tmp_path / 'episodes/000000', 5)
+    content = {
+        'stage': 'causal', 'recipe': 'published', 'model': {'network': 'miniature'},
+        'data': {'width': 32, 'height': 32, 'frames': 4, 'clips': 1},
+        'forcing': {'steps': 1}, 'distillation': {'steps': 2, 'timesteps': [1000, 600], 'substeps': 1},
+        'schedule': {'batch': 1, 'workers': 0, 'precision': 'float32'},
+    }  # fmt: skip
+    (tmp_path / 'mine.yaml').write_text(yaml.safe_dump(content))
+    paths = {name: str(tmp_path / name) for name in ('episodes', 'mine.yaml', 'out')}
+    command = (
+        f'train causal {paths["episodes"]} --config {paths["mine.yaml"]} --out {paths["out"]} --device cpu'.split()
+    )
+    assert cli.main(command) == 2 and 'need --model' in capsys.readouterr().err
+    assert cli.main([*command, '--model', directory]) == 0
+    made = load_model(str(tmp_path / 'out/model'), 'cpu').generator.settings
+    assert made.renoise.timesteps == (1000, 600) and made.sampling_steps == 2
+    for part, steps in (('forcing', 1), ('distilled', 2)):
+        assert json.loads((tmp_path / 'out' / part / 'optimization.json').read_text())['steps'] == steps
+
+
 def test_clips_that_are_no_whole_chunks_of_the_model_are_told_before_anything_is_encoded(directory, tmp_path):
     write_recording(tmp_path / 'episodes/000000', 5)
     data = GenerationData(width=32, height=32, frames=5)
@@ -256,6 +280,9 @@ def test_clips_that_are_no_whole_chunks_of_the_model_are_told_before_anything_is
         train_causal_on_latents(
             tmp_path / 'episodes', None, tmp_path / 'out', replace(data, frames=34), CausalTraining(directory), 'cpu'
         )
+    data = replace(data, frames=4, condition='anchor')
+    with pytest.raises(UserError, match=r'data\.condition is anchor, and .* takes more planes'):
+        train_causal_on_latents(tmp_path / 'episodes', None, tmp_path / 'out', data, CausalTraining(directory), 'cpu')
     assert not (tmp_path / 'out').exists()
 
 

@@ -134,6 +134,13 @@ def encoded_clips(
     """
     stride, config = teacher.autoencoder.temporal_stride, teacher.config
     check_frames(teacher.generator, stride, data.frames)
+    if (
+        data.condition == 'anchor'
+        and teacher.generator.settings.condition_channels != teacher.autoencoder.latent_channels
+    ):
+        raise UserError(
+            f'data.condition is anchor, and {teacher.folder} takes more planes than images', 'set it to reconstruction'
+        )
     place, parts = join(device), (rank(), process_count())
     listed = [list_clips(source, data) if source is not None else [] for source in (episodes, held_out)]
     model = load_model(str(teacher.folder), device)
