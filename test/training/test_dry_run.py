@@ -78,6 +78,8 @@ def test_the_report_says_what_is_trained_what_a_gpu_needs_and_how_long_it_takes(
     text = report(SMALL['generation'], rate=2.0)
     assert 'Trained: 0.' in text and '172800' in text and 'sharding full' in text
     assert 'steps a day' not in report(SMALL['generation'])
+    whole = report(changed(SMALL['generation'], schedule={'optimizer': 'muon'}))
+    assert 'Muon needs whole matrices' in whole and '| - |' in whole and '| - |' not in text
 
 
 @pytest.mark.parametrize('stage', SMALL)

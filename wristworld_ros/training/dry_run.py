@@ -148,6 +148,7 @@ def report(config: Config, rate: float | None = None) -> str:
         f'Trained: {found.trained / 1e6:.2f} M of {found.all / 1e6:.2f} M parameters.',
         'One process, one pass: ' + ', '.join(f'{name} {size / 2**30:.2f} GiB' for name, size in parts if size) + '.',
         f'Estimates of memory hold {_SPARE - 1:.0%} beside these sums.',
+        *(['Muon needs whole matrices, and so sharding none.'] if schedule.optimizer == 'muon' else []),
         '',
     ]
     rows = []
@@ -157,7 +158,7 @@ def report(config: Config, rate: float | None = None) -> str:
             (
                 str(count),
                 f'{found.memory(count, False) / 2**30:.1f}',
-                f'{found.memory(count, True) / 2**30:.1f}',
+                '-' if schedule.optimizer == 'muon' else f'{found.memory(count, True) / 2**30:.1f}',
                 str(samples),
                 *_days(rate, config, count),
             )

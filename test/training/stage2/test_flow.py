@@ -83,6 +83,8 @@ def test_shards_of_several_processes_hold_every_clip_once(episodes, tmp_path):
         and set(shard_index(tmp_path)) == set(keys[0])
         and len(list(tmp_path.glob('*.safetensors'))) == 2
     )
+    (tmp_path / '.0.part.safetensors').write_bytes(b'')
+    assert set(shard_index(tmp_path)) == set(keys[0]), 'a shard that another process is writing is none yet'
 
 
 def test_latents_of_wans_own_autoencoder_are_what_it_encodes(episodes, tmp_path):

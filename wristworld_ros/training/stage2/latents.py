@@ -201,7 +201,7 @@ def prepare_clips(
 def shard_index(folder: Path) -> dict[str, Path]:
     """Key of every clip in a folder of shards -> its shard."""
     found = {}
-    for path in sorted(folder.glob('*.safetensors')):
+    for path in sorted(folder.glob('[!.]*.safetensors')):  # those that begin with a dot are being written
         with safe_open(path, 'pt') as shard:
             names = shard.keys()
             found |= dict.fromkeys((name.partition('/')[0] for name in names), path)
