@@ -338,25 +338,27 @@ def arm_urdf(count):
 def test_joints_and_a_robot_description_place_the_wrist_camera(given, tmp_path):
     (tmp_path / 'arm.urdf').write_text(arm_urdf(7))
     mount = {'wrist_mount': '0 0 0 0 0 0 1', 'urdf': str(tmp_path / 'arm.urdf')}
-    run(given, given / 'v3.0', tmp_path / 'set', **mount, hand_link='hand', page=False)
+    run(given, given / 'v3.0', tmp_path / 'set', **mount, wrist_mount_link='hand', page=False)
     data = open_data_set(tmp_path / 'set')
     for number in range(len(LENGTHS)):
         episode = data.episode(number)
         height = np.linalg.inv(episode.T_camera_world(KEY))[:, 2, 3]
         np.testing.assert_allclose(height, episode.joints.sum(1) + 0.1, atol=1e-5)
     for wrong, said in (
-        (mount | {'hand_link': 'foot'}, "no link 'foot'"),
-        (mount | {'hand_link': 'hand', 'base_link': 'floor'}, "no link 'floor'"),
+        (mount | {'wrist_mount_link': 'foot', 'gripper_link': 'hand'}, "no link 'foot'"),
+        (mount | {'wrist_mount_link': 'hand', 'base_link': 'floor'}, "no link 'floor'"),
     ):
         with pytest.raises(UserError, match=said):
             run(given, given / 'v3.0', tmp_path / 'other', **wrong)
-    report = run(given, given / 'v3.0', tmp_path / 'checked', **mount, hand_link='hand', places='checked', page=False)
+    report = run(
+        given, given / 'v3.0', tmp_path / 'checked', **mount, wrist_mount_link='hand', places='checked', page=False
+    )
     assert all(len(one.doubts) == 2 for one in report.episodes), 'nothing confirms places in images of noise'
     manifest = json.loads((tmp_path / f'checked/{FOLDER}/wrist_virtual.json').read_text())
     assert manifest['episodes'][0]['not_used'][0].startswith('observation.images.left: ')
     (tmp_path / 'arm.urdf').write_text(arm_urdf(6))
     with pytest.raises(UserError, match='has 7 joints, and the arm of the robot description 6'):
-        run(given, given / 'v3.0', tmp_path / 'other', **mount, hand_link='hand')
+        run(given, given / 'v3.0', tmp_path / 'other', **mount, wrist_mount_link='hand')
 
 
 def result(number, **changes):

@@ -12,7 +12,8 @@ from wristworld_ros.apps.augment.settings import AugmentSettings
 from wristworld_ros.apps.augment.source import AugmentSource, sha256_of
 from wristworld_ros.data.formats.lerobot.adding import link_or_copy, regular_files
 from wristworld_ros.data.formats.lerobot.columns import short_name
-from wristworld_ros.data.formats.videos import MAPPING, VideoCamera, VideoSet
+from wristworld_ros.data.formats.videos import VideoSet
+from wristworld_ros.data.formats.videos_mapping import MAPPING, VideoCamera
 from wristworld_ros.data.formats.videos_writer import write_mapping
 from wristworld_ros.errors import UserError
 from wristworld_ros.input_files import json_text

@@ -11,6 +11,7 @@ from wristworld_ros.data.episode import DataSet, Episode
 from wristworld_ros.errors import UserError
 from wristworld_ros.robot.claims import check_claims, claimed_cameras
 from wristworld_ros.robot.episode_kinematics import EpisodeKinematics
+from wristworld_ros.robot.pair_agreement import check_pairs
 
 
 @dataclass
@@ -36,7 +37,8 @@ class Summary:
 
     opened: how many episodes were looked at. frames, seconds: theirs. robot: what is known of the robot, name -> what it is. damage:
     sentences about episodes that could not be opened, and about the set. claims: cameras whose place the recordings claim. checked: by episode
-    what a check of these and of the hand's pose found, a line each; bad: the episodes of which something does not fit.
+    what a check of these and of the hand's pose found, a line each; bad: the episodes of which something does not fit. pairs: by episode
+    how the places of every two cameras fit together, a line each.
     """
 
     path: str
@@ -54,6 +56,7 @@ class Summary:
     claims: list[str] = field(default_factory=list)
     checked: dict[int, list[str]] = field(default_factory=dict)
     bad: list[int] = field(default_factory=list)
+    pairs: dict[int, list[str]] = field(default_factory=dict)
 
     def text(self) -> str:
         """The same for a terminal."""
@@ -71,17 +74,19 @@ class Summary:
         lines.append(
             'Robot: ' + ('; '.join(f'{name} {what}' for name, what in self.robot.items()) or 'nothing is known')
         )
+        if self.pairs:
+            lines += ['Places of the cameras, compared with each other:', *_by_episode(self.pairs)]
         if self.checked:
-            lines.append(f'Calibration of {len(self.checked)} episodes, checked by the arm:')
-            lines += [f'  episode {number}, {line}' for number, found in self.checked.items() for line in found]
-            lines.append(f'Do not use the calibration of: {", ".join(map(str, self.bad)) or "none of them"}')
+            lines += [f'Calibration of {len(self.checked)} episodes, checked by the arm:', *_by_episode(self.checked)]
         elif self.claims:
-            lines.append(f'Calibration of {", ".join(self.claims)} is told and not checked: give --urdf')
+            lines.append(f'Calibration of {", ".join(self.claims)} is told and not checked by the arm: give --urdf')
+        if self.pairs or self.checked:
+            lines.append(f'Do not use the calibration of episodes: {", ".join(map(str, self.bad)) or "none of them"}')
         return '\n'.join([*lines, *self.damage])
 
 
 def summarise(data: DataSet, limit: int, kinematics: EpisodeKinematics | None = None) -> Summary:
-    """Look at some episodes of a set, evenly spread; no image is decoded unless calibration is checked.
+    """Look at some episodes of a set, evenly spread; images are decoded only to check calibration, some of each camera whose place is told.
 
     Args:
         data: The set.
@@ -92,17 +97,21 @@ def summarise(data: DataSet, limit: int, kinematics: EpisodeKinematics | None = 
     opened: list[Episode] = []
     damage = list(data.problems())
     checked: dict[int, list[str]] = {}
+    pairs: dict[int, list[str]] = {}
     bad = []
     for index in chosen:
         try:
             opened.append(data.episode(index))
+            compared = check_pairs(opened[-1])
             found = check_claims(opened[-1], kinematics) if kinematics else []
         except UserError as error:
             damage.append(f'Episode {index}: {error.what}.')
             continue
         if found:
             checked[index] = [one.sentence for one in found]
-        if any(one.doubt for one in found):
+        if compared:
+            pairs[index] = [one.sentence for one in compared]
+        if any(one.doubt for one in (*found, *compared)):
             bad.append(index)
     tasks = Counter(episode.task for episode in opened if episode.task)
     return Summary(
@@ -119,9 +128,14 @@ def summarise(data: DataSet, limit: int, kinematics: EpisodeKinematics | None = 
         successes=sum(bool(episode.success) for episode in opened),
         claims=sorted({name for episode in opened for name in claimed_cameras(episode)}),
         checked=checked,
+        pairs=pairs,
         bad=bad,
         damage=damage,
     )
+
+
+def _by_episode(lines: dict[int, list[str]]) -> list[str]:
+    return [f'  episode {number}, {line}' for number, found in lines.items() for line in found]
 
 
 def _cameras(episode: Episode) -> list[CameraSummary]:

@@ -69,6 +69,7 @@ def robot_fields(table: Table, info: Info) -> dict[str, Any]:
         fields |= {
             'T_base_hand': _poses(_vectors(table, cartesian)),
             'hand_link': _DROID_LINK if is_droid(info) else '',
+            'gripper_link': _DROID_LINK if is_droid(info) else '',
         }
     if actions := _first(table, _ACTIONS):
         fields['actions'] = _vectors(table, actions)
