@@ -380,3 +380,4 @@ def test_the_page_shows_best_median_and_worst_and_is_one_file(augmented):
     text = (augmented / f'v3.0/{FOLDER}/wrist_virtual.html').read_text()
     assert all(f'{word}: episode ' in text for word in ('Best', 'Median', 'Worst'))
     assert text.count('data:image/jpeg') == 3 and 'http' not in text
+    assert 'farthest move between two frames, at most ' in text and '30 cm and more' in text

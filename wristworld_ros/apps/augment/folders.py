@@ -35,9 +35,15 @@ class FolderSource(AugmentSource):
         """See `AugmentSource.check`."""
         name, data = short_name(settings.out_key), self.data
         if name in data.mapping.cameras:
-            raise UserError(f"{data.path} has the camera '{name}' already", 'give another name with --out-key')
+            raise UserError(
+                f"{data.path} has the camera '{name}' already",
+                'give another name, as in --out-key observation.images.wrist_virtual_2',
+            )
         if (data.root / name).exists():
-            raise UserError(f'{data.root / name} is there already', 'give another name with --out-key')
+            raise UserError(
+                f'{data.root / name} is there already',
+                'give another name, as in --out-key observation.images.wrist_virtual_2',
+            )
         pattern = data.mapping.episodes
         if pattern and any(PurePath(new).match(pattern) for new in (name, self.folder)):
             raise UserError(
