@@ -19,9 +19,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+# Their commands, and the versions of sets that they know.
 CHECKERS = {
-    'lerobot-doctor': ['lerobot-doctor', 'check', '--ci'],
-    'embodied-data': ['embodied-data', 'validate'],
+    'lerobot-doctor': (['lerobot-doctor', 'check', '--ci'], ('v2.0', 'v2.1', 'v3.0')),
+    'embodied-data': (['embodied-data', 'validate'], ('v3.0',)),
 }
 # What a lerobot tells of itself: its version, and that of the sets that it reads.
 _ABOUT = """
@@ -47,8 +48,13 @@ def main() -> int:
         fault = read_with_lerobot(args.path, args.source)
         print(fault or 'every frame is read' + (', and what the source has is the same' if args.source else ''))
         return 1 if fault else 0
-    found = [_lerobot(args.path, args.source, args.environments)]
-    found += [_checker(name, command, args.path, args.environments) for name, command in CHECKERS.items()]
+    version = json.loads((args.path / 'meta/info.json').read_text())['codebase_version']
+    found = [_lerobot(args.path, args.source, version, args.environments)]
+    for name, (command, known) in CHECKERS.items():
+        if version in known:
+            found.append(_checker(name, command, args.path, args.environments))
+        else:
+            print(f'{name} knows no sets of {version}')
     told = [verdict for verdict in found if verdict is not None]
     if not told:
         print('nothing could check it: install what the help names')
@@ -56,9 +62,8 @@ def main() -> int:
     return 0 if all(told) else 1
 
 
-def _lerobot(path: Path, source: Path | None, environments: list[Path]) -> bool | None:
+def _lerobot(path: Path, source: Path | None, wanted: str, environments: list[Path]) -> bool | None:
     """Whether the first lerobot that reads the set's version finds nothing wrong; None where there is none."""
-    wanted = json.loads((path / 'meta/info.json').read_text())['codebase_version']
     others = []
     for environment in environments:
         python = environment / 'bin/python'
