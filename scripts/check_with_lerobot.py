@@ -43,7 +43,8 @@ def main() -> int:
     )  # fmt: skip
     parser.add_argument('--read', action='store_true', help=argparse.SUPPRESS)  # by the Python of lerobot's environment
     args = parser.parse_args()
-    os.environ.setdefault('HF_HUB_OFFLINE', '1')
+    for name in ('HF_HUB_OFFLINE', 'HF_DATASETS_DISABLE_PROGRESS_BARS'):
+        os.environ.setdefault(name, '1')
     if args.read:
         fault = read_with_lerobot(args.path, args.source)
         print(fault or 'every frame is read' + (', and what the source has is the same' if args.source else ''))
@@ -75,7 +76,15 @@ def _lerobot(path: Path, source: Path | None, wanted: str, environments: list[Pa
             others.append(f'lerobot {version} reads {reads}')
             continue
         print(f'lerobot {version}, {wanted}: ', end='', flush=True)
-        command = [python, __file__, str(path), '--read', *(['--source', str(source)] if source else [])]
+        command = [
+            python,
+            '-W',
+            'ignore',
+            __file__,
+            str(path),
+            '--read',
+            *(['--source', str(source)] if source else []),
+        ]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
         print(done.stdout.strip() or f'it ended with status {done.returncode}')
         return done.returncode == 0
