@@ -39,7 +39,8 @@ ARGUMENTS = [
     DeclareLaunchArgument('depth_topics', default_value='', description='Topic of each anchor with depth registered to its images, separated by commas; empty: beside topics, as RealSense has it (.../aligned_depth_to_color/image_raw).'),
     DeclareLaunchArgument('base_frame', default_value='', description="TF frame of the robot's base."),
     DeclareLaunchArgument('hand_frame', default_value='', description='TF frame of the hand.'),
-    DeclareLaunchArgument('wrist_mount', default_value='', description='Pose of the wrist camera in hand_frame: x y z qx qy qz qw.'),
+    DeclareLaunchArgument('wrist_mount', default_value='', description='Pose of the wrist camera in wrist_mount_frame: x y z qx qy qz qw.'),
+    DeclareLaunchArgument('wrist_mount_frame', default_value='', description='TF frame in which wrist_mount is given; empty: hand_frame.'),
     DeclareLaunchArgument('wrist_camera_frame', default_value='', description='Optical frame of a wrist camera that TF already has, in place of wrist_mount.'),
     DeclareLaunchArgument('wrist_camera_info', default_value='', description='Calibration of the wrist camera to be imitated: a YAML file, or a camera_info topic.'),
     DeclareLaunchArgument('calibration_file', default_value='', description='What `wristworld calibrate` wrote: places of the anchors, and of the wrist camera.'),
@@ -59,7 +60,7 @@ ARGUMENTS = [
     DeclareLaunchArgument('params_file', default_value=str(SHARE / 'config/virtual_wrist.yaml'), description='Parameters of the node.'),
 ]  # fmt: skip
 AS_GIVEN = (
-    'transport', 'model', 'device', 'wrist_frame', 'anchor_frame', 'base_frame', 'hand_frame', 'wrist_mount', 'wrist_camera_frame',
+    'transport', 'model', 'device', 'wrist_frame', 'anchor_frame', 'base_frame', 'hand_frame', 'wrist_mount', 'wrist_mount_frame', 'wrist_camera_frame',
     'wrist_camera_info', 'calibration_file',
 )  # fmt: skip
 ROBOT_TOPICS = ('joint_states', 'robot_description')

@@ -1,9 +1,11 @@
 """Lets others read a LeRobot data set that `wristworld augment` or `wristworld data convert` wrote: lerobot itself, frame by frame, and the
-checkers lerobot-doctor and embodied-data. Run it by the Python of an environment that has lerobot; this package is not needed there.
+checkers lerobot-doctor and embodied-data. They live in environments of their own; this package is not needed there.
 
-    python -m venv /tmp/lerobot && /tmp/lerobot/bin/pip install 'lerobot[dataset]' lerobot-doctor
-    /tmp/lerobot/bin/python scripts/check_with_lerobot.py DST --source SRC
+    python3.12 -m venv /tmp/lerobot && /tmp/lerobot/bin/pip install 'lerobot[dataset]' lerobot-doctor embodied-data     # reads v3.0
+    python3.11 -m venv /tmp/lerobot21 && /tmp/lerobot21/bin/pip install lerobot==0.3.3                                  # reads v2.1
+    python scripts/check_with_lerobot.py DST --source SRC --environments /tmp/lerobot /tmp/lerobot21
 
+Without --environments that of the running Python is taken. Of several lerobots the first that reads the set's version does.
 Exit status: 0 when nobody objects, 1 when somebody does, 2 when nothing could check.
 """
 
@@ -15,13 +17,19 @@ import os
 import shutil
 import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+# Their commands, and the versions of sets that they know.
 CHECKERS = {
-    'lerobot-doctor': ['lerobot-doctor', 'check', '--ci'],
-    'embodied-data': ['embodied-data', 'validate'],
+    'lerobot-doctor': (['lerobot-doctor', 'check', '--ci'], ('v2.0', 'v2.1', 'v3.0')),
+    'embodied-data': (['embodied-data', 'validate'], ('v3.0',)),
 }
+# What a lerobot tells of itself: its version, and that of the sets that it reads.
+_ABOUT = """
+from importlib.metadata import version
+from lerobot.datasets import lerobot_dataset
+print(version('lerobot'), lerobot_dataset.CODEBASE_VERSION)
+"""
 
 
 def main() -> int:
@@ -30,33 +38,71 @@ def main() -> int:
     parser.add_argument('path', type=Path, help='the data set')
     parser.add_argument('--source', type=Path, help='the set that it was made of: all that this has must be the same')
     parser.add_argument(
-        '--tools', type=Path, nargs='*', default=[], help='folders with lerobot-doctor and embodied-data'
-    )
+        '--environments', type=Path, nargs='+', default=[Path(sys.prefix)], metavar='FOLDER',
+        help='virtual environments with lerobot, lerobot-doctor or embodied-data; default: that of this Python',
+    )  # fmt: skip
+    parser.add_argument('--read', action='store_true', help=argparse.SUPPRESS)  # by the Python of lerobot's environment
     args = parser.parse_args()
-    os.environ.setdefault('HF_HUB_OFFLINE', '1')
-    found: list[bool] = []
-    try:
-        print(f'lerobot {version("lerobot")}: ', end='', flush=True)
-    except PackageNotFoundError:
-        print('lerobot is not installed here')
-    else:
+    for name in ('HF_HUB_OFFLINE', 'HF_DATASETS_DISABLE_PROGRESS_BARS'):
+        os.environ.setdefault(name, '1')
+    if args.read:
         fault = read_with_lerobot(args.path, args.source)
         print(fault or 'every frame is read' + (', and what the source has is the same' if args.source else ''))
-        found.append(not fault)
-    for name, command in CHECKERS.items():
-        tool = _tool(command[0], args.tools)
-        if tool is None:
-            print(f'{name} is not installed here')
-            continue
-        done = subprocess.run([tool, *command[1:], str(args.path)], capture_output=True, text=True, check=False)
-        print(f'{name} {_version_of(tool, name)}: {"passes" if done.returncode == 0 else "objects"}')
-        if done.returncode:
-            print((done.stdout + done.stderr).strip())
-        found.append(done.returncode == 0)
-    if not found:
-        print('install lerobot, lerobot-doctor or embodied-data, and run this script by that Python')
+        return 1 if fault else 0
+    version = json.loads((args.path / 'meta/info.json').read_text())['codebase_version']
+    found = [_lerobot(args.path, args.source, version, args.environments)]
+    for name, (command, known) in CHECKERS.items():
+        if version in known:
+            found.append(_checker(name, command, args.path, args.environments))
+        else:
+            print(f'{name} knows no sets of {version}')
+    told = [verdict for verdict in found if verdict is not None]
+    if not told:
+        print('nothing could check it: install what the help names')
         return 2
-    return 0 if all(found) else 1
+    return 0 if all(told) else 1
+
+
+def _lerobot(path: Path, source: Path | None, wanted: str, environments: list[Path]) -> bool | None:
+    """Whether the first lerobot that reads the set's version finds nothing wrong; None where there is none."""
+    others = []
+    for environment in environments:
+        python = environment / 'bin/python'
+        about = subprocess.run([python, '-c', _ABOUT], capture_output=True, text=True, check=False)
+        if about.returncode:
+            continue
+        version, reads = about.stdout.split()[-2:]
+        if reads != wanted:
+            others.append(f'lerobot {version} reads {reads}')
+            continue
+        print(f'lerobot {version}, {wanted}: ', end='', flush=True)
+        command = [
+            python,
+            '-W',
+            'ignore',
+            __file__,
+            str(path),
+            '--read',
+            *(['--source', str(source)] if source else []),
+        ]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+        print(done.stdout.strip() or f'it ended with status {done.returncode}')
+        return done.returncode == 0
+    print(f'no lerobot here reads {wanted}' + (f' ({", ".join(others)})' if others else ''))
+    return None
+
+
+def _checker(name: str, command: list[str], path: Path, environments: list[Path]) -> bool | None:
+    """Whether a checker passes the set; None where it is not installed."""
+    tool = next((str(at) for e in environments if (at := e / 'bin' / command[0]).is_file()), shutil.which(command[0]))
+    if tool is None:
+        print(f'{name} is not installed here')
+        return None
+    done = subprocess.run([tool, *command[1:], str(path)], capture_output=True, text=True, check=False)
+    print(f'{name} {_version_of(tool, name)}: {"passes" if done.returncode == 0 else "objects"}')
+    if done.returncode:
+        print((done.stdout + done.stderr).strip())
+    return done.returncode == 0
 
 
 def read_with_lerobot(path: Path, source: Path | None) -> str:
@@ -97,22 +143,13 @@ def read_with_lerobot(path: Path, source: Path | None) -> str:
 
 
 def _opened(path: Path):
-    try:
-        from lerobot.datasets.lerobot_dataset import LeRobotDataset
-    except ImportError:  # releases before 0.3
-        from lerobot.common.datasets.lerobot_dataset import LeRobotDataset
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
     return LeRobotDataset(f'local/{path.name}', root=path, video_backend='pyav')
 
 
 def _has_stats(feature: dict) -> bool:
     return feature['dtype'] != 'string'
-
-
-def _tool(name: str, folders: list[Path]) -> str | None:
-    for folder in (*folders, Path(sys.executable).parent):
-        if (folder / name).is_file():
-            return str(folder / name)
-    return shutil.which(name)
 
 
 def _version_of(tool: str, name: str) -> str:

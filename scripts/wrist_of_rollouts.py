@@ -16,7 +16,7 @@ from pathlib import Path
 import yaml
 
 from wristworld_ros.cli import main as wristworld
-from wristworld_ros.data.formats.videos import MAPPING
+from wristworld_ros.data.formats.videos_mapping import MAPPING
 from wristworld_ros.data.sets import open_data_set
 from wristworld_ros.errors import UserError
 

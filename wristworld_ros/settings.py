@@ -271,15 +271,21 @@ class NodeSettings(StreamSettings):
     )
     hand_frame: str = setting(
         'fr3_hand',
-        'TF frame of the gripper, to which the wrist camera is mounted: z to the fingertips, and the fingers open along y.',
+        'TF frame of the gripper itself: z to the fingertips, and the fingers open along y. It is fr3_hand or panda_hand for a Franka hand, and fr3_link8 or panda_link8 for a gripper straight on the flange.',
         **FRAME,
     )
     wrist_mount: str | None = setting(
         None,
-        'Pose of the wrist camera (optical: z forward, x right, y down) in hand_frame: x y z qx qy qz qw, metres and a unit quaternion; unknown leaves its place to calibration_file, or to the model. It holds for images alone as well.',
+        'Pose of the wrist camera (optical: z forward, x right, y down) in wrist_mount_frame: x y z qx qy qz qw, metres and a unit quaternion; unknown leaves its place to calibration_file, or to the model. It holds for images alone as well.',
         none='unknown',
         pattern=r'\s*([-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?(\s+|$)){7}',
         described='seven numbers x y z qx qy qz qw',
+    )
+    wrist_mount_frame: str | None = setting(
+        None,
+        'TF frame in which wrist_mount is given, where it is not hand_frame, as fr3_link8, to which fr3_hand is turned by -45 degrees.',
+        none='auto',
+        **FRAME,
     )
     wrist_camera_frame: str | None = setting(
         None, 'Optical frame of a wrist camera that TF already has, in place of wrist_mount.', none='unknown', **FRAME
@@ -371,6 +377,10 @@ class NodeSettings(StreamSettings):
             )
         if self.wrist_mount and self.wrist_camera_frame:
             raise UserError('Settings wrist_mount and wrist_camera_frame are both given', 'give one of them')
+        if self.wrist_mount_frame and not self.wrist_mount:
+            raise UserError(
+                'Setting wrist_mount_frame is given, and wrist_mount is not', 'give wrist_mount, or leave both out'
+            )
         if self.wrist_mount and abs(sum(float(q) ** 2 for q in self.wrist_mount.split()[3:]) - 1) > 0.01:
             raise UserError(
                 f'Setting wrist_mount is {self.wrist_mount!r}, whose last four numbers are no unit quaternion',

@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 EXPECTED = {
     'virtual_wrist': {
         'anchors', 'topics', 'transport', 'model', 'device', 'rate', 'namespace', 'use_sim_time', 'autostart', 'respawn', 'rviz', 'params_file',
-        'wrist_frame', 'anchor_frame', 'depth', 'depth_topics', 'base_frame', 'hand_frame', 'wrist_mount', 'wrist_camera_frame',
+        'wrist_frame', 'anchor_frame', 'depth', 'depth_topics', 'base_frame', 'hand_frame', 'wrist_mount', 'wrist_mount_frame', 'wrist_camera_frame',
         'wrist_camera_info', 'calibration_file', 'joint_states', 'robot_description',
     },
     'demo': {

@@ -266,9 +266,9 @@ def test_inspect_checks_what_a_set_claims_and_lists_the_episodes_that_do_not_fit
     write_native(tmp_path / 'set', [lambda i=i: replace(data.episode(i), hand_link='l4') for i in range(2)])
     (tmp_path / 'arm.urdf').write_text(description())
     assert cli.main(['data', 'inspect', str(tmp_path / 'set')]) == 0
-    assert 'Calibration of left is told and not checked: give --urdf' in capsys.readouterr().out
+    assert 'Calibration of left is told and not checked by the arm: give --urdf' in capsys.readouterr().out
     assert cli.main(['data', 'inspect', str(tmp_path / 'set'), '--urdf', str(tmp_path / 'arm.urdf')]) == 0
     told = capsys.readouterr().out
     assert 'episode 0, left: fits' in told and 'episode 0, hand: fits (the hand is 0.00 mm' in told
     assert 'episode 1, left: ' in told and 'episode 1, left: fits' not in told
-    assert told.rstrip().endswith('Do not use the calibration of: 1')
+    assert told.rstrip().endswith('Do not use the calibration of episodes: 1')

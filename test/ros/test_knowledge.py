@@ -474,12 +474,59 @@ def test_the_wrist_mount_of_a_file_is_published_as_the_parent_of_the_virtual_cam
     assert mounted()[0].header.frame_id == 'fr3_hand' and mounted()[0].transform.translation.x == pytest.approx(0.05)
 
 
+def hand_wrist(d):
+    """Where the wrist camera of the last set is on the gripper, [4, 4]; None where that is not known."""
+    mounted = d.sets[-1].mounted if d.sets else None
+    return None if mounted is None else np.linalg.inv(mounted.T_camera_world)
+
+
+QUARTER = np.sqrt(0.5)
+FROM_FLANGE = [
+    [QUARTER, -QUARTER, 0, 0.05 * QUARTER],
+    [QUARTER, QUARTER, 0, 0.05 * QUARTER],
+    [0, 0, 1, 0.04],
+    [0, 0, 0, 1],
+]  # MOUNT on the gripper
+
+
+def test_a_mount_on_the_flange_is_turned_by_45_degrees_on_the_gripper(desk):
+    d = desk(wrist_mount=MOUNT, wrist_mount_frame='fr3_link8').activate()
+    d.place_anchors()
+    d.send_until(lambda: hand_wrist(d) is not None and 'fr3_link8' in d.missing)
+    np.testing.assert_allclose(hand_wrist(d), FROM_FLANGE, atol=1e-9)
+    assert d.sets[-1].wrist is None  # TF does not say where the flange is
+
+
+def test_a_mount_in_a_frame_of_tf_is_known_on_the_gripper_and_in_the_base(desk):
+    d = desk(wrist_mount=MOUNT, wrist_mount_frame='plate')
+    static = d.s.listen(TFMessage, '/tf_static', LATCHED)
+    d.activate().place_anchors()
+    d.send_until(lambda: 'plate' in d.missing)
+    assert hand_wrist(d) is None and d.sets[-1].wrist is None
+    d.static.publish(TFMessage(transforms=[to_transform(pose(0, 0, 0.1), Header(frame_id='fr3_hand'), 'plate')]))
+
+    def parent():
+        edges = [t for message in static for t in message.transforms]
+        return next((t.header.frame_id for t in edges if t.child_frame_id == 'virtual_wrist_optical_frame'), None)
+
+    d.send_until(lambda: hand_wrist(d) is not None and d.sets[-1].wrist is not None and parent())
+    np.testing.assert_allclose(hand_wrist(d), pose(0.05, 0, 0.14), atol=1e-9)
+    np.testing.assert_allclose(np.linalg.inv(d.sets[-1].wrist.T_camera_world), pose(0.05, 0, 0.14), atol=1e-9)
+    assert parent() == 'plate'
+
+
+def test_a_calibration_file_may_have_the_wrist_camera_in_another_frame_than_the_hand_s(desk, calibration_file):
+    wrist = WristMount(hand_frame='fr3_link8', xyz=[0.05, 0, 0.04], quaternion=[0, 0, 0, 1])
+    d = desk(calibration_file=calibration_file(wrist=wrist), use_tf='never').activate()
+    d.send_until(lambda: hand_wrist(d) is not None)
+    np.testing.assert_allclose(hand_wrist(d), FROM_FLANGE, atol=1e-9)
+
+
 @pytest.mark.parametrize(
     ('changes', 'words'),
     [
         (None, 'is missing'),
         ({'base_frame': 'world'}, 'base_frame'),
-        ({'wrist': WristMount(hand_frame='panda_hand', xyz=[0, 0, 0], quaternion=[0, 0, 0, 1])}, 'hand_frame'),
         (
             {'anchors': {'top': PlacedCamera(xyz=[0, 0, 1], quaternion=[0, 0, 0, 1])}, 'wrist': None},
             'none of them is in the setting anchors',
@@ -491,3 +538,9 @@ def test_a_calibration_file_that_cannot_be_used_is_one_sentence_at_configure(sta
     s = stage(calibration_file=path if changes is not None else path + '.none')
     assert not s.node.autostart()
     assert s.warnings(words)
+
+
+def test_without_tf_a_mount_in_a_frame_that_nobody_knows_is_refused_at_configure(stage):
+    s = stage(wrist_mount=MOUNT, wrist_mount_frame='plate', use_tf='never')
+    assert not s.node.autostart()
+    assert s.warnings('plate') and s.warnings('use_tf')

@@ -69,7 +69,8 @@ class Episode(ABC):
     language: what the robot is told, one text or several that mean the same. success: whether the task was done.
     joints: float64 [T, J], radians. gripper: float64 [T], in `gripper_unit`: metres between the fingers; closed, from 0 (open)
     to 1; or unknown. T_base_hand: float64 [T, 4, 4], the pose that the arm reports, of the link `hand_link` ('' where the format
-    does not say which). actions: float64 [T, A], as recorded. meta: whatever else the format says.
+    does not say which). gripper_link: the link that is the gripper's own frame, z to the fingertips and y along their opening ('' likewise).
+    actions: float64 [T, A], as recorded. meta: whatever else the format says.
     """
 
     path: Path
@@ -84,6 +85,7 @@ class Episode(ABC):
     gripper_unit: GripperUnit = 'unknown'
     T_base_hand: np.ndarray | None = None
     hand_link: str = ''
+    gripper_link: str = ''
     actions: np.ndarray | None = None
     meta: dict = field(default_factory=dict)
 

@@ -43,6 +43,22 @@ class EpisodeKinematics:
         self._check(link)
         return np.stack([self._pose(joints, link) for joints in self.positions(episode)])
 
+    def between(self, parent: str, child: str) -> np.ndarray:
+        """T_parent_child of two links that no joint of the arm or the fingers moves to each other, float64 [4, 4], metres.
+
+        Raises:
+            UserError: There is no such link, or a joint is between them.
+        """
+        self._check(parent)
+        self._check(child)
+        found = []
+        for position in (0.0, 0.3):
+            poses = self.robot.link_poses(dict.fromkeys(self.robot.joint_names, position))
+            found.append(np.linalg.inv(poses[parent]) @ poses[child])
+        if not np.allclose(*found, atol=1e-9):
+            raise UserError(f'A joint moves the link {child!r} to {parent!r}', 'give two links of the hand')
+        return found[0]
+
     def surface(self, joints: dict[str, float]) -> RobotPoints | None:
         """The robot's surface in the base; None where the description gives it none, or a joint is not finite."""
         if not np.isfinite(list(joints.values())).all():

@@ -13,6 +13,7 @@ import numpy as np
 from wristworld_ros.errors import UserError
 from wristworld_ros.robot.board import Intrinsics
 from wristworld_ros.robot.calibration_file import read_calibration
+from wristworld_ros.robot.hand_frames import between_links
 from wristworld_ros.ros.conversions import scale_intrinsics
 from wristworld_ros.ros.names import normalized_frame
 from wristworld_ros.ros.transforms import pose_matrix
@@ -22,20 +23,29 @@ from wristworld_ros.settings import NodeSettings
 class NodeCalibration:
     """A calibration file as the settings use it; without one, whatever the settings themselves say.
 
-    places: T_base_anchor, float64 [4, 4], metres, by anchor. cameras: intrinsics by anchor. mount: T_hand_wrist, or None.
-    wrist_camera: intrinsics of the wrist camera, or None.
+    places: T_base_anchor, float64 [4, 4], metres, by anchor. cameras: intrinsics by anchor. mount: where the wrist
+    camera is in the TF frame `mount_frame`, float64 [4, 4], metres; or None. T_hand_mount: of that frame in the
+    hand's, as far as their names alone say it, else None. wrist_camera: intrinsics of the wrist camera, or None.
 
     Raises:
-        UserError: The file is missing or wrong, is in another base or hand frame, or names nothing that the node uses.
+        UserError: The file is missing or wrong, is in another base frame, or names nothing that the node uses; or TF is not used, and nothing else
+            says where the mount's frame is to the hand's.
     """
 
     def __init__(self, settings: NodeSettings):
         self.places: dict[str, np.ndarray] = {}
         self.cameras: dict[str, Intrinsics] = {}
         self.mount = None if settings.wrist_mount is None else pose_matrix(map(float, settings.wrist_mount.split()))
+        self.mount_frame = normalized_frame(settings.wrist_mount_frame or settings.hand_frame)
         self.wrist_camera: Intrinsics | None = None
         if settings.calibration_file is not None:
             self._read(Path(settings.calibration_file).expanduser(), settings)
+        self.T_hand_mount = between_links(normalized_frame(settings.hand_frame), self.mount_frame)
+        if self.mount is not None and self.T_hand_mount is None and settings.use_tf == 'never':
+            raise UserError(
+                f'The wrist camera is mounted in {self.mount_frame}, hand_frame is {settings.hand_frame}, and use_tf is never, so that '
+                'nothing says where one is to the other', 'give the mount in hand_frame, or let use_tf be auto',
+            )  # fmt: skip
 
     def intrinsics(self, anchor: str, width: int, height: int) -> np.ndarray | None:
         """K [3, 3] for images of that size, pixels; None where the file has none of this anchor."""
@@ -52,18 +62,13 @@ class NodeCalibration:
                 f'({", ".join(settings.anchors)})',
                 'give the anchors the same names',
             )
-        _check_frame(path, 'base_frame', found.base_frame, settings.base_frame)
+        if normalized_frame(found.base_frame) != normalized_frame(settings.base_frame):
+            raise UserError(
+                f'{path} says base_frame {found.base_frame}, and the setting base_frame is {settings.base_frame}',
+                f'set base_frame to {found.base_frame}, or calibrate again',
+            )
         if wrist is not None:
-            _check_frame(path, 'hand_frame', wrist.hand_frame, settings.hand_frame)
-            self.mount = wrist.T
+            self.mount, self.mount_frame = wrist.T, normalized_frame(wrist.hand_frame)
             self.wrist_camera = None if wrist.camera is None else wrist.camera.intrinsics
         self.places = {name: found.anchors[name].T for name in names}
         self.cameras = {name: camera.intrinsics for name in names if (camera := found.anchors[name].camera)}
-
-
-def _check_frame(path: Path, setting: str, found: str, wanted: str) -> None:
-    if normalized_frame(found) != normalized_frame(wanted):
-        raise UserError(
-            f'{path} says {setting} {found}, and the setting {setting} is {wanted}',
-            f'set {setting} to {found}, or calibrate again',
-        )

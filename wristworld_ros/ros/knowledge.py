@@ -150,6 +150,7 @@ class Knowledge:
         places, wrist, depth, robot = _Notes(), _Notes(), _Notes(), _Notes()
         T = self._placed(views, places, deadline)
         camera = self._wrist(views[0].stamp_ns, wrist, deadline) if s.use_tf != 'never' else None
+        mounted = self._mounted(views[0].stamp_ns, wrist)
         maps = self._depth(views, depth, deadline) if s.use_depth != 'never' else None
         points = self._robot(views[0].stamp_ns, robot, deadline) if s.use_robot_model != 'never' else None
         self._note_missing(views, places, wrist, depth, robot)
@@ -161,7 +162,7 @@ class Knowledge:
             if use == 'require' and notes:
                 self._remember_unmet(views[0].stamp_ns, notes[0])
                 break
-        return Known(maps, T, camera, points, self._mounted(views[0].stamp_ns))
+        return Known(maps, T, camera, points, mounted)
 
     def unmet(self, stamp_ns: int) -> str:
         """What the settings require and the set of that stamp had not, one sentence; '' where nothing."""
@@ -186,13 +187,13 @@ class Knowledge:
         s = self.settings
         if self.calibration.mount is None and s.wrist_camera_frame is None:
             text = (
-                f'The place of the wrist camera is not known; set wrist_mount (its pose in {s.hand_frame}: x y z qx qy qz qw), or '
+                f'The place of the wrist camera is not known; set wrist_mount (its pose in {self.calibration.mount_frame}: x y z qx qy qz qw), or '
                 'wrist_camera_frame where TF has it, or calibration_file.'
             )
             notes.add(text, TransformFault.MISSING)
             return None
         mount = np.eye(4) if self.calibration.mount is None else self.calibration.mount
-        frame = s.wrist_camera_frame or s.hand_frame
+        frame = s.wrist_camera_frame or self.calibration.mount_frame
         try:
             T_base_wrist = self.transforms.lookup(s.base_frame, frame, stamp_ns, deadline) @ mount
         except TransformError as error:
@@ -201,16 +202,22 @@ class Knowledge:
         K, height, width = self._wrist_intrinsics()
         return Camera(K, np.linalg.inv(T_base_wrist), width, height)
 
-    def _mounted(self, stamp_ns: int) -> Camera | None:
+    def _mounted(self, stamp_ns: int, notes: _Notes) -> Camera | None:
         """The wrist camera on the gripper; None where its mount is not known."""
-        s, T_hand_wrist = self.settings, self.calibration.mount
-        if T_hand_wrist is None and s.wrist_camera_frame is not None and s.use_tf != 'never':
-            try:
-                T_hand_wrist = self.transforms.lookup(s.hand_frame, s.wrist_camera_frame, stamp_ns, time.monotonic())
-            except TransformError:  # `_wrist` says what is missing
-                return None
-        if T_hand_wrist is None:
+        s, mount, named = self.settings, self.calibration.mount, self.calibration.T_hand_mount
+        frame = s.wrist_camera_frame if mount is None else self.calibration.mount_frame
+        if frame is None:
             return None
+        T_hand_frame = None if mount is None else named  # TF wins where it says something else
+        if s.use_tf != 'never':
+            try:
+                T_hand_frame = self.transforms.lookup(s.hand_frame, frame, stamp_ns, time.monotonic())
+            except TransformError as error:
+                if mount is not None and named is None:
+                    notes.add(f'How the wrist camera is mounted to the gripper is not known: {error}', error.kind)
+        if T_hand_frame is None:
+            return None
+        T_hand_wrist = T_hand_frame if mount is None else T_hand_frame @ mount
         K, height, width = self._wrist_intrinsics()
         return Camera(K, np.linalg.inv(T_hand_wrist), width, height)
 

@@ -19,6 +19,7 @@ from tf2_msgs.msg import TFMessage
 
 from wristworld_ros.errors import UserError
 from wristworld_ros.msg import VirtualWristStatus
+from wristworld_ros.robot.hand_frames import between_links
 from wristworld_ros.ros.conversions import to_ns
 from wristworld_ros.ros.depth_camera import DepthCamera, DepthError, metric_depth
 from wristworld_ros.ros.lifecycle import STEADY
@@ -129,7 +130,11 @@ class RobotListener:
         frames = [(a.frame, f'anchor_{a.name}') for a in anchors]
         if s.wrist_camera_frame:
             return [*frames, (normalized_frame(s.wrist_camera_frame), 'the wrist camera')]
-        return [*frames, (normalized_frame(s.hand_frame), 'the hand')]
+        hand, mount = normalized_frame(s.hand_frame), normalized_frame(s.wrist_mount_frame or s.hand_frame)
+        frames.append((mount, 'the hand' if mount == hand else "the wrist camera's mount"))
+        if between_links(hand, mount) is None:
+            frames.append((hand, 'the hand'))
+        return frames
 
     def _frame(self, name: str, use: str, stamp_ns: int, seen: SeenAnchor | None) -> Frame:
         base, parents = normalized_frame(self._settings.base_frame), self._edges.parents(name)

@@ -131,7 +131,7 @@ class VirtualWristNode(ResponsiveLifecycleNode):
             return ERROR if self._is_gpu_lost(error) else FAILURE
         self.metrics.reason = ''
         self.worker = worker
-        self.wrist_publisher = WristPublisher(self, self.settings, self.metrics, knowledge.calibration.mount)
+        self.wrist_publisher = WristPublisher(self, self.settings, self.metrics, knowledge.calibration)
         self.inputs = ImageInputs(self, self.settings, worker, self.metrics, knowledge)
         self.apply_settings(self.settings)  # live ones that changed while it loaded
         return super().on_configure(state)

@@ -14,6 +14,7 @@ from std_msgs.msg import Header
 from tf2_msgs.msg import TFMessage
 
 from wristworld_ros.msg import WristView
+from wristworld_ros.ros.calibration import NodeCalibration
 from wristworld_ros.ros.conversions import (
     to_camera_info,
     to_cloud,
@@ -33,7 +34,7 @@ from wristworld_ros.types import FrameStatus, Geometry, Verdict, WristFrame
 class WristPublisher:
     """The publishers of a configured node. `publish` may be called from the model's thread.
 
-    T_hand_wrist: float64 [4, 4], where the wrist camera is mounted, or None.
+    calibration: that says where the wrist camera is mounted; None where nothing does.
     settings: assignable; live ones count at once. wrist_frame: TF frame of the virtual wrist camera.
     """
 
@@ -42,13 +43,13 @@ class WristPublisher:
         node: ResponsiveLifecycleNode,
         settings: NodeSettings,
         metrics: Metrics,
-        T_hand_wrist: np.ndarray | None = None,
+        calibration: NodeCalibration | None = None,
     ):
         self._node, self._metrics, self.settings = node, metrics, settings
         self.wrist_frame = normalized_frame(settings.wrist_frame or frame_in_namespace(node, WRIST_FRAME))
         self._tf = self._create(TFMessage, '/tf', depth=100, reliable=True)
         self._static = self._create(TFMessage, '/tf_static', depth=1, reliable=True, latched=True)
-        self._mount: TransformStamped | None = _mount(settings, T_hand_wrist, self.wrist_frame)
+        self._mount: TransformStamped | None = _mount(settings, calibration, self.wrist_frame)
         self._mounted = False
         self._image = self._create(Image, 'wrist/image_raw')
         self._compressed = self._create(CompressedImage, 'wrist/image_raw/compressed')
@@ -159,12 +160,12 @@ class WristPublisher:
         return publish_counted(publisher, message, self._metrics, self._node.get_logger())
 
 
-def _mount(settings: NodeSettings, T_hand_wrist: np.ndarray | None, wrist_frame: str) -> TransformStamped | None:
+def _mount(settings: NodeSettings, calibration: NodeCalibration | None, wrist_frame: str) -> TransformStamped | None:
     """The edge to the virtual camera from what carries it: the hand, or the wrist camera that TF has already."""
     if settings.use_tf == 'never':
         return None
-    if T_hand_wrist is not None:
-        return to_transform(T_hand_wrist, Header(frame_id=normalized_frame(settings.hand_frame)), wrist_frame)
+    if calibration is not None and calibration.mount is not None:
+        return to_transform(calibration.mount, Header(frame_id=calibration.mount_frame), wrist_frame)
     if settings.wrist_camera_frame is not None and normalized_frame(settings.wrist_camera_frame) != wrist_frame:
         return to_transform(np.eye(4), Header(frame_id=normalized_frame(settings.wrist_camera_frame)), wrist_frame)
     return None

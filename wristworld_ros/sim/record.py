@@ -51,6 +51,7 @@ def record_episode(env: SimEnv, seed: int, path: str | Path) -> Path:
     first = int(rng.integers(0, len(states) - clip + 1)) if clip else 0
     states, grips, times = (values[first:][:clip] for values in (states, grips, times))
     cameras, T_base_hand = _render(env, rng, states, grips)
+    hand_link = 'panda_link8' if env.gripper.straight else HAND_LINK
     return write_episode(
         path,
         task=env.layout.task,
@@ -72,7 +73,8 @@ def record_episode(env: SimEnv, seed: int, path: str | Path) -> Path:
             **({} if env.motion is None else {'replayed': env.motion.name, 'text': env.motion.text}),
             'settings': asdict(settings),
         },
-        hand_link='panda_link8' if env.gripper.straight else HAND_LINK,
+        hand_link=hand_link,
+        gripper_link=hand_link,
     )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ import pytest
 from wristworld_ros.apps.augment.episode import EpisodeResult, EpisodeWorker, Job
 from wristworld_ros.apps.augment.identity import run_identity
 from wristworld_ros.apps.augment.page import suspects
+from wristworld_ros.apps.augment.result import column_names
 from wristworld_ros.apps.augment.run import augment
 from wristworld_ros.apps.augment.settings import AugmentSettings
 from wristworld_ros.cli import main
@@ -32,7 +33,8 @@ from wristworld_ros.types import FrameStatus
 
 FOLDER = 'meta/wristworld'
 KEY, LENGTHS, FPS = 'observation.images.wrist_virtual', (9, 7, 8, 6, 9, 7), 10
-COLUMNS = [f'{KEY}.valid', f'{KEY}.status', f'{KEY}.confidence', 'camera.wrist_virtual.K']
+VALID, STATUS, CONFIDENCE = (f'camera.wrist_virtual.{what}' for what in ('valid', 'status', 'confidence'))
+COLUMNS = [VALID, STATUS, CONFIDENCE, 'camera.wrist_virtual.K']
 ANCHOR_POSE, BASE_POSE = 'camera.wrist_virtual.T_camera_anchor', 'camera.wrist_virtual.T_camera_base'
 
 
@@ -95,6 +97,12 @@ def test_the_new_set_is_whole_and_every_frame_of_the_new_camera_is_read(augmente
         images = episode.rgb(KEY)
         assert images.shape == (frames, entry.height, entry.width, 3) and images.std() > 5
         assert episode.K(KEY).shape == (frames, 3, 3)
+
+
+def test_no_number_has_a_name_that_lerobot_takes_for_an_image():
+    for key in (KEY, 'observation.images.image_2'):
+        assert not any('image' in name for name in column_names(key).values())
+    assert column_names(KEY)['valid'] == VALID
 
 
 @pytest.mark.parametrize('version', ['v3.0', 'v2.1'])
@@ -206,7 +214,7 @@ def test_episodes_side_by_side_give_the_same_frames_and_survive_a_kill_to_the_by
     for number in range(len(LENGTHS)):
         own, other = batched.episode(number), alone.episode(number)
         assert np.abs(own.rgb(KEY).astype(int) - other.rgb(KEY)).mean() < 1
-        for column in (f'{KEY}.valid', f'{KEY}.status', f'{KEY}.confidence', BASE_POSE):
+        for column in (VALID, STATUS, CONFIDENCE, BASE_POSE):
             np.testing.assert_allclose(own.table().array(column), other.table().array(column), atol=1e-3)
 
 
@@ -277,7 +285,7 @@ def test_an_episode_that_cannot_be_read_is_black_and_named(given, tmp_path, caps
     assert main([*arguments, '--threads', '1']) == 1
     assert 'Episode 2: ' in capsys.readouterr().out
     episode = open_data_set(target).episode(2)
-    assert episode.rgb(KEY).max() < 3 and not episode.table().array(f'{KEY}.valid').any()
+    assert episode.rgb(KEY).max() < 3 and not episode.table().array(VALID).any()
     assert set(episode.table().array(f'{KEY}.status').tolist()) == {FrameStatus.REQUIRED_MISSING}
     assert open_data_set(target).episode(3).rgb(KEY).std() > 5
 
@@ -338,25 +346,27 @@ def arm_urdf(count):
 def test_joints_and_a_robot_description_place_the_wrist_camera(given, tmp_path):
     (tmp_path / 'arm.urdf').write_text(arm_urdf(7))
     mount = {'wrist_mount': '0 0 0 0 0 0 1', 'urdf': str(tmp_path / 'arm.urdf')}
-    run(given, given / 'v3.0', tmp_path / 'set', **mount, hand_link='hand', page=False)
+    run(given, given / 'v3.0', tmp_path / 'set', **mount, wrist_mount_link='hand', page=False)
     data = open_data_set(tmp_path / 'set')
     for number in range(len(LENGTHS)):
         episode = data.episode(number)
         height = np.linalg.inv(episode.T_camera_world(KEY))[:, 2, 3]
         np.testing.assert_allclose(height, episode.joints.sum(1) + 0.1, atol=1e-5)
     for wrong, said in (
-        (mount | {'hand_link': 'foot'}, "no link 'foot'"),
-        (mount | {'hand_link': 'hand', 'base_link': 'floor'}, "no link 'floor'"),
+        (mount | {'wrist_mount_link': 'foot', 'gripper_link': 'hand'}, "no link 'foot'"),
+        (mount | {'wrist_mount_link': 'hand', 'base_link': 'floor'}, "no link 'floor'"),
     ):
         with pytest.raises(UserError, match=said):
             run(given, given / 'v3.0', tmp_path / 'other', **wrong)
-    report = run(given, given / 'v3.0', tmp_path / 'checked', **mount, hand_link='hand', places='checked', page=False)
+    report = run(
+        given, given / 'v3.0', tmp_path / 'checked', **mount, wrist_mount_link='hand', places='checked', page=False
+    )
     assert all(len(one.doubts) == 2 for one in report.episodes), 'nothing confirms places in images of noise'
     manifest = json.loads((tmp_path / f'checked/{FOLDER}/wrist_virtual.json').read_text())
     assert manifest['episodes'][0]['not_used'][0].startswith('observation.images.left: ')
     (tmp_path / 'arm.urdf').write_text(arm_urdf(6))
     with pytest.raises(UserError, match='has 7 joints, and the arm of the robot description 6'):
-        run(given, given / 'v3.0', tmp_path / 'other', **mount, hand_link='hand')
+        run(given, given / 'v3.0', tmp_path / 'other', **mount, wrist_mount_link='hand')
 
 
 def result(number, **changes):
@@ -378,3 +388,4 @@ def test_the_page_shows_best_median_and_worst_and_is_one_file(augmented):
     text = (augmented / f'v3.0/{FOLDER}/wrist_virtual.html').read_text()
     assert all(f'{word}: episode ' in text for word in ('Best', 'Median', 'Worst'))
     assert text.count('data:image/jpeg') == 3 and 'http' not in text
+    assert 'farthest move between two frames, at most ' in text and '30 cm and more' in text

@@ -35,11 +35,25 @@ def test_inspect_tells_cameras_rates_and_robot_and_draws_a_sheet(episodes, tmp_p
     told = capsys.readouterr().out
     assert 'wristworld episodes, 2 episodes' in told and "'lift' (2)" in told and 'Robot: joints 7' in told
     assert 'left   anchor 64x48, 10 a second; intrinsics, pose' in told
+    assert '10 frames a second, 6 in each episode' in told and 'Success: 2 of 2 episodes\n' in told
     sheet = read_image(tmp_path / 'sheet.png')
     assert sheet.shape == (4 * (18 + 120 + 4), 6 * 164, 3)
     assert sheet[60, 5 * 164 + 80, 0] > 180 > 60 > sheet[60, 80, 0], 'time runs to the right'
     assert main(['data', 'inspect', str(episodes), '--json']) == 0
     assert json.loads(capsys.readouterr().out)['cameras'][1]['role'] == 'wrist'
+
+
+def test_inspect_tells_what_differs_between_episodes(episodes, tmp_path, capsys):
+    T = np.tile(np.eye(4), (4, 1, 1))
+    write_episode(
+        episodes / '2', task='', seed=0, fps=10, success=False, stamps_ns=np.arange(4) * 10**8,
+        cameras=[CameraTrack('left', 'anchor', np.zeros((4, 32, 32, 3), np.uint8), T[:, :3, :3], T)],
+    )  # fmt: skip
+    assert main(['data', 'inspect', str(episodes)]) == 0
+    told = capsys.readouterr().out
+    assert '4 to 6 in an episode' in told and 'Success: 2 of 3 episodes\n' in told
+    assert "'lift' (2); none is told of 1 episode\n" in told
+    assert 'Episode 2 has other cameras than the first: left 32x32.' in told
 
 
 def test_convert_writes_a_set_that_check_finds_whole(episodes, tmp_path, capsys):
@@ -77,7 +91,9 @@ def test_check_names_what_is_wrong_and_ends_with_one(episodes, capsys):
     video.write_bytes(video.read_bytes()[:600])
     assert main(['data', 'check', str(episodes)]) == 1
     told = capsys.readouterr().out.splitlines()
-    assert told[0].startswith("Episode 1: camera 'left' cannot be read: ") and told[-1].startswith('1 fault; 1 of 2')
+    assert (
+        told[0].startswith("Episode 1: camera 'left' cannot be read: ") and told[-1] == '1 fault: 1 in 1 of 2 episodes.'
+    )
     assert main(['data', 'check', str(episodes), '--json']) == 1
     assert json.loads(capsys.readouterr().out)[0]['episode'] == 1
     assert main(['data', 'check', str(episodes), '--no-frames']) == 0

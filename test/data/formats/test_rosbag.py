@@ -9,7 +9,7 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
 from wristworld_ros.data.check import check_data_set
-from wristworld_ros.data.formats.rosbag.reader import camera_name
+from wristworld_ros.data.formats.rosbag.content import camera_name
 from wristworld_ros.data.sets import open_data_set
 from wristworld_ros.errors import UserError
 

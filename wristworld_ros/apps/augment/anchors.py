@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from wristworld_ros.apps.augment.settings import AugmentSettings
+from wristworld_ros.apps.augment.wrist import EpisodeWrist, episode_wrist
 from wristworld_ros.data.episode import Episode
-from wristworld_ros.data.poses import inverse, pose_from_xyz_quaternion
+from wristworld_ros.data.poses import inverse
 from wristworld_ros.errors import UserError
 from wristworld_ros.geometry import resize_intrinsics
 from wristworld_ros.geometry.images import resize_images
@@ -20,27 +20,22 @@ from wristworld_ros.robot.episode_kinematics import EpisodeKinematics, read_kine
 from wristworld_ros.types import AnchorSet, Camera
 
 _BLOCK = 16  # frames that are decoded at once
-_FOV = 75.0  # degrees, of a mounted camera whose field of view nobody gives
 
 
 @dataclass(frozen=True)
 class AnchorEpisode:
     """One episode and the cameras of it that the model sees.
 
-    keys: of the anchors; all images are brought to the size of the first one's. wrist_K: float64 [3, 3] of the wrist camera,
-    where it is mounted to the hand by T_hand_wrist, float64 [4, 4]; else None. kinematics: of the robot, where its description is
-    given; then the pose of its link `hand_link` counts, and not the one that the set has. places: T_base_camera, float64 [4, 4], of the
-    anchors whose place is believed, where it was checked; None takes what the set has.
+    keys: of the anchors; all images are brought to the size of the first one's. wrist: the wrist camera, where it is known how it is
+    mounted. kinematics: of the robot, where its description is given. places: T_base_camera, float64 [4, 4], of the anchors whose place
+    is believed, where it was checked; None takes what the set has.
     """
 
     episode: Episode
     keys: tuple[str, ...]
     knowledge: str
-    wrist_hw: tuple[int, int]
-    T_hand_wrist: np.ndarray | None = None
-    wrist_fov: float | None = None
+    wrist: EpisodeWrist | None = None
     kinematics: EpisodeKinematics | None = None
-    hand_link: str = ''
     places: dict[str, np.ndarray] | None = None
 
     def __len__(self) -> int:
@@ -49,6 +44,8 @@ class AnchorEpisode:
     def check(self) -> None:
         """Raise UserError where the episode lacks what settings ask for, before anything is decoded."""
         self._wrists()
+        if self.wrist is not None:
+            self.wrist.mounted()
 
     def sets(self) -> Iterator[AnchorSet]:
         """One anchor set per frame, in order, decoded while they are asked for.
@@ -57,6 +54,7 @@ class AnchorEpisode:
             UserError: A frame of a camera is missing or cannot be decoded.
         """
         K, T_base_anchor = self._calibration()
+        mounted = self.wrist and self.wrist.mounted()
         wrists = self._wrists()
         kinematics = None if self.knowledge == 'images' else self.kinematics
         positions = kinematics.positions(self.episode) if kinematics else []
@@ -72,7 +70,7 @@ class AnchorEpisode:
                     T_base_anchor=None if T_base_anchor is None else T_base_anchor[frame],
                     wrist=None if wrists is None else wrists[frame],
                     robot_points=kinematics.surface(positions[frame]) if kinematics else None,
-                    mounted=self._mounted(),
+                    mounted=mounted,
                 )  # fmt: skip
 
     @property
@@ -101,6 +99,10 @@ class AnchorEpisode:
             return self.episode.T_camera_world(key)
         return np.tile(inverse(self.places[key]), (len(self), 1, 1)) if key in self.places else None
 
+    def _wrists(self) -> list[Camera | None] | None:
+        """The wrist camera of every frame, where the model may be told."""
+        return None if self.wrist is None or self.knowledge == 'images' else self.wrist.cameras()
+
     def _depth(self, frames: np.ndarray) -> np.ndarray | None:
         """Depth float32 [N, V, H, W] of some frames, 0 where unknown; None where no anchor has any."""
         has = [self.episode.camera(key).has_depth for key in self.keys]
@@ -111,40 +113,6 @@ class AnchorEpisode:
             if has[view]:
                 out[:, view] = self._resized(self.episode.read_depth(key, frames), nearest=True)
         return out
-
-    def _wrists(self) -> list[Camera | None] | None:
-        """The wrist camera of every frame, where the hand's pose and the mount are known."""
-        if self.T_hand_wrist is None or self.knowledge == 'images':
-            return None
-        mounted = self._mounted()
-        assert mounted is not None  # as there is a mount
-        poses = inverse(self._hand_poses() @ self.T_hand_wrist)
-        return [replace(mounted, T_camera_world=pose) if np.isfinite(pose).all() else None for pose in poses]
-
-    def _mounted(self) -> Camera | None:
-        """The wrist camera on the hand."""
-        if self.T_hand_wrist is None:
-            return None
-        height, width = self.wrist_hw
-        focal = height / 2 / math.tan(math.radians(self.wrist_fov or _FOV) / 2)
-        K = np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]])
-        return Camera(K, inverse(self.T_hand_wrist), width, height)
-
-    def _hand_poses(self) -> np.ndarray:
-        """T_base_hand [T, 4, 4] of the link that carries the wrist camera."""
-        if self.kinematics is not None:
-            link = self.hand_link or self.episode.hand_link
-            if not link:
-                raise UserError(
-                    f'{self.episode.path} does not say which link carries the wrist camera', 'name it with --hand-link'
-                )
-            return self.kinematics.poses(self.episode, link)
-        if self.episode.T_base_hand is None:
-            raise UserError(
-                f'wrist_mount is given, and {self.episode.name} of {self.episode.path} does not say where the hand is',
-                'leave wrist_mount unknown, or give the robot description with --urdf',
-            )
-        return self.episode.T_base_hand
 
 
 def anchor_episode(
@@ -166,24 +134,10 @@ def anchor_episode(
         places: Of `believed_places`.
 
     Raises:
-        UserError: It has no such camera.
+        UserError: It has no such camera, or the wrist camera's mount is no pose.
     """
-    mount = settings.wrist_mount
-    T_hand_wrist = None if mount is None else pose_from_xyz_quaternion(np.array(mount.split(), np.float64))
-    if T_hand_wrist is not None and not np.isfinite(T_hand_wrist).all():
-        raise UserError(f'Setting wrist_mount is {mount!r}, whose quaternion is zero', 'give a unit quaternion x y z w')
-    keys = chosen_anchors(episode, settings)
-    return AnchorEpisode(
-        episode,
-        keys,
-        settings.knowledge,
-        wrist_hw,
-        T_hand_wrist,
-        wrist_fov,
-        kinematics,
-        settings.hand_link or '',
-        places,
-    )
+    wrist = episode_wrist(episode, settings, wrist_hw, wrist_fov, kinematics)
+    return AnchorEpisode(episode, chosen_anchors(episode, settings), settings.knowledge, wrist, kinematics, places)
 
 
 def believed_places(

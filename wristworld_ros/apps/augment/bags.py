@@ -52,7 +52,10 @@ class BagSource(AugmentSource):
             except UserError:  # named when its episode is made
                 continue
             if taken := [topic for topic in topics if topic.startswith(prefix)]:
-                raise UserError(f'{bag} has {taken[0]} already', 'give another name with --out-key')
+                raise UserError(
+                    f'{bag} has {taken[0]} already',
+                    'give other topics: with --out-key observation.images.NAME they begin with NAME/',
+                )
 
     def depends(self, place: int, anchors: tuple[str, ...]) -> dict[str, Any]:
         """See `AugmentSource.depends`."""

@@ -45,6 +45,8 @@ def run(args: argparse.Namespace) -> int:
     print(
         f'{report.target}: {len(report.episodes)} episodes, {frames} frames, {valid / max(frames, 1):.0%} of them valid.'
     )
+    if report.page is not None:
+        print(report.page)
     if report.made:
         print(
             f'{report.made} episodes made here in {report.seconds:.1f} s: {report.made / report.seconds:.3g} episodes and '

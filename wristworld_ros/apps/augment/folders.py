@@ -12,7 +12,8 @@ from wristworld_ros.apps.augment.settings import AugmentSettings
 from wristworld_ros.apps.augment.source import AugmentSource, sha256_of
 from wristworld_ros.data.formats.lerobot.adding import link_or_copy, regular_files
 from wristworld_ros.data.formats.lerobot.columns import short_name
-from wristworld_ros.data.formats.videos import MAPPING, VideoCamera, VideoSet
+from wristworld_ros.data.formats.videos import VideoSet
+from wristworld_ros.data.formats.videos_mapping import MAPPING, VideoCamera
 from wristworld_ros.data.formats.videos_writer import write_mapping
 from wristworld_ros.errors import UserError
 from wristworld_ros.input_files import json_text
@@ -34,9 +35,15 @@ class FolderSource(AugmentSource):
         """See `AugmentSource.check`."""
         name, data = short_name(settings.out_key), self.data
         if name in data.mapping.cameras:
-            raise UserError(f"{data.path} has the camera '{name}' already", 'give another name with --out-key')
+            raise UserError(
+                f"{data.path} has the camera '{name}' already",
+                'give another name, as in --out-key observation.images.wrist_virtual_2',
+            )
         if (data.root / name).exists():
-            raise UserError(f'{data.root / name} is there already', 'give another name with --out-key')
+            raise UserError(
+                f'{data.root / name} is there already',
+                'give another name, as in --out-key observation.images.wrist_virtual_2',
+            )
         pattern = data.mapping.episodes
         if pattern and any(PurePath(new).match(pattern) for new in (name, self.folder)):
             raise UserError(

@@ -22,16 +22,20 @@ _PAPER = 255
 _SUSPECTS = 20  # episodes that are listed at most
 _LEAST_VALID = 0.5  # share of valid frames below which an episode is listed
 _LARGEST_STEP = 0.15  # metres between two frames: farther than an arm moves
+_STEPS = 0.3  # metres, the end of their histogram
 _BINS = 10
 
 
 @dataclass(frozen=True)
 class _Histogram:
-    """title: of what. counts: of episodes, in `_BINS` equal parts from 0 to 1. mean: over all frames."""
+    """title: of what. counts: of episodes, in `_BINS` equal parts from 0 to the end. told: of all episodes, for the caption. end: the right end of the axis. mean: over all frames, of what
+    is said of each."""
 
     title: str
     counts: list[int]
-    mean: float
+    told: str
+    end: str = '1'
+    mean: float | None = None
 
     @property
     def bars(self) -> list[tuple[int, float, int]]:
@@ -70,7 +74,7 @@ def write_page(
     text = environment.get_template('page.html.j2').render(
         run=run, name=name, key=camera, episodes=len(results), frames=frames,
         valid=sum(one.valid for one in results) / max(frames, 1), statuses=statuses.most_common(),
-        histograms=_histograms(results), sheets=_sheets(data, (run['settings']['anchors'][0], camera), results), suspects=suspects(results)[:_SUSPECTS],
+        histograms=_histograms(results), sheets=_sheets(data, run['settings']['anchors'][0], camera, results), suspects=suspects(results)[:_SUSPECTS],
         more=max(len(suspects(results)) - _SUSPECTS, 0),
     )  # fmt: skip
     path.write_text(text)
@@ -102,11 +106,18 @@ def _histograms(results: Sequence[EpisodeResult]) -> list[_Histogram]:
         ('coverage', [one.coverage for one in results]),
     ):
         counts, _ = np.histogram(np.clip(values, 0, 1), _BINS, (0, 1))
-        found.append(_Histogram(title, counts.tolist(), float(np.average(values, weights=np.maximum(frames, 1)))))
+        mean = float(np.average(values, weights=np.maximum(frames, 1)))
+        found.append(_Histogram(title, counts.tolist(), f'mean {mean:.2f}', mean=mean))
+    steps = [one.step for one in results]
+    counts, _ = np.histogram(np.clip(steps, 0, _STEPS), _BINS, (0, _STEPS))
+    told = f'at most {100 * max(steps):.0f} cm; an arm moves {100 * _LARGEST_STEP:.0f} cm or less'
+    found.append(
+        _Histogram('farthest move between two frames', counts.tolist(), told, f'{100 * _STEPS:.0f} cm and more')
+    )
     return found
 
 
-def _sheets(data: DataSet, cameras: tuple[str, str], results: Sequence[EpisodeResult]) -> list[tuple[str, str]]:
+def _sheets(data: DataSet, anchor: str, camera: str, results: Sequence[EpisodeResult]) -> list[tuple[str, str]]:
     """Captions and images of the episodes of best, median and worst confidence; each once."""
     order = sorted(range(len(results)), key=lambda place: (-results[place].confidence, place))
     found: dict[int, tuple[str, str]] = {}
@@ -117,28 +128,33 @@ def _sheets(data: DataSet, cameras: tuple[str, str], results: Sequence[EpisodeRe
                 f'{word}: episode {one.episode}, confidence {one.confidence:.2f}, coverage {one.coverage:.0%}, '
                 f'{one.valid} of {one.frames} frames valid'
             )
-            found[place] = caption, _data_uri(_sheet(data, place, cameras))
+            found[place] = caption, _data_uri(_sheet(data, place, anchor, camera))
     return list(found.values())
 
 
-def _sheet(data: DataSet, place: int, cameras: tuple[str, str]) -> np.ndarray:
-    """A row of images of the first anchor and one of the new camera; where one cannot be read, it is left out."""
-    rows = []
-    for key in cameras:
+def _sheet(data: DataSet, place: int, anchor: str, camera: str) -> np.ndarray:
+    """A row of images of the first anchor, one of the new camera, and one of each real wrist camera; where one cannot be read, it is left out."""
+    rows: list[np.ndarray] = []
+    try:
+        episode = data.episode(place)
+    except UserError:
+        return np.full((_HEIGHT, _HEIGHT, 3), _PAPER, np.uint8)
+    for key in (anchor, camera, *(name for name in episode.names('wrist') if name not in (anchor, camera))):
         try:
-            episode = data.episode(place)
             images = episode.read(key, np.linspace(0, len(episode) - 1, _COLUMNS).round().astype(int))
         except UserError:
             continue
         width = max(round(images.shape[2] * _HEIGHT / images.shape[1]), 1)
-        rows.append(
-            np.pad(resize_images(images, (_HEIGHT, width)), ((0, 0), (0, 0), (0, _GAP), (0, 0)), constant_values=_PAPER)
-        )
-    strips = [np.concatenate(list(row), axis=1) for row in rows] or [np.full((_HEIGHT, _HEIGHT, 3), _PAPER, np.uint8)]
-    wide = max(strip.shape[1] for strip in strips)
-    return np.concatenate(
-        [np.pad(strip, ((0, _GAP), (0, wide - strip.shape[1]), (0, 0)), constant_values=_PAPER) for strip in strips]
-    )
+        rows.append(resize_images(images, (_HEIGHT, width)))
+    if not rows:
+        return np.full((_HEIGHT, _HEIGHT, 3), _PAPER, np.uint8)
+    cell = (
+        max(row.shape[2] for row in rows) + _GAP
+    )  # one width for all rows, so that what is one moment stands in one column
+    strips = [
+        np.pad(row, ((0, 0), (0, _GAP), (0, cell - row.shape[2]), (0, 0)), constant_values=_PAPER) for row in rows
+    ]
+    return np.concatenate([np.concatenate(list(strip), axis=1) for strip in strips])
 
 
 def _data_uri(rgb: np.ndarray) -> str:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from wristworld_ros.data.formats.lerobot.columns import short_name
+from wristworld_ros.data.formats.lerobot.columns import camera_column
 from wristworld_ros.errors import UserError
 
 VIDEO, COLUMNS, STATS, RESULT = 'video.mp4', 'columns.npz', 'stats.json', 'result.json'
+_COLUMNS = ('valid', 'status', 'confidence', 'K', 'T_camera_anchor', 'T_camera_base')
 LOSSLESS = 'video.mkv'  # in place of VIDEO where a format holds images as they are
 DEPTH_CODES, DEPTH = 'depth.mp4', 'depth.mkv'  # as LeRobot codes it, and in millimetres
 
@@ -50,11 +51,7 @@ class EpisodeResult:
 
 def column_names(key: str) -> dict[str, str]:
     """Names of the columns of a camera, by what they hold."""
-    name = short_name(key)
-    return {
-        'valid': f'{key}.valid', 'status': f'{key}.status', 'confidence': f'{key}.confidence', 'K': f'camera.{name}.K',
-        'T_camera_anchor': f'camera.{name}.T_camera_anchor', 'T_camera_base': f'camera.{name}.T_camera_base',
-    }  # fmt: skip
+    return {what: camera_column(key, what) for what in _COLUMNS}
 
 
 def read_columns(folder: Path, key: str) -> dict[str, np.ndarray]:

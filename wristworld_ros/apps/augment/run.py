@@ -36,13 +36,14 @@ from wristworld_ros.settings import StreamSettings
 @dataclass(frozen=True)
 class AugmentReport:
     """What a run did. episodes: of all episodes, in order. seconds: of this run. made, frames: episodes and frames that it made
-    itself; the others an earlier one had."""
+    itself; the others an earlier one had. page: where it is; None where none was asked for."""
 
     target: Path
     episodes: list[EpisodeResult]
     seconds: float
     made: int
     frames: int
+    page: Path | None = None
 
     def working_rate(self, workers: int) -> float:
         """Frames a second of so many workers while they made episodes: without their start, and without the writing of the set."""
@@ -95,11 +96,12 @@ def augment(
         )  # fmt: skip
         place = folder / given.folder
         _write_manifest(place, given, run, report, settings)
+        page = None
         if settings.page:
-            page = place / f'{short_name(settings.out_key)}.html'
-            write_page(page, given.reopened(folder), data.path.name, given.camera(settings), run, results)
+            page = f'{short_name(settings.out_key)}.html'
+            write_page(place / page, given.reopened(folder), data.path.name, given.camera(settings), run, results)
     shutil.rmtree(work, ignore_errors=True)
-    return report
+    return report if page is None else replace(report, page=target / given.folder / page)
 
 
 def _open(source: Path, target: Path) -> AugmentSource:

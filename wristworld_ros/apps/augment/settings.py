@@ -39,16 +39,21 @@ class AugmentSettings:
     )  # fmt: skip
     wrist_mount: str | None = setting(
         None,
-        'Pose of the wrist camera (optical: z forward, x right, y down) in the link whose pose the set has: x y z qx qy qz qw, metres and a unit quaternion.',
+        'Pose of the wrist camera (optical: z forward, x right, y down) in wrist_mount_link: x y z qx qy qz qw, metres and a unit quaternion.',
         none='unknown', pattern=_POSE, described='seven numbers x y z qx qy qz qw',
     )  # fmt: skip
     urdf: str | None = setting(
         None, 'Robot description by which the joints of the set tell where the hand and the surface of the robot are; none takes the pose that the set has.',
         none='none',
     )  # fmt: skip
-    hand_link: str | None = setting(
-        None, 'Link of the robot description that carries the wrist camera; auto is the one whose pose the set has.', none='auto'
+    wrist_mount_link: str | None = setting(
+        None, 'Link in which wrist_mount is given, as panda_hand or panda_link8; auto is the one whose pose the set has.', none='auto'
     )  # fmt: skip
+    gripper_link: str | None = setting(
+        None,
+        "Link that is the gripper's own frame, z to the fingertips and y along their opening: panda_hand for Franka's hand, panda_link8 for a gripper straight on the flange. auto is what the set says (DROID's do), else the mount's link if it is a hand, else the one hand of the robot description.",
+        none='auto',
+    )
     base_link: str | None = setting(
         None, "Link of the robot description that is the robot's base, the world of all poses; auto is its root.", none='auto'
     )  # fmt: skip
@@ -96,8 +101,11 @@ class AugmentSettings:
         for name in ('address', 'gpus') if self.engine != 'ray' else ():
             if getattr(self, name) is not None:
                 raise UserError(f'Setting {name} is given, and engine is {self.engine}', 'add --engine ray')
-        if self.urdf is None and (self.hand_link or self.base_link):
-            raise UserError('hand_link or base_link is given without a robot description', 'give --urdf as well')
+        if self.urdf is None and self.base_link:
+            raise UserError('base_link is given without a robot description', 'give --urdf as well')
+        for name in ('wrist_mount_link', 'gripper_link') if self.wrist_mount is None else ():
+            if getattr(self, name) is not None:
+                raise UserError(f'Setting {name} is given, and wrist_mount is not', 'give --wrist-mount as well')
         if self.urdf is None and self.places == 'checked':
             raise UserError("places is 'checked', and there is no robot description", 'give --urdf as well')
         if self.image_hw and any(side < 16 or side % 2 for side in self.image_hw):

@@ -7,7 +7,7 @@ from pathlib import Path
 from wristworld_ros.apps.augment.source import AugmentSource
 from wristworld_ros.data.formats.lerobot.layout import INFO
 from wristworld_ros.data.formats.rosbag import is_bag
-from wristworld_ros.data.formats.videos import is_video_set
+from wristworld_ros.data.formats.videos_mapping import is_video_set
 from wristworld_ros.errors import UserError, require_package
 
 

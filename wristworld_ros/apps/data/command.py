@@ -197,9 +197,10 @@ def _check(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps([asdict(problem) for problem in found], indent=2))
     elif found:
-        broken = len({problem.episode for problem in found if problem.episode is not None})
-        faults = f'{len(found)} fault{"s" * (len(found) > 1)}'
-        print(f'{faults}; {broken} of {count} episodes have some of their own.')
+        own = [problem.episode for problem in found if problem.episode is not None]
+        where = [f'{len(found) - len(own)} of the set as a whole'] if len(own) < len(found) else []
+        where += [f'{len(own)} in {len(set(own))} of {count} episodes'] if own else []
+        print(f'{len(found)} fault{"s" * (len(found) > 1)}: {", ".join(where)}.')
     else:
         print(f'Nothing is wrong: {data.format}, {count} episodes.')
     return 1 if found else 0

@@ -11,6 +11,7 @@ from wristworld_ros.data.episode import DataSet, Episode
 from wristworld_ros.errors import UserError
 from wristworld_ros.robot.claims import check_claims, claimed_cameras
 from wristworld_ros.robot.episode_kinematics import EpisodeKinematics
+from wristworld_ros.robot.pair_agreement import check_pairs
 
 
 @dataclass
@@ -34,9 +35,11 @@ class CameraSummary:
 class Summary:
     """A data set, as far as some of its episodes tell.
 
-    opened: how many episodes were looked at. frames, seconds: theirs. robot: what is known of the robot, name -> what it is. damage:
+    opened: how many episodes were looked at. frames, seconds: theirs. shortest, longest: frames of one. successes, failures: those that the
+    set calls so; of the rest it says nothing. robot: what is known of the robot, name -> what it is. damage:
     sentences about episodes that could not be opened, and about the set. claims: cameras whose place the recordings claim. checked: by episode
-    what a check of these and of the hand's pose found, a line each; bad: the episodes of which something does not fit.
+    what a check of these and of the hand's pose found, a line each; bad: the episodes of which something does not fit. pairs: by episode
+    how the places of every two cameras fit together, a line each. unlike: sentences about episodes whose cameras are others than the first one's.
     """
 
     path: str
@@ -49,39 +52,62 @@ class Summary:
     tasks: dict[str, int]
     cameras: list[CameraSummary] = field(default_factory=list)
     robot: dict[str, str] = field(default_factory=dict)
+    shortest: int = 0
+    longest: int = 0
     successes: int = 0
+    failures: int = 0
+    unlike: list[str] = field(default_factory=list)
     damage: list[str] = field(default_factory=list)
     claims: list[str] = field(default_factory=list)
     checked: dict[int, list[str]] = field(default_factory=dict)
     bad: list[int] = field(default_factory=list)
+    pairs: dict[int, list[str]] = field(default_factory=dict)
 
     def text(self) -> str:
         """The same for a terminal."""
         seen = '' if self.opened == self.episodes else f' ({self.opened} of them looked at)'
         lines = [
             f'{self.path}: {self.format}, {self.episodes} episodes{seen}',
-            f'{self.frames} frames, {self.seconds:.1f} s, {self.fps:g} frames a second',
+            f'{self.frames} frames, {self.seconds:.1f} s, {self.fps:g} frames a second' + self._lengths(),
         ]
+        if self.successes or self.failures:
+            silent = self.opened - self.successes - self.failures
+            rest = f'; nothing is said of {silent}' if silent else ''
+            lines.append(f'Success: {self.successes} of {self.successes + self.failures} episodes{rest}')
         if self.tasks:
             told = [f'{text!r} ({count})' for text, count in list(self.tasks.items())[:5]]
             rest = len(self.tasks) - len(told)
-            lines.append(f'Tasks: {", ".join(told)}' + (f' and {rest} more' if rest > 0 else ''))
+            silent = self.opened - sum(self.tasks.values())
+            lines.append(
+                f'Tasks: {", ".join(told)}'
+                + (f' and {rest} more' if rest > 0 else '')
+                + (f'; none is told of {silent} episode{"s" * (silent > 1)}' if silent else '')
+            )
         width = max((len(camera.name) for camera in self.cameras), default=0)
         lines += [_camera_line(camera, width) for camera in self.cameras]
         lines.append(
             'Robot: ' + ('; '.join(f'{name} {what}' for name, what in self.robot.items()) or 'nothing is known')
         )
+        if self.pairs:
+            lines += ['Places of the cameras, compared with each other:', *_by_episode(self.pairs)]
         if self.checked:
-            lines.append(f'Calibration of {len(self.checked)} episodes, checked by the arm:')
-            lines += [f'  episode {number}, {line}' for number, found in self.checked.items() for line in found]
-            lines.append(f'Do not use the calibration of: {", ".join(map(str, self.bad)) or "none of them"}')
+            lines += [f'Calibration of {len(self.checked)} episodes, checked by the arm:', *_by_episode(self.checked)]
         elif self.claims:
-            lines.append(f'Calibration of {", ".join(self.claims)} is told and not checked: give --urdf')
-        return '\n'.join([*lines, *self.damage])
+            lines.append(f'Calibration of {", ".join(self.claims)} is told and not checked by the arm: give --urdf')
+        if self.pairs or self.checked:
+            lines.append(f'Do not use the calibration of episodes: {", ".join(map(str, self.bad)) or "none of them"}')
+        return '\n'.join([*lines, *self.unlike, *self.damage])
+
+    def _lengths(self) -> str:
+        if self.opened < 2:
+            return ''
+        if self.shortest == self.longest:
+            return f', {self.longest} in each episode'
+        return f', {self.shortest} to {self.longest} in an episode'
 
 
 def summarise(data: DataSet, limit: int, kinematics: EpisodeKinematics | None = None) -> Summary:
-    """Look at some episodes of a set, evenly spread; no image is decoded unless calibration is checked.
+    """Look at some episodes of a set, evenly spread; images are decoded only to check calibration, some of each camera whose place is told.
 
     Args:
         data: The set.
@@ -92,17 +118,21 @@ def summarise(data: DataSet, limit: int, kinematics: EpisodeKinematics | None = 
     opened: list[Episode] = []
     damage = list(data.problems())
     checked: dict[int, list[str]] = {}
+    pairs: dict[int, list[str]] = {}
     bad = []
     for index in chosen:
         try:
             opened.append(data.episode(index))
+            compared = check_pairs(opened[-1])
             found = check_claims(opened[-1], kinematics) if kinematics else []
         except UserError as error:
             damage.append(f'Episode {index}: {error.what}.')
             continue
         if found:
             checked[index] = [one.sentence for one in found]
-        if any(one.doubt for one in found):
+        if compared:
+            pairs[index] = [one.sentence for one in compared]
+        if any(one.doubt for one in (*found, *compared)):
             bad.append(index)
     tasks = Counter(episode.task for episode in opened if episode.task)
     return Summary(
@@ -116,12 +146,32 @@ def summarise(data: DataSet, limit: int, kinematics: EpisodeKinematics | None = 
         tasks=dict(tasks.most_common()),
         cameras=_cameras(opened[0]) if opened else [],
         robot=_robot(opened[0]) if opened else {},
-        successes=sum(bool(episode.success) for episode in opened),
+        shortest=min(map(len, opened), default=0),
+        longest=max(map(len, opened), default=0),
+        successes=sum(episode.success is True for episode in opened),
+        failures=sum(episode.success is False for episode in opened),
+        unlike=_unlike(opened),
         claims=sorted({name for episode in opened for name in claimed_cameras(episode)}),
         checked=checked,
+        pairs=pairs,
         bad=bad,
         damage=damage,
     )
+
+
+def _unlike(opened: list[Episode]) -> list[str]:
+    """Sentences about episodes whose cameras, or their sizes, are others than the first one's."""
+    if not opened:
+        return []
+    told = [', '.join(f'{c.name} {c.width}x{c.height}' for c in episode.cameras) for episode in opened]
+    return [
+        f'{episode.name[:1].upper()}{episode.name[1:]} has other cameras than the first: {cameras}.'
+        for episode, cameras in zip(opened, told, strict=True) if cameras != told[0]
+    ]  # fmt: skip
+
+
+def _by_episode(lines: dict[int, list[str]]) -> list[str]:
+    return [f'  episode {number}, {line}' for number, found in lines.items() for line in found]
 
 
 def _cameras(episode: Episode) -> list[CameraSummary]:
@@ -155,7 +205,8 @@ def _robot(episode: Episode) -> dict[str, str]:
         units = {'metres': 'in metres', 'closed': 'from 0 (open) to 1', 'unknown': 'in a unit that is not told'}
         found['gripper'] = units[episode.gripper_unit]
     if episode.T_base_hand is not None:
-        found['pose'] = f'of {episode.hand_link or "the hand"}'
+        own = ", the gripper's own frame" if episode.gripper_link and episode.gripper_link == episode.hand_link else ''
+        found['pose'] = f'of {episode.hand_link or "a link that is not told"}{own}'
     if episode.actions is not None:
         found['actions'] = str(episode.actions.shape[1])
     return found

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from wristworld_ros.apps.doctor.finding import Finding, error, from_error, ok, warning
 from wristworld_ros.errors import UserError
 from wristworld_ros.robot.calibration_file import Calibration, PlacedCamera, read_calibration
@@ -19,14 +21,18 @@ def read_file(settings: NodeSettings) -> tuple[Calibration | None, list[Finding]
         calibration = read_calibration(path)
     except UserError as e:
         return None, [from_error(e)]
-    frames = [('base_frame', calibration.base_frame, settings.base_frame)]
-    if calibration.wrist and settings.wrist_mount is None and settings.wrist_camera_frame is None:
-        frames.append(('hand_frame', calibration.wrist.hand_frame, settings.hand_frame))
-    for name, found, wanted in frames:
-        if found.lstrip('/') != wanted.lstrip('/'):
-            fix = f'set {name} to {found}, or calibrate again'
-            return None, [error(f'{path} says {name} {found}, and the setting {name} is {wanted}', fix)]
+    found, wanted = calibration.base_frame, settings.base_frame
+    if found.lstrip('/') != wanted.lstrip('/'):
+        fix = f'set base_frame to {found}, or calibrate again'
+        return None, [error(f'{path} says base_frame {found}, and the setting base_frame is {wanted}', fix)]
     return calibration, file_findings(path, calibration, settings)
+
+
+def mounted_by(settings: NodeSettings, calibration: Calibration | None) -> NodeSettings:
+    """The settings with the TF frame in which the file has the wrist camera, where that counts."""
+    if calibration is None or calibration.wrist is None or settings.wrist_mount or settings.wrist_camera_frame:
+        return settings
+    return replace(settings, wrist_mount_frame=calibration.wrist.hand_frame)
 
 
 def file_findings(path: str, calibration: Calibration, settings: NodeSettings) -> list[Finding]:

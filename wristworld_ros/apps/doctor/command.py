@@ -17,7 +17,7 @@ IMAGE_HW = (480, 640)  # pixels, where no image was received
 NODE_SETTINGS = (
     'model', 'device', 'precision', 'graphs', 'anchors', 'transport', 'slop', 'sync_window', 'max_image_pixels', 'max_aspect',
     'input_reliability', 'input_depth', 'freshness', 'jump_back', 'chunk', 'history', 'guidance', 'decoder', 'on_out_of_memory',
-    'anchor_frame', 'base_frame', 'hand_frame', 'wrist_mount', 'wrist_camera_frame', 'use_depth', 'use_tf', 'use_robot_model',
+    'anchor_frame', 'base_frame', 'hand_frame', 'wrist_mount', 'wrist_mount_frame', 'wrist_camera_frame', 'use_depth', 'use_tf', 'use_robot_model',
     'tf_timeout', 'max_residual', 'rectify', 'calibration_file',
 )  # fmt: skip
 
@@ -98,12 +98,15 @@ def examine(settings: NodeSettings, doctor: DoctorSettings) -> Iterator[tuple[st
         findings, headers = [error(f'The networks cannot be imported ({e})', 'fix the errors above first')], {}
     yield 'Weights', findings
 
+    file, file_findings = calibration.read_file(settings)
     found_ros = ros.read_ros()
     yield 'ROS', ros.ros_findings(found_ros)
     survey = None
     if found_ros.rclpy and found_ros.messages and doctor.seconds is not None:
         try:
-            survey = topics.survey_topics(settings, doctor.remap, doctor.seconds, doctor.use_sim_time)
+            survey = topics.survey_topics(
+                calibration.mounted_by(settings, file), doctor.remap, doctor.seconds, doctor.use_sim_time
+            )
         except UserError as e:
             yield 'ROS', [from_error(e)]
     anchors = survey.anchors if survey else ()
@@ -119,8 +122,7 @@ def examine(settings: NodeSettings, doctor: DoctorSettings) -> Iterator[tuple[st
         )
         yield 'Topics', topics.topic_findings(survey, settings, doctor.rate)
         yield 'Calibration', topics.calibration_findings(survey, settings.rectify)
-    file, findings = calibration.read_file(settings)
-    yield 'Calibration', findings
+    yield 'Calibration', file_findings
     if survey:
         yield from robot.robot_sections(survey.robot, settings, file)
 

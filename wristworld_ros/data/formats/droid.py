@@ -86,6 +86,7 @@ class DroidSet(DataSet):
             gripper_unit='closed',
             T_base_hand=pose_from_xyz_rpy(numbers['hand']),
             hand_link='panda_link8',
+            gripper_link='panda_link8',
             actions=numbers.get('actions'),
             meta={'robot_type': 'panda', 'uuid': said.get('uuid'), 'claimed_T_base_camera': claimed},
             videos=videos,

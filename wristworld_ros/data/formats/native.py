@@ -116,6 +116,7 @@ class _Head:
     language: tuple[str, ...] | None = None
     gripper_unit: GripperUnit = 'metres'
     hand_link: str = HAND_LINK
+    gripper_link: str = ''
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,6 +229,7 @@ def write_episode(
     meta: dict | None = None,
     crf: int = 12,
     hand_link: str = HAND_LINK,
+    gripper_link: str = '',
 ) -> Path:
     """Write an episode; it appears whole under `path` or not at all.
 
@@ -243,6 +245,7 @@ def write_episode(
         meta: Anything JSON can hold.
         crf: H.264 quality, 0 (best) to 51.
         hand_link: The link that the track T_base_hand is of.
+        gripper_link: The link that is the gripper's own frame, see `Episode`.
 
     Returns:
         path.
@@ -274,6 +277,8 @@ def write_episode(
         head |= {'frames': frames, 'cameras': entries, 'meta': meta or {}}
         if hand_link != HAND_LINK:
             head['hand_link'] = hand_link
+        if gripper_link:
+            head['gripper_link'] = gripper_link
         (work / JSON).write_text(json_text(head))
     return path
 
@@ -334,6 +339,7 @@ def read_episode(path: str | Path) -> NativeEpisode:
         gripper_unit=head.gripper_unit,
         T_base_hand=tracks.get('T_base_hand'),
         hand_link=head.hand_link if 'T_base_hand' in tracks else '',
+        gripper_link=head.gripper_link,
         actions=tracks.get('actions'),
         meta=head.meta,
         seed=head.seed,

@@ -76,6 +76,7 @@ def _write(folder: Path, episode: Episode, crf: int) -> None:
         'fps': float(episode.fps), 'success': episode.success, 'frames': count,
         'cameras': [asdict(entry) for entry in entries], 'meta': plain_meta(episode.meta),
         'language': list(episode.language), 'gripper_unit': episode.gripper_unit, 'hand_link': episode.hand_link,
+        'gripper_link': episode.gripper_link,
     }  # fmt: skip
     (folder / JSON).write_text(json_text(head))
 

@@ -11,36 +11,23 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 import numpy as np
-import yaml
 
-from wristworld_ros.data.episode import DataSet, Episode, EpisodeCamera, GripperUnit, Role, check_indices, role_of
+from wristworld_ros.data.episode import DataSet, Episode, EpisodeCamera, check_indices, role_of
+from wristworld_ros.data.formats.videos_mapping import VideoCamera, VideoMapping, read_mapping
 from wristworld_ros.data.matching import nearest
 from wristworld_ros.data.poses import pose_from_xyz_quaternion, pose_from_xyz_rpy
 from wristworld_ros.data.video import DEPTH_UNIT
 from wristworld_ros.data.video_access import MissingFrameError, VideoFrames
 from wristworld_ros.errors import UserError
-from wristworld_ros.input_files import convert, read_bytes, read_json
+from wristworld_ros.input_files import read_json
 
-MAPPING = 'wristworld_videos.yaml'
 _FIX = 'restore it from where it came'
 _MAX_JSON = 256 << 20  # bytes: some hundred a frame
 _FIELD = re.compile(r'\{(stem|folder)\}')
-
-
-@dataclass(frozen=True)
-class VideoCamera:
-    """One camera. video: its file below the root, with {stem} and {folder} of the episode's file or directory. role: where it is;
-    None takes it from the name. depth: a video of 16 bits in millimetres, image by image of the other. data: a JSON file, see
-    `CameraData`."""
-
-    video: str
-    role: Role | None = None
-    depth: str | None = None
-    data: str | None = None
 
 
 class CameraData(msgspec.Struct):
@@ -50,53 +37,6 @@ class CameraData(msgspec.Struct):
     times_ns: list[int] | None = None
     K: list | None = None
     T_camera_base: list | None = None
-
-
-@dataclass(frozen=True)
-class VideoMapping:
-    """What lies where.
-
-    cameras: by name; the first one is the clock. annotations: pattern of the episodes' JSON files below the root; or episodes: of their
-    directories. stride: rows of numbers per image of the first camera. The rest are keys of the JSON files: stamps [rows], nanoseconds,
-    in place of the times of the first video; joints [rows, J]; gripper [rows], in gripper_unit; hand_pose [rows, 6 or 7] (position,
-    and roll, pitch, yaw or quaternion) of hand_link; actions, one key or several that are put side by side; language, a text or a
-    list; success; meta, a map of whatever else there is.
-    """
-
-    cameras: dict[str, VideoCamera]
-    annotations: str | None = None
-    episodes: str | None = None
-    root: str | None = None
-    stride: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 1
-    joints: str | None = None
-    gripper: str | None = None
-    gripper_unit: GripperUnit = 'unknown'
-    hand_pose: str | None = None
-    hand_link: str = ''
-    actions: tuple[str, ...] = ()
-    language: str | None = None
-    success: str | None = None
-    stamps: str | None = None
-    meta: str | None = None
-
-
-CTRL_WORLD = VideoMapping(
-    cameras={
-        'exterior_1': VideoCamera('videos/{folder}/{stem}/0.mp4', 'anchor'),
-        'exterior_2': VideoCamera('videos/{folder}/{stem}/1.mp4', 'anchor'),
-        'wrist': VideoCamera('videos/{folder}/{stem}/2.mp4', 'wrist'),
-    },
-    annotations='annotation/*/*.json',
-    stride=3,
-    joints='observation.state.joint_position',
-    gripper='observation.state.gripper_position',
-    gripper_unit='closed',
-    hand_pose='observation.state.cartesian_position',
-    hand_link='panda_link8',
-    actions=('action.joint_position', 'action.gripper_position'),
-    language='texts',
-    success='success',
-)
 
 
 class VideoSet(DataSet):
@@ -111,7 +51,7 @@ class VideoSet(DataSet):
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
-        self.mapping, self.root = _mapping_of(self.path)
+        self.mapping, self.root = read_mapping(self.path)
         self.format = 'videos with annotations' if self.mapping.annotations else 'videos'
         pattern = self.mapping.annotations or self.mapping.episodes or ''
         if not pattern or pattern.startswith('/') or '..' in Path(pattern).parts:
@@ -167,6 +107,7 @@ class VideoSet(DataSet):
             gripper_unit=mapping.gripper_unit,
             T_base_hand=_poses(chosen.get('hand_pose'), place),
             hand_link=mapping.hand_link if 'hand_pose' in chosen else '',
+            gripper_link=mapping.gripper_link,
             actions=_actions(chosen),
             meta=_meta(said, mapping.meta, place),
             tracks=tracks,
@@ -289,31 +230,9 @@ class VideoEpisode(Episode):
             yield f"there are {self.rows} rows of numbers, {self.stride} per image, and '{first}' has {frames} images."
 
 
-def is_video_set(path: Path) -> bool:
-    """Whether a path is a mapping, or a folder with one or in the layout of Ctrl-World."""
-    if path.is_file():
-        return path.suffix in ('.yaml', '.yml') and b'cameras' in read_bytes(path)
-    return (path / MAPPING).is_file() or any(path.glob('annotation/*/*.json'))
-
-
 @lru_cache(maxsize=64)
 def _video(path: Path) -> VideoFrames:
     return VideoFrames(path)
-
-
-def _mapping_of(path: Path) -> tuple[VideoMapping, Path]:
-    file = path if path.is_file() else path / MAPPING
-    if not file.is_file():
-        return CTRL_WORLD, path
-    try:
-        raw = yaml.safe_load(read_bytes(file))
-    except yaml.YAMLError as error:
-        raise UserError(f'{file} is not YAML ({str(error).splitlines()[0]})', 'see docs/datasets.md') from None
-    mapping = convert(raw, VideoMapping, str(file), 'see docs/datasets.md')
-    root = file.parent if mapping.root is None else file.parent / Path(mapping.root).expanduser()
-    if not root.is_dir():
-        raise UserError(f'{file} has the root {root}, which is no folder', 'correct it')
-    return replace(mapping, root=str(root)), root
 
 
 def _keys(mapping: VideoMapping) -> dict[str, str]:

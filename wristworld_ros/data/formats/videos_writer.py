@@ -11,7 +11,7 @@ import numpy as np
 import yaml
 
 from wristworld_ros.data.episode import Episode, EpisodeCamera
-from wristworld_ros.data.formats.videos import MAPPING, VideoCamera, VideoMapping
+from wristworld_ros.data.formats.videos_mapping import MAPPING, VideoCamera, VideoMapping
 from wristworld_ros.data.poses import xyz_quaternion_from_pose
 from wristworld_ros.data.video import write_depth_video, write_video
 from wristworld_ros.data.writing import (
@@ -138,7 +138,8 @@ def _mapping(episode: Episode) -> VideoMapping:
     return VideoMapping(
         cameras, annotations='annotation/*.json', stamps='stamps_ns', joints=has['joints'], gripper=has['gripper'],
         gripper_unit=episode.gripper_unit if has['gripper'] else 'unknown', hand_pose=has['hand_pose'],
-        hand_link=episode.hand_link if has['hand_pose'] else '', actions=('actions',) if has['actions'] else (),
+        hand_link=episode.hand_link if has['hand_pose'] else '', gripper_link=episode.gripper_link,
+        actions=('actions',) if has['actions'] else (),
         language='language', success='success', meta='meta',
     )  # fmt: skip
 

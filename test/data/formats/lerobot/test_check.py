@@ -161,6 +161,15 @@ def test_statistics_of_v21_are_looked_at_in_every_episode(copied):
     assert problems(root) == [f"meta/episodes_stats.jsonl has no statistics of '{WRIST}' of episode 1."]
 
 
+def test_a_number_with_image_in_its_name_is_named_where_lerobot_stumbles_over_it(copied):
+    root = copied('v2.1')
+    info = json.loads((root / 'meta/info.json').read_text())
+    key = 'observation.images.wrist.valid'
+    info['features'][key] = info['features'].pop('action')
+    (root / 'meta/info.json').write_text(json.dumps(info))
+    assert any(told.startswith(f"'{key}' has 'image' in its name and is none") for told in problems(root))
+
+
 def test_statistics_of_v20_are_those_of_the_set(copied, whole_sets):
     root = copied('v2.1')
     info = json.loads((root / 'meta/info.json').read_text())

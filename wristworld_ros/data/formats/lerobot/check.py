@@ -57,6 +57,7 @@ def set_problems(data: SetFacts) -> Iterator[str]:
     yield from _episode_numbers(data)
     yield from _missing_columns(data)
     yield from _missing_video_columns(data)
+    yield from _names(data)
     yield from _statistics(data)
     yield from _rates(data)
     yield from _video_parts(data)
@@ -141,6 +142,15 @@ def _missing_video_columns(data: SetFacts) -> Iterator[str]:
             names = ', '.join(f'videos/{key}/{name}' for name in VIDEO_COLUMNS[:3])
             who = 'every episode' if len(lacking) == len(data.rows) else f'episode {lacking[0]}'
             yield f"meta/episodes lacks {names}: nothing says where the video of camera '{key}' is, of {who}."
+
+
+def _names(data: SetFacts) -> Iterator[str]:
+    """Features that lerobot takes for images by their names."""
+    if data.info.codebase_version != V21:  # which alone has it aggregate statistics to open a set
+        return
+    for key, feature in data.info.features.items():
+        if 'image' in key and feature.dtype not in ('image', 'video'):
+            yield f"'{key}' has 'image' in its name and is none: lerobot 0.3 does not open the set, for its statistics are not those of an image."
 
 
 def _statistics(data: SetFacts) -> Iterator[str]:

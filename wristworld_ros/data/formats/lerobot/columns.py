@@ -33,14 +33,22 @@ def short_name(key: str) -> str:
     return key.removeprefix('observation.images.').removeprefix('observation.')
 
 
+def camera_column(camera: str, what: str) -> str:
+    """The column of something that is said of a camera.
+
+    'image' is no part of it: lerobot takes each feature with that in its name for one, and refuses statistics of another shape.
+    """
+    return f'camera.{short_name(camera).replace("image", "img")}.{what}'
+
+
 def intrinsics_key(camera: str) -> str:
     """The column of a camera's K, float64 [9]."""
-    return f'camera.{short_name(camera)}.K'
+    return camera_column(camera, 'K')
 
 
 def pose_key(camera: str) -> str:
     """The column of a camera's pose, float64 [16]: camera from robot base."""
-    return f'camera.{short_name(camera)}.T_camera_base'
+    return camera_column(camera, 'T_camera_base')
 
 
 def is_droid(info: Info) -> bool:
@@ -69,6 +77,7 @@ def robot_fields(table: Table, info: Info) -> dict[str, Any]:
         fields |= {
             'T_base_hand': _poses(_vectors(table, cartesian)),
             'hand_link': _DROID_LINK if is_droid(info) else '',
+            'gripper_link': _DROID_LINK if is_droid(info) else '',
         }
     if actions := _first(table, _ACTIONS):
         fields['actions'] = _vectors(table, actions)

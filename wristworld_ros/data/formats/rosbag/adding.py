@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wristworld_ros.data.formats.rosbag.content import opened_bag
 from wristworld_ros.data.formats.rosbag.messages import Storage, new_bag
-from wristworld_ros.data.formats.rosbag.reader import opened_bag
 from wristworld_ros.errors import UserError
 
 

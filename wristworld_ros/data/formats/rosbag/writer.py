@@ -15,8 +15,9 @@ import numpy as np
 
 from wristworld_ros.data.episode import Episode, EpisodeCamera
 from wristworld_ros.data.formats.rosbag import messages
+from wristworld_ros.data.formats.rosbag.content import ACTION_TOPIC, EPISODE_TOPIC, KINDS, EpisodeFacts
 from wristworld_ros.data.formats.rosbag.messages import BagFile, Storage, header, new_bag
-from wristworld_ros.data.formats.rosbag.reader import ACTION_TOPIC, EPISODE_TOPIC, GRIPPERS, KINDS, EpisodeFacts
+from wristworld_ros.data.formats.rosbag.reader import GRIPPERS
 from wristworld_ros.data.poses import inverse
 from wristworld_ros.data.writing import Opened, WriteReport, colour_cameras, plain_meta, plain_names, write_each
 from wristworld_ros.errors import UserError
@@ -140,7 +141,7 @@ class _BagEpisodeWriter:
         )
         facts = EpisodeFacts(
             fps=float(episode.fps), base_frame=self._base, hand_frame=self._hand if episode.T_base_hand is not None else None,
-            hand_link=episode.hand_link, roles={c.topic: c.entry.role for c in self._cameras}, clock=clock,
+            hand_link=episode.hand_link, gripper_link=episode.gripper_link, roles={c.topic: c.entry.role for c in self._cameras}, clock=clock,
             language=episode.language, success=episode.success, meta=plain_meta(episode.meta),
         )  # fmt: skip
         yield (
