@@ -110,8 +110,8 @@ class SpcLosses:
     pose: str = setting(
         'spc',
         'spc: Spatial Projection Consistency. direct: L1 on the encoded wrist pose, the paper\'s "w/o SPC". direct_nearest: the same, with '
-        'the sign of the true quaternion that is nearer to the predicted one, for both are one rotation.',
-        choices=('spc', 'direct', 'direct_nearest'),
+        'the sign of the true quaternion that is nearer to the predicted one, for both are one rotation. both: spc and direct_nearest.',
+        choices=('spc', 'direct', 'direct_nearest', 'both'),
     )
     matches: str = setting(
         'track',

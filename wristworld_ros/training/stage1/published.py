@@ -119,10 +119,11 @@ def published_losses(
             pixels = reprojection_pixels(points, out.wrist_pose_enc[-1, :, 0], K, batch['matches'], hw)
         if losses.pose != 'spc':
             target = batch['wrist_pose'].to(device)[:, None]
-            if losses.pose == 'direct_nearest':
+            if losses.pose != 'direct':
                 target = _nearest_sign(target, out.wrist_pose_enc[-1].detach())
             terms['direct'] = camera_loss(out.wrist_pose_enc, target, weight=losses.direct)
-            terms.pop('spc', None)
+            if losses.pose != 'both':
+                terms.pop('spc', None)
     shown = {'spc_px': pixels} if points_head in heads else {}
     return {'total': torch.stack(list(terms.values())).sum()} | terms | shown
 
@@ -214,7 +215,7 @@ def train_published(
     held = Scenes(held_out, config.data, module.config.patch_size) if held_out else None
     for part in filter(None, (scenes, held)):
         part.need_known(cameras=config.losses.cameras > 0, wrist=config.losses.pose != 'spc')
-    needs_matches = config.losses.pose == 'spc'
+    needs_matches = config.losses.pose in ('spc', 'both')
     matches, key = folder / 'matches', ''
     place = join(device)
     if needs_matches or held is not None:
