@@ -19,7 +19,14 @@ from wristworld_ros.models.wan import WristGenerator
 from wristworld_ros.models.wan.autoencoders import Autoencoder
 from wristworld_ros.models.wan.config import RenoiseSampler
 from wristworld_ros.pipeline.model import WristModel
-from wristworld_ros.pipeline.model_directory import find_model, load_close_up, load_stage1, load_stage2, save_model
+from wristworld_ros.pipeline.model_directory import (
+    find_model,
+    load_close_up,
+    load_prior,
+    load_stage1,
+    load_stage2,
+    save_model,
+)
 from wristworld_ros.runtime.files import write_text
 from wristworld_ros.training.causal.clips import ClipEncoder, clip_shape
 from wristworld_ros.training.causal.losses import ConsistencyLoss, ForcingLoss, WindowedLoss, roll_out
@@ -225,7 +232,14 @@ def _write_model(source: _Source, generator: WristGenerator, config: dict[str, A
     own, stage1 = load_stage1(str(source.folder))
     sweep, hand = load_close_up(source.folder, own)
     model = WristModel(
-        replace(own, name=folder.name, generator=config), stage1, generator, 'cpu', source.autoencoder, sweep, hand
+        replace(own, name=folder.name, generator=config),
+        stage1,
+        generator,
+        'cpu',
+        source.autoencoder,
+        sweep,
+        hand,
+        load_prior(source.folder, own),
     )
     hashes = save_model(model, folder / MODEL)
     if (source.folder / MEAN_WRIST).exists():

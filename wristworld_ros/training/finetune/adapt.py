@@ -2,12 +2,12 @@
 
 A handful of episodes is soon learnt by heart. So it is trained twice: first without some of the episodes, which show after how many
 steps it is best; then from the same weights on all of them, for so many steps. The rate is constant and the weights are averaged,
-so that every step is a state that one may stop at.
+so that every step is a state that one may stop at. Before the first step the mean wrist image is put below the condition maps (`prior`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -20,8 +20,10 @@ from wristworld_ros.models.config import ModelConfig
 from wristworld_ros.models.wan import WristGenerator
 from wristworld_ros.models.wan.autoencoders import shuffle
 from wristworld_ros.models.wan.sampling import shared_noise
+from wristworld_ros.pipeline.prior import WristPrior
 from wristworld_ros.runtime.files import write_text
 from wristworld_ros.training.checkpoint import read_weights, weights_file
+from wristworld_ros.training.finetune.prior import fit_prior, mean_image, with_prior
 from wristworld_ros.training.finetune.settings import FinetuneSettings
 from wristworld_ros.training.monitor import LOG
 from wristworld_ros.training.parallel import rank
@@ -31,28 +33,29 @@ from wristworld_ros.training.stage2.data import Stage2Clips, Stage2Sampling, col
 from wristworld_ros.training.stage2.train import ClipTrainer, Stage2Training, predict_independent
 from wristworld_ros.training.trainer import TrainerConfig
 
-CHOICE, CHOOSE, ADAPT = 'choice.json', 'choose', 'adapt'
-_CHECK_EVERY = 25  # steps
+CHOICE, CHOOSE, ADAPT, MAPS = 'choice.json', 'choose', 'adapt', 'maps'
+_CHECK_EVERY = 20  # steps
 _SMOOTHED = 3  # figures in a row whose mean counts: one by itself is luck
-_CLIPS = 8  # of each episode that chooses
+_CLIPS = 4  # of each episode that chooses
 _FRAMES = 4  # of a clip
 
 
 @dataclass(frozen=True)
 class Curve:
     """steps, psnr: dB of one-step images of the episodes that choose, at each check. before: of the model as it was. floor: of the mean
-    image of the episodes it learnt from. best: steps that were chosen, 0 where nothing was better than before."""
+    image of the episodes it learnt from. best: steps that were chosen, 0 for the mean image below the maps alone; None where nothing was
+    better than before."""
 
     before: float
     floor: float | None
-    best: int
+    best: int | None
     steps: list[int] = field(default_factory=list)
     psnr: list[float] = field(default_factory=list)
 
     @property
     def best_psnr(self) -> float:
         """The figure at the chosen step."""
-        return dict(zip(self.steps, self.psnr, strict=True)).get(self.best, self.before)
+        return self.before if self.best is None else dict(zip(self.steps, self.psnr, strict=True))[self.best]
 
 
 def stage2_training(settings: FinetuneSettings, model: ModelConfig, device: str) -> Stage2Training:
@@ -62,7 +65,7 @@ def stage2_training(settings: FinetuneSettings, model: ModelConfig, device: str)
     sampling = Stage2Sampling(settings.batch, _FRAMES, chunks, color=settings.color, mirror=0.0, permute=0.0)
     optimizer = TrainerConfig(
         steps=settings.steps, minutes=None if settings.minutes is None else settings.minutes / 2,
-        learning_rate=settings.learning_rate, schedule='constant', warm_up=30, average=0.98, bf16=False,
+        learning_rate=settings.learning_rate, schedule='constant', warm_up=10, average=0.98, bf16=False,
         checkpoint_every=_CHECK_EVERY if settings.minutes else min(_CHECK_EVERY, max(1, settings.steps // 4)),
     )  # fmt: skip
     return Stage2Training(
@@ -74,7 +77,7 @@ def stage2_training(settings: FinetuneSettings, model: ModelConfig, device: str)
 
 def adapt_generator(
     generator: WristGenerator, training: Sequence[Path], validation: Sequence[Path], folder: Path, run: Stage2Training, device: str
-) -> tuple[WristGenerator, Curve]:  # fmt: skip
+) -> tuple[WristGenerator, WristPrior | None, Curve]:  # fmt: skip
     """Choose how long to train, then train; both continue where they were stopped.
 
     Args:
@@ -86,17 +89,22 @@ def adapt_generator(
         device: cpu or cuda.
 
     Returns:
-        The adapted generator, or a copy of the given one where nothing helped; and how it went.
+        The adapted generator and the mean image that lies below its condition maps, or a copy of the given one and None where nothing
+        helped; and how it went.
 
     Raises:
         UserError: An episode is shorter than a clip, or training diverged.
     """
     curve = _choose(generator, list(training), list(validation), folder, run, device)
+    if curve.best is None:
+        return _copy(generator, run), None, curve
+    files = [*training, *validation]
+    prior = fit_prior(files)
     if not curve.best:
-        return _copy(generator, run), curve
+        return _copy(generator, run), prior, curve
     whole = replace(run, config=replace(run.config, steps=curve.best, minutes=None))
-    trained = _train(generator, [*training, *validation], [], folder / ADAPT, whole, device)
-    return trained, curve
+    trained = _train(generator, with_prior(files, prior, folder / ADAPT / MAPS), [], folder / ADAPT, whole, device)
+    return trained, prior, curve
 
 
 def _choose(
@@ -105,12 +113,15 @@ def _choose(
     path = folder / CHOICE
     if path.exists():
         return read_json(path, Curve)
+    losses, start = ClipTrainer(run, device), generator.to(device).eval()
+    plain = [batch for file in validation for batch in fixed_batches(file, run)]
+    before, floor = _mean_psnr(start, losses, plain), float(np.mean(metrics.psnr(*_floor(training, plain))))
+    prior = fit_prior(training)  # of what is known without the episodes that choose
+    training, validation = (with_prior(files, prior, folder / CHOOSE / MAPS) for files in (training, validation))
     fixed = [batch for file in validation for batch in fixed_batches(file, run)]
-    losses = ClipTrainer(run, device)
-    before = _mean_psnr(generator.to(device).eval(), losses, fixed)
-    floor = float(np.mean(metrics.psnr(*_floor(training, fixed))))
+    checks = [(0, _mean_psnr(start, losses, fixed))]
     trained = _train(generator, training, fixed, folder / CHOOSE, run, device)
-    checks = _checks(folder / CHOOSE)
+    checks += _checks(folder / CHOOSE)
     if (last := read_counts(folder / CHOOSE).step) not in dict(checks):
         checks.append((last, _mean_psnr(trained.eval(), losses, fixed)))
     curve = best_stop(before, floor, checks)
@@ -130,7 +141,7 @@ def best_stop(before: float, floor: float | None, checks: Sequence[tuple[int, fl
     half = _SMOOTHED // 2
     smooth = [float(np.mean(psnr[max(0, i - half) : i + half + 1])) for i in range(len(psnr))]
     best = int(np.argmax(smooth)) if smooth else -1
-    chosen = steps[best] if smooth and smooth[best] > before else 0
+    chosen = steps[best] if smooth and smooth[best] > before else None
     return Curve(before, floor, chosen, steps, psnr)
 
 
@@ -205,11 +216,6 @@ def _floor(training: Sequence[Path], fixed: Sequence[dict]) -> tuple[np.ndarray,
             videos.append(f['wrist'])
     truth = np.concatenate([_pixels(batch['wrist']) for batch in fixed])
     return np.repeat(mean_image(videos)[None], len(truth), 0), truth
-
-
-def mean_image(videos: Iterable[np.ndarray]) -> np.ndarray:
-    """The mean image of videos uint8 [T, h, w, 3], each counting alike, uint8 [h, w, 3]."""
-    return np.rint(np.mean([video.mean(0, dtype=np.float64) for video in videos], axis=0)).astype(np.uint8)
 
 
 def _pixels(video: torch.Tensor) -> np.ndarray:

@@ -24,8 +24,8 @@ from wristworld_ros.types import AnchorSet, ConditionMap
 class MapSettings:
     """How condition maps are made.
 
-    maps: of each frame: of the levels that are known, and of images alone again with anchors in another order, zoomed and rolled, so that
-    the errors of the geometry differ. zoom: largest factor. roll: largest angle, degrees.
+    maps: of each frame at least: one of each level that is known, then of images alone again with anchors in another order, zoomed and
+    rolled, so that the errors of the geometry differ. zoom: largest factor. roll: largest angle, degrees.
     """
 
     maps: int = 2
@@ -66,7 +66,7 @@ def prepare_recordings(
 def _prepare(model: WristModel, recording: Recording, target: Path, settings: MapSettings) -> None:
     truth = recording.truth(model.config.wrist_hw)
     rng = np.random.default_rng(int(target.stem, 16))
-    levels = recording.levels[: settings.maps]
+    levels = recording.levels
     plain = recording.sets(truth, levels[0])
     maps = [_maps(model, recording.sets(truth, level, int(rng.integers(1 << 30)))) for level in levels]
     maps += [_maps(model, _moved(plain, settings, rng)) for _ in range(settings.maps - len(maps))]

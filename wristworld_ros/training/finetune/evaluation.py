@@ -20,6 +20,7 @@ from wristworld_ros.pipeline.model import WristModel
 from wristworld_ros.runtime.files import write_atomically
 from wristworld_ros.settings import StreamSettings
 from wristworld_ros.training.finetune.recordings import Recording
+from wristworld_ros.types import AnchorSet, WristFrame
 
 MEAN, FIRST = 'mean wrist image of the training episodes', 'true first wrist image, repeated'
 BEFORE, AFTER = 'before', 'after'
@@ -28,64 +29,75 @@ Made = dict[str, np.ndarray]
 
 
 def stream_recordings(
-    model: WristModel, recordings: Sequence[Recording], folder: Path, weights: str, what: str, settings: StreamSettings
+    before: WristModel, after: WristModel, shared: bool, recordings: Sequence[Recording], folder: Path, weights: str,
+    settings: StreamSettings,
 ) -> list[Path]:  # fmt: skip
-    """Stream every recording at every level that it knows; files that are there already are kept.
+    """Stream every recording at every level that it knows with both models; files that are there already are kept.
 
     Args:
-        model: Loaded.
+        before: The model that was started from.
+        after: The adapted one.
+        shared: Whether both reconstruct with the same weights: then that is done once.
         recordings: The held-out ones.
         folder: Where the files go.
-        weights: Changes with the model's weights.
-        what: For the progress bar.
-        settings: Of the stream.
+        weights: Changes with either model's weights.
+        settings: Of the streams.
 
     Returns:
-        One .npz a recording. Keys, for each level's title: '<title>/images' uint8 [T', h, w, 3], '<title>/frames' int64 [T'] of the
-        recording's T, '<title>/valid' bool [T'].
+        One .npz a recording. Keys, for each level's title and each model ('before', 'after'): '<title>: <model>/images' uint8
+        [T', h, w, 3], '<title>: <model>/frames' int64 [T'] of the recording's T, '<title>: <model>/valid' bool [T'].
 
     Raises:
         UserError: A recording cannot be decoded, or is shorter than a chunk.
     """
     folder.mkdir(parents=True, exist_ok=True)
     targets = []
-    for recording in tqdm(recordings, desc=f'measuring {what}', unit='episode'):
+    for recording in tqdm(recordings, desc='measuring before and after', unit='episode'):
         key = cache_key(recording.episode.path, content=recording.content, weights=weights, settings=settings,
                         robot=recording.robot, levels=recording.levels)  # fmt: skip
         target = folder / f'{key}.npz'
         if not target.exists():
-            truth, made = recording.truth(model.config.wrist_hw), {}
+            truth, made = recording.truth(before.config.wrist_hw), {}
             for level in recording.levels:
-                found = _stream(model, recording.sets(truth, level), settings)
-                made |= {f'{level.title}/{name}': values for name, values in found.items()}
+                streams = {name: VirtualWrist(model, settings) for name, model in ((BEFORE, before), (AFTER, after))}
+                for name, found in _stream(streams, shared, recording.sets(truth, level)).items():
+                    made |= {f'{level.title}: {name}/{what}': values for what, values in found.items()}
             with write_atomically(target) as part:
                 np.savez(part, **made)
         targets.append(target)
     return targets
 
 
-def _stream(model: WristModel, sets: list, settings: StreamSettings) -> Made:
-    wrist = VirtualWrist(model, settings)
-    number = {anchors.stamp_ns: i for i, anchors in enumerate(sets)}
-    frames = [frame for anchors in sets for frame in wrist.push(anchors)]
-    if not frames:
+def _stream(streams: dict[str, VirtualWrist], shared: bool, sets: list[AnchorSet]) -> dict[str, Made]:
+    """What each stream publishes of the same sets."""
+    frames: dict[str, list[WristFrame]] = {name: [] for name in streams}
+    for anchors in sets:
+        observation = None
+        for name, wrist in streams.items():
+            if observation is None or not shared:
+                observation = wrist.reconstruct(anchors)
+            frames[name] += wrist.generate(observation)
+    if not all(frames.values()):
         raise UserError(f'No frame of an episode of {len(sets)} came out of the stream', 'record longer episodes')
+    number = {anchors.stamp_ns: i for i, anchors in enumerate(sets)}
     return {
-        'images': np.stack([frame.image for frame in frames]),
-        'frames': np.array([number[frame.stamp_ns] for frame in frames]),
-        'valid': np.array([frame.valid for frame in frames]),
+        name: {
+            'images': np.stack([frame.image for frame in found]),
+            'frames': np.array([number[frame.stamp_ns] for frame in found]),
+            'valid': np.array([frame.valid for frame in found]),
+        }
+        for name, found in frames.items()
     }
 
 
 def compare(
-    recordings: Sequence[Recording], before: Sequence[Path], after: Sequence[Path], mean: np.ndarray, wrist_hw: tuple[int, int]
+    recordings: Sequence[Recording], streamed: Sequence[Path], mean: np.ndarray, wrist_hw: tuple[int, int]
 ) -> tuple[EvaluationTable, np.ndarray]:  # fmt: skip
     """The table of the held-out episodes, and a contact sheet.
 
     Args:
         recordings: The held-out ones.
-        before: Of `stream_recordings`, by the model as it was.
-        after: By the adapted one.
+        streamed: Of `stream_recordings`.
         mean: Mean wrist image of the episodes that it adapted to, uint8 [h, w, 3].
         wrist_hw: Of the model, pixels.
 
@@ -95,15 +107,15 @@ def compare(
     """
     table, lines = EvaluationTable(head={}), []
     titles = [level.title for level in recordings[0].levels if all(level in r.levels for r in recordings)]
-    for recording, one, other in zip(recordings, before, after, strict=True):
+    rows = [f'{title}: {name}' for title in titles for name in (BEFORE, AFTER)]
+    for recording, path in zip(recordings, streamed, strict=True):
         truth = recording.truth(wrist_hw)
         table.add(MEAN, _record(np.repeat(mean[None], len(truth), 0), truth.wrist))
         table.add(FIRST, _record(np.repeat(truth.wrist[:1], len(truth) - 1, 0), truth.wrist[1:]))
-        made = [_read(one), _read(other)]
-        for title in titles:
-            for name, found in zip((BEFORE, AFTER), made, strict=True):
-                table.add(f'{title}: {name}', _made_record(found, title, truth, mean))
-        lines += _sheet_lines(truth, mean, made, titles)
+        made = _read(path)
+        for row in rows:
+            table.add(row, _made_record(made, row, truth, mean))
+        lines += _sheet_lines(truth, mean, made, rows)
     return table, _stacked(lines)
 
 
@@ -120,8 +132,8 @@ def _record(images: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     }  # fmt: skip
 
 
-def _made_record(made: Made, title: str, truth: GroundTruth, mean: np.ndarray) -> dict[str, float]:
-    images, frames, valid = (made[f'{title}/{name}'] for name in ('images', 'frames', 'valid'))
+def _made_record(made: Made, row: str, truth: GroundTruth, mean: np.ndarray) -> dict[str, float]:
+    images, frames, valid = (made[f'{row}/{name}'] for name in ('images', 'frames', 'valid'))
     wanted = truth.wrist[frames]
     record = _record(images, wanted) | {'valid_percent': 100 * float(valid.mean())}
     if valid.any():
@@ -131,16 +143,15 @@ def _made_record(made: Made, title: str, truth: GroundTruth, mean: np.ndarray) -
     return record
 
 
-def _sheet_lines(truth: GroundTruth, mean: np.ndarray, made: list[Made], titles: list[str]) -> list[np.ndarray]:
+def _sheet_lines(truth: GroundTruth, mean: np.ndarray, made: Made, rows: list[str]) -> list[np.ndarray]:
     lines = []
     for share in (np.arange(SHEET_FRAMES) + 0.5) / SHEET_FRAMES:
         i = int(share * len(truth))
         cells = [sheet_cell(truth.images[view, i]) for view in range(min(2, len(truth.names)))]
         cells += [sheet_cell(truth.wrist[i]), sheet_cell(mean)]
-        for title in titles:
-            for found in made:
-                at = int(np.abs(found[f'{title}/frames'] - i).argmin())
-                cells.append(sheet_cell(found[f'{title}/images'][at], bool(found[f'{title}/valid'][at])))
+        for row in rows:
+            at = int(np.abs(made[f'{row}/frames'] - i).argmin())
+            cells.append(sheet_cell(made[f'{row}/images'][at], bool(made[f'{row}/valid'][at])))
         lines.append(np.concatenate(cells, 1))
     return lines
 

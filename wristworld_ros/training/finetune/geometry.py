@@ -105,7 +105,14 @@ def with_part(model: WristModel, part: str, network: nn.Module) -> WristModel:
     """A model with one part replaced."""
     parts = {STAGE1: model.stage1, HAND: model.hand, SWEEP: model.sweep} | {part: network}
     return WristModel(
-        model.config, parts[STAGE1], model.generator, str(model.device), model.autoencoder, parts[SWEEP], parts[HAND]
+        model.config,
+        parts[STAGE1],
+        model.generator,
+        str(model.device),
+        model.autoencoder,
+        parts[SWEEP],
+        parts[HAND],
+        model.prior,
     )
 
 
@@ -197,7 +204,7 @@ def _trainer(model: WristModel, split: Split, folder: Path, settings: FinetuneSe
     }
     sizes[SWEEP] = sizes[HAND]
     config = TrainerConfig(
-        steps=settings.steps, minutes=settings.minutes, learning_rate=settings.learning_rate, warm_up=30, average=0.98,
+        steps=settings.steps, minutes=settings.minutes, learning_rate=settings.learning_rate, warm_up=0, warm_up_share=0.05, average=0.98,
         bf16=False, checkpoint_every=100,
     )  # fmt: skip
 
@@ -236,12 +243,14 @@ def _published_trainer(split: Split, folder: Path, settings: FinetuneSettings, d
             r.episode.K(name) is not None and r.episode.T_camera_world(name) is not None
             for r in split.adapt for name in r.episode.anchors()
         )  # fmt: skip
+        entry = split.adapt[0].episode.camera(split.adapt[0].episode.anchors()[0])
+        size = input_size((entry.height, entry.width), model.config.anchor_width, model.stage1.config.patch_size)
         recorded = all(r.episode.K(r.episode.names('wrist')[0]) is not None for r in split.adapt)
         config = changed(
             default_config(ReconstructionConfig),
             model={'train': ['wrist', 'camera'] if known else ['wrist']},
             data={'width': model.config.anchor_width, 'wrist_fov': None if recorded else 2 * float(np.degrees(np.arctan(0.5 / FOCAL)))},
-            losses={} if known else {'cameras': 0.0},
+            losses={'margin': min(32.0, min(size) / 8)} | ({} if known else {'cameras': 0.0}),
             schedule={
                 'steps': settings.steps, 'minutes': settings.minutes, 'learning_rate': settings.learning_rate, 'batch': 1,
                 'precision': 'bf16' if device == 'cuda' else 'float32', 'workers': 0, 'seed': settings.seed, 'checkpoint_every': 50,

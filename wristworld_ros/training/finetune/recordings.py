@@ -20,6 +20,9 @@ from wristworld_ros.types import AnchorSet
 LEAST_FRAMES = 8  # of an episode: shorter ones have no clip to learn from
 _VALIDATION_SHARE = 0.25  # of the episodes to adapt to
 _LEAST_RATE = 2.0  # frames a second that thinning leaves
+# What recordings say of their cameras has the errors that it has; none are added.
+_CALIBRATED = replace(LEVELS['calibrated-exact'], title='CALIBRATED')
+_RGBD = replace(LEVELS['exact'], title='RGBD')
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,10 @@ class Recording:
         """What can be told of it: images alone first, with the mount of the wrist camera where that is known, then more."""
         known = levels_of(self.episode)
         mounted = self.robot is not None or LEVELS['mounted'] in known
-        return [LEVELS['mounted' if mounted else 'rgb'], *(level for level in known if level.cameras)]
+        more = {'calibrated-exact': _CALIBRATED, 'exact': _RGBD}
+        return [
+            LEVELS['mounted' if mounted else 'rgb'], *(level for name, level in more.items() if LEVELS[name] in known)
+        ]  # fmt: skip
 
     def sets(self, truth: GroundTruth, level: KnowledgeLevel, seed: int = 0) -> list[AnchorSet]:
         """Its anchor sets with what a level knows."""

@@ -13,14 +13,16 @@ from wristworld_ros.models.config import ModelConfig
 from wristworld_ros.models.wan import WristGenerator
 from wristworld_ros.pipeline.model import WristModel
 from wristworld_ros.pipeline.model_directory import find_model, load_model
+from wristworld_ros.pipeline.prior import WristPrior
 from wristworld_ros.runtime.files import clear_leftovers, file_sha256, new_directory, write_text
 from wristworld_ros.setting import check
 from wristworld_ros.settings import StreamSettings
-from wristworld_ros.training.finetune.adapt import Curve, adapt_generator, mean_image, stage2_training
+from wristworld_ros.training.finetune.adapt import Curve, adapt_generator, stage2_training
 from wristworld_ros.training.finetune.card import write_card, write_weights
 from wristworld_ros.training.finetune.conditions import prepare_recordings
 from wristworld_ros.training.finetune.evaluation import compare, stream_recordings, write_table
 from wristworld_ros.training.finetune.geometry import AdaptedGeometry, adapt_geometry, can_adapt_geometry, is_published
+from wristworld_ros.training.finetune.prior import mean_image
 from wristworld_ros.training.finetune.published import adapt_published
 from wristworld_ros.training.finetune.recordings import Split, split_recordings
 from wristworld_ros.training.finetune.settings import FinetuneSettings
@@ -88,20 +90,19 @@ def run_finetune(plan: Plan, device: str) -> EvaluationTable:
     model = load_model(str(plan.folder), device, 'float32')
     hashes = plan.hashes
     stream = StreamSettings(model=settings.model, seed=settings.seed)
-    before = stream_recordings(model, split.held_out, out / EVALUATION / 'frames', json_text(hashes), 'before', stream)
     halved = replace(settings, minutes=None if settings.minutes is None else settings.minutes / 2)
     timed = halved if can_adapt_geometry(plan.config, split) else settings
     geometry = adapt_geometry(model, split, out, settings, device)
-    generator, curve = _adapt_stage2(geometry, plan, timed, device)
+    generator, prior, curve = _adapt_stage2(geometry, plan, timed, device)
     mean = mean_image(recording.truth(plan.config.wrist_hw).wrist for recording in split.adapt)
-    adapted = _with_generator(geometry.model, generator, out.resolve().name)
+    adapted = _with_stage2(geometry.model, generator, prior, out.resolve().name)
     with new_directory(out / MODEL, replace=True) as folder:
         new_hashes = write_weights(folder, adapted, mean)
         loaded = load_model(str(folder), device, 'float32')  # as it is stored
-        after = stream_recordings(
-            loaded, split.held_out, out / EVALUATION / 'frames', json_text(new_hashes), 'after', stream
-        )
-        table, sheet = compare(split.held_out, before, after, mean, plan.config.wrist_hw)
+        streamed = stream_recordings(
+            model, loaded, not geometry.key, split.held_out, out / EVALUATION / 'frames', json_text([hashes, new_hashes]), stream
+        )  # fmt: skip
+        table, sheet = compare(split.held_out, streamed, mean, plan.config.wrist_hw)
         table.head.update(_head(plan, curve))
         write_table(out / EVALUATION, table, sheet)
         what = [stage2_sentence(plan, curve), *geometry.sentences]
@@ -111,11 +112,12 @@ def run_finetune(plan: Plan, device: str) -> EvaluationTable:
 
 def _adapt_stage2(
     geometry: AdaptedGeometry, plan: Plan, settings: FinetuneSettings, device: str
-) -> tuple[WristGenerator, Curve]:
-    """The generator on condition maps of the geometry that was adapted before, and how that went."""
+) -> tuple[WristGenerator, WristPrior | None, Curve]:
+    """The generator and the mean image below its condition maps, on condition maps of the geometry that was adapted before, and how that went."""
     model, out = geometry.model, plan.out
     if is_published(plan.config):
-        return adapt_published(model, plan.split, out, settings, device)
+        generator, curve = adapt_published(model, plan.split, out, settings, device)
+        return generator, model.prior, curve
     key = PackagedParts(plan.folder).key + geometry.key
     training, validation = (
         prepare_recordings(model, part, out / 'conditions', key)
@@ -125,9 +127,11 @@ def _adapt_stage2(
     return adapt_generator(model.generator, training, validation, out, run, device)
 
 
-def _with_generator(model: WristModel, generator, name: str) -> WristModel:
-    config = replace(model.config, name=name)
-    return WristModel(config, model.stage1, generator, 'cpu', model.autoencoder, model.sweep, model.hand)
+def _with_stage2(model: WristModel, generator: WristGenerator, prior: WristPrior | None, name: str) -> WristModel:
+    config = replace(model.config, name=name, prior=() if prior is None else prior.weights)
+    return WristModel(
+        config, model.stage1, generator, 'cpu', model.autoencoder, model.sweep, model.hand, prior
+    )  # fmt: skip
 
 
 def _check_model(name: str, config: ModelConfig) -> None:
@@ -165,7 +169,7 @@ def _head(plan: Plan, curve: Curve) -> dict[str, str]:
     return {
         'model': f'{plan.config.name}, wrist {width}x{height}',
         'data': f'{len(split.held_out)} held-out episodes, {sum(map(len, split.held_out))} frames',
-        'adapted': f'{curve.best} steps on {len(split.adapt)} episodes, {sum(map(len, split.adapt))} frames',
+        'adapted': f'{curve.best or 0} steps on {len(split.adapt)} episodes, {sum(map(len, split.adapt))} frames',
         'numbers': 'mean ± standard error over episodes; valid: frames that the stream itself calls valid',
     }
 
@@ -182,13 +186,18 @@ def stage2_sentence(plan: Plan, curve: Curve) -> str:
             'dB in one step',
         )
         before, best, floor = curve.before, curve.best_psnr, f', the mean image of the others {curve.floor:.2f}'
+    below = (
+        ''
+        if curve.best is None or is_published(plan.config)
+        else ' The mean wrist image lies below the condition maps (`prior`).'
+    )
     chosen = (
         f'{curve.best} steps were best on the episodes that choose ({best:.2f} {unit}; before {before:.2f}{floor}; '
         f'{curve.steps[-1]} were tried), and so many were then taken on all episodes'
-        if curve.best
+        if curve.best is not None
         else f'no number of steps was better than none on the episodes that choose ({before:.2f} {unit}), so the generator is as it was'
     )
     return (
         f"Stage 2 learnt on condition maps that the model's own geometry made of these recordings ({how}; learning rate "
-        f'{run.learning_rate:g}, seed {run.seed}): {chosen}.'
+        f'{run.learning_rate:g}, seed {run.seed}): {chosen}.{below}'
     )

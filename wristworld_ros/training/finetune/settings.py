@@ -39,7 +39,7 @@ class FinetuneSettings:
     limit: int | None = setting(None, 'Episodes to adapt to at most, the first ones.', low=2, high=10**6, none='all')
     frames: int = setting(120, 'Frames of an episode at most, spread over it.', low=8, high=100_000)
     batch: int = setting(3, 'Clips of a step.', low=1)
-    learning_rate: float = setting(3e-4, 'Learning rate after the warm-up.', low=0.0)
+    learning_rate: float = setting(8e-4, 'Learning rate after the warm-up.', low=0.0)
     color: float = setting(0.5, 'Strength of recoloring clips, all images of one alike; 0 is none.', low=0.0)
     device: str = setting('auto', 'Where to train.', choices=('auto', 'cpu', 'cuda'))
     threads: int | None = setting(None, 'CPU threads; auto is what torch chooses.', low=1, none='auto')
