@@ -76,12 +76,14 @@ def stage2_training(settings: FinetuneSettings, model: ModelConfig, device: str)
 
 
 def adapt_generator(
-    generator: WristGenerator, training: Sequence[Path], validation: Sequence[Path], folder: Path, run: Stage2Training, device: str
+    generator: WristGenerator, own: WristPrior | None, training: Sequence[Path], validation: Sequence[Path], folder: Path,
+    run: Stage2Training, device: str,
 ) -> tuple[WristGenerator, WristPrior | None, Curve]:  # fmt: skip
     """Choose how long to train, then train; both continue where they were stopped.
 
     Args:
         generator: To start from; it is not changed.
+        own: The mean image that the model had before; it takes part in what was before alone.
         training: Files of `prepare_recordings` to learn from in both trainings.
         validation: Such files that choose when to stop, and are learnt from only then.
         folder: Of the run.
@@ -89,15 +91,14 @@ def adapt_generator(
         device: cpu or cuda.
 
     Returns:
-        The adapted generator and the mean image that lies below its condition maps, or a copy of the given one and None where nothing
-        helped; and how it went.
+        The adapted generator and the mean image that lies below its condition maps, or a copy of what was given where nothing helped; and how it went.
 
     Raises:
         UserError: An episode is shorter than a clip, or training diverged.
     """
-    curve = _choose(generator, list(training), list(validation), folder, run, device)
+    curve = _choose(generator, own, list(training), list(validation), folder, run, device)
     if curve.best is None:
-        return _copy(generator, run), None, curve
+        return _copy(generator, run), own, curve
     files = [*training, *validation]
     prior = fit_prior(files)
     if not curve.best:
@@ -108,13 +109,15 @@ def adapt_generator(
 
 
 def _choose(
-    generator: WristGenerator, training: list[Path], validation: list[Path], folder: Path, run: Stage2Training, device: str
+    generator: WristGenerator, own: WristPrior | None, training: list[Path], validation: list[Path], folder: Path,
+    run: Stage2Training, device: str,
 ) -> Curve:  # fmt: skip
     path = folder / CHOICE
     if path.exists():
         return read_json(path, Curve)
     losses, start = ClipTrainer(run, device), generator.to(device).eval()
-    plain = [batch for file in validation for batch in fixed_batches(file, run)]
+    as_before = validation if own is None else with_prior(validation, own, folder / CHOOSE / MAPS)
+    plain = [batch for file in as_before for batch in fixed_batches(file, run)]
     before, floor = _mean_psnr(start, losses, plain), float(np.mean(metrics.psnr(*_floor(training, plain))))
     prior = fit_prior(training)  # of what is known without the episodes that choose
     training, validation = (with_prior(files, prior, folder / CHOOSE / MAPS) for files in (training, validation))

@@ -29,6 +29,7 @@ from wristworld_ros.training.finetune.settings import FinetuneSettings
 from wristworld_ros.training.parts import PackagedParts
 
 MODEL, RECORD, EVALUATION = 'model', 'finetune.json', 'evaluation'
+_LICENCE = 'with the licence of the recordings that it was adapted to'
 _FREE = ('out', 'device', 'threads')  # settings that another call of the same run may change
 
 
@@ -124,11 +125,12 @@ def _adapt_stage2(
         for part in (plan.split.training, plan.split.validation)
     )
     run = stage2_training(settings, plan.config, device)
-    return adapt_generator(model.generator, training, validation, out, run, device)
+    return adapt_generator(model.generator, model.prior, training, validation, out, run, device)
 
 
 def _with_stage2(model: WristModel, generator: WristGenerator, prior: WristPrior | None, name: str) -> WristModel:
-    config = replace(model.config, name=name, prior=() if prior is None else prior.weights)
+    licence = model.config.licence if _LICENCE in model.config.licence else f'{model.config.licence}, {_LICENCE}'
+    config = replace(model.config, name=name, licence=licence, prior=() if prior is None else prior.weights)
     return WristModel(
         config, model.stage1, generator, 'cpu', model.autoencoder, model.sweep, model.hand, prior
     )  # fmt: skip
