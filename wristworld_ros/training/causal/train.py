@@ -13,13 +13,13 @@ import torch
 
 from wristworld_ros.evaluation.baselines import MEAN_WRIST
 from wristworld_ros.input_files import json_text
-from wristworld_ros.models.config import ModelConfig
+from wristworld_ros.models.config import HAND, STAGE1, SWEEP, ModelConfig
 from wristworld_ros.models.wan import WristGenerator
 from wristworld_ros.models.wan.config import RenoiseSampler
 from wristworld_ros.pipeline.generate import to_pixels
 from wristworld_ros.pipeline.model import WristModel
-from wristworld_ros.pipeline.model_directory import find_model, load_close_up, load_stage1, save_model
-from wristworld_ros.runtime.files import write_text
+from wristworld_ros.pipeline.model_directory import find_model, load_close_up, load_prior, load_stage1, save_model
+from wristworld_ros.runtime.files import file_sha256, write_text
 from wristworld_ros.training.causal.clips import LatentClip
 from wristworld_ros.training.causal.data import Clips, Teacher, encoded_clips, image_clips, load_teacher
 from wristworld_ros.training.causal.losses import ConsistencyLoss, ForcingLoss, WindowedLoss, roll_out
@@ -234,9 +234,21 @@ def _write_model(teacher: Teacher, generator: WristGenerator, config: dict[str, 
     own, stage1 = load_stage1(str(teacher.folder))
     sweep, hand = load_close_up(teacher.folder, own)
     model = WristModel(
-        replace(own, name=folder.name, generator=config), stage1, generator, 'cpu', teacher.autoencoder, sweep, hand
+        replace(own, name=folder.name, generator=config),
+        stage1,
+        generator,
+        'cpu',
+        teacher.autoencoder,
+        sweep,
+        hand,
+        load_prior(teacher.folder, own),
     )
     hashes = save_model(model, folder / MODEL)
+    for name in filter(lambda name: (teacher.folder / name).exists(), (STAGE1, SWEEP, HAND)):
+        shutil.copyfile(
+            teacher.folder / name, folder / MODEL / name
+        )  # to the byte: condition maps of one serve the other
+        hashes[name] = file_sha256(folder / MODEL / name)
     if (teacher.folder / MEAN_WRIST).exists():
         shutil.copyfile(teacher.folder / MEAN_WRIST, folder / MODEL / MEAN_WRIST)
     lines = [

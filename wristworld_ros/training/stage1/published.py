@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wristworld_ros.data.episode import DataSet
 from wristworld_ros.errors import UserError
 from wristworld_ros.geometry import condition_map, decode_pose, intrinsics_to_fov
 from wristworld_ros.input_files import json_text
@@ -189,7 +190,13 @@ class PublishedTraining:
 
 
 def train_published(
-    episodes: Path, held_out: Path | None, folder: Path, config: Configuration, start: Path | None, device: str
+    episodes: Path | DataSet,
+    held_out: Path | DataSet | None,
+    folder: Path,
+    config: Configuration,
+    start: Path | None,
+    device: str,
+    network: ReconstructionModel | None = None,
 ) -> ReconstructionModel:
     """Train the wrist head (and what else the configuration names) on recordings of any format.
 
@@ -202,14 +209,18 @@ def train_published(
         config: Checked already.
         start: In place of `config.model.weights`.
         device: cpu or cuda.
+        network: With its weights, in place of the one that the configuration names; it is trained in place.
 
     Raises:
         UserError: The recordings lack what the losses need, weights do not fit, or training diverged.
     """
     schedule = config.schedule
     torch.manual_seed(schedule.seed)
-    module = build(config)
-    load(module, str(start) if start else config.model.weights)
+    if network is None:
+        module = build(config)
+        load(module, str(start) if start else config.model.weights)
+    else:
+        module = freeze(network.requires_grad_(True), config.model.train)
     module.to(device)
     scenes = Scenes(episodes, config.data, module.config.patch_size)
     held = Scenes(held_out, config.data, module.config.patch_size) if held_out else None

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from wristworld_ros.data.episode import Episode
+from wristworld_ros.data.episode import DataSet, Episode
 from wristworld_ros.data.sets import open_data_set
 from wristworld_ros.errors import UserError
 from wristworld_ros.geometry import (
@@ -74,8 +74,8 @@ class Scenes(Dataset):
         UserError: There are none, or an episode has too few anchors.
     """
 
-    def __init__(self, path: Path, data: ReconstructionData, patch: int):
-        self.path, self.data, self.patch = Path(path), data, patch
+    def __init__(self, path: Path | DataSet, data: ReconstructionData, patch: int):
+        self.path, self.data, self.patch = path, data, patch
         data_set = open_data_set(path)
         self._frames = [
             (index, frame)
@@ -83,7 +83,7 @@ class Scenes(Dataset):
             for frame in range(0, len(data_set.episode(index)), data.frame_step)
         ]
         if not self._frames:
-            raise UserError(f'{path} has no frames to train on', 'give recordings with images')
+            raise UserError(f'{data_set.path} has no frames to train on', 'give recordings with images')
         self._kept: dict[int, Scene] = {}
         self._kept_bytes = 0
 
@@ -118,7 +118,7 @@ class Scenes(Dataset):
 
 
 @lru_cache(maxsize=8)
-def _episode(path: Path, index: int) -> Episode:
+def _episode(path: Path | DataSet, index: int) -> Episode:
     return open_data_set(path).episode(index)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wristworld_ros.data.episode import DataSet
 from wristworld_ros.errors import UserError
 from wristworld_ros.input_files import json_text
 from wristworld_ros.models.wan import WRISTWORLD_1_3B, WristGenerator
@@ -187,7 +188,12 @@ def load_networks(config: GenerationConfig, device: str) -> Networks:
 
 
 def train_flow(
-    episodes: Path, held_out: Path | None, folder: Path, config: GenerationConfig, start: Path | None, device: str
+    episodes: Path | DataSet,
+    held_out: Path | DataSet | None,
+    folder: Path,
+    config: GenerationConfig,
+    start: Path | None,
+    device: str,
 ) -> WristGenerator:
     """Train the generator on recordings of any format.
 

@@ -21,7 +21,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from wristworld_ros.data.cache import cache_key
-from wristworld_ros.data.episode import Episode
+from wristworld_ros.data.episode import DataSet, Episode
 from wristworld_ros.data.sets import open_data_set
 from wristworld_ros.errors import UserError
 from wristworld_ros.geometry import resize_intrinsics
@@ -42,15 +42,15 @@ PARTS = ('latents', 'condition', 'features')
 
 @dataclass(frozen=True)
 class Clip:
-    """Consecutive frames of one episode. source: the data set. index: of the episode in it."""
+    """Consecutive frames of one episode. source: the data set, or where it lies. index: of the episode in it."""
 
-    source: Path
+    source: Path | DataSet
     index: int
     start: int
     frames: int
 
 
-def list_clips(source: Path, data: GenerationData) -> list[Clip]:
+def list_clips(source: Path | DataSet, data: GenerationData) -> list[Clip]:
     """The clips of a data set, spread evenly over each episode.
 
     Raises:
@@ -61,10 +61,10 @@ def list_clips(source: Path, data: GenerationData) -> list[Clip]:
         spare = len(data_set.episode(index)) - data.frames
         if spare >= 0:
             starts = np.unique(np.linspace(0, spare, min(data.clips, spare + 1)).round().astype(int))
-            found += [Clip(Path(source), index, int(start), data.frames) for start in starts]
+            found += [Clip(source, index, int(start), data.frames) for start in starts]
     if not found:
         raise UserError(
-            f'No episode of {source} has {data.frames} frames', 'give a smaller data.frames, or longer episodes'
+            f'No episode of {data_set.path} has {data.frames} frames', 'give a smaller data.frames, or longer episodes'
         )
     return found
 
