@@ -72,13 +72,29 @@ def torch_threads():
     torch.set_num_threads(before)
 
 
+SCHEDULING = os.sched_getscheduler(0), os.sched_getparam(0)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup():
+    """SVT-AV1, where a test or a fixture opens it itself and as root, gives its thread real-time priority. Threads that are started
+    then, as those of DDS, would inherit it and starve all other processes."""
+    try:
+        return (yield)
+    finally:
+        restore_scheduling()
+
+
 @pytest.fixture(autouse=True)
 def scheduling():
-    """SVT-AV1, where a test opens it itself and as root, gives its thread real-time priority, which starves all other tests."""
-    before = os.sched_getscheduler(0), os.sched_getparam(0)
+    """The same for what a test itself opens."""
     yield
-    if os.sched_getscheduler(0) != before[0]:
-        os.sched_setscheduler(0, *before)
+    restore_scheduling()
+
+
+def restore_scheduling():
+    if os.sched_getscheduler(0) != SCHEDULING[0]:
+        os.sched_setscheduler(0, *SCHEDULING)
 
 
 @pytest.fixture

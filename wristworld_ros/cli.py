@@ -29,6 +29,10 @@ COMMANDS = {
     'augment': ('wristworld_ros.apps.augment.command', 'add a virtual wrist camera to recordings'),
     'convert': ('wristworld_ros.apps.convert.command', 'make a model directory from the published weights'),
     'train': ('wristworld_ros.apps.train', 'train stage 1, stage 2, a tiny decoder or a causal student'),
+    'finetune': (
+        'wristworld_ros.apps.finetune',
+        'adapt a model to your own recordings that do have a wrist camera',
+    ),
     'generate': ('wristworld_ros.apps.generate.command', 'generate the wrist video of an episode or of anchor videos'),
     'evaluate': ('wristworld_ros.apps.evaluate', 'evaluate a model on held-out episodes, next to baselines'),
     'report': ('wristworld_ros.apps.report', 'render the report of an earlier demo again'),

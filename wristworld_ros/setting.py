@@ -78,11 +78,14 @@ def shown(f: Field, value: Any) -> Any:
 
 
 def parsed(f: Field, value: Any) -> Any:
-    """The opposite of `shown`, for values from ROS or YAML: the word becomes None, an integer a float where one is wanted."""
+    """The opposite of `shown`, for values from ROS or YAML: the word becomes None, an integer a float where one is wanted, and
+    numbers in a list the words that they are written as."""
     if f.metadata.get('none') and value == f.metadata['none']:
         return None
     if kind_of(f) == 'float' and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if kind_of(f) == 'list' and isinstance(value, list):
+        return [str(v) if isinstance(v, int | float) and not isinstance(v, bool) else v for v in value]
     return value
 
 

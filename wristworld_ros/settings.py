@@ -42,7 +42,7 @@ class StreamSettings:
     )
     precision: str = setting(
         'auto',
-        "What the big networks compute in; auto: the model's own on a GPU (bfloat16 for the published ones), float32 on a CPU. Stage 1's heads are always float32.",
+        "What the big networks compute in; auto: the model's own on a GPU (bfloat16 for the published ones), float32 on a CPU, but for the plane sweep's convolutions where the CPU has instructions for bfloat16. Stage 1's heads are always float32.",
         choices=('auto', 'float32', 'bfloat16'),
     )
     graphs: bool = setting(

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from wristworld_ros.geometry.poses import looking_at
-from wristworld_ros.geometry.support import SupportSearch, support_height
+from wristworld_ros.geometry.support import SupportSearch, lowest_over_support, support_height
 from wristworld_ros.types import Camera
 
 HW = (168, 224)
@@ -46,6 +46,19 @@ def test_cameras_that_see_nothing_in_common_find_nothing():
     away = np.linalg.inv(looking_at(np.array([1.3, 0.6, 0.7]), np.array([3.0, 3.0, 0.7])))
     cameras = (cameras[0], Camera(K, away, HW[1], HW[0]))
     assert SupportSearch().update(pictures(0.0, anchors()), cameras) == []
+
+
+def test_no_height_above_the_ceiling_is_found():
+    cameras = anchors()
+    search = SupportSearch()
+    assert max(search.update(pictures(0.05, cameras), cameras, ceiling=0.02), default=0.0) <= 0.02
+    assert search.update(pictures(0.0, cameras), cameras, ceiling=0.02)[0] == pytest.approx(0.0, abs=0.003)
+
+
+def test_the_lowest_point_counts_over_the_table_alone():
+    base, far = (0.05, 0.0, -0.3), (0.5, 0.9, -0.4)
+    assert lowest_over_support(np.array([base, far, (0.5, 0.1, 0.2), (0.4, -0.3, 0.12)])) == 0.12
+    assert lowest_over_support(np.array([base])) == np.inf
 
 
 def test_most_points_lie_on_the_table():

@@ -5,13 +5,19 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
+from wristworld_ros.geometry.cloud import CloudSettings
 from wristworld_ros.geometry.poses import looking_at
 from wristworld_ros.models.hand import Correction, HandConfig, HandNetwork
 from wristworld_ros.models.hand.crop import HALF_WIDTH, MIDDLE
 from wristworld_ros.pipeline.hand_registration import HandRegistration
+from wristworld_ros.pipeline.known_geometry import KnownGeometryStep, Prediction
 from wristworld_ros.robot.known_cameras import PlacedCameras
+from wristworld_ros.types import AnchorSet, Camera, RobotPoints
 
 K = np.array([[200.0, 0, 111.5], [0, 200.0, 83.5], [0, 0, 1]])
+PREDICTION = Prediction(
+    np.stack([K, K]), np.stack([np.eye(4)] * 2), torch.full((1, 21, 28), 0.9), torch.full((1, 21, 28), 2.0), False
+)
 
 
 class SeesTheTruth(HandNetwork):
@@ -70,6 +76,36 @@ def test_a_right_place_stays_and_a_reset_forgets():
         assert np.allclose(registration.corrected(placed, images, None).T, placed.T, atol=1e-4)
     registration.reset()
     assert np.array_equal(registration.rotation(0), np.eye(3))
+
+
+def test_a_correction_as_small_as_the_networks_own_error_is_not_made():
+    network = SeesTheTruth(HandConfig(size=16, widths=(8, 8), dense=8))
+    for degrees, made in ((0.1, False), (0.6, True)):
+        registration = HandRegistration(network, torch.device('cpu'))
+        for hand in places():
+            T_anchor, placed = cameras(hand, np.radians([degrees, 0.0, 0.0]))
+            network.truth = T_anchor @ np.linalg.inv(placed.T[0])
+            found = registration.corrected(placed, np.zeros((1, 168, 224, 3), np.uint8), None)
+        assert np.allclose(found.T, placed.T, atol=1e-9) != made
+
+
+def test_anchors_with_depth_are_corrected_where_the_robots_surface_is_not_known():
+    torch.manual_seed(0)
+    network = SeesTheTruth(HandConfig(size=16, widths=(8, 8), dense=8))
+    T_anchor, placed = cameras((0.5, 0.0, 0.3), np.radians([0.7, -0.6, 0.0]))
+    network.truth = T_anchor @ np.linalg.inv(placed.T[0])
+    surface = RobotPoints(np.zeros((1, 3), np.float32), np.zeros((1, 3), np.uint8), np.array(['hand']))
+    seen = []
+    for robot in (None, surface):
+        step = KnownGeometryStep((32, 32), CloudSettings(), None, torch.device('cpu'), hand=network)
+        wrist = Camera(K, placed.T[0], 224, 168)
+        anchors = AnchorSet(
+            1, ('a',), np.zeros((1, 168, 224, 3), np.uint8), intrinsics=K[None], depth=np.full((1, 168, 224), 0.9, np.float32),
+            T_base_anchor=np.linalg.inv(placed.T[1])[None], wrist=wrist, robot_points=robot,
+        )  # fmt: skip
+        observation = step.measured(anchors) or step.completed(anchors, PREDICTION)
+        seen.append(observation.reconstruction.anchors[0].T_camera_world)
+    assert not np.allclose(seen[0], placed.T[1], atol=1e-3) and np.allclose(seen[1], placed.T[1], atol=1e-6)
 
 
 def test_a_hand_that_stands_still_is_looked_at_once():

@@ -60,6 +60,13 @@ def test_auto_is_float32_on_a_cpu_and_the_models_own_on_a_gpu():
     assert choose_precision(trained, 'float32', 'cuda') == torch.float32
 
 
+@pytest.mark.parametrize('instructions', [True, False])
+def test_the_plane_sweep_convolves_in_bfloat16_where_the_cpu_can(monkeypatch, instructions):
+    monkeypatch.setattr('wristworld_ros.pipeline.model_directory.has_bfloat16_instructions', lambda: instructions)
+    asked = [load_model('sim_tiny', 'cpu', p).sweep.join.weight.dtype for p in ('auto', 'float32')]
+    assert asked == [BFLOAT16 if instructions else torch.float32, torch.float32]
+
+
 def test_a_model_that_is_loaded_while_another_thread_builds_one_has_all_its_weights(folder):
     models = []
     with empty_weights():

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from wristworld_ros.geometry.poses import looking_at
+from wristworld_ros.geometry.support import SupportSearch
 from wristworld_ros.models.sweep import SweepConfig, SweepNetwork
 from wristworld_ros.pipeline import VirtualWrist, tiny_random_model
 from wristworld_ros.pipeline.swept import PlaneSweep
@@ -115,6 +116,40 @@ def test_of_several_levels_that_is_taken_whose_views_are_the_most_believable(mod
     )
     sweep(sets.images, cameras_of(sets), sets.wrist)
     assert sweep.height == TABLE
+
+
+def test_a_height_that_the_arm_has_been_below_is_left(model, monkeypatch):
+    sets, sweep = anchor_set(), PlaneSweep(model.sweep, torch.device('cpu'))
+    update = SupportSearch.update
+    monkeypatch.setattr(
+        SupportSearch, 'update', lambda *_: [0.15]
+    )  # as where things' tops agree and the table is plain
+    sweep(sets.images, cameras_of(sets), sets.wrist, lowest=0.2)
+    assert sweep.height == 0.15
+    monkeypatch.setattr(SupportSearch, 'update', update)
+    for _ in range(10):
+        sweep(sets.images, cameras_of(sets), sets.wrist, lowest=0.2)
+    sweep(sets.images, cameras_of(sets), sets.wrist, lowest=TABLE + 0.02)
+    assert sweep.height == pytest.approx(TABLE, abs=0.005)
+
+
+def test_a_plain_table_is_looked_for_until_there_is_evidence(model, monkeypatch):
+    sets, sweep = anchor_set(), PlaneSweep(model.sweep, torch.device('cpu'))
+    evidence, searched = 0.1, []
+
+    def update(self, *_):
+        searched.append(len(searched))
+        return [TABLE]
+
+    monkeypatch.setattr(SupportSearch, 'update', update)
+    monkeypatch.setattr(SupportSearch, 'evidence', property(lambda _: evidence))
+    for _ in range(61):
+        sweep(sets.images, cameras_of(sets), sets.wrist)
+    assert len(searched) == 6 + 3
+    evidence = 2.0
+    for _ in range(61):
+        sweep(sets.images, cameras_of(sets), sets.wrist)
+    assert len(searched) == 6 + 3 + 1
 
 
 def test_measured_depth_is_never_replaced_by_a_sweep(model):

@@ -1,11 +1,14 @@
 """A causal student: roll-outs are what it streams, targets follow the teacher, and both parts end in a model that runs."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+import yaml
 
+from wristworld_ros import cli
 from wristworld_ros.data.formats.native import CameraTrack, write_episode
 from wristworld_ros.errors import UserError
 from wristworld_ros.models.wan import WristGenerator, sample_chunks
@@ -16,7 +19,14 @@ from wristworld_ros.pipeline.model import WristModel
 from wristworld_ros.settings import StreamSettings
 from wristworld_ros.training.causal.clips import ClipEncoder, clip_shape
 from wristworld_ros.training.causal.losses import ConsistencyLoss, ForcingLoss, WindowedLoss, random_levels, roll_out
-from wristworld_ros.training.causal.train import CausalTraining, prepare_for, train_causal, train_teacher
+from wristworld_ros.training.causal.train import (
+    CausalTraining,
+    prepare_for,
+    train_causal,
+    train_causal_on_latents,
+    train_teacher,
+)
+from wristworld_ros.training.config import GenerationData, GenerationModel
 from wristworld_ros.training.stage2.data import Stage2Clips, Stage2Sampling
 from wristworld_ros.training.trainer import Step, TrainerConfig
 from wristworld_ros.types import AnchorSet
@@ -171,7 +181,11 @@ def directory(tmp_path):
     """A model directory of the smallest model, with Wan's autoencoder or without weights of one."""
     plain = tiny_random_model()
     config = plain.config.generator | SMALL
-    model = WristModel(replace(plain.config, generator=config), plain.stage1, WristGenerator.from_config(config), 'cpu')
+    generator = WristGenerator.from_config(config)
+    torch.nn.init.normal_(
+        generator.decoder.last.weight, std=0.3
+    )  # at zero nothing before it would learn in the first step
+    model = WristModel(replace(plain.config, generator=config), plain.stage1, generator, 'cpu')
     save_model(model, tmp_path / 'start')
     return str(tmp_path / 'start')
 
@@ -196,26 +210,84 @@ def test_teacher_and_student_end_as_models_that_stream(clips, directory, tmp_pat
         train_causal(clips, [], tmp_path / 'again', replace(run, model=str(tmp_path / 'causal/model')))
 
 
-def test_condition_maps_come_from_the_models_own_stage_1(directory, tmp_path):
-    rng = np.random.default_rng(0)
+def write_recording(folder, frames, seed=0):
+    """An episode of noise with two anchors and a wrist camera."""
+    rng = np.random.default_rng(seed)
 
     def camera(name, role, size):
-        K = np.tile(np.array([[size, 0, size / 2 - 0.5], [0, size, size / 2 - 0.5], [0, 0, 1.0]]), (3, 1, 1))
-        images = rng.integers(0, 256, (3, size, size, 3), dtype=np.uint8)
-        return CameraTrack(
-            name, role, images, K, np.tile(np.eye(4), (3, 1, 1)), np.full((3, size, size), 0.5, np.float32)
-        )
+        K = np.tile(np.array([[size, 0, size / 2 - 0.5], [0, size, size / 2 - 0.5], [0, 0, 1.0]]), (frames, 1, 1))
+        images = rng.integers(0, 256, (frames, size, size, 3), dtype=np.uint8)
+        depth = np.full((frames, size, size), 0.5, np.float32)
+        return CameraTrack(name, role, images, K, np.tile(np.eye(4), (frames, 1, 1)), depth)
 
     cameras = [camera('left', 'anchor', 56), camera('right', 'anchor', 56), camera('wrist', 'wrist', 32)]
     write_episode(
-        tmp_path / 'episodes/000000',
-        task='none',
-        seed=0,
-        fps=10,
-        success=True,
-        stamps_ns=np.arange(3) * 10**8,
-        cameras=cameras,
+        folder, task='none', seed=seed, fps=10, success=True, stamps_ns=np.arange(frames) * 10**8, cameras=cameras
     )
+
+
+@pytest.mark.parametrize('adapt', ['full', 'lora'])
+def test_a_student_of_recordings_learns_on_latents_that_are_encoded_once(directory, tmp_path, adapt):
+    if adapt == 'lora':
+        pytest.importorskip('peft')
+    write_recording(tmp_path / 'episodes/000000', 5)
+    data = GenerationData(width=32, height=32, frames=4, clips=2, condition='reconstruction')
+    run = CausalTraining(
+        directory, Stage2Sampling(batch=1), replace(FEW, optimizer='adamw', learning_rate=0.01, warm_up=0, samples_every=2),
+        timesteps=(1000.0, 500.0), substeps=1, workers=0, adapters=GenerationModel(adapt=adapt, rank=2), gradient_checkpointing=True,
+    )  # fmt: skip
+    out = tmp_path / 'out'
+    train_causal_on_latents(tmp_path / 'episodes', tmp_path / 'episodes', out, data, run, 'cpu')
+    (shard,) = (out / 'latents').glob('*.safetensors')
+    assert (out / 'distilled/samples/00000002.png').exists()
+    model, before = load_model(str(out / 'model'), 'cpu'), load_model(directory, 'cpu')
+    assert model.generator.settings.renoise.timesteps == (1000, 500)
+    moved = {n for n, p in before.generator.named_parameters() if not torch.equal(p, model.generator.get_parameter(n))}
+    assert any('attn1.to_q' in name for name in moved) and not any('anchor_encoder' in name for name in moved)
+    assert any('norm_q' in name for name in moved) == (adapt == 'full'), 'adapters leave norms alone'
+    written = shard.stat().st_mtime_ns
+    train_causal_on_latents(tmp_path / 'episodes', None, out, data, run, 'cpu')
+    assert shard.stat().st_mtime_ns == written
+
+
+def test_one_command_makes_a_student_by_its_configuration(directory, tmp_path, capsys):
+    write_recording(tmp_path / 'episodes/000000', 5)
+    content = {
+        'stage': 'causal', 'recipe': 'published', 'model': {'network': 'miniature'},
+        'data': {'width': 32, 'height': 32, 'frames': 4, 'clips': 1},
+        'forcing': {'steps': 1}, 'distillation': {'steps': 2, 'timesteps': [1000, 600], 'substeps': 1},
+        'schedule': {'batch': 1, 'workers': 0, 'precision': 'float32'},
+    }  # fmt: skip
+    (tmp_path / 'mine.yaml').write_text(yaml.safe_dump(content))
+    paths = {name: str(tmp_path / name) for name in ('episodes', 'mine.yaml', 'out')}
+    command = (
+        f'train causal {paths["episodes"]} --config {paths["mine.yaml"]} --out {paths["out"]} --device cpu'.split()
+    )
+    assert cli.main(command) == 2 and 'need --model' in capsys.readouterr().err
+    assert cli.main([*command, '--model', directory]) == 0
+    made = load_model(str(tmp_path / 'out/model'), 'cpu').generator.settings
+    assert made.renoise.timesteps == (1000, 600) and made.sampling_steps == 2
+    for part, steps in (('forcing', 1), ('distilled', 2)):
+        assert json.loads((tmp_path / 'out' / part / 'optimization.json').read_text())['steps'] == steps
+
+
+def test_clips_that_are_no_whole_chunks_of_the_model_are_told_before_anything_is_encoded(directory, tmp_path):
+    write_recording(tmp_path / 'episodes/000000', 5)
+    data = GenerationData(width=32, height=32, frames=5)
+    with pytest.raises(UserError, match=r'data\.frames is 5, and a chunk of the model has 2 .*give 4, or 2 more'):
+        train_causal_on_latents(tmp_path / 'episodes', None, tmp_path / 'out', data, CausalTraining(directory), 'cpu')
+    with pytest.raises(UserError, match=r'data\.frames is 34, and the model takes 32'):
+        train_causal_on_latents(
+            tmp_path / 'episodes', None, tmp_path / 'out', replace(data, frames=34), CausalTraining(directory), 'cpu'
+        )
+    data = replace(data, frames=4, condition='anchor')
+    with pytest.raises(UserError, match=r'data\.condition is anchor, and .* takes more planes'):
+        train_causal_on_latents(tmp_path / 'episodes', None, tmp_path / 'out', data, CausalTraining(directory), 'cpu')
+    assert not (tmp_path / 'out').exists()
+
+
+def test_condition_maps_come_from_the_models_own_stage_1(directory, tmp_path):
+    write_recording(tmp_path / 'episodes/000000', 3)
     run = CausalTraining(directory)
     (made,) = prepare_for(run, tmp_path / 'episodes', tmp_path / 'maps', None, 1)
     with np.load(made) as f:

@@ -6,12 +6,14 @@ import pytest
 import yaml
 
 from wristworld_ros.errors import UserError
-from wristworld_ros.training.config import RECIPES
+from wristworld_ros.training.causal.train import CausalTraining
+from wristworld_ros.training.config_causal import CausalConfig
 from wristworld_ros.training.config_files import files
 from wristworld_ros.training.config_reading import as_content, default_config, parse_config, read_config
-from wristworld_ros.training.configured import decoder_training, geometry_training, images_training
+from wristworld_ros.training.configured import causal_training, decoder_training, geometry_training, images_training
 from wristworld_ros.training.presets import DATA_SETS, presets
-from wristworld_ros.training.schedules import trainer_config
+from wristworld_ros.training.recipes import RECIPES
+from wristworld_ros.training.schedules import part_schedules, trainer_config
 
 ROOT = Path(__file__).parents[2]
 SPC = ROOT / 'config/train/droid/reconstruction.yaml'
@@ -69,6 +71,38 @@ def test_what_is_not_allowed_is_one_sentence_that_names_file_and_key(tmp_path, c
     assert str(path) in str(error.value) and '\n' not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ('change', 'words'),
+    [
+        ({'distillation': {'timesteps': [1000, 500, 750]}}, r'distillation\.timesteps is .*first of them 1000'),
+        ({'distillation': {'timesteps': [500]}}, r'distillation\.timesteps is .*first of them 1000'),
+        ({'distillation': {'timesteps': ['all']}}, "'all' is not allowed; give falling numbers"),
+        ({'forcing': {'steps': 3, 'minutes': 2}}, r'forcing has both steps \(3\) and minutes \(2\)'),
+        ({'data': {'frames': 80}}, r'data\.frames is 80.*as 21 or 81'),
+        ({'data': {'frames': 9}}, r'data\.frames is 9.*as 21 or 81'),
+        ({'model': {'adapt': 'half'}}, r"model\.adapt is 'half'"),
+        ({'losses': {}}, 'unknown section losses'),
+    ],
+)
+def test_what_a_student_cannot_be_is_one_sentence(change, words):
+    with pytest.raises(UserError, match=words) as error:
+        parse_config({'stage': 'causal', 'recipe': 'published'} | change, 'causal', 'it')
+    assert '\n' not in str(error.value)
+
+
+def test_the_parts_of_a_student_have_the_schedule_but_for_what_they_say_themselves():
+    content = {'stage': 'causal', 'recipe': 'published', 'schedule': {'minutes': 30, 'learning_rate': 1e-4, 'batch': 3}}
+    content |= {'forcing': {'steps': 7}, 'distillation': {'learning_rate': 1e-6, 'timesteps': [1000, 500]}}
+    config = parse_config(content, 'causal', 'it')
+    assert isinstance(config, CausalConfig) and config.distillation.levels == (1000.0, 500.0)
+    forcing, distillation = part_schedules(config)
+    assert (forcing.steps, forcing.minutes, forcing.learning_rate, forcing.batch) == (7, None, 1e-4, 3)
+    assert (distillation.minutes, distillation.learning_rate, distillation.batch) == (30, 1e-6, 3)
+    run = causal_training(config, 'a')
+    assert run.config.steps == 7 and run.config.minutes is None and run.distillation.learning_rate == 1e-6
+    assert (run.timesteps, run.adapters, run.guidance) == ((1000.0, 500.0), config.model, None)
+
+
 @pytest.mark.parametrize('text', ['', '- 1', 'a: [', '\x00'])
 def test_files_that_are_no_configuration_are_one_sentence(tmp_path, text):
     path = tmp_path / 'mine.yaml'
@@ -104,3 +138,7 @@ def test_the_small_models_recipes_are_those_of_the_options():
     base = images_training(presets()['sim_base', 'generation'])
     assert base.model['dim'] > stage2.model['dim'] and base.gradient == stage2.gradient
     assert decoder_training(presets()['droid', 'decoder']).width == 64
+    student, default = causal_training(presets()['sim_tiny', 'causal'], 'sim_tiny'), CausalTraining()
+    own = ('sampling', 'timesteps', 'substeps', 'clip_chunks', 'maps', 'last_level', 'history_noise', 'adapters')
+    assert all(getattr(student, name) == getattr(default, name) for name in own)
+    assert (student.config.betas, student.config.bf16, student.config.average) == (default.config.betas, False, 0.99)

@@ -8,6 +8,7 @@ import torch
 
 from wristworld_ros.models.wan import WristGenerator, block_causal_predict, chunk_contexts
 from wristworld_ros.pipeline import tiny_random_model
+from wristworld_ros.pipeline.model_directory import save_model
 from wristworld_ros.training.stage2.data import Stage2Clips, Stage2Sampling, sample_clip
 from wristworld_ros.training.stage2.train import (
     ClipTrainer,
@@ -17,7 +18,7 @@ from wristworld_ros.training.stage2.train import (
     predict_independent,
     uses_history,
 )
-from wristworld_ros.training.trainer import Step
+from wristworld_ros.training.trainer import Step, start_from
 
 
 @pytest.fixture
@@ -142,3 +143,12 @@ def test_noise_levels_are_in_range_and_often_the_last():
     sigma = noise_levels(500, 4, 0.35)
     assert float(sigma.min()) > 0 and float(sigma.max()) == 1
     assert 0.3 < float((sigma == 1).float().mean()) < 0.4
+
+
+def test_a_run_starts_from_the_generator_of_a_model_directory(tmp_path):
+    model = tiny_random_model()
+    save_model(model, tmp_path / 'model', torch.float32)
+    other = WristGenerator.from_config(model.config.generator)
+    start_from(other, tmp_path / 'model' / 'generator.safetensors')
+    wanted = model.generator.state_dict()
+    assert all(torch.equal(value, wanted[name]) for name, value in other.state_dict().items())

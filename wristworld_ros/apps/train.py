@@ -1,4 +1,4 @@
-"""`wristworld train STAGE`: by a configuration (reconstruction, generation, decoder), or a part of the small model by options."""
+"""`wristworld train STAGE`: by a configuration (reconstruction, generation, causal, decoder), or a part of the small model by options."""
 
 from __future__ import annotations
 
@@ -17,25 +17,26 @@ from wristworld_ros.training.settings import TrainSettings
 
 if TYPE_CHECKING:
     from wristworld_ros.data.packed import PackedEpisode
-    from wristworld_ros.training.config import Config
+    from wristworld_ros.training.causal.train import CausalTraining
     from wristworld_ros.training.decoder.train import DecoderTraining
     from wristworld_ros.training.parts import TrainedParts
+    from wristworld_ros.training.recipes import Config
     from wristworld_ros.training.stage2.train import Stage2Training
     from wristworld_ros.training.trainer import TrainerConfig
 
 CACHE = 'frames'
-CONFIGURED = ('reconstruction', 'generation', 'decoder')
+CONFIGURED = ('reconstruction', 'generation', 'causal', 'decoder')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
     parser.add_argument(
-        'what', choices=(*CONFIGURED, 'stage1', 'sweep', 'hand', 'stage2', 'package', 'tiny-decoder', 'teacher', 'causal', 'sim-fvd'),
+        'what', choices=(*CONFIGURED, 'stage1', 'sweep', 'hand', 'stage2', 'package', 'tiny-decoder', 'teacher', 'sim-fvd'),
         help='reconstruction, generation, decoder: by a configuration (--config), at any size. stage1: geometry and wrist pose. sweep: the wrist view of known cameras. hand: the wrist pose as anchors see the hand. '
         'stage2: the generator, after those. package: all of them as a model directory. '
         "tiny-decoder: a cheap decoder of a model's own video autoencoder. teacher: a model's generator as a flow over whole clips. "
-        'causal: a causal few-step student of such a model, by teacher forcing and then by its own roll-outs; --minutes and --steps are '
-        'those of each of the two parts. sim-fvd: the small network of the evaluation\'s sim-FVD.',
+        'causal: a causal few-step student of such a model, by teacher forcing and then by its own roll-outs; by a configuration, or for '
+        'small models by options, of which --minutes and --steps are those of each of the two parts. sim-fvd: the small network of the evaluation\'s sim-FVD.',
     )  # fmt: skip
     parser.add_argument(
         'episodes', type=Path, nargs='?', help='Folder of episodes (`wristworld simulate` records them).'
@@ -43,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--config',
         type=Path,
-        help='reconstruction, generation, decoder: YAML file, one of config/train or a copy of yours.',
+        help='reconstruction, generation, causal, decoder: YAML file, one of config/train or a copy of yours.',
     )
     parser.add_argument(
         '--dry-run', action='store_true',
@@ -64,7 +65,8 @@ def run(args: argparse.Namespace) -> int:
     settings = from_options(TrainSettings, args)
     check(settings)
     check_folder(settings.out)
-    if args.what in CONFIGURED:
+    by_options = args.what == 'causal' and args.config is None and not args.dry_run
+    if args.what in CONFIGURED and not by_options:
         return _configured_stage(args, settings)
     if args.config is not None or args.dry_run:
         raise UserError(
@@ -111,9 +113,11 @@ def _configured_stage(args: argparse.Namespace, settings: TrainSettings) -> int:
 def _run_configured(episodes: Path, settings: TrainSettings, config: Config) -> None:
     """Hand a configuration to its training."""
     from wristworld_ros.training import config as records
+    from wristworld_ros.training import config_causal
     from wristworld_ros.training.configured import (
         ANCHOR_SIZE,
         WRIST_HW,
+        causal_training,
         decoder_training,
         geometry_training,
         images_training,
@@ -140,6 +144,16 @@ def _run_configured(episodes: Path, settings: TrainSettings, config: Config) -> 
         _train_stage2(
             episodes, settings, images_training(config, start), replace(_parts(settings, 'train generation'), **sizes)
         )
+    elif isinstance(config, config_causal.CausalConfig | config_causal.CausalImagesConfig):
+        training = causal_training(config, _teacher_model(settings, config.model.model))
+        if isinstance(config, config_causal.CausalConfig):
+            from wristworld_ros.training.causal.train import train_causal_on_latents
+
+            _train(settings, train_causal_on_latents, episodes, held_out, out, config.data, training)
+        else:
+            from wristworld_ros.training.causal.train import train_causal
+
+            _on_conditions(episodes, settings, train_causal, training)
     else:
         settings = replace(
             settings, model=settings.model or config.model.model, limit=settings.limit or config.data.episodes
@@ -277,18 +291,32 @@ def _causal(episodes: Path, settings: TrainSettings) -> None:
     _on_clips(episodes, settings, train_causal)
 
 
-def _on_clips(episodes: Path, settings: TrainSettings, train: Callable) -> None:
-    """A training that starts from a model directory, on condition maps of that model's own stage 1."""
-    from wristworld_ros.training.causal.train import CausalTraining, prepare_for
-
-    if settings.model is None:
+def _teacher_model(settings: TrainSettings, configured: str | None = None) -> str:
+    """The model that causal training starts from."""
+    model = settings.model or configured
+    if model is None:
         raise UserError('train teacher and train causal need --model', 'give the model that they start from')
     if settings.start:
         raise UserError('train teacher and train causal take no --start', 'give the model to start from with --model')
+    return model
+
+
+def _on_clips(episodes: Path, settings: TrainSettings, train: Callable) -> None:
+    """A training of causal/ by options."""
+    from wristworld_ros.training.causal.train import CausalTraining
+
     run = CausalTraining(
-        settings.model, seed=settings.seed, timesteps=_timesteps(settings.timesteps), clip_chunks=settings.clip_chunks
+        _teacher_model(settings),
+        seed=settings.seed,
+        timesteps=_timesteps(settings.timesteps),
+        clip_chunks=settings.clip_chunks,
     )
-    run = _configured(run, settings)
+    _on_conditions(episodes, settings, train, _configured(run, settings))
+
+
+def _on_conditions(episodes: Path, settings: TrainSettings, train: Callable, run: CausalTraining) -> None:
+    """A training that starts from a model directory, on condition maps of that model's own stage 1."""
+    from wristworld_ros.training.causal.train import prepare_for
 
     def conditions(folder: Path, name: str, limit: int | None) -> list[Path]:
         return prepare_for(run, folder, Path(settings.out) / name, limit, settings.workers)

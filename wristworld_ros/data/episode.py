@@ -258,6 +258,27 @@ class DataSet(ABC):
         return iter(())
 
 
+class ChosenEpisodes(DataSet):
+    """Episodes that are open already, as a set: some of another set, or with cameras in other roles.
+
+    Args:
+        path: Of the set that they are from.
+        episodes: In order.
+    """
+
+    format = 'chosen episodes'
+
+    def __init__(self, path: Path, episodes: Sequence[Episode]):
+        self.path, self._episodes = path, tuple(episodes)
+
+    def __len__(self) -> int:
+        return len(self._episodes)
+
+    def episode(self, index: int) -> Episode:
+        """See `DataSet.episode`."""
+        return self._episodes[index]
+
+
 def role_of(name: str) -> Role:
     """What a camera's name says of its place: on the wrist, or beside the robot."""
     return 'wrist' if any(word in name.lower() for word in _WRIST_WORDS) else 'anchor'

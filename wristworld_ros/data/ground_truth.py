@@ -68,6 +68,7 @@ def read_ground_truth(
     anchors: int | None = None,
     frames: int | None = None,
     need_calibration: bool = True,
+    indices: np.ndarray | None = None,
 ) -> GroundTruth:
     """Decode an episode.
 
@@ -77,6 +78,7 @@ def read_ground_truth(
         anchors: Only the first so many anchor cameras; None takes all.
         frames: Only the first so many frames; None takes all.
         need_calibration: False also takes an episode of whose cameras one has no calibration, as images alone.
+        indices: Numbers of the frames to take, rising, in place of the first so many; None takes those.
 
     Raises:
         UserError: The episode has no wrist camera, fewer anchors, anchors of several sizes, or a camera without calibration.
@@ -88,32 +90,38 @@ def read_ground_truth(
             'give episodes with a wrist camera',
         )
     wrist = episode.camera(wrists[0])
-    count = min(frames or len(episode), len(episode))
+    taken = np.arange(min(frames or len(episode), len(episode))) if indices is None else np.asarray(indices)
     known = need_calibration or all(_is_calibrated(episode, name) for name in (*names, wrist.name))
-    unknown = np.full((count, 3, 3), np.nan), np.full((count, 4, 4), np.nan)
+    unknown = np.full((len(episode), 3, 3), np.nan), np.full((len(episode), 4, 4), np.nan)
     *calibrations, (wrist_K, T_wrist_world) = [
         episode.calibration(name) if known else unknown for name in (*names, wrist.name)
     ]
     wrist_K = resize_intrinsics(torch.from_numpy(wrist_K), (wrist.height, wrist.width), wrist_hw).numpy()
     has_depth = all(episode.camera(name).has_depth for name in names)
+
+    def rgb(name: str) -> np.ndarray:
+        return episode.rgb(name, len(taken)) if indices is None else episode.read(name, taken)
+
+    def depth(name: str) -> np.ndarray:
+        return episode.depth(name, len(taken)) if indices is None else episode.read_depth(name, taken)
+
+    def objects(name: str) -> np.ndarray:
+        return episode.objects(name, int(taken[-1]) + 1)[taken]
+
     return GroundTruth(
-        stamps_ns=episode.stamps_ns[:count],
+        stamps_ns=episode.stamps_ns[taken],
         names=names,
-        images=np.stack([episode.rgb(name, count) for name in names]),
-        depth=np.stack([episode.depth(name, count) for name in names]) if has_depth else None,
-        K=np.stack([K[:count] for K, _ in calibrations]),
-        T_anchor_world=np.stack([T[:count] for _, T in calibrations]),
-        wrist=resize_images(episode.rgb(wrist.name, count), wrist_hw),
-        wrist_depth=resize_images(episode.depth(wrist.name, count), wrist_hw, nearest=True)
-        if wrist.has_depth
-        else None,
-        wrist_K=wrist_K[:count],
-        T_wrist_world=T_wrist_world[:count],
-        objects=resize_images(episode.objects(wrist.name, count), wrist_hw, nearest=True)
-        if wrist.has_objects
-        else None,
-        joints=_first(episode.joints, count),
-        gripper=_first(episode.gripper, count) if episode.gripper_unit == 'metres' else None,
+        images=np.stack([rgb(name) for name in names]),
+        depth=np.stack([depth(name) for name in names]) if has_depth else None,
+        K=np.stack([K[taken] for K, _ in calibrations]),
+        T_anchor_world=np.stack([T[taken] for _, T in calibrations]),
+        wrist=resize_images(rgb(wrist.name), wrist_hw),
+        wrist_depth=resize_images(depth(wrist.name), wrist_hw, nearest=True) if wrist.has_depth else None,
+        wrist_K=wrist_K[taken],
+        T_wrist_world=T_wrist_world[taken],
+        objects=resize_images(objects(wrist.name), wrist_hw, nearest=True) if wrist.has_objects else None,
+        joints=None if episode.joints is None else episode.joints[taken],
+        gripper=episode.gripper[taken] if episode.gripper is not None and episode.gripper_unit == 'metres' else None,
         hand=_simulated_hand(episode),
         T_hand_wrist=None if (mount := episode.meta.get('T_hand_wrist')) is None else np.array(mount),
         calibrated=known,
@@ -128,7 +136,3 @@ def _simulated_hand(episode: Episode) -> str:
 
 def _is_calibrated(episode: Episode, camera: str) -> bool:
     return episode.K(camera) is not None and episode.T_camera_world(camera) is not None
-
-
-def _first(track: np.ndarray | None, count: int) -> np.ndarray | None:
-    return None if track is None else track[:count]

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from wristworld_ros.data.arrays import read_arrays
 from wristworld_ros.data.cache import cache_key
+from wristworld_ros.data.episode import Episode
 from wristworld_ros.data.formats.native import list_episodes, read_episode
 from wristworld_ros.errors import UserError
 from wristworld_ros.geometry import resize_intrinsics
@@ -101,20 +102,25 @@ class PackedEpisode:
 
 
 def pack_episode(source: Path, target: Path, size: tuple[int, int], wrist_size: tuple[int, int]) -> Path:
+    """`pack_recording` of an episode directory of our own format; its cameras at random places become views too."""
+    return target if target.exists() else pack_recording(read_episode(source), target, size, wrist_size)
+
+
+def pack_recording(episode: Episode, target: Path, size: tuple[int, int], wrist_size: tuple[int, int]) -> Path:
     """Decode one episode into `target`, which appears whole or not at all; one that is there is left alone.
 
     Args:
-        source: An episode directory with a wrist camera and depth.
+        episode: Of any format, with a wrist camera, and of all its cameras calibration and depth.
         target: The directory to make.
         size: Width and height of the views.
         wrist_size: Width and height of the wrist images.
 
     Raises:
-        UserError: The episode cannot be read, or has no wrist camera or no depth.
+        UserError: The episode cannot be read, or has no wrist camera, no calibration or no depth.
     """
     if target.exists():
         return target
-    episode = read_episode(source)
+    source = episode.path
     anchors = [c for c in episode.cameras if c.role == 'anchor']
     views = anchors + [c for c in episode.cameras if c.role == 'random']
     wrist = next((c for c in episode.cameras if c.role == 'wrist'), None)

@@ -13,15 +13,17 @@ from wristworld_ros.errors import UserError, require_package
 _LEROBOT = 'meta/info.json'
 
 
-def open_data_set(path: str | Path) -> DataSet:
+def open_data_set(path: str | Path | DataSet) -> DataSet:
     """Open a set of episodes, whatever its format; what it is shows in its files.
 
     Args:
-        path: A directory or file of a format that docs/datasets.md lists.
+        path: A directory or file of a format that docs/datasets.md lists; a set that is open already is returned as it is.
 
     Raises:
         UserError: There is nothing, it is of no known format, or its head is damaged.
     """
+    if isinstance(path, DataSet):
+        return path
     path = Path(path).expanduser()
     if not path.exists():
         raise UserError(f'There is no {path}', 'give the path of a data set')

@@ -229,16 +229,17 @@ def contact_sheet(clips: list[tuple[RealClip, np.ndarray, list[_Row]]]) -> np.nd
     for clip, truth, rows in clips:
         for share in (np.arange(SHEET_FRAMES) + 0.5) / SHEET_FRAMES:
             i = int(share * len(truth))
-            cells = [_cell(clip.images[0, i]), _cell(clip.images[1, i]), _cell(truth[i])]
+            cells = [sheet_cell(clip.images[0, i]), sheet_cell(clip.images[1, i]), sheet_cell(truth[i])]
             for row in rows:
                 at = int(np.abs(row.frames - i).argmin())
-                cells.append(_cell(row.images[at], row.valid is None or bool(row.valid[at])))
-            cells += [np.full_like(_cell(truth[0]), 255)] * (most - len(rows))
+                cells.append(sheet_cell(row.images[at], row.valid is None or bool(row.valid[at])))
+            cells += [np.full_like(sheet_cell(truth[0]), 255)] * (most - len(rows))
             lines.append(np.concatenate(cells, 1))
     return np.concatenate(lines)
 
 
-def _cell(image: np.ndarray, valid: bool = True) -> np.ndarray:
+def sheet_cell(image: np.ndarray, valid: bool = True) -> np.ndarray:
+    """An image as a contact sheet shows it, with a red edge where it is not valid."""
     width = round(SHEET_HEIGHT * image.shape[1] / image.shape[0])
     cell = cv2.resize(image, (width, SHEET_HEIGHT), interpolation=cv2.INTER_AREA)
     if not valid:

@@ -15,6 +15,7 @@ from wristworld_ros.input_files import Share, Size, convert, json_text, read_jso
 FORMAT = 1
 STAGE1, GENERATOR, AUTOENCODER = 'stage1.safetensors', 'generator.safetensors', 'autoencoder.safetensors'
 TINY_DECODER, SWEEP, HAND = 'tiny_decoder.safetensors', 'sweep.safetensors', 'hand.safetensors'
+PRIOR = 'wrist_prior.png'
 _RESTORE = 'give a complete model directory, or restore it from where the model came'
 # Model directories that ship with the package.
 PRETRAINED = Path(__file__).parents[1] / 'pretrained'
@@ -47,6 +48,7 @@ class ModelConfig:
         tiny_decoder: Width and blocks of the tiny decoder; empty where there is none.
         sweep: Configuration of the plane sweep (`sweep.SweepConfig`); empty where there is none.
         hand: Configuration of the hand network (`hand.HandConfig`); empty where there is none.
+        prior: Weights of what the anchors show beside the mean wrist image (`pipeline.prior.WristPrior`); empty where there is none.
     """
 
     name: str
@@ -66,6 +68,7 @@ class ModelConfig:
     tiny_decoder: dict[str, Any] = field(default_factory=dict)
     sweep: dict[str, Any] = field(default_factory=dict)
     hand: dict[str, Any] = field(default_factory=dict)
+    prior: tuple[Share, ...] = ()
 
     @classmethod
     def read(cls, path: Path) -> ModelConfig:

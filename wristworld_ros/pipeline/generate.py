@@ -12,6 +12,7 @@ from wristworld_ros.models.wan.autoencoders import Autoencoder
 from wristworld_ros.models.wan.condition_planes import condition_image, condition_planes
 from wristworld_ros.models.wan.sampling import shared_noise
 from wristworld_ros.pipeline.model import WristModel
+from wristworld_ros.pipeline.prior import WristPrior
 from wristworld_ros.runtime.cuda_graphs import CudaGraphRunner
 from wristworld_ros.runtime.transfer import download, upload
 from wristworld_ros.settings import StreamSettings
@@ -43,7 +44,7 @@ class ChunkGenerator:
             model.config,
             settings,
         )
-        self.device = model.device
+        self.device, self._prior = model.device, model.prior
         self.latent_hw = tuple(n // self.autoencoder.spatial_stride for n in model.config.wrist_hw)
         self.guidance, self.negative = guidance_of(model, settings.guidance)
         self.steps = len(self.generator.sigmas(settings.steps))
@@ -145,7 +146,7 @@ class ChunkGenerator:
         return ()
 
     def _encode_condition(self, conditions: list[ConditionMap]) -> torch.Tensor:
-        video = condition_video(self.generator, self.autoencoder, conditions)
+        video = condition_video(self.generator, self.autoencoder, conditions, self._prior)
         latents, self._encoder_state = self.autoencoder.encode_next(video, self._encoder_state)
         return latents
 
@@ -189,12 +190,22 @@ def guidance_of(model: WristModel, guidance: float | None) -> tuple[float, torch
     )
 
 
-def condition_video(gen: WristGenerator, autoencoder: Autoencoder, conditions: list[ConditionMap]) -> torch.Tensor:
+def condition_video(
+    gen: WristGenerator, autoencoder: Autoencoder, conditions: list[ConditionMap], prior: WristPrior | None = None
+) -> torch.Tensor:
     """T condition maps as a video for the autoencoder: the image as published, or the small model's planes.
+
+    Args:
+        gen: The generator.
+        autoencoder: The model's.
+        conditions: In order, on its device.
+        prior: What lies below them, or None.
 
     Returns:
         float32 [1, 3 or 5, T, h, w].
     """
+    if prior is not None:
+        conditions = [prior(condition) for condition in conditions]
     images = torch.stack([c.image for c in conditions])
     if gen.settings.condition_channels == autoencoder.latent_channels:
         planes = condition_image(images)

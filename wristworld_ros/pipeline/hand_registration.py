@@ -19,6 +19,9 @@ from wristworld_ros.robot.known_cameras import PlacedCameras
 _PRIOR = np.radians(0.6)  # standard deviation of a calibration's rotation, 5 mm of its position included
 _NOISE = 0.006  # radians, standard deviation of where one image shows the hand
 _SHARED = 0.002  # radians, what such errors have in common in all images of one camera
+_SURE = np.radians(
+    (0.15, 0.25)
+)  # corrections up to the first are the network's own errors and not made, from the second on made whole
 _MOVED = 0.02  # metres that the hand must have moved for another look at it
 _KEPT = 40  # looks at the hand
 
@@ -72,7 +75,8 @@ class HandRegistration:
             cross = _cross(expected[view])
             normal += cross.T @ cross / variance
             right += -cross.T @ (found[view] - expected[view]) / variance
-        return Rotation.from_rotvec(np.linalg.solve(normal, right)).as_matrix()
+        turn = np.linalg.solve(normal, right)
+        return Rotation.from_rotvec(np.interp(np.linalg.norm(turn), _SURE, (0.0, 1.0)) * turn).as_matrix()
 
     def _look(self, placed: PlacedCameras, T_own: np.ndarray, images: np.ndarray) -> None:
         guess = placed.T[1:] @ np.linalg.inv(T_own)

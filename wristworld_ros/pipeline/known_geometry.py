@@ -17,7 +17,7 @@ from wristworld_ros.geometry.agreement import cloud_agreement
 from wristworld_ros.geometry.cameras import resize_intrinsics
 from wristworld_ros.geometry.cloud import CloudSettings
 from wristworld_ros.geometry.images import resize_images
-from wristworld_ros.geometry.support import support_height
+from wristworld_ros.geometry.support import lowest_over_support, support_height
 from wristworld_ros.geometry.surfaces import (
     SurfaceMaps,
     SurfacePoints,
@@ -30,7 +30,7 @@ from wristworld_ros.models.hand import HandNetwork
 from wristworld_ros.models.sweep import SweepNetwork
 from wristworld_ros.pipeline.hand_registration import HandRegistration
 from wristworld_ros.pipeline.own_robot import OwnRobot, RobotInAnchors
-from wristworld_ros.pipeline.swept import PlaneSweep, SweptView, mean_confidence, trusted_coverage
+from wristworld_ros.pipeline.swept import PlaneSweep, SweptView, agreed_confidence, mean_confidence, trusted_coverage
 from wristworld_ros.robot.depth_fit import fit_depth
 from wristworld_ros.robot.depth_gaps import bridge_gaps
 from wristworld_ros.robot.known_cameras import KnownCameras, PlacedCameras, place_cameras
@@ -72,6 +72,7 @@ class KnownObservation:
     residuals: np.ndarray
     agreements: np.ndarray
     finite: bool = True
+    swept: bool = False
 
     @property
     def coverage(self) -> float:
@@ -80,8 +81,8 @@ class KnownObservation:
 
     @property
     def confidence(self) -> float:
-        """Mean of the pixels that are hit; 0 where none is."""
-        return mean_confidence(self.condition)
+        """Mean of the pixels that are hit, 0 where none is; times the anchors' agreement where a sweep compared them."""
+        return agreed_confidence(self.condition, self.agreements) if self.swept else mean_confidence(self.condition)
 
 
 class KnownGeometryStep:
@@ -162,7 +163,8 @@ class KnownGeometryStep:
     ) -> KnownObservation:
         hw = tuple(anchors.images.shape[1:3])
         placed = self.robot.corrected(placed, known)
-        if self._hand and anchors.depth is None and _all_cameras(known):
+        unseen = anchors.depth is None or anchors.robot_points is None  # whose surface measured depth would show
+        if self._hand and unseen and _all_cameras(known):
             placed = self._hand.corrected(placed, anchors.images, anchors.T_hand_wrist)
         stride = -(-hw[1] // _MOST_WIDE) if anchors.depth is not None else 1
         maps = self._maps(anchors, placed, prediction, stride)
@@ -190,7 +192,7 @@ class KnownGeometryStep:
             agreements = swept.agreements
         finite = bool(np.isfinite(placed.K).all() and np.isfinite(placed.T).all())
         geometry = _geometry(known, maps)
-        return KnownObservation(reconstruction, condition, geometry, residuals, agreements, finite)
+        return KnownObservation(reconstruction, condition, geometry, residuals, agreements, finite, swept is not None)
 
     def _swept(
         self, anchors: AnchorSet, placed: PlacedCameras, known: KnownCameras, maps: SurfaceMaps, wrist: Camera
@@ -202,7 +204,10 @@ class KnownGeometryStep:
             return None
         hw = anchors.images.shape[1:3]
         cameras = tuple(Camera(k, t, hw[1], hw[0]) for k, t in zip(placed.K[1:], placed.T[1:], strict=True))
-        return self._sweep(anchors.images, cameras, wrist, _table_height(maps) if self._sweep.searches else None)
+        guess = _table_height(maps) if self._sweep.searches else None
+        robot = anchors.robot_points
+        lowest = np.inf if robot is None else lowest_over_support(robot.points)
+        return self._sweep(anchors.images, cameras, wrist, guess, lowest)
 
     def _maps(
         self, anchors: AnchorSet, placed: PlacedCameras, prediction: Prediction | None, stride: int

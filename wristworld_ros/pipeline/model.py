@@ -12,6 +12,7 @@ from wristworld_ros.models.vggt import ReconstructionModel
 from wristworld_ros.models.wan import WristGenerator
 from wristworld_ros.models.wan.autoencoders import Autoencoder, autoencoder_from_config
 from wristworld_ros.models.wan.tiny_decoder import TinyAutoencoder
+from wristworld_ros.pipeline.prior import WristPrior
 from wristworld_ros.runtime.process import configure_process
 
 
@@ -26,6 +27,7 @@ class WristModel:
         autoencoder: None for a new one of the generator's configuration, which is right where it has no weights.
         sweep: The plane sweep, or None.
         hand: The hand network, or None.
+        prior: The mean wrist image and what is seen beside it, or None.
     """
 
     tiny_autoencoder: TinyAutoencoder | None = None  # beside the full one, where the directory has a tiny decoder
@@ -39,6 +41,7 @@ class WristModel:
         autoencoder: Autoencoder | None = None,
         sweep: SweepNetwork | None = None,
         hand: HandNetwork | None = None,
+        prior: WristPrior | None = None,
     ):
         self.config, self.device = config, torch.device(device)
         self.stage1 = stage1.eval().requires_grad_(False).to(self.device)
@@ -47,6 +50,7 @@ class WristModel:
         self.autoencoder = autoencoder.eval().requires_grad_(False).to(self.device)
         self.sweep = None if sweep is None else sweep.eval().requires_grad_(False).to(self.device)
         self.hand = None if hand is None else hand.eval().requires_grad_(False).to(self.device)
+        self.prior = None if prior is None else prior.to(self.device)
 
     @property
     def networks(self) -> tuple[torch.nn.Module, ...]:

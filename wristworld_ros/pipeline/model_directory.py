@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from wristworld_ros.data.images import read_image, write_image
 from wristworld_ros.errors import UserError
 from wristworld_ros.input_files import check_file, convert
 from wristworld_ros.models.config import (
@@ -19,6 +20,7 @@ from wristworld_ros.models.config import (
     GENERATOR,
     HAND,
     PRETRAINED,
+    PRIOR,
     STAGE1,
     SWEEP,
     TINY_DECODER,
@@ -34,7 +36,9 @@ from wristworld_ros.models.wan import WristGenerator
 from wristworld_ros.models.wan.autoencoders import Autoencoder, WanAutoencoder, autoencoder_from_config
 from wristworld_ros.models.wan.tiny_decoder import TinyAutoencoder, TinyDecoderSizes, tiny_decoder_for
 from wristworld_ros.pipeline.model import WristModel
+from wristworld_ros.pipeline.prior import WristPrior
 from wristworld_ros.runtime.files import file_sha256, write_atomically
+from wristworld_ros.runtime.machine import has_bfloat16_instructions
 
 Tensors = dict[str, torch.Tensor]
 
@@ -122,7 +126,9 @@ def load_model(
     _, stage1 = load_stage1(str(folder), device, dtype)
     _, generator, autoencoder = load_stage2(str(folder), device, dtype)
     sweep, hand = load_close_up(folder, config, device)
-    model = WristModel(config, stage1, generator, device, autoencoder, sweep, hand)
+    if sweep is not None and device == 'cpu' and precision != 'float32' and has_bfloat16_instructions():
+        sweep.convolve_in(torch.bfloat16)
+    model = WristModel(config, stage1, generator, device, autoencoder, sweep, hand, load_prior(folder, config))
     if decoder == 'tiny' or config.tiny_decoder:
         tiny = load_tiny_decoder(folder, config, autoencoder, dtype, device)
         model.tiny_autoencoder = tiny.requires_grad_(False).to(model.device)
@@ -263,6 +269,22 @@ def load_tiny_decoder(
     return TinyAutoencoder(autoencoder, decoder.eval())
 
 
+def load_prior(folder: Path, config: ModelConfig) -> WristPrior | None:
+    """The mean wrist image below the condition maps of a model directory; None where it has none, ModelError where it is damaged."""
+    if not config.prior:
+        return None
+    try:
+        image = read_image(folder / PRIOR)
+    except UserError as e:
+        raise ModelError(e.what, e.fix) from None
+    if image.shape[:2] != config.wrist_hw:
+        raise ModelError(
+            f'{folder / PRIOR} is {image.shape[1]}x{image.shape[0]}, and the wrist image {config.wrist_hw[1]}x{config.wrist_hw[0]}',
+            'copy it again from where the model came',
+        )
+    return WristPrior(torch.from_numpy(image), config.prior)
+
+
 def weight_files(
     stage1: ReconstructionModel,
     generator: WristGenerator,
@@ -304,6 +326,8 @@ def save_model(model: WristModel, folder: Path, dtype: torch.dtype = torch.float
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     replace(model.config, tiny_decoder={}).write(folder / 'config.json')
+    if model.prior is not None:
+        write_image(folder / PRIOR, model.prior.image.cpu().numpy())
     hashes = {}
     for name, tensors in weight_files(*model.networks, model.sweep, model.hand).items():
         with write_atomically(folder / name) as part:

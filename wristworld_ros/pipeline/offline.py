@@ -128,7 +128,7 @@ class _VideoEncoder:
         if len(self._waiting) < (self.stride if self._latents else 1):
             return
         autoencoder = self.model.autoencoder
-        video = condition_video(self.model.generator, autoencoder, self._waiting)
+        video = condition_video(self.model.generator, autoencoder, self._waiting, self.model.prior)
         latents, self._state = autoencoder.encode_next(video, self._state)
         self._latents.append(latents.cpu())
         self._waiting.clear()

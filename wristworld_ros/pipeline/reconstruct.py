@@ -17,7 +17,7 @@ from wristworld_ros.pipeline.model import WristModel
 from wristworld_ros.pipeline.modelled_depth import DepthSource, ModelledDepth
 from wristworld_ros.pipeline.observation import NOT_FINITE, Observation, blank_observation, empty_reconstruction
 from wristworld_ros.pipeline.reconstructor import Reconstructor, Scene, is_finite, visible_confidence
-from wristworld_ros.pipeline.swept import PlaneSweep, mean_confidence, trusted_coverage
+from wristworld_ros.pipeline.swept import PlaneSweep, trusted_coverage
 from wristworld_ros.robot.known_cameras import KnownCameras
 from wristworld_ros.robot.motion_placement import AnchorPlacement, PlacedAnchors
 from wristworld_ros.runtime.cuda_graphs import CudaGraphRunner
@@ -192,7 +192,7 @@ class ReconstructionStep:
         timer.split()
         seconds = dict(zip(('stage1', 'condition'), timer.seconds(), strict=True))
         return Observation(
-            anchors, reconstruction, condition, trusted_coverage(condition), mean_confidence(condition),
+            anchors, reconstruction, condition, trusted_coverage(condition), view.swept.quality,
             view.swept.agreements, seconds=seconds,
         )  # fmt: skip
 

@@ -18,6 +18,8 @@ from wristworld_ros.types import Camera, ConditionMap, PixelOrigin
 TRUSTED = 0.3  # confidence, 0 to 1, from which on a pixel counts as covered
 _CERTAIN = 0.12  # expected error of a colour, 0 to 1, at which confidence has fallen to 1 / e
 _SETS, _EVERY = 6, 100  # the table is looked for in so many sets at first, and in every so many later
+_ENOUGH, _OFTEN = 1.0, 20  # until there is so much evidence, it is looked for in every so many sets
+_BELOW = 0.01  # metres: a robot that is known as exactly as this stays above the table
 _SAME = 0.02  # metres within which heights are the same
 
 
@@ -30,9 +32,8 @@ class SweptView:
 
     @property
     def quality(self) -> float:
-        """How far it can be believed, 0 to 1: confidence, and agreement where anchors share pixels."""
-        known = self.agreements[np.isfinite(self.agreements)]
-        return mean_confidence(self.condition) * (float(known.min()) if len(known) else 1.0)
+        """How far it can be believed, 0 to 1."""
+        return agreed_confidence(self.condition, self.agreements)
 
 
 class PlaneSweep:
@@ -52,11 +53,17 @@ class PlaneSweep:
         """Forget the scene."""
         self._search = SupportSearch()
         self._height: float | None = None
+        self._ceiling = np.inf  # metres: the robot has been as low as this
         self._tried: list[tuple[float, float]] = []  # heights and the qualities of their views
         self._sets = 0
 
     def __call__(
-        self, images: np.ndarray, anchors: tuple[Camera, ...], wrist: Camera, guess: float | None = None
+        self,
+        images: np.ndarray,
+        anchors: tuple[Camera, ...],
+        wrist: Camera,
+        guess: float | None = None,
+        lowest: float = np.inf,
     ) -> SweptView | None:
         """The wrist's view, empty where the wrist looks at no plane that an anchor sees; None where the table cannot be found.
 
@@ -65,20 +72,28 @@ class PlaneSweep:
             anchors: V cameras of these images in a world whose z axis points up, metres.
             wrist: Of the wrist's size, in the same world.
             guess: Height of the table there from elsewhere, metres; None for none.
+            lowest: Height there of the arm's lowest point over the table, metres, where it is known.
         """
         images, anchors = self._resized(images, anchors)
         if self._given is not None:
             return self._view(images, anchors, wrist, self._given)
         searches = self.searches
         self._sets += 1
-        if searches:
+        self._ceiling = min(self._ceiling, lowest + _BELOW, float(np.linalg.inv(wrist.T_camera_world)[2, 3]))
+        if searches or self._too_high:
             return self._searched(images, anchors, wrist, guess)
         return None if self._height is None else self._view(images, anchors, wrist, self._height)
 
     @property
     def searches(self) -> bool:
         """Whether the table is looked for in the next set, so that a guess of its height is of use."""
-        return self._given is None and (self._sets < _SETS or self._sets % _EVERY == 0)
+        every = _EVERY if self._search.evidence >= _ENOUGH else _OFTEN
+        return self._given is None and (self._sets < _SETS or self._sets % every == 0)
+
+    @property
+    def _too_high(self) -> bool:
+        """Whether the arm has been below what was taken for the table."""
+        return self._height is not None and self._height > self._ceiling
 
     @property
     def height(self) -> float | None:
@@ -90,9 +105,11 @@ class PlaneSweep:
     ) -> SweptView | None:
         """The view at the likeliest height. Where several come into question, the one is taken whose views have been the most
         believable so far: another level than the table's shows no scene that the network knows."""
-        heights = self._search.update(images, anchors, guess) if len(anchors) > 1 else []
+        heights = self._search.update(images, anchors, guess, self._ceiling) if len(anchors) > 1 else []
         if not heights and guess is not None:
-            heights = [guess]
+            heights = [min(guess, self._ceiling)]
+        if not heights and self._height is not None:
+            heights = [min(self._height, self._ceiling)]
         views = [self._view(images, anchors, wrist, height) for height in heights]
         self._tried += [(height, view.quality) for height, view in zip(heights, views, strict=True)]
         if not views:
@@ -141,6 +158,12 @@ class PlaneSweep:
 def trusted_coverage(condition: ConditionMap) -> float:
     """Share of the wrist's pixels that are seen with some confidence, 0 to 1."""
     return float((condition.trust >= TRUSTED).float().mean())
+
+
+def agreed_confidence(condition: ConditionMap, agreements: np.ndarray) -> float:
+    """Mean confidence times the least agreement of anchors that share pixels, 0 to 1: the sweep cannot know that an anchor is wrong."""
+    known = agreements[np.isfinite(agreements)]
+    return mean_confidence(condition) * (float(known.min()) if len(known) else 1.0)
 
 
 def mean_confidence(condition: ConditionMap) -> float:

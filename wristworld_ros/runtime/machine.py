@@ -31,6 +31,14 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
+def has_bfloat16_instructions() -> bool:
+    """Whether this processor multiplies bfloat16 itself, so that convolutions are faster in it than in float32."""
+    import torch
+
+    capabilities = getattr(torch.cpu, 'get_capabilities', dict)()  # torch 2.10 or newer
+    return any(capabilities.get(name, False) for name in ('avx512_bf16', 'amx_bf16', 'bf16'))
+
+
 def resident_bytes(process: int | str = 'self') -> int:
     """Resident memory of a process, bytes; 0 where it has ended or the system does not say.
 

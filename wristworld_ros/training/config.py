@@ -1,7 +1,7 @@
 """Configurations of trainings: sections, each a settings record, by stage and recipe.
 
 `config_reading` reads and checks them; `presets` has those that the package brings; what each key means stands with its field, and
-from there in the comments of `config/train` and in docs/training_settings.md.
+from there in the comments of `config/train` and in docs/training_settings.md. `recipes` lists all of them.
 """
 
 from __future__ import annotations
@@ -109,8 +109,9 @@ class SpcLosses:
 
     pose: str = setting(
         'spc',
-        'spc: Spatial Projection Consistency. direct: L1 on the wrist pose, the paper\'s "w/o SPC".',
-        choices=('spc', 'direct'),
+        'spc: Spatial Projection Consistency. direct: L1 on the encoded wrist pose, the paper\'s "w/o SPC". direct_nearest: the same, with '
+        'the sign of the true quaternion that is nearer to the predicted one, for both are one rotation. both: spc and direct_nearest.',
+        choices=('spc', 'direct', 'direct_nearest', 'both'),
     )
     matches: str = setting(
         'track',
@@ -132,7 +133,7 @@ class SpcLosses:
     behind: float = setting(1.0, 'Weight of pairs behind it, per metre.', low=0.0)
     wrist_fov: float = setting(10.0, 'Weight of the L1 on the wrist field of view.', low=0.0)
     cameras: float = setting(5.0, 'Weight of the L1 on the anchor cameras; 0 where they are not known.', low=0.0)
-    direct: float = setting(5.0, 'Weight of the L1 on the wrist pose where pose is direct.', low=0.0)
+    direct: float = setting(5.0, 'Weight of the L1 on the wrist pose where pose is not spc.', low=0.0)
 
 
 @dataclass(frozen=True)
@@ -401,12 +402,3 @@ class DecoderConfig:
     data: DecoderData
     losses: DecoderLosses
     schedule: Schedule
-
-
-Config = ReconstructionConfig | GeometryConfig | GenerationConfig | ImagesConfig | DecoderConfig
-# stage -> recipe -> record; `recipe` is a key of the file.
-RECIPES: dict[str, dict[str, type]] = {
-    'reconstruction': {'published': ReconstructionConfig, 'from_scratch': GeometryConfig},
-    'generation': {'published': GenerationConfig, 'images': ImagesConfig},
-    'decoder': {'tiny': DecoderConfig},
-}

@@ -15,9 +15,10 @@ import yaml
 from wristworld_ros.evaluation.table import markdown
 from wristworld_ros.options import default_of
 from wristworld_ros.setting import allowed, kind_of, shown
-from wristworld_ros.training.config import RECIPES, Config, Schedule
+from wristworld_ros.training.config import Schedule
 from wristworld_ros.training.config_reading import as_content
 from wristworld_ros.training.presets import presets
+from wristworld_ros.training.recipes import RECIPES, Config
 
 COMMAND = 'python -m wristworld_ros.training.config_files'
 _WRITTEN = (

@@ -12,7 +12,7 @@ from wristworld_ros.errors import UserError
 from wristworld_ros.input_files import read_bytes
 from wristworld_ros.options import default_of
 from wristworld_ros.setting import check, parsed, shown
-from wristworld_ros.training.config import RECIPES, Config
+from wristworld_ros.training.recipes import RECIPES, Config
 
 _FIX = 'correct it; docs/training_settings.md explains every key'
 

@@ -1,4 +1,4 @@
-"""What configurations mean to the trainings of the small model and of tiny decoders."""
+"""What configurations mean to the trainings of the small model, of students and of tiny decoders."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from wristworld_ros.models.vggt.config import SIM_BASE as STAGE1_BASE
 from wristworld_ros.models.vggt.config import SIM_TINY as STAGE1_TINY
 from wristworld_ros.models.wan.config import SIM_BASE as STAGE2_BASE
 from wristworld_ros.models.wan.config import SIM_TINY as STAGE2_TINY
+from wristworld_ros.training.causal.train import CausalTraining
 from wristworld_ros.training.config import DecoderConfig, GeometryConfig, ImagesConfig
+from wristworld_ros.training.config_causal import CausalConfig, CausalImagesConfig
 from wristworld_ros.training.decoder.train import DecoderTraining
 from wristworld_ros.training.schedules import trainer_config
 from wristworld_ros.training.stage1.data import Stage1Sampling
@@ -53,6 +55,22 @@ def images_training(config: ImagesConfig, start: Path | None = None) -> Stage2Tr
         anchor_tokens=config.model.anchor_tokens, seed=config.schedule.seed, workers=config.schedule.workers,
         start=start or _path(config.model.weights),
     )  # fmt: skip
+
+
+def causal_training(config: CausalConfig | CausalImagesConfig, model: str) -> CausalTraining:
+    """A causal student of a teacher, given by name or directory."""
+    schedule, forcing, distillation = config.schedule, config.forcing, config.distillation
+    run = CausalTraining(
+        model, config=trainer_config(config, 0), distillation=trainer_config(config, 1), last_level=forcing.last_level,
+        history_noise=forcing.history_noise, timesteps=distillation.levels, substeps=distillation.substeps,
+        guidance=distillation.guidance, gradient_checkpointing=schedule.gradient_checkpointing, seed=schedule.seed,
+        workers=schedule.workers, sampling=Stage2Sampling(batch=schedule.batch),
+    )  # fmt: skip
+    if isinstance(config, CausalConfig):
+        return replace(run, adapters=config.model)
+    data = config.data
+    sampling = Stage2Sampling(schedule.batch, color=data.color, mirror=data.mirror, permute=data.permute)
+    return replace(run, sampling=sampling, clip_chunks=data.clip_chunks, maps=data.maps)
 
 
 def decoder_training(config: DecoderConfig) -> DecoderTraining:

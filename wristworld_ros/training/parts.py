@@ -11,12 +11,12 @@ from torch import nn
 from wristworld_ros.errors import UserError
 from wristworld_ros.geometry.cloud import CloudSettings
 from wristworld_ros.input_files import convert, json_text, read_json
-from wristworld_ros.models.config import HAND, STAGE1, SWEEP, ModelConfig
+from wristworld_ros.models.config import HAND, PRIOR, STAGE1, SWEEP, ModelConfig
 from wristworld_ros.models.hand import HandConfig, HandNetwork
 from wristworld_ros.models.sweep import SweepConfig, SweepNetwork
 from wristworld_ros.models.wan import WristGenerator
 from wristworld_ros.pipeline.model import WristModel
-from wristworld_ros.pipeline.model_directory import load_close_up, load_stage1
+from wristworld_ros.pipeline.model_directory import load_close_up, load_prior, load_stage1
 from wristworld_ros.runtime.files import file_sha256
 from wristworld_ros.training.checkpoint import read_weights, weights_file
 from wristworld_ros.training.stage1.train import finished_stage1
@@ -77,7 +77,7 @@ class PackagedParts:
     def key(self) -> str:
         """Changes with any of the weights and with how condition maps are made."""
         config = ModelConfig.read(self.folder / 'config.json')
-        files = [self.folder / name for name in (STAGE1, SWEEP, HAND)]
+        files = [self.folder / name for name in (STAGE1, SWEEP, HAND, PRIOR)]
         geometry = (
             config.stage1,
             config.sweep,
@@ -85,6 +85,7 @@ class PackagedParts:
             config.anchor_width,
             config.wrist_hw,
             asdict(config.cloud),
+            *([config.prior] if config.prior else []),
         )
         return ''.join(file_sha256(path) for path in files if path.exists()) + json_text(geometry)
 
@@ -92,7 +93,10 @@ class PackagedParts:
         """All parts with another generator, on the CPU; errors as in `pipeline.load_model`."""
         own, stage1 = load_stage1(str(self.folder))
         sweep, hand = load_close_up(self.folder, own)
-        return WristModel(replace(own, name=name, generator=config), stage1, generator, 'cpu', sweep=sweep, hand=hand)
+        return WristModel(
+            replace(own, name=name, generator=config), stage1, generator, 'cpu', sweep=sweep, hand=hand,
+            prior=load_prior(self.folder, own),
+        )  # fmt: skip
 
 
 def _finished(folder: Path | None, what: str, kind: type, network: type) -> tuple[dict[str, Any], nn.Module | None]:

@@ -7,14 +7,15 @@ where it gives them.
 from __future__ import annotations
 
 from wristworld_ros.training.config import (
-    Config,
     DecoderConfig,
     GenerationConfig,
     GeometryConfig,
     ImagesConfig,
     ReconstructionConfig,
 )
+from wristworld_ros.training.config_causal import CausalConfig, CausalImagesConfig
 from wristworld_ros.training.config_reading import changed, default_config
+from wristworld_ros.training.recipes import Config
 
 DATA_SETS = ('droid', 'calvin', 'franka', 'sim_tiny', 'sim_base')
 # What a small network learns from scratch with: Muon, a high rate, a short memory.
@@ -79,6 +80,34 @@ def _generation() -> dict[str, Config]:
     }  # fmt: skip
 
 
+def _causal() -> dict[str, Config]:
+    """Ours: no causal student of this model was published. Rates and timesteps are near those of Self-Forcing (arXiv 2506.08009)."""
+    published = changed(
+        default_config(CausalConfig), forcing={'steps': 5_000, 'learning_rate': 1e-5},
+        distillation={'steps': 2_000, 'learning_rate': 2e-6},
+        schedule={
+            'batch': 1, 'accumulate': 1, 'learning_rate': 1e-5, 'weight_decay': 0.01, 'warm_up': 100, 'schedule': 'constant',
+            'gradient_checkpointing': True, 'sharding': 'full', 'average': 0.99, 'samples_every': 500, 'tensorboard': True,
+        },
+    )  # fmt: skip
+    tiny = changed(
+        default_config(CausalImagesConfig),
+        schedule=_SCRATCH
+        | {'minutes': 40.0, 'batch': 2, 'warm_up': 50, 'average': 0.99, 'precision': 'float32', 'workers': 1},
+    )
+    return {
+        'droid': published,
+        'calvin': changed(published, data={'anchors': 1, 'width': 480, 'height': 480}),
+        'franka': published,
+        'sim_tiny': tiny,
+        'sim_base': changed(
+            tiny, model={'network': 'sim_base'}, forcing={'steps': 20_000}, distillation={'steps': 10_000},
+            schedule={'minutes': None, 'batch': 8, 'learning_rate': 4e-4, 'warm_up': 500, 'average': 0.999, 'precision': 'bf16',
+                      'samples_every': 1000, 'tensorboard': True, 'workers': 8},
+        ),
+    }  # fmt: skip
+
+
 def _decoder() -> dict[str, Config]:
     published = changed(
         default_config(DecoderConfig),
@@ -91,5 +120,10 @@ def _decoder() -> dict[str, Config]:
 
 def presets() -> dict[tuple[str, str], Config]:
     """(data set, stage) -> configuration."""
-    stages = {'reconstruction': _reconstruction(), 'generation': _generation(), 'decoder': _decoder()}
+    stages = {
+        'reconstruction': _reconstruction(),
+        'generation': _generation(),
+        'causal': _causal(),
+        'decoder': _decoder(),
+    }
     return {(name, stage): stages[stage][name] for name in DATA_SETS for stage in stages}

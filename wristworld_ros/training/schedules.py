@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-from wristworld_ros.training.config import Config, Schedule
+from wristworld_ros.training.config import Schedule
+from wristworld_ros.training.config_causal import CausalConfig, CausalImagesConfig
+from wristworld_ros.training.recipes import Config
 from wristworld_ros.training.trainer import TrainerConfig
 
 
-def trainer_config(config: Config) -> TrainerConfig:
-    """The trainer's part of a configuration, with the rates of parts that have one of their own."""
-    s: Schedule = config.schedule
+def part_schedules(config: Config) -> tuple[Schedule, ...]:
+    """The schedules of a configuration's parts, one after the other; most have one part."""
+    if isinstance(config, CausalConfig | CausalImagesConfig):
+        return config.forcing.of(config.schedule), config.distillation.of(config.schedule)
+    return (config.schedule,)
+
+
+def trainer_config(config: Config, part: int = 0) -> TrainerConfig:
+    """The trainer's part of a configuration, with the rates of parts of the network that have one of their own.
+
+    Args:
+        config: Of any stage.
+        part: Which of `part_schedules`.
+    """
+    s = part_schedules(config)[part]
     rates = {
-        f'{part}_head': rate
-        for part in ('wrist', 'camera')
-        if (rate := getattr(config.model, f'{part}_rate', None)) is not None
+        f'{head}_head': rate
+        for head in ('wrist', 'camera')
+        if (rate := getattr(config.model, f'{head}_rate', None)) is not None
     }
     return TrainerConfig(
         optimizer=s.optimizer, learning_rate=s.learning_rate, rates=rates, weight_decay=s.weight_decay, betas=(s.beta1, s.beta2),

@@ -204,7 +204,8 @@ class _Loop:
         for part in range(self.config.accumulate):
             step = Step(counts.batches, progress)
             torch.manual_seed(_step_seed(self.seed, rank(), step.number))
-            with self._syncing(part == self.config.accumulate - 1):
+            # Gradient checkpointing computes blocks again in the backward pass, by the same attention.
+            with self._syncing(part == self.config.accumulate - 1), _attention_for_gradients(self.device):
                 terms = self.module(self._terms, next(stream), step)
                 (terms['total'] * share).backward()
             counts.batches += 1
@@ -218,10 +219,7 @@ class _Loop:
         return {name: torch.stack([terms[name] for terms in found]).mean() for name in found[0]}
 
     def _terms(self, network: nn.Module, batch: Any, step: Step) -> dict[str, Tensor]:
-        with (
-            torch.autocast(self.device, torch.bfloat16, enabled=self.config.bf16),
-            _attention_for_gradients(self.device),
-        ):
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.config.bf16):
             terms = self.losses(network, batch, step)
         # DDP waits for a gradient of whatever any result depends on.
         return {name: value if name == 'total' else value.detach() for name, value in terms.items()}
@@ -279,12 +277,15 @@ class _Extras:
 
 
 def start_from(module: nn.Module, path: Path) -> None:
-    """Take weights of another run's folder or of a file; parameters that it does not have are an error.
+    """Take weights of another run's folder or of a file, such as one of a model directory, whose generator has the released
+    checkpoint's names; parameters that it does not have are an error.
 
     Raises:
         UserError: It cannot be read, or its tensors are not the module's.
     """
     weights, targets = read_tensors(path), module.state_dict()
+    if not targets.keys() <= weights.keys():
+        targets = getattr(module, 'release_tensors', module.state_dict)()
     check_shapes(targets, weights, str(path))
     with torch.no_grad():
         for name, target in targets.items():
@@ -302,6 +303,8 @@ def _distributed(module: nn.Module, config: TrainerConfig, accelerator: Accelera
         raise UserError(
             'Muon needs whole matrices, and sharding is full', 'set sharding to none, or optimizer to adamw'
         )
+    for parameter in module.parameters():  # FSDP2 takes no channels_last
+        parameter.data = parameter.data.contiguous()
     mesh = init_device_mesh(accelerator.device.type, (process_count(),))
     for block in _blocks(module):
         fully_shard(block, mesh=mesh)

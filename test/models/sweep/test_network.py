@@ -64,3 +64,16 @@ def test_one_colour_everywhere_comes_out_as_that_colour(network):
     out = network(torch.zeros_like(images) + colour, half, full)
     seen = full.valid.any(1).any(1)
     assert torch.allclose(out.image[:, :, seen[0]], colour[..., 0].expand(3, int(seen.sum()))[None], atol=1e-4)
+
+
+@torch.no_grad()
+def test_convolutions_in_bfloat16_show_nearly_the_same():
+    torch.manual_seed(0)
+    network = SweepNetwork(SMALL).eval()
+    images, half, full = case()
+    exact = network(images, half, full)
+    network.convolve_in(torch.bfloat16)
+    close = network(images, half, full)
+    assert network.choose.weight.dtype == torch.float32 and close.image.dtype == torch.float32
+    assert 0 < float((close.image - exact.image).abs().mean()) < 5e-3
+    assert float((close.depth - exact.depth).abs().max()) < 5e-3

@@ -144,7 +144,7 @@ def test_guidance_streams_both_contexts_in_one_cache(small_gen, clip):
 
 
 def test_noisy_chunks_attend_to_clean_history_and_themselves_only():
-    mask = block_causal_mask(3, 1)[0].int().tolist()
+    mask = block_causal_mask(3, 1)[0].astype(int).tolist()
     assert mask == [
         [1, 0, 0, 0, 0, 0],
         [1, 1, 0, 0, 0, 0],
@@ -229,7 +229,7 @@ def test_a_sink_stays_while_the_rest_of_the_history_moves_on(small_config, clip)
 
 
 def test_the_mask_of_a_sink_has_the_first_chunk_and_the_last_ones():
-    mask = block_causal_mask(5, 2, sink_chunks=1)[0].int().tolist()
+    mask = block_causal_mask(5, 2, sink_chunks=1)[0].astype(int).tolist()
     assert mask[9] == [1, 0, 0, 1, 0, 0, 0, 0, 0, 1]
     assert mask[4] == [1, 0, 0, 1, 1, 0, 0, 0, 0, 0]
 

@@ -17,6 +17,15 @@ from wristworld_ros.training.config_reading import changed, default_config
 from wristworld_ros.training.stage1.matches import LoftrMatcher, TrackMatcher, TruthMatcher, prepare_matches
 from wristworld_ros.training.stage1.published import build, load, published_losses, train_published
 from wristworld_ros.training.stage1.scenes import SceneBatches, Scenes, collate_scenes
+from wristworld_ros.training.stage1.study import (
+    Figures,
+    HeldOut,
+    Remembered,
+    configuration,
+    headless_weights,
+    run,
+    table,
+)
 
 HW = (56, 84)
 CONFIG = changed(
@@ -120,7 +129,13 @@ def test_loftr_matches_with_weights_of_this_machine(episodes, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('pose', 'terms'), [('spc', {'fov', 'cameras', 'spc'}), ('direct', {'fov', 'cameras', 'direct'})]
+    ('pose', 'terms'),
+    [
+        ('spc', {'fov', 'cameras', 'spc'}),
+        ('direct', {'fov', 'cameras', 'direct'}),
+        ('direct_nearest', {'fov', 'cameras', 'direct'}),
+        ('both', {'fov', 'cameras', 'direct', 'spc'}),
+    ],
 )
 def test_only_the_trained_heads_get_a_gradient(episodes, pose, terms):
     torch.manual_seed(0)
@@ -163,3 +178,76 @@ def test_what_recordings_do_not_say_is_told_before_training(episodes, tmp_path):
     assert Scenes(blind, ReconstructionData(width=84, wrist_fov=70.0), 14)[0].wrist_K[0, 0] == pytest.approx(
         42 / np.tan(np.radians(35)), rel=1e-4
     )
+
+
+@pytest.mark.parametrize(('pose', 'least'), [('direct', 1.0), ('direct_nearest', 0.0)])
+def test_the_other_sign_of_the_true_quaternion_costs_nothing_where_both_are_asked_for(episodes, pose, least):
+    config = configuration(pose, 0, 'none', 1, 1e-3, 1)
+    module, scene = build(config), Scenes(episodes, config.data, 16)[0]
+    other = scene.wrist_pose.clone()
+    other[3:7] *= -1
+    module.wrist_head = Knowing(other[None].expand(1, 9))
+    found = published_losses(module, collate_scenes([scene], [None]), config.losses, 'cpu')['direct']
+    assert least <= float(found) < least + 5, 'the head of one round that knows the pose'
+    assert pose == 'direct' or float(found) < 1e-5
+
+
+class Knowing(torch.nn.Module):
+    """In place of a wrist head: it knows the pose."""
+
+    def __init__(self, pose):
+        super().__init__()
+        self.embed_pose, self.pose = torch.nn.Linear(1, 1), pose
+
+    def forward(self, tokens):
+        return self.pose[None, :, None]
+
+
+def test_the_studys_figures_are_zero_for_the_true_pose_and_grow_with_its_error(episodes, tmp_path):
+    config = configuration('spc', 0, headless_weights('sim_tiny', tmp_path), 1, 1e-3, 2)
+    module, scenes = build(config), Scenes(episodes, config.data, 16)
+    held, pose = HeldOut(episodes, config, 16), torch.stack([scenes[i].wrist_pose for i in range(len(scenes))])
+    module.wrist_head = Knowing(pose)
+    found = held.figures(module)
+    assert held.best(module) == found
+    assert found.true_px < 0.3 and found.degrees < 0.1 and found.cm < 0.01 and found.own_px > found.true_px
+    moved = pose.clone()
+    moved[:, 0] += 0.02
+    module.wrist_head = Knowing(moved)
+    # Two centimetres at 0.4 metres: 70 pixels of focal length on 84, here 128 of them.
+    wanted = held.figures(module)
+    assert wanted.cm == pytest.approx(2.0, abs=0.01) and wanted.true_px == pytest.approx(
+        0.02 / 0.4 * 70 * 128 / 84, abs=0.5
+    )
+
+
+def test_the_study_trains_the_heads_alone_and_keeps_what_was_finished(episodes, tmp_path):
+    config = configuration('spc', 0, headless_weights('sim_tiny', tmp_path), 2, 1e-3, 2)
+    held = HeldOut(episodes, config, 16)
+    before, after = run(episodes, held, tmp_path / 'one', config)
+    assert before != after and np.isfinite([after.own_px, after.true_px, after.degrees, after.cm]).all()
+    assert run(tmp_path / 'gone', held, tmp_path / 'one', config) == (before, after)
+
+
+def test_what_is_remembered_is_what_the_network_computes():
+    calls = []
+
+    class Network(torch.nn.Module):
+        def forward(self, x, factor):
+            calls.append(len(x))
+            return {'double': factor * x}
+
+    remembered, x = Remembered(Network()), torch.arange(6.0).view(3, 2)
+    assert torch.equal(remembered(x[:2], 2)['double'], 2 * x[:2])
+    assert torch.equal(remembered(x[[2, 0]], 2)['double'], 2 * x[[2, 0]]) and calls == [2, 1]
+    assert torch.equal(remembered(x[:1], 3)['double'], 3 * x[:1]) and calls == [2, 1, 1]
+
+
+def test_what_spc_gains_is_paired_by_seed():
+    def pair(px):
+        return Figures(40.0, 41.0, 42.0, 90.0, 50.0), Figures(px, 2 * px, 5.0, 3.0, 4.0)
+
+    text = table({'spc': [pair(5.0), pair(9.0)], 'direct': [pair(6.0), pair(10.0)]}, pair(1.0)[1])
+    assert '| the true pose | 1.00 | 2.00 |' in text
+    assert '| before | 40.00 ± 0.00 | 41.00 ± 0.00 |' in text and '| SPC | 7.00 ± 2.00 | 14.00 ± 4.00 |' in text
+    assert '| SPC less w/o SPC, paired | -1.00 ± 0.00 | -2.00 ± 0.00 | +0.00 ± 0.00 |' in text

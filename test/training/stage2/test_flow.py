@@ -83,6 +83,8 @@ def test_shards_of_several_processes_hold_every_clip_once(episodes, tmp_path):
         and set(shard_index(tmp_path)) == set(keys[0])
         and len(list(tmp_path.glob('*.safetensors'))) == 2
     )
+    (tmp_path / '.0.part.safetensors').write_bytes(b'')
+    assert set(shard_index(tmp_path)) == set(keys[0]), 'a shard that another process is writing is none yet'
 
 
 def test_latents_of_wans_own_autoencoder_are_what_it_encodes(episodes, tmp_path):
@@ -224,4 +226,5 @@ def test_four_real_clips_are_learnt_by_heart(tmp_path):
     cameras = {name: {'video': f'{{stem}}/{i}.mp4'} for i, name in enumerate(('exterior_1', 'exterior_2', 'wrist'))}
     mapping = {'cameras': cameras, 'episodes': '[0-3]', 'root': str(REAL / 'train')}
     (tmp_path / 'videos.yaml').write_text(yaml.safe_dump(mapping))
-    assert min(by_heart(tmp_path / 'videos.yaml', tmp_path / 'out', 1500, 4)) > 25
+    # 72 seconds of one core; 34.2 to 36.4 dB. Nothing but the network limits it: latents of this miniature are the pixels themselves.
+    assert min(by_heart(tmp_path / 'videos.yaml', tmp_path / 'out', 600, 4)) > 30

@@ -120,8 +120,8 @@ def main() -> None:
     parser.add_argument('episodes', type=Path, nargs='+', help='Folders of simulated episodes with two anchors.')
     parser.add_argument('--model', default='sim_tiny')
     parser.add_argument('--every', type=int, default=4, help='Take every n-th frame of an episode.')
-    parser.add_argument('--agreement', type=float, default=0.87, help='Least agreement of a valid set.')
-    parser.add_argument('--confidence', type=float, default=0.5, help='Least confidence of a valid set.')
+    parser.add_argument('--agreement', type=float, default=0.88, help='Least agreement of a valid set.')
+    parser.add_argument('--confidence', type=float, default=0.55, help='Least confidence of a valid set.')
     parser.add_argument(
         '--videos', type=Path, nargs='*', default=[], help='Pairs of real anchor videos, one after another.'
     )

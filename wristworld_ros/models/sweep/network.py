@@ -83,7 +83,7 @@ class AnchorFeatures(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """[N, 3, H, W], centred on 0, to [N, channels, H / 2, W / 2]."""
-        fine = self.fine(self.stem(images))
+        fine = self.fine(self.stem(images.to(self.stem.weight)))
         mid = self.mid(self.down1(fine))
         mid = self.mid2(mid + _resized(self.up1(self.low(self.down2(mid))), mid))
         return self.out(F.silu(fine + _resized(self.up2(mid), fine)))
@@ -115,6 +115,11 @@ class SweepNetwork(nn.Module):
         self.prefer = nn.Conv2d(widths[0], features, 3, padding=1)
         self.error = nn.Conv2d(widths[0], 4, 3, padding=1)
 
+    def convolve_in(self, dtype: torch.dtype) -> None:
+        """Run the larger convolutions in `dtype`, with channels last; weights of planes and anchors, and colours, stay float32."""
+        for part in (self.features, self.join, self.down, self.shrink, self.middle, self.grow, self.up):
+            part.to(dtype=dtype, memory_format=torch.channels_last)
+
     def forward(self, images: Tensor, half: SweepViews, full: SweepViews) -> SweepOutput:
         """images: float [B, V, 3, H, W], 0 to 1. half, full: the sweep at half the wrist's size and at its size."""
         matches = self._matches(images - 0.5, half)  # [B, V, D, features, h, w]
@@ -126,7 +131,7 @@ class SweepNetwork(nn.Module):
         planes, likeliest = self._likeliest(logits)
         full = full.of_planes(likeliest)
         view = self._preferred(x, matches, half, logits.shape[-2:])
-        view = view.take_along_dim(likeliest[:, None], 2).masked_fill(~full.valid, -1e4)
+        view = view.gather(2, likeliest[:, None].expand(-1, view.shape[1], -1, -1, -1)).masked_fill(~full.valid, -1e4)
         chosen = planes.softmax(1)[:, None]
         seen = chosen * full.valid
         colours = sample_views(images.to(chosen), full)
@@ -179,7 +184,7 @@ class SweepNetwork(nn.Module):
         h, w = planes.shape[-2:]
         rows, columns = (torch.linspace(-1, 1, n, device=planes.device, dtype=planes.dtype) for n in (h, w))
         place = torch.stack(torch.meshgrid(rows, columns, indexing='ij'))[None].expand(B, -1, -1, -1)
-        x = self.join(torch.cat([planes.unflatten(0, (B, D)).flatten(1, 2), place], 1))
+        x = self.join(torch.cat([planes.unflatten(0, (B, D)).flatten(1, 2), place], 1).to(self.join.weight))
         skips = []
         for i, block in enumerate(self.down):
             x = block(self.shrink[i - 1](x) if i else x)
@@ -187,7 +192,7 @@ class SweepNetwork(nn.Module):
         x = self.middle(x)
         for i in reversed(range(len(self.up))):
             x = self.up[i](F.interpolate(self.grow[i](x), scale_factor=2.0, mode='nearest') + skips[i])
-        return x
+        return x.to(planes)
 
 
 def _moments(x: Tensor, valid: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:

@@ -29,9 +29,11 @@ class SweepViews:
 
     def of_planes(self, numbers: Tensor) -> SweepViews:
         """The sweep of some planes of each pixel. numbers: int64 [B, k, h, w]."""
-        each = numbers[:, None]
-        uv = self.uv.take_along_dim(each[..., None], 2)
-        return SweepViews(self.depth.take_along_dim(numbers, 1), uv, self.valid.take_along_dim(each, 2))
+        each = numbers[:, None].expand(
+            -1, self.uv.shape[1], -1, -1, -1
+        )  # not take_along_dim, which first wraps every number
+        uv = self.uv.gather(2, each[..., None].expand(*each.shape, 2))
+        return SweepViews(self.depth.gather(1, numbers), uv, self.valid.gather(2, each))
 
 
 def thinned_grid(hw: tuple[int, int], full_hw: tuple[int, int], like: Tensor) -> Tensor:

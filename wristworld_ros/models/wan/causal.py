@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 
 from wristworld_ros.errors import UserError
@@ -105,8 +106,8 @@ def chunk_contexts(
 
 
 def block_causal_mask(
-    chunks: int, history_chunks: int, visible: torch.Tensor | None = None, sink_chunks: int = 0
-) -> torch.Tensor:
+    chunks: int, history_chunks: int, visible: np.ndarray | None = None, sink_chunks: int = 0
+) -> np.ndarray:
     """Which chunk attends to which in the sequence [clean chunks | noisy chunks].
 
     Clean chunk i attends to clean chunks i - history .. i, as when it was committed in a stream; noisy chunk i attends
@@ -121,17 +122,16 @@ def block_causal_mask(
     Returns:
         bool [B or 1, 2 * chunks, 2 * chunks], True where the row attends to the column.
     """
-    device = None if visible is None else visible.device
-    index = torch.arange(chunks, device=device)
+    index = np.arange(chunks)
     age = index[:, None] - index[None, :]
     kept = (age <= history_chunks - sink_chunks) | (index < sink_chunks)[None]
     clean, past = (age >= 0) & kept, ((age >= 1) & kept)[None]
     if visible is not None:
         past = past & (age[None] <= visible.reshape(visible.shape[0], -1, 1))
-    batch = past.shape[0]
-    top = torch.cat([clean, torch.zeros_like(clean)], dim=1)[None].expand(batch, -1, -1)
-    itself = torch.eye(chunks, dtype=torch.bool, device=device)[None].expand(batch, -1, -1)
-    return torch.cat([top, torch.cat([past, itself], dim=2)], dim=1)
+    top = np.concatenate([clean, np.zeros_like(clean)], axis=1)
+    itself = np.eye(chunks, dtype=bool)
+    rows = [np.concatenate([top, np.concatenate([one, itself], axis=1)]) for one in past]
+    return np.stack(rows)
 
 
 def block_causal_predict(
@@ -175,7 +175,7 @@ def block_causal_predict(
     if contexts.shape[1] != chunks:
         raise ValueError(f'block_causal_predict got {contexts.shape[1]} contexts for {chunks} chunks; give one each.')
     sinks = min(s.sink_chunks, history_chunks)
-    mask = block_causal_mask(chunks, history_chunks, None if visible is None else visible.cpu(), sinks)
+    mask = block_causal_mask(chunks, history_chunks, None if visible is None else visible.cpu().numpy(), sinks)
     positions = torch.arange(frames // s.patch_size[0], device=noisy.device).repeat(2)
     times = timestep.reshape(batch, -1).expand(batch, chunks)
 

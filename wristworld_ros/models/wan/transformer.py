@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import WanTransformer3DModel
@@ -30,13 +31,14 @@ class AttentionPlan:
             block needs; only self-attention puts the runs of a sequence together.
         positions: int64 [frames], position in time of each frame of the whole sequence (after the temporal patch). None
             takes the cache's positions, or 0, 1, 2, ... without a cache.
-        mask: bool [B or 1, runs, runs] on the CPU, True where a run (row) attends to a run (column); None for all.
+        mask: bool [B or 1, runs, runs], True where a run (row) attends to a run (column); None for all. An array and not a
+            tensor, because what is computed at all depends on its values.
         cache: Keys and values of earlier chunks. The pass then holds one chunk and computes no gradients.
     """
 
     runs: int = 1
     positions: torch.Tensor | None = None
-    mask: torch.Tensor | None = None
+    mask: np.ndarray | None = None
     cache: KVCache | None = None
 
 
@@ -223,14 +225,14 @@ class _SelfAttention:
         return attn.to_out[1](attn.to_out[0](out))
 
 
-def _attend_runs(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def _attend_runs(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: np.ndarray) -> torch.Tensor:
     """Attention between whole runs of tokens; no work (and no mask) is spent on runs that nobody attends to.
 
     Args:
         q: Queries [B, heads, runs * n, head_dim].
         k: Keys, likewise.
         v: Values, likewise.
-        mask: bool [B or 1, runs, runs] on the CPU.
+        mask: bool [B or 1, runs, runs].
 
     Returns:
         The shape of `q`.
@@ -240,12 +242,12 @@ def _attend_runs(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.
     queries, keys, values = (x.split(size, dim=2) for x in (q, k, v))
     outputs = []
     for run, query in enumerate(queries):
-        attended = mask[:, run].any(0).nonzero().flatten().tolist()
+        attended = mask[:, run].any(0).nonzero()[0].tolist()
         # Samples that attend to less than others (dropped history) need a mask; all queries of the run share it.
         part = mask[:, run, attended]
-        allowed = None if part.all() else part.repeat_interleave(size, 1)[:, None, None].to(q.device)
+        allowed = None
+        if not part.all():
+            allowed = torch.from_numpy(part.repeat(size, 1)[:, None, None]).to(q.device).expand(q.shape[0], 1, size, -1)
         key, value = (torch.cat([x[i] for i in attended], dim=2) for x in (keys, values))
-        if allowed is not None:
-            allowed = allowed.expand(q.shape[0], 1, size, -1)
         outputs.append(F.scaled_dot_product_attention(query, key, value, attn_mask=allowed))
     return torch.cat(outputs, dim=2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -53,6 +54,10 @@ class LatentClip:
         return made.unflatten(0, (count, self.batch))
 
 
+# Of a generator and a batch.
+Encoder = Callable[[WristGenerator, dict], LatentClip]
+
+
 class ClipEncoder:
     """Encodes batches of `stage2.data.Stage2Clips` with a model's own autoencoder and anchor encoder, without gradient.
 
@@ -70,12 +75,8 @@ class ClipEncoder:
     @torch.no_grad()
     def __call__(self, gen: WristGenerator, batch: dict) -> LatentClip:
         """A batch as latents; ValueError where its frames are no whole number of chunks."""
-        clean = self.autoencoder.encode(batch['wrist'].to(self.device))
-        chunk, stride = batch['chunk'], self.autoencoder.temporal_stride
-        if clean.shape[2] % chunk:
-            raise ValueError(f'A clip of {clean.shape[2]} latent frames is no whole number of chunks of {chunk}.')
-        frames = [stride * chunk] * (clean.shape[2] // chunk)
-        frames[0] -= stride - 1
+        clean, chunk = self.autoencoder.encode(batch['wrist'].to(self.device)), batch['chunk']
+        frames = chunk_video_frames(clean.shape[2], chunk, self.autoencoder.temporal_stride)
         condition = self._condition(gen, batch) if self.condition else None
         features = gen.anchor_features(batch['anchors'].to(self.device)) if self.anchor_tokens else None
         return LatentClip(clean, condition, features, frames, chunk)
@@ -87,6 +88,54 @@ class ClipEncoder:
             trust = batch['trust'] if gen.settings.condition_confidence else None
             planes = condition_planes(batch['condition'], batch['depth'], trust)
         return self.autoencoder.encode(planes.transpose(1, 2).to(self.device))
+
+
+class StoredClips:
+    """Batches of `stage2.latents.EncodedClips`, which are latents already.
+
+    Args:
+        chunk: Latent frames of a chunk.
+        stride: Video frames per latent frame.
+        device: Where.
+        condition: As in `ClipEncoder`.
+        anchor_tokens: Likewise.
+    """
+
+    def __init__(self, chunk: int, stride: int, device: str, condition: bool = True, anchor_tokens: bool = True):
+        self.chunk, self.stride, self.device = chunk, stride, device
+        self.condition, self.anchor_tokens = condition, anchor_tokens
+
+    def __call__(self, gen: WristGenerator, batch: dict) -> LatentClip:
+        """A batch on the device; ValueError where its frames are no whole number of chunks."""
+        clean = batch['latents'].to(self.device)
+        condition = batch['condition'].to(self.device) if self.condition else None
+        features = batch['features'].to(self.device) if self.anchor_tokens else None
+        frames = chunk_video_frames(clean.shape[2], self.chunk, self.stride)
+        return LatentClip(clean, condition, features, frames, self.chunk)
+
+
+def chunk_video_frames(latent_frames: int, chunk: int, stride: int) -> list[int]:
+    """Video frames of each chunk of a clip; ValueError where its latent frames are no whole number of chunks."""
+    if latent_frames % chunk:
+        raise ValueError(f'A clip of {latent_frames} latent frames is no whole number of chunks of {chunk}.')
+    frames = [stride * chunk] * (latent_frames // chunk)
+    frames[0] -= stride - 1
+    return frames
+
+
+def check_frames(gen: WristGenerator, stride: int, frames: int) -> None:
+    """Raise UserError where clips of so many video frames are not two or more whole chunks of the model, or more than it takes."""
+    s = gen.settings
+    latent, rest = divmod(frames - 1, stride)
+    chunks, spare = divmod(latent + 1, s.chunk_frames)
+    shortest = 1 + stride * (2 * s.chunk_frames - 1)
+    if rest or spare or chunks < 2:
+        raise UserError(
+            f'data.frames is {frames}, and a chunk of the model has {s.chunk_frames} latent frames of {stride} video frame(s)',
+            f'give {shortest}, or {stride * s.chunk_frames} more for each further chunk',
+        )
+    if frames > s.max_frames:
+        raise UserError(f'data.frames is {frames}, and the model takes {s.max_frames} at once', 'give fewer')
 
 
 def clip_shape(gen: WristGenerator, stride: int, chunks: int = 2) -> tuple[int, tuple[int, ...]]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from wristworld_ros.models.wan import WristGenerator, block_causal_predict, commit_chunk, new_cache
 from wristworld_ros.models.wan.sampling import add_noise, per_frame
 from wristworld_ros.models.wan.transformer import AttentionPlan
-from wristworld_ros.training.causal.clips import ClipEncoder, LatentClip
+from wristworld_ros.training.causal.clips import Encoder, LatentClip
 from wristworld_ros.training.trainer import Step
 
 _LEAST_SIGMA = 0.05  # velocities of a network that predicts samples are divided by sigma
@@ -40,7 +40,7 @@ class WindowedLoss:
         last: Share of clips that are trained at pure noise.
     """
 
-    def __init__(self, encoder: ClipEncoder, noise_share: float, last: float = 0.1):
+    def __init__(self, encoder: Encoder, noise_share: float, last: float = 0.1):
         self.encoder, self.noise_share, self.last = encoder, noise_share, last
 
     def __call__(self, gen: WristGenerator, batch: dict, step: Step) -> dict[str, Tensor]:
@@ -63,7 +63,7 @@ class ForcingLoss:
         history_noise: Most of the noise on the history; each clip has some level up to it.
     """
 
-    def __init__(self, encoder: ClipEncoder, noise_share: float, last: float = 0.25, history_noise: float = 0.2):
+    def __init__(self, encoder: Encoder, noise_share: float, last: float = 0.25, history_noise: float = 0.2):
         self.encoder, self.noise_share, self.last, self.history_noise = encoder, noise_share, last, history_noise
 
     def __call__(self, gen: WristGenerator, batch: dict, step: Step) -> dict[str, Tensor]:
@@ -103,7 +103,9 @@ def roll_out(gen: WristGenerator, clip: LatentClip, contexts: Tensor, noise: Ten
         noise: [steps, B, C, T, h, w], what is added before each step.
     """
     levels = gen.sigmas()[: len(noise)].to(noise.device)
-    cache = new_cache(gen, (clip.clean.shape[3], clip.clean.shape[4]), clip.batch, clip.chunk)
+    device = clip.clean.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+    cache = new_cache(gen, (clip.clean.shape[3], clip.clean.shape[4]), clip.batch, clip.chunk, dtype=dtype)
     noisy, made = [], []
     for index in range(clip.chunks):
         span = slice(index * clip.chunk, (index + 1) * clip.chunk)
@@ -144,7 +146,7 @@ class ConsistencyLoss:
 
     def __init__(
         self,
-        encoder: ClipEncoder,
+        encoder: Encoder,
         teacher: WristGenerator,
         noise_share: float,
         substeps: int = 4,

@@ -11,24 +11,26 @@ from typing import Any
 import numpy as np
 import torch
 
-from wristworld_ros.errors import UserError
 from wristworld_ros.evaluation.baselines import MEAN_WRIST
 from wristworld_ros.input_files import json_text
-from wristworld_ros.models.config import ModelConfig
+from wristworld_ros.models.config import HAND, STAGE1, SWEEP, ModelConfig
 from wristworld_ros.models.wan import WristGenerator
-from wristworld_ros.models.wan.autoencoders import Autoencoder
 from wristworld_ros.models.wan.config import RenoiseSampler
+from wristworld_ros.pipeline.generate import to_pixels
 from wristworld_ros.pipeline.model import WristModel
-from wristworld_ros.pipeline.model_directory import find_model, load_close_up, load_stage1, load_stage2, save_model
-from wristworld_ros.runtime.files import write_text
-from wristworld_ros.training.causal.clips import ClipEncoder, clip_shape
+from wristworld_ros.pipeline.model_directory import find_model, load_close_up, load_prior, load_stage1, save_model
+from wristworld_ros.runtime.files import file_sha256, write_text
+from wristworld_ros.training.causal.clips import LatentClip
+from wristworld_ros.training.causal.data import Clips, Teacher, encoded_clips, image_clips, load_teacher
 from wristworld_ros.training.causal.losses import ConsistencyLoss, ForcingLoss, WindowedLoss, roll_out
 from wristworld_ros.training.checkpoint import read_weights, weights_file
+from wristworld_ros.training.config import GenerationData, GenerationModel
 from wristworld_ros.training.parallel import rank
-from wristworld_ros.training.part import need_samples, train_part
+from wristworld_ros.training.part import train_part
 from wristworld_ros.training.parts import PackagedParts
+from wristworld_ros.training.stage2.adapters import adapt, merged
 from wristworld_ros.training.stage2.conditions import ConditionSettings, prepare_conditions
-from wristworld_ros.training.stage2.data import Stage2Clips, Stage2Sampling, collate_clips, sample_clip
+from wristworld_ros.training.stage2.data import Stage2Sampling
 from wristworld_ros.training.trainer import Losses, TrainerConfig
 
 MODEL = 'model'  # folder of the finished model in that of the run
@@ -39,33 +41,30 @@ STEPS = (1000.0, 750.0, 500.0, 250.0)  # timesteps of a student before the model
 class CausalTraining:
     """One training run of a teacher or of a student's two parts.
 
-    model: name or directory of the model that it starts from. config: of each part. sampling: augmentation and batch; length and
-    chunks of clips follow from the model and from clip_chunks, how many of its own chunks a clip has. timesteps: what a student is distilled to, before the model's shift.
-    substeps: Euler steps of the teacher between two of them. maps: condition maps of each frame, of different knowledge.
+    model: name or directory of the model that it starts from. sampling: augmentation and batch of clips of images; their length and
+    chunks follow from the model and from clip_chunks, how many of its own chunks a clip has. config: of a teacher, of teacher
+    forcing, and of distillation where that has none of its own. last_level, history_noise: see `ForcingLoss`. timesteps: what a
+    student is distilled to, before the model's shift. substeps: Euler steps of the teacher between two of them. guidance: the
+    teacher's, None for the model's. adapters: what of the network is trained. maps: condition maps of each frame, of different
+    knowledge.
     """
 
     model: str = 'sim_tiny'
     sampling: Stage2Sampling = field(default_factory=lambda: Stage2Sampling(batch=2))
     config: TrainerConfig = field(default_factory=lambda: TrainerConfig(average=0.99, warm_up=50, bf16=False))
+    distillation: TrainerConfig | None = None
+    last_level: float = 0.25
+    history_noise: float = 0.2
     timesteps: tuple[float, ...] = STEPS
     substeps: int = 4
+    guidance: float | None = None
+    adapters: GenerationModel = field(default_factory=lambda: GenerationModel(adapt='full'))
+    gradient_checkpointing: bool = False
     clip_chunks: int = 2
     maps: int = 2
     seed: int = 0
     workers: int = 1
     start: Path | None = None
-
-
-@dataclass(frozen=True)
-class _Source:
-    """The model that a run starts from, and its data."""
-
-    folder: Path
-    config: ModelConfig
-    generator: WristGenerator
-    autoencoder: Autoencoder
-    encoder: ClipEncoder
-    sampling: Stage2Sampling
 
 
 def prepare_for(run: CausalTraining, episodes: Path, folder: Path, limit: int | None, workers: int) -> list[Path]:
@@ -96,36 +95,59 @@ def train_teacher(
     Raises:
         UserError: There are no files, the model cannot be trained so, or training diverged.
     """
-    source = _source(conditions, run, device)
-    losses = WindowedLoss(source.encoder, source.config.noise_share)
+    teacher = load_teacher(run.model, device)
+    clips = image_clips(teacher, conditions, held_out, run.sampling, run.clip_chunks, run.seed, device)
+    losses, config = WindowedLoss(clips.encoder, teacher.config.noise_share), teacher.generator.settings.to_config()
 
     @torch.no_grad()
     def figures(gen: WristGenerator, batch: dict) -> dict[str, float]:
         return {'loss': float(losses(gen, batch, None)['total'])}
 
-    generator = _part(source, source.generator, source.generator.settings.to_config(), conditions, held_out, losses, figures,
-                      folder / 'windowed', run, device)  # fmt: skip
+    generator = _part(teacher.generator, config, clips, losses, figures, folder / 'windowed', run, device)
     if rank() == 0:
-        _write_model(
-            source, generator, source.generator.settings.to_config(), folder, f'a windowed teacher, from {run.model}'
-        )
+        _write_model(teacher, generator, config, folder, f'a windowed teacher, from {run.model}')
 
 
 def train_causal(
     conditions: list[Path], held_out: list[Path], folder: Path, run: CausalTraining, device: str = 'cpu'
 ) -> None:
-    """Make a causal few-step student of a windowed teacher in two parts; leaves `folder/model`, a model directory.
+    """Make a causal few-step student of a windowed teacher on images; leaves `folder/model`, a model directory.
 
-    `folder/forcing` is teacher forcing, started from the teacher; `folder/distilled` is distillation by the student's own
-    roll-outs, started from that. Arguments and errors as in `train_teacher`.
+    Arguments and errors as in `train_teacher`; parts as in `make_student`.
     """
-    source = _source(conditions, run, device)
-    teacher = source.generator
-    config = _student_config(teacher, run)
-    forcing = ForcingLoss(source.encoder, source.config.noise_share)
-    distilling = ConsistencyLoss(
-        source.encoder, teacher, source.config.noise_share, run.substeps, teacher.settings.cfg_scale
-    )
+    teacher = load_teacher(run.model, device)
+    clips = image_clips(teacher, conditions, held_out, run.sampling, run.clip_chunks, run.seed, device)
+    make_student(teacher, clips, folder, run, device)
+
+
+def train_causal_on_latents(
+    episodes: Path, held_out: Path | None, folder: Path, data: GenerationData, run: CausalTraining, device: str
+) -> None:
+    """The same on recordings of any format, whose clips lie as latents in `folder/latents`.
+
+    Args:
+        episodes: Recordings to train on.
+        held_out: Others to validate on; None for none.
+        folder: Of the run, which continues where it was stopped.
+        data: How clips are cut.
+        run: What is trained, and how.
+        device: cpu or cuda.
+
+    Raises:
+        UserError: The recordings lack what clips need, the model cannot be trained so, or training diverged.
+    """
+    teacher = load_teacher(run.model, device)
+    clips = encoded_clips(teacher, episodes, held_out, data, folder / 'latents', run.sampling.batch, run.seed, device)
+    make_student(teacher, clips, folder, run, device)
+
+
+def make_student(teacher: Teacher, clips: Clips, folder: Path, run: CausalTraining, device: str) -> None:
+    """Two parts: `folder/forcing` is teacher forcing, started from the teacher; `folder/distilled` is distillation by the student's own
+    roll-outs, started from that. Leaves `folder/model`."""
+    share, config = teacher.config.noise_share, _student_config(teacher.generator, run)
+    guidance = teacher.generator.settings.cfg_scale if run.guidance is None else run.guidance
+    forcing = ForcingLoss(clips.encoder, share, run.last_level, run.history_noise)
+    distilling = ConsistencyLoss(clips.encoder, teacher.generator, share, run.substeps, guidance)
 
     @torch.no_grad()
     def forced(gen: WristGenerator, batch: dict) -> dict[str, float]:
@@ -133,37 +155,18 @@ def train_causal(
 
     @torch.no_grad()
     def streamed(gen: WristGenerator, batch: dict) -> dict[str, float]:
-        return {f'psnr_{n}': _stream_psnr(gen, source, batch, n) for n in (1, len(run.timesteps))}
+        return {f'psnr_{n}': _stream_psnr(gen, teacher, clips.encoder(gen, batch), n) for n in (1, len(run.timesteps))}
 
-    causal = _part(source, teacher, config, conditions, held_out, forcing, forced, folder / 'forcing', run, device)
-    student = _part(
-        source, causal, config, conditions, held_out, distilling, streamed, folder / 'distilled', run, device
-    )
+    def picture(gen: WristGenerator) -> np.ndarray:
+        batch = clips.fixed[0] if clips.fixed else clips.batches(gen)[0]
+        return _stream_picture(gen.eval(), teacher, clips.encoder(gen, batch))
+
+    second = replace(run, config=run.distillation or run.config)
+    causal = _part(teacher.generator, config, clips, forcing, forced, folder / 'forcing', run, device, picture)
+    student = _part(causal, config, clips, distilling, streamed, folder / 'distilled', second, device, picture)
     if rank() == 0:
-        _write_model(
-            source,
-            student,
-            config,
-            folder,
-            f'a causal student of {run.model}, at timesteps {config["sampler"]["timesteps"]}',
-        )
-
-
-def _source(conditions: list[Path], run: CausalTraining, device: str) -> _Source:
-    need_samples(conditions)
-    folder = find_model(run.model)
-    config, generator, autoencoder = load_stage2(str(folder), device)
-    if generator.settings.sampler is not None:
-        raise UserError(f'{run.model} is a few-step student itself', 'give the teacher that it was distilled from')
-    if config.untrained:
-        raise UserError(
-            f'{run.model} has parts without trained weights: {", ".join(config.untrained)}', 'train them first'
-        )
-    autoencoder.requires_grad_(False)
-    frames, chunks = clip_shape(generator, autoencoder.temporal_stride, run.clip_chunks)
-    sampling = replace(run.sampling, frames=frames, chunks=chunks)
-    encoder = ClipEncoder(autoencoder, device, config.use_condition, config.use_anchor_tokens)
-    return _Source(folder, config, generator, autoencoder, encoder, sampling)
+        what = f'a causal student of {run.model}, at timesteps {config["sampler"]["timesteps"]}'
+        _write_model(teacher, student, config, folder, what)
 
 
 def _student_config(teacher: WristGenerator, run: CausalTraining) -> dict[str, Any]:
@@ -176,60 +179,78 @@ def _student_config(teacher: WristGenerator, run: CausalTraining) -> dict[str, A
 
 
 def _part(
-    source: _Source, start: WristGenerator, config: dict[str, Any], conditions: list[Path], held_out: list[Path], losses: Losses,
+    start: WristGenerator, config: dict[str, Any], clips: Clips, losses: Losses,
     figures: Callable[[WristGenerator, dict], dict[str, float]], folder: Path, run: CausalTraining, device: str,
+    picture: Callable[[WristGenerator], np.ndarray] | None = None,
 ) -> WristGenerator:  # fmt: skip
-    """One part: a generator of `config` that starts with the weights of `start`; its averaged weights, read back."""
+    """One part: a generator of `config` that starts with the weights of `start`; its averaged weights, read back, without adapters, on the CPU."""
 
     def build() -> WristGenerator:
         gen = WristGenerator.from_config(config)
         gen.load_state_dict(start.state_dict())
-        if gen.anchor_encoder is not None:  # features are what the teacher knows
-            gen.anchor_encoder.requires_grad_(False)
+        adapt(gen, run.adapters)  # which leaves the anchor encoder as it is: features are what the teacher knows
+        if run.gradient_checkpointing:
+            gen.transformer.enable_gradient_checkpointing()
         return gen
-
-    def clips(gen: WristGenerator) -> Stage2Clips:
-        return Stage2Clips(conditions, source.sampling, run.seed, rank(), gen.settings.max_views)
 
     if rank() == 0:
         folder.mkdir(parents=True, exist_ok=True)
         record = asdict(run) | {'start': None if run.start is None else str(run.start)}
         write_text(folder / 'run.json', json_text(record, indent=2))
     if not weights_file(folder).exists():
-        train_part(build, config, clips, losses, _fixed(held_out, source), figures, folder, run, device)
+        train_part(build, config, clips.batches, losses, clips.fixed, figures, folder, run, device, picture)
         if torch.distributed.is_initialized():
             torch.distributed.barrier()  # the first process writes what all read
-    trained = build()
-    read_weights(trained, folder)
-    return trained.to(device).eval()
+    adapted, trained = build(), WristGenerator.from_config(config)
+    read_weights(adapted, folder)
+    trained.load_state_dict(merged(adapted.state_dict(), run.adapters))
+    return trained.eval()
 
 
-def _fixed(held_out: list[Path], source: _Source, size: int = 4) -> list[dict]:
-    """Batches to validate on."""
-    rng = np.random.default_rng(0)
-    clips = [sample_clip(path, 1, source.sampling.frames, rng) for path in held_out]
-    chunk = min(source.sampling.chunks)
-    return [collate_clips(clips[i : i + size]) | {'chunk': chunk} for i in range(0, len(clips), size)]
+@torch.no_grad()
+def _stream_video(gen: WristGenerator, teacher: Teacher, clip: LatentClip, steps: int) -> torch.Tensor:
+    """Clips that the student streams with its first so many steps, [B, 3, F, H, W] in -1..1."""
+    made = roll_out(gen, clip, clip.contexts(gen), clip.noise(teacher.config.noise_share, steps)).made
+    return teacher.autoencoder.decode(made)
 
 
-def _stream_psnr(gen: WristGenerator, source: _Source, batch: dict, steps: int) -> float:
-    """PSNR of clips that the student streams with its first so many steps, latents decoded, dB."""
-    clip = source.encoder(gen, batch)
-    made = roll_out(gen, clip, clip.contexts(gen), clip.noise(source.config.noise_share, steps)).made
-    error = (source.autoencoder.decode(made) - batch['wrist'].to(made.device)).square() / 4
+@torch.no_grad()
+def _stream_psnr(gen: WristGenerator, teacher: Teacher, clip: LatentClip, steps: int) -> float:
+    """Their PSNR against what the autoencoder makes of the true video, dB."""
+    error = (_stream_video(gen, teacher, clip, steps) - teacher.autoencoder.decode(clip.clean)).square() / 4
     return float((-10 * error.mean((1, 2, 3, 4)).log10()).mean())
 
 
-def _write_model(source: _Source, generator: WristGenerator, config: dict[str, Any], folder: Path, what: str) -> None:
-    """The source's model directory with another generator, and a card that says what it is."""
-    own, stage1 = load_stage1(str(source.folder))
-    sweep, hand = load_close_up(source.folder, own)
+def _stream_picture(gen: WristGenerator, teacher: Teacher, clip: LatentClip, frames: int = 6) -> np.ndarray:
+    """Streamed and true images of the first clip, one above the other, uint8 [2 H, frames W, 3]."""
+    videos = _stream_video(gen, teacher, clip, len(gen.sigmas())), teacher.autoencoder.decode(clip.clean)
+    rows = [to_pixels(video[:1]).cpu().numpy() for video in videos]
+    chosen = np.unique(np.linspace(0, len(rows[0]) - 1, min(frames, len(rows[0]))).round().astype(int))
+    return np.concatenate([np.concatenate(list(row[chosen]), axis=1) for row in rows], axis=0)
+
+
+def _write_model(teacher: Teacher, generator: WristGenerator, config: dict[str, Any], folder: Path, what: str) -> None:
+    """The teacher's model directory with another generator, and a card that says what it is."""
+    own, stage1 = load_stage1(str(teacher.folder))
+    sweep, hand = load_close_up(teacher.folder, own)
     model = WristModel(
-        replace(own, name=folder.name, generator=config), stage1, generator, 'cpu', source.autoencoder, sweep, hand
+        replace(own, name=folder.name, generator=config),
+        stage1,
+        generator,
+        'cpu',
+        teacher.autoencoder,
+        sweep,
+        hand,
+        load_prior(teacher.folder, own),
     )
     hashes = save_model(model, folder / MODEL)
-    if (source.folder / MEAN_WRIST).exists():
-        shutil.copyfile(source.folder / MEAN_WRIST, folder / MODEL / MEAN_WRIST)
+    for name in filter(lambda name: (teacher.folder / name).exists(), (STAGE1, SWEEP, HAND)):
+        shutil.copyfile(
+            teacher.folder / name, folder / MODEL / name
+        )  # to the byte: condition maps of one serve the other
+        hashes[name] = file_sha256(folder / MODEL / name)
+    if (teacher.folder / MEAN_WRIST).exists():
+        shutil.copyfile(teacher.folder / MEAN_WRIST, folder / MODEL / MEAN_WRIST)
     lines = [
         f'# {folder.name}',
         '',

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wristworld_ros.data.episode import DataSet
 from wristworld_ros.errors import UserError
 from wristworld_ros.geometry import condition_map, decode_pose, intrinsics_to_fov
 from wristworld_ros.input_files import json_text
@@ -117,12 +118,22 @@ def published_losses(
                  for i, m in enumerate(batch['matches'])]
             ).mean()  # fmt: skip
             pixels = reprojection_pixels(points, out.wrist_pose_enc[-1, :, 0], K, batch['matches'], hw)
-        if losses.pose == 'direct':
+        if losses.pose != 'spc':
             target = batch['wrist_pose'].to(device)[:, None]
+            if losses.pose != 'direct':
+                target = _nearest_sign(target, out.wrist_pose_enc[-1].detach())
             terms['direct'] = camera_loss(out.wrist_pose_enc, target, weight=losses.direct)
-            terms.pop('spc', None)
+            if losses.pose != 'both':
+                terms.pop('spc', None)
     shown = {'spc_px': pixels} if points_head in heads else {}
     return {'total': torch.stack(list(terms.values())).sum()} | terms | shown
+
+
+def _nearest_sign(target: Tensor, predicted: Tensor) -> Tensor:
+    """Encodings [B, 1, 9] whose quaternions have the sign nearer to the predicted ones."""
+    opposite = (target[..., 3:7] * predicted[..., 3:7]).sum(-1, keepdim=True) < 0
+    quaternion = torch.where(opposite, -target[..., 3:7], target[..., 3:7])
+    return torch.cat([target[..., :3], quaternion, target[..., 7:]], -1)
 
 
 def _scene_spc(points, pose, K, matches: Matches, losses: SpcLosses, hw: tuple[int, int]) -> Tensor:
@@ -135,8 +146,27 @@ def _scene_spc(points, pose, K, matches: Matches, losses: SpcLosses, hw: tuple[i
 
 @torch.no_grad()
 def reprojection_pixels(points: Tensor, pose: Tensor, K: Tensor, matches: list[Matches], hw: tuple[int, int]) -> Tensor:
-    """Median distance, pixels, of matched points seen by the predicted wrist camera from where they belong; those behind it count
-    as one image diagonal."""
+    """The median of `reprojection_distances`, pixels."""
+    every = reprojection_distances(points, pose, K, matches, hw)
+    return every.median() if len(every) else every.new_tensor(float('nan'))
+
+
+@torch.no_grad()
+def reprojection_distances(
+    points: Tensor, pose: Tensor, K: Tensor, matches: list[Matches], hw: tuple[int, int]
+) -> Tensor:
+    """How far matched points, seen by a wrist camera, fall from where they belong.
+
+    Args:
+        points: Of every anchor pixel, [B, V, H, W, 3], first anchor's frame.
+        pose: Encoding of the wrist camera, [B, 9].
+        K: [B, 3, 3], pixels.
+        matches: Of each of the B scenes.
+        hw: Height and width of the images.
+
+    Returns:
+        [M] of all scenes, pixels; points behind the camera and beyond an image diagonal count as one.
+    """
     found = []
     T, _ = decode_pose(pose, hw)
     for i, m in enumerate(matches):
@@ -146,8 +176,7 @@ def reprojection_pixels(points: Tensor, pose: Tensor, K: Tensor, matches: list[M
         uv = camera[:, :2] / z.clamp(min=1e-3) @ K[i, :2, :2].mT + K[i, :2, 2]
         error = (uv - m.wrist_uv.to(uv)).norm(dim=-1).clamp(max=float(np.hypot(*hw)))
         found.append(torch.where(z[:, 0] > 0, error, torch.full_like(error, float(np.hypot(*hw)))))
-    every = torch.cat(found)
-    return every.median() if len(every) else every.new_tensor(float('nan'))
+    return torch.cat(found)
 
 
 @dataclass(frozen=True)
@@ -161,7 +190,13 @@ class PublishedTraining:
 
 
 def train_published(
-    episodes: Path, held_out: Path | None, folder: Path, config: Configuration, start: Path | None, device: str
+    episodes: Path | DataSet,
+    held_out: Path | DataSet | None,
+    folder: Path,
+    config: Configuration,
+    start: Path | None,
+    device: str,
+    network: ReconstructionModel | None = None,
 ) -> ReconstructionModel:
     """Train the wrist head (and what else the configuration names) on recordings of any format.
 
@@ -174,20 +209,24 @@ def train_published(
         config: Checked already.
         start: In place of `config.model.weights`.
         device: cpu or cuda.
+        network: With its weights, in place of the one that the configuration names; it is trained in place.
 
     Raises:
         UserError: The recordings lack what the losses need, weights do not fit, or training diverged.
     """
     schedule = config.schedule
     torch.manual_seed(schedule.seed)
-    module = build(config)
-    load(module, str(start) if start else config.model.weights)
+    if network is None:
+        module = build(config)
+        load(module, str(start) if start else config.model.weights)
+    else:
+        module = freeze(network.requires_grad_(True), config.model.train)
     module.to(device)
     scenes = Scenes(episodes, config.data, module.config.patch_size)
     held = Scenes(held_out, config.data, module.config.patch_size) if held_out else None
     for part in filter(None, (scenes, held)):
-        part.need_known(cameras=config.losses.cameras > 0, wrist=config.losses.pose == 'direct')
-    needs_matches = config.losses.pose == 'spc'
+        part.need_known(cameras=config.losses.cameras > 0, wrist=config.losses.pose != 'spc')
+    needs_matches = config.losses.pose in ('spc', 'both')
     matches, key = folder / 'matches', ''
     place = join(device)
     if needs_matches or held is not None:

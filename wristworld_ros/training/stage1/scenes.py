@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, fields
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from wristworld_ros.data.episode import Episode
+from wristworld_ros.data.episode import DataSet, Episode
 from wristworld_ros.data.sets import open_data_set
 from wristworld_ros.errors import UserError
 from wristworld_ros.geometry import (
@@ -26,6 +26,8 @@ from wristworld_ros.geometry import (
 from wristworld_ros.geometry.images import resize_images
 from wristworld_ros.models.vggt import Matches, input_size
 from wristworld_ros.training.config import ReconstructionData
+
+_KEPT_BYTES = 256 << 20  # of scenes that were read, in each process
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,11 @@ class Scene:
     wrist_depth: Tensor | None = None
 
     @property
+    def nbytes(self) -> int:
+        """Memory of all tensors."""
+        return sum(value.nbytes for value in (getattr(self, f.name) for f in fields(self)) if value is not None)
+
+    @cached_property
     def content(self) -> str:
         """Changes with every pixel and with the wrist's intrinsics, 32 hexadecimal digits."""
         digest = hashlib.sha256(self.wrist_K.numpy().tobytes())
@@ -55,7 +62,8 @@ class Scene:
 
 
 class Scenes(Dataset):
-    """All scenes of a data set, by number.
+    """All scenes of a data set, by number. The first ones that are read stay in memory, as many as `_KEPT_BYTES` hold: a small data set
+    is decoded once.
 
     Args:
         path: Recordings of any format that `open_data_set` knows, with a wrist camera.
@@ -66,8 +74,8 @@ class Scenes(Dataset):
         UserError: There are none, or an episode has too few anchors.
     """
 
-    def __init__(self, path: Path, data: ReconstructionData, patch: int):
-        self.path, self.data, self.patch = Path(path), data, patch
+    def __init__(self, path: Path | DataSet, data: ReconstructionData, patch: int):
+        self.path, self.data, self.patch = path, data, patch
         data_set = open_data_set(path)
         self._frames = [
             (index, frame)
@@ -75,7 +83,9 @@ class Scenes(Dataset):
             for frame in range(0, len(data_set.episode(index)), data.frame_step)
         ]
         if not self._frames:
-            raise UserError(f'{path} has no frames to train on', 'give recordings with images')
+            raise UserError(f'{data_set.path} has no frames to train on', 'give recordings with images')
+        self._kept: dict[int, Scene] = {}
+        self._kept_bytes = 0
 
     def __len__(self) -> int:
         return len(self._frames)
@@ -98,12 +108,17 @@ class Scenes(Dataset):
                 )
 
     def __getitem__(self, number: int) -> Scene:
+        if number in self._kept:
+            return self._kept[number]
         index, frame = self._frames[number]
-        return read_scene(_episode(self.path, index), frame, self.data, self.patch)
+        scene = read_scene(_episode(self.path, index), frame, self.data, self.patch)
+        if self._kept_bytes + scene.nbytes <= _KEPT_BYTES:
+            self._kept[number], self._kept_bytes = scene, self._kept_bytes + scene.nbytes
+        return scene
 
 
 @lru_cache(maxsize=8)
-def _episode(path: Path, index: int) -> Episode:
+def _episode(path: Path | DataSet, index: int) -> Episode:
     return open_data_set(path).episode(index)
 
 

@@ -169,6 +169,8 @@ def condition_maps(
     """
     step = ReconstructionStep(model, remember=level.memory, refine=level.refine)
     maps = [step(anchors).condition for anchors in known_sets(truth, level, seed)]
+    if model.prior is not None:
+        maps = [model.prior(condition) for condition in maps]
     return (
         np.stack([m.image.cpu().numpy() for m in maps]),
         np.stack([m.depth.cpu().numpy().astype(np.float16) for m in maps]),

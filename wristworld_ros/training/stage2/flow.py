@@ -7,15 +7,14 @@ condition is are choices of ours, and keys of the configuration.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
+from wristworld_ros.data.episode import DataSet
 from wristworld_ros.errors import UserError
 from wristworld_ros.input_files import json_text
 from wristworld_ros.models.wan import WRISTWORLD_1_3B, WristGenerator
@@ -24,8 +23,8 @@ from wristworld_ros.models.wan.config import MINIATURE
 from wristworld_ros.models.wan.sampling import add_noise, shifted_sigmas, solver
 from wristworld_ros.pipeline.generate import to_pixels
 from wristworld_ros.pipeline.model import WristModel
-from wristworld_ros.pipeline.model_directory import find_model, load_model, save_model
-from wristworld_ros.runtime.files import file_sha256, write_text
+from wristworld_ros.pipeline.model_directory import load_model, save_model
+from wristworld_ros.runtime.files import write_text
 from wristworld_ros.training.checkpoint import WEIGHTS, write_weights
 from wristworld_ros.training.config import FlowLosses, GenerationConfig
 from wristworld_ros.training.config_reading import as_content
@@ -33,18 +32,23 @@ from wristworld_ros.training.parallel import join, process_count, rank
 from wristworld_ros.training.part import need_samples, train_part
 from wristworld_ros.training.schedules import trainer_config
 from wristworld_ros.training.stage2.adapters import adapt, adapter_tensors, merged
-from wristworld_ros.training.stage2.latents import ClipEncoder, list_clips, prepare_clips, read_clip, shard_index
+from wristworld_ros.training.stage2.latents import (
+    ClipEncoder,
+    EncodedClips,
+    list_clips,
+    prepare_clips,
+    weights_identity,
+)
 from wristworld_ros.training.trainer import Step, TrainerConfig, full_state_dict, start_from
 
 NETWORKS: dict[str, dict[str, Any]] = {'wristworld_1_3b': WRISTWORLD_1_3B, 'miniature': MINIATURE}
 MODEL, ADAPTER = 'model', 'adapter.safetensors'
 
 
-class FlowClips(Dataset):
-    """Batches of encoded clips by number, without end, with everything random about a sample.
+class FlowClips(EncodedClips):
+    """Batches of encoded clips with everything random about a sample: noise, timestep and what is left out.
 
-    Sample i of a step is the same in however many processes it is taken: clip, noise, timestep and what is left out follow from
-    the seed and its place alone.
+    All of it follows from the seed and the sample's place alone, in however many processes it is taken.
 
     Args:
         folder: Of the shards.
@@ -66,26 +70,11 @@ class FlowClips(Dataset):
         process: int = 0,
         processes: int = 1,
     ):
-        index = shard_index(folder)
-        self._clips = [(index[key], key) for key in keys]
-        self.losses, self.batch, self.seed, self.process, self.processes = losses, batch, seed, process, processes
-
-    def __len__(self) -> int:
-        return len(self._clips)
-
-    def __getitem__(self, number: int) -> dict[str, Tensor]:
-        first = (number * self.processes + self.process) * self.batch
-        samples = [self._sample(first + i) for i in range(self.batch)]
-        return {name: torch.stack([sample[name] for sample in samples]) for name in samples[0]}
-
-    def clip(self, number: int) -> dict[str, Tensor]:
-        """A clip as it is, with a batch dimension."""
-        return {name: value[None] for name, value in read_clip(*self._clips[number]).items()}
+        super().__init__(folder, keys, batch, seed, process, processes)
+        self.losses = losses
 
     def _sample(self, position: int) -> dict[str, Tensor]:
-        epoch, place = divmod(position, len(self._clips))
-        rng = np.random.default_rng((self.seed, position))
-        clip = read_clip(*self._clips[int(_order(self.seed, epoch, len(self._clips))[place])])
+        clip, rng = super()._sample(position), np.random.default_rng((self.seed, position))
         noise = torch.Generator().manual_seed(int(rng.integers(1 << 62)))
         losses = self.losses
         s = rng.uniform() if losses.timesteps == 'uniform' else 1 / (1 + np.exp(-rng.normal()))
@@ -99,11 +88,6 @@ class FlowClips(Dataset):
             'noise': torch.randn(clip['latents'].shape, generator=noise),
             'condition_noise': torch.randn(clip['condition'].shape, generator=noise),
         } | {name: torch.tensor(value, dtype=torch.float32) for name, value in draws.items()}  # fmt: skip
-
-
-@lru_cache(maxsize=4)
-def _order(seed: int, epoch: int, count: int) -> np.ndarray:
-    return np.random.default_rng((seed, epoch)).permutation(count)
 
 
 def flow_losses(generator: WristGenerator, batch: dict[str, Tensor], device: str) -> dict[str, Tensor]:
@@ -187,8 +171,7 @@ def load_networks(config: GenerationConfig, device: str) -> Networks:
                 f'{config.model.model} predicts samples, which flow matching in latents does not train',
                 'train it by the recipe images',
             )
-        weights = ''.join(file_sha256(p) for p in sorted(find_model(config.model.model).glob('*.safetensors')))
-        return Networks(model.generator.float(), model.autoencoder, model, weights)
+        return Networks(model.generator.float(), model.autoencoder, model, weights_identity(config.model.model))
     network = NETWORKS[config.model.network]
     if 'autoencoder' not in network:
         raise UserError(
@@ -205,7 +188,12 @@ def load_networks(config: GenerationConfig, device: str) -> Networks:
 
 
 def train_flow(
-    episodes: Path, held_out: Path | None, folder: Path, config: GenerationConfig, start: Path | None, device: str
+    episodes: Path | DataSet,
+    held_out: Path | DataSet | None,
+    folder: Path,
+    config: GenerationConfig,
+    start: Path | None,
+    device: str,
 ) -> WristGenerator:
     """Train the generator on recordings of any format.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from wristworld_ros.data.cache import cache_key
-from wristworld_ros.data.episode import Episode
+from wristworld_ros.data.episode import DataSet, Episode
 from wristworld_ros.data.sets import open_data_set
 from wristworld_ros.errors import UserError
 from wristworld_ros.geometry import resize_intrinsics
@@ -29,8 +31,9 @@ from wristworld_ros.models.wan.autoencoders import Autoencoder
 from wristworld_ros.models.wan.condition_planes import condition_image
 from wristworld_ros.pipeline.generate import anchor_features
 from wristworld_ros.pipeline.model import WristModel
+from wristworld_ros.pipeline.model_directory import find_model
 from wristworld_ros.pipeline.offline import encode_video
-from wristworld_ros.runtime.files import clear_leftovers, write_atomically
+from wristworld_ros.runtime.files import clear_leftovers, file_sha256, write_atomically
 from wristworld_ros.training.config import GenerationData
 from wristworld_ros.types import AnchorSet, Camera
 
@@ -39,15 +42,15 @@ PARTS = ('latents', 'condition', 'features')
 
 @dataclass(frozen=True)
 class Clip:
-    """Consecutive frames of one episode. source: the data set. index: of the episode in it."""
+    """Consecutive frames of one episode. source: the data set, or where it lies. index: of the episode in it."""
 
-    source: Path
+    source: Path | DataSet
     index: int
     start: int
     frames: int
 
 
-def list_clips(source: Path, data: GenerationData) -> list[Clip]:
+def list_clips(source: Path | DataSet, data: GenerationData) -> list[Clip]:
     """The clips of a data set, spread evenly over each episode.
 
     Raises:
@@ -58,10 +61,10 @@ def list_clips(source: Path, data: GenerationData) -> list[Clip]:
         spare = len(data_set.episode(index)) - data.frames
         if spare >= 0:
             starts = np.unique(np.linspace(0, spare, min(data.clips, spare + 1)).round().astype(int))
-            found += [Clip(Path(source), index, int(start), data.frames) for start in starts]
+            found += [Clip(source, index, int(start), data.frames) for start in starts]
     if not found:
         raise UserError(
-            f'No episode of {source} has {data.frames} frames', 'give a smaller data.frames, or longer episodes'
+            f'No episode of {data_set.path} has {data.frames} frames', 'give a smaller data.frames, or longer episodes'
         )
     return found
 
@@ -198,7 +201,7 @@ def prepare_clips(
 def shard_index(folder: Path) -> dict[str, Path]:
     """Key of every clip in a folder of shards -> its shard."""
     found = {}
-    for path in sorted(folder.glob('*.safetensors')):
+    for path in sorted(folder.glob('[!.]*.safetensors')):  # those that begin with a dot are being written
         with safe_open(path, 'pt') as shard:
             names = shard.keys()
             found |= dict.fromkeys((name.partition('/')[0] for name in names), path)
@@ -209,6 +212,52 @@ def read_clip(path: Path, key: str) -> dict[str, Tensor]:
     """One clip of a shard, float32; see `ClipEncoder`."""
     with safe_open(path, 'pt') as shard:
         return {name: shard.get_tensor(f'{key}/{name}').float() for name in PARTS}
+
+
+class EncodedClips(Dataset):
+    """Batches of encoded clips by number, without end, in an order that is another one in each round.
+
+    Sample i of a step is the same in however many processes it is taken.
+
+    Args:
+        folder: Of the shards.
+        keys: Of the clips.
+        batch: Clips of one process.
+        seed: Of the order.
+        process: Rank of the training process.
+        processes: How many there are.
+    """
+
+    def __init__(self, folder: Path, keys: list[str], batch: int, seed: int, process: int = 0, processes: int = 1):
+        index = shard_index(folder)
+        self._clips = [(index[key], key) for key in keys]
+        self.batch, self.seed, self.process, self.processes = batch, seed, process, processes
+
+    def __len__(self) -> int:
+        return len(self._clips)
+
+    def __getitem__(self, number: int) -> dict[str, Tensor]:
+        first = (number * self.processes + self.process) * self.batch
+        samples = [self._sample(first + i) for i in range(self.batch)]
+        return {name: torch.stack([sample[name] for sample in samples]) for name in samples[0]}
+
+    def clip(self, number: int) -> dict[str, Tensor]:
+        """A clip as it is, with a batch dimension."""
+        return {name: value[None] for name, value in read_clip(*self._clips[number]).items()}
+
+    def _sample(self, position: int) -> dict[str, Tensor]:
+        epoch, place = divmod(position, len(self._clips))
+        return read_clip(*self._clips[int(_order(self.seed, epoch, len(self._clips))[place])])
+
+
+@lru_cache(maxsize=4)
+def _order(seed: int, epoch: int, count: int) -> np.ndarray:
+    return np.random.default_rng((seed, epoch)).permutation(count)
+
+
+def weights_identity(model: str) -> str:
+    """Changes with the weights of a model, by name or directory."""
+    return ''.join(file_sha256(path) for path in sorted(find_model(model).glob('*.safetensors')))
 
 
 def _write_shard(folder: Path, tensors: dict[str, Tensor]) -> None:

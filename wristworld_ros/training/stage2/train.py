@@ -34,8 +34,8 @@ class Stage2Training:
     last_level: share of chunks trained at the last noise level, where few-step sampling starts. history: share of
     batches that attend to their history, after the share `history_from` of the run: only then is the model's output worth
     attending to, and without history a step takes half the time. noise_share: variance that all frames' noise has in
-    common. structure, gradient: weights of 1 - SSIM and of the image gradient's L1 beside the L1 of the sample. objects: weight of
-    a pixel that shows an object; others count 1.
+    common. structure, gradient, square: weights of 1 - SSIM, of the image gradient's L1 and of the mean squared error beside the L1
+    of the sample. objects: weight of a pixel that shows an object; others count 1.
     condition, anchor_tokens: false for the paper's ablations. start: another run's folder, or a file of weights, that this one begins with.
     """
 
@@ -48,6 +48,7 @@ class Stage2Training:
     noise_share: float = 0.5
     structure: float = 0.25
     gradient: float = 0.3
+    square: float = 0.0
     objects: float = 5.0
     condition: bool = True
     anchor_tokens: bool = True
@@ -86,13 +87,14 @@ def image_losses(image: Tensor, truth: Tensor, objects: Tensor, run: Stage2Train
     l1 = ((difference.square() + 1e-4).sqrt() * weight).mean()
     edges = sum((difference.diff(dim=d).abs() * weight.narrow(d, 1, weight.shape[d] - 1)).mean() for d in (-1, -2))
     structure = structure_loss(image, truth)
-    total = l1 + run.gradient * edges + run.structure * structure
+    mse = difference.square().mean()
+    total = l1 + run.gradient * edges + run.structure * structure + run.square * mse
     return {
         'total': total,
         'l1': l1,
         'edges': edges,
         'structure': structure,
-        'mse': difference.detach().square().mean(),
+        'mse': mse.detach(),
         'object_mse': (difference.detach().square() * held).sum() / (3 * held.sum()).clamp(min=1),
     }
 

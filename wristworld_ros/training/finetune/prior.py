@@ -1,0 +1,89 @@
+"""The mean wrist image of recordings, and how much the model's own condition maps are worth beside it: least squares, no training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from wristworld_ros.data.cache import cache_key
+from wristworld_ros.pipeline.prior import WristPrior
+from wristworld_ros.runtime.files import clear_leftovers, write_atomically
+from wristworld_ros.types import ConditionMap
+
+_KNOTS = 5  # of the weight over trust
+_RIDGE = 1e-3  # of the mean diagonal: a trust that never occurs has no weight
+
+
+def mean_image(videos: Iterable[np.ndarray]) -> np.ndarray:
+    """The mean image of videos uint8 [T, h, w, 3], each counting alike, uint8 [h, w, 3]."""
+    return np.rint(np.mean([video.mean(0, dtype=np.float64) for video in videos], axis=0)).astype(np.uint8)
+
+
+def fit_prior(files: Sequence[Path]) -> WristPrior:
+    """The mean image, and the weights that bring mean image and condition maps together closest to the true images.
+
+    What the maps of an episode add is measured against the mean of the other episodes, as it will be of an unknown one.
+
+    Args:
+        files: Of `prepare_recordings`; each counts alike.
+    """
+    means = [_load(path, 'wrist').mean(0, dtype=np.float64) for path in files]
+    gram, right = np.zeros((_KNOTS, _KNOTS)), np.zeros(_KNOTS)
+    for place, path in enumerate(files):
+        others = [mean for i, mean in enumerate(means) if i != place] or means
+        matrix, vector = _normal_equations(path, np.mean(others, 0))
+        gram, right = gram + matrix, right + vector
+    ridge = _RIDGE * np.trace(gram) / _KNOTS + 1e-9
+    weights = np.clip(np.linalg.solve(gram + ridge * np.eye(_KNOTS), right), 0, 1)
+    return WristPrior(torch.from_numpy(mean_image(m[None] for m in means)), tuple(float(w) for w in weights))
+
+
+def _normal_equations(path: Path, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of the weights of one episode, per pixel: the hat functions of trust times what a map differs from the mean by."""
+    wrist, maps, depths, trusts = (_load(path, name) for name in ('wrist', 'condition', 'depth', 'trust'))
+    gram, right, count = np.zeros((_KNOTS, _KNOTS)), np.zeros(_KNOTS), 0
+    knots = np.linspace(0, 1, _KNOTS)
+    for image, depth, trust in zip(maps, depths, trusts, strict=True):
+        for frame in range(len(wrist)):
+            seen = depth[frame] > 0
+            difference = (image[frame] - mean)[seen]
+            wanted = (wrist[frame] - mean)[seen]
+            hats = np.maximum(0, 1 - np.abs(trust[frame][seen][:, None] / 255 - knots) * (_KNOTS - 1))
+            gram += (hats * (difference**2).sum(1)[:, None]).T @ hats
+            right += hats.T @ (difference * wanted).sum(1)
+            count += wrist[frame].size
+    return gram / count, right / count
+
+
+def with_prior(files: Sequence[Path], prior: WristPrior, folder: Path) -> list[Path]:
+    """Files of `prepare_recordings` whose maps lie over the mean image, as the generator will be given them; those there are kept."""
+    folder.mkdir(parents=True, exist_ok=True)
+    clear_leftovers(folder)
+    targets = []
+    for path in files:
+        key = cache_key(path, weights=prior.weights, image=prior.image.tolist())
+        target = folder / f'{key}.npz'
+        if not target.exists():
+            _write_over(path, prior, target)
+        targets.append(target)
+    return targets
+
+
+def _write_over(path: Path, prior: WristPrior, target: Path) -> None:
+    with np.load(path) as f:
+        arrays = {name: f[name] for name in f.files}
+    for at in np.ndindex(arrays['depth'].shape[:2]):
+        depth, trust = (torch.from_numpy(arrays[name][at]).float() for name in ('depth', 'trust'))
+        over = prior(ConditionMap(torch.from_numpy(arrays['condition'][at]), depth, confidence=trust / 255))
+        arrays['condition'][at], arrays['depth'][at] = over.image.numpy(), over.depth.numpy()
+        arrays['trust'][at] = (255 * over.trust).round().to(torch.uint8).numpy()
+    with write_atomically(target) as part:
+        np.savez(part, **arrays)
+
+
+def _load(path: Path, name: str) -> np.ndarray:
+    with np.load(path) as f:
+        return f[name]
