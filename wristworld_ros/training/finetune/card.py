@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from wristworld_ros.data.images import write_image
 from wristworld_ros.evaluation.baselines import MEAN_WRIST
@@ -14,7 +15,8 @@ from wristworld_ros.models.config import ModelConfig
 from wristworld_ros.pipeline.model import WristModel
 from wristworld_ros.pipeline.model_directory import save_model
 from wristworld_ros.runtime.files import write_text
-from wristworld_ros.training.finetune.recordings import Split
+from wristworld_ros.training.checkpoint import read_tensors
+from wristworld_ros.training.finetune.recordings import Recording, Split
 from wristworld_ros.training.finetune.settings import FinetuneSettings
 
 CARD = 'README.md'
@@ -29,7 +31,7 @@ def write_weights(folder: Path, model: WristModel, mean: np.ndarray) -> dict[str
 
 def write_card(
     folder: Path, settings: FinetuneSettings, source: ModelConfig, split: Split, what: list[str], table: EvaluationTable,
-    hashes: Mapping[str, str], before: Mapping[str, str],
+    hashes: Mapping[str, str], before: Path,
 ) -> None:  # fmt: skip
     """Write the card.
 
@@ -41,10 +43,10 @@ def write_card(
         what: Sentences about what was trained, a paragraph each.
         table: Of the held-out episodes.
         hashes: sha256 of each weight file.
-        before: Of the model that it started from.
+        before: Directory of the model that it started from.
     """
     name = ModelConfig.read(folder / 'config.json').name
-    changed = {file: digest for file, digest in hashes.items() if before.get(file) != digest}
+    changed = {file for file in hashes if not _same_weights(folder / file, before / file)}
     text = [
         f'# {name}', f'`{source.name}`, adapted to recordings by `wristworld finetune`.',
         '| file | sha256 | |\n| --- | --- | --- |\n'
@@ -61,5 +63,13 @@ def write_card(
     write_text(folder / CARD, '\n\n'.join(text))
 
 
-def _names(recordings) -> str:
+def _same_weights(one: Path, other: Path) -> bool:
+    """Whether two files hold the same weights, in the precision of the first; their bytes may differ all the same."""
+    if not other.exists():
+        return False
+    ours, theirs = read_tensors(one), read_tensors(other)
+    return ours.keys() == theirs.keys() and all(torch.equal(t, theirs[name].to(t.dtype)) for name, t in ours.items())
+
+
+def _names(recordings: Sequence[Recording]) -> str:
     return ', '.join(f'{r.name} ({len(r)} frames)' for r in recordings)

@@ -107,7 +107,7 @@ def run_finetune(plan: Plan, device: str) -> EvaluationTable:
         table.head.update(_head(plan, curve))
         write_table(out / EVALUATION, table, sheet)
         what = [stage2_sentence(plan, curve), *geometry.sentences]
-        write_card(folder, settings, plan.config, split, what, table, new_hashes, hashes)
+        write_card(folder, settings, plan.config, split, what, table, new_hashes, plan.folder)
     return table
 
 
