@@ -144,7 +144,7 @@ def test_columns_say_what_a_frame_is_worth_and_where_its_camera_was(augmented):
     assert {*COLUMNS, ANCHOR_POSE, BASE_POSE} <= set(data.info.features)
     for number, frames in enumerate(LENGTHS):
         table, told = data.episode(number).table(), manifest['episodes'][number]
-        valid, status, confidence = (table.array(f'{KEY}.{name}') for name in ('valid', 'status', 'confidence'))
+        valid, status, confidence = (table.array(name) for name in (VALID, STATUS, CONFIDENCE))
         assert valid.dtype == bool and (valid == (status == FrameStatus.VALID)).all()
         assert told['frames'] == frames and told['valid_share'] == pytest.approx(valid.mean(), abs=1e-4)
         assert told['mean_confidence'] == pytest.approx(confidence.mean(), abs=1e-3)
@@ -165,8 +165,8 @@ def test_images_alone_give_a_pose_by_the_first_anchor_and_none_by_the_base(augme
 def test_statistics_of_all_that_is_new_are_those_of_its_values(augmented):
     data = open_data_set(augmented / 'v3.0')
     stats = json.loads((augmented / 'v3.0/meta/stats.json').read_text())
-    values = np.concatenate([data.episode(i).table().array(f'{KEY}.confidence') for i in range(len(LENGTHS))])
-    found = stats[f'{KEY}.confidence']
+    values = np.concatenate([data.episode(i).table().array(CONFIDENCE) for i in range(len(LENGTHS))])
+    found = stats[CONFIDENCE]
     assert found['count'] == [sum(LENGTHS)] and found['max'] == [pytest.approx(values.max())]
     np.testing.assert_allclose([found['mean'][0], found['std'][0]], [values.mean(), values.std()], atol=1e-6)
     assert np.array(stats[KEY]['mean']).shape == (3, 1, 1)
@@ -286,7 +286,7 @@ def test_an_episode_that_cannot_be_read_is_black_and_named(given, tmp_path, caps
     assert 'Episode 2: ' in capsys.readouterr().out
     episode = open_data_set(target).episode(2)
     assert episode.rgb(KEY).max() < 3 and not episode.table().array(VALID).any()
-    assert set(episode.table().array(f'{KEY}.status').tolist()) == {FrameStatus.REQUIRED_MISSING}
+    assert set(episode.table().array(STATUS).tolist()) == {FrameStatus.REQUIRED_MISSING}
     assert open_data_set(target).episode(3).rgb(KEY).std() > 5
 
 
