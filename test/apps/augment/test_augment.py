@@ -33,7 +33,7 @@ from wristworld_ros.types import FrameStatus
 
 FOLDER = 'meta/wristworld'
 KEY, LENGTHS, FPS = 'observation.images.wrist_virtual', (9, 7, 8, 6, 9, 7), 10
-VALID, STATUS, CONFIDENCE = (f'camera.wrist_virtual.{what}' for what in ('valid', 'status', 'confidence'))
+VALID, STATUS, CONFIDENCE = (f'{KEY}.{what}' for what in ('valid', 'status', 'confidence'))
 COLUMNS = [VALID, STATUS, CONFIDENCE, 'camera.wrist_virtual.K']
 ANCHOR_POSE, BASE_POSE = 'camera.wrist_virtual.T_camera_anchor', 'camera.wrist_virtual.T_camera_base'
 
@@ -99,10 +99,20 @@ def test_the_new_set_is_whole_and_every_frame_of_the_new_camera_is_read(augmente
         assert episode.K(KEY).shape == (frames, 3, 3)
 
 
-def test_no_number_has_a_name_that_lerobot_takes_for_an_image():
-    for key in (KEY, 'observation.images.image_2'):
-        assert not any('image' in name for name in column_names(key).values())
-    assert column_names(KEY)['valid'] == VALID
+def test_columns_of_frames_lie_below_the_key_and_those_of_the_camera_beside_it():
+    names = column_names('observation.images.image_2')
+    assert [names[what] for what in ('valid', 'status', 'confidence')] == [
+        f'observation.images.image_2.{what}' for what in ('valid', 'status', 'confidence')
+    ]
+    assert names['K'] == 'camera.img_2.K'
+
+
+def test_statistics_of_v21_have_the_shape_that_lerobot_wants_of_such_names(given, tmp_path):
+    run(given, given / 'v2.1', tmp_path / 'set')
+    lines = (tmp_path / 'set/meta/episodes_stats.jsonl').read_text().splitlines()
+    for name in (VALID, STATUS, CONFIDENCE):
+        stats = json.loads(lines[0])['stats'][name]
+        assert np.shape(stats['mean']) == (3, 1, 1) and np.shape(stats['count']) == (1,)
 
 
 @pytest.mark.parametrize('version', ['v3.0', 'v2.1'])

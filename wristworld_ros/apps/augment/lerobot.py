@@ -23,9 +23,9 @@ from wristworld_ros.apps.augment.source import AugmentSource, sha256_of
 from wristworld_ros.data.episode import EpisodeCamera
 from wristworld_ros.data.formats.lerobot.adding import AddedCamera, AddedPart, add_camera, check_addable
 from wristworld_ros.data.formats.lerobot.features import video_feature
-from wristworld_ros.data.formats.lerobot.layout import FIX, INFO, V30
+from wristworld_ros.data.formats.lerobot.layout import FIX, INFO, V21, V30
 from wristworld_ros.data.formats.lerobot.reader import LeRobotSet
-from wristworld_ros.data.formats.lerobot.stats import Stats
+from wristworld_ros.data.formats.lerobot.stats import Stats, shaped_as_image
 from wristworld_ros.data.formats.lerobot.writer import video_details
 from wristworld_ros.errors import UserError
 from wristworld_ros.input_files import read_json
@@ -131,11 +131,12 @@ class LeRobotSource(AugmentSource):
             for name, file in files.items()
         }
         folders = {one.episode: work / one.folder for one in results}
-        return AddedCamera(videos, columns, lambda number: _part(folders[number], files, list(columns)))
+        old = self.data.info.codebase_version == V21
+        return AddedCamera(videos, columns, lambda number: _part(folders[number], files, list(columns), old))
 
 
-def _part(folder: Path, videos: dict[str, str], columns: list[str]) -> AddedPart:
-    """What a finished episode adds to a set, with some of its columns.
+def _part(folder: Path, videos: dict[str, str], columns: list[str], old: bool) -> AddedPart:
+    """What a finished episode adds to a set, with some of its columns; `old`: to one of v2.1.
 
     Raises:
         UserError: A file of it is damaged.
@@ -144,6 +145,8 @@ def _part(folder: Path, videos: dict[str, str], columns: list[str]) -> AddedPart
     stats: dict[str, Stats] = {
         key: {name: np.array(value) for name, value in entry.items()} for key, entry in stored.items()
     }
+    if old:
+        stats |= {key: shaped_as_image(stats[key]) for key in columns if 'image' in key}
     with np.load(folder / COLUMNS) as file:
         return AddedPart(
             {key: folder / file for key, file in videos.items()}, {name: file[name] for name in columns}, stats

@@ -11,7 +11,8 @@ from wristworld_ros.data.formats.lerobot.columns import camera_column
 from wristworld_ros.errors import UserError
 
 VIDEO, COLUMNS, STATS, RESULT = 'video.mp4', 'columns.npz', 'stats.json', 'result.json'
-_COLUMNS = ('valid', 'status', 'confidence', 'K', 'T_camera_anchor', 'T_camera_base')
+_OF_FRAMES = ('valid', 'status', 'confidence')
+_OF_CAMERA = ('K', 'T_camera_anchor', 'T_camera_base')
 LOSSLESS = 'video.mkv'  # in place of VIDEO where a format holds images as they are
 DEPTH_CODES, DEPTH = 'depth.mp4', 'depth.mkv'  # as LeRobot codes it, and in millimetres
 
@@ -51,7 +52,7 @@ class EpisodeResult:
 
 def column_names(key: str) -> dict[str, str]:
     """Names of the columns of a camera, by what they hold."""
-    return {what: camera_column(key, what) for what in _COLUMNS}
+    return {what: f'{key}.{what}' for what in _OF_FRAMES} | {what: camera_column(key, what) for what in _OF_CAMERA}
 
 
 def read_columns(folder: Path, key: str) -> dict[str, np.ndarray]:

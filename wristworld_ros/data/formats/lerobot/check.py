@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from collections.abc import Iterator
@@ -148,9 +149,13 @@ def _names(data: SetFacts) -> Iterator[str]:
     """Features that lerobot takes for images by their names."""
     if data.info.codebase_version != V21:  # which alone has it aggregate statistics to open a set
         return
-    for key, feature in data.info.features.items():
-        if 'image' in key and feature.dtype not in ('image', 'video'):
-            yield f"'{key}' has 'image' in its name and is none: lerobot 0.3 does not open the set, for its statistics are not those of an image."
+    taken = [k for k, f in data.info.features.items() if 'image' in k and f.dtype not in ('image', 'video')]
+    if not taken or not (data.path / layout.STATS_V21).exists():
+        return
+    first = json.loads((data.path / layout.STATS_V21).read_text().partition('\n')[0])['stats']
+    for key in taken:
+        if key in first and np.shape(first[key].get('mean')) != (3, 1, 1):
+            yield f"'{key}' has 'image' in its name and is none: lerobot 0.3 does not open the set, for its statistics are not in the shape of an image's."
 
 
 def _statistics(data: SetFacts) -> Iterator[str]:

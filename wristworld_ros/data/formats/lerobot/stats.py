@@ -31,6 +31,15 @@ def vector_stats(values: np.ndarray) -> Stats:
     return found | dict(zip(QUANTILES, np.quantile(rows, list(QUANTILES.values()), axis=0)))
 
 
+def shaped_as_image(stats: Stats) -> Stats:
+    """Statistics of a number in the shape of an image's, [3, 1, 1]; `count` as it is. lerobot 0.3, which reads v2.1, takes every feature with
+    'image' in its name for one, and opens no set whose statistics of it have another shape."""
+    return {
+        name: value if name == 'count' else np.broadcast_to(value.reshape(1, 1, 1), (3, 1, 1)).copy()
+        for name, value in stats.items()
+    }
+
+
 class HistogramStats:
     """Statistics of one camera's images in one episode, while they come.
 
