@@ -13,6 +13,8 @@ from pathlib import Path
 
 from hypothesis import settings
 
+from wristworld_ros.runtime.children import die_with
+
 os.environ.update(
     ROS_AUTOMATIC_DISCOVERY_RANGE='LOCALHOST',
     # Test processes share the cores where pytest runs with `-n 3`: much of what they do is wait for DDS.
@@ -38,6 +40,21 @@ def claim_domain():
 
 
 DOMAIN_LOCK = claim_domain()
+
+
+FORKS = {'main': True}
+
+
+def end_with_parent():
+    """A forked child that outlived a test process would hold its pipe to pytest-xdist, which would wait for it for ever."""
+    if FORKS['main']:  # the kernel's parent is a thread, and others end before the process does
+        die_with(os.getppid())
+
+
+os.register_at_fork(
+    before=lambda: FORKS.update(main=threading.current_thread() is threading.main_thread()),
+    after_in_child=end_with_parent,
+)
 
 settings.register_profile('repeatable', derandomize=True, deadline=None, database=None)
 settings.register_profile('fuzz', max_examples=1000, deadline=None, print_blob=True)

@@ -221,7 +221,8 @@ def _trainer(model: WristModel, split: Split, folder: Path, settings: FinetuneSe
         episodes, held_out = packed(split.training, sizes[part]), packed(split.validation, sizes[part])
         start = to / 'start.safetensors'
         write_weights(start, {STAGE1: model.stage1, HAND: model.hand, SWEEP: model.sweep}[part].state_dict())
-        common = {'config': config, 'seed': settings.seed, 'start': start}
+        # Not in other processes, which are forked from one that has run both stages, threads and all.
+        common = {'config': config, 'seed': settings.seed, 'start': start, 'workers': 0 if device == 'cpu' else 2}
         if part == STAGE1:
             sampling = Stage1Sampling(batch=8, size=(width, height), azimuth=180.0)
             train_stage1(

@@ -264,7 +264,7 @@ def _finish(generator: WristGenerator, networks: Networks, config: GenerationCon
     if adapters := adapter_tensors(state):
         write_weights(folder / ADAPTER, adapters)
     if config.model.model is not None:
-        model = load_model(config.model.model, 'cpu')
+        model = load_model(config.model.model, 'cpu', 'float32')
         model.generator.load_state_dict(whole)
         save_model(model, folder / MODEL)
 
