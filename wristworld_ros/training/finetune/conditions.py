@@ -7,17 +7,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from wristworld_ros.data.cache import cache_key
-from wristworld_ros.geometry.images import resize_images
 from wristworld_ros.pipeline.model import WristModel
 from wristworld_ros.pipeline.reconstruct import ReconstructionStep
-from wristworld_ros.runtime.files import clear_leftovers, write_atomically
+from wristworld_ros.runtime.files import clear_leftovers
 from wristworld_ros.training.augmentation import zoom_and_roll
 from wristworld_ros.training.finetune.recordings import Recording
-from wristworld_ros.types import AnchorSet, ConditionMap
+from wristworld_ros.training.stage2.conditions import stacked_maps, write_conditions
+from wristworld_ros.types import AnchorSet
 
 
 @dataclass(frozen=True)
@@ -68,21 +67,15 @@ def _prepare(model: WristModel, recording: Recording, target: Path, settings: Ma
     rng = np.random.default_rng(int(target.stem, 16))
     levels = recording.levels
     plain = recording.sets(truth, levels[0])
-    maps = [_maps(model, recording.sets(truth, level, int(rng.integers(1 << 30)))) for level in levels]
-    maps += [_maps(model, _moved(plain, settings, rng)) for _ in range(settings.maps - len(maps))]
-    image, depth, trust = (np.stack(parts) for parts in zip(*maps, strict=True))
+    maps = [
+        stacked_maps(ReconstructionStep(model), recording.sets(truth, level, int(rng.integers(1 << 30))))
+        for level in levels
+    ]
+    maps += [
+        stacked_maps(ReconstructionStep(model), _moved(plain, settings, rng)) for _ in range(settings.maps - len(maps))
+    ]
     encoder = model.generator.settings.anchor_encoder
-    size = encoder['image_size'] if encoder else 32
-    with write_atomically(target) as part:
-        np.savez(
-            part,
-            condition=image,
-            depth=depth,
-            trust=trust,
-            anchors=np.stack([resize_images(frames, (size, size)) for frames in truth.images]),
-            wrist=truth.wrist,
-            objects=np.zeros(truth.wrist.shape[:3], np.uint8) if truth.objects is None else truth.objects,
-        )
+    write_conditions(target, maps, truth, encoder['image_size'] if encoder else 32)
 
 
 def _moved(sets: list[AnchorSet], settings: MapSettings, rng: np.random.Generator) -> list[AnchorSet]:
@@ -101,19 +94,3 @@ def _moved(sets: list[AnchorSet], settings: MapSettings, rng: np.random.Generato
         return replace(anchors, names=tuple(anchors.names[view] for view in order), images=np.stack(images))
 
     return [moved(anchors) for anchors in sets]
-
-
-@torch.inference_mode()
-def _maps(model: WristModel, sets: list[AnchorSet]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """uint8 [T, h, w, 3], float16 [T, h, w], uint8 [T, h, w]: image, depth and trust as the generator will be given them."""
-    step = ReconstructionStep(model)
-    maps = [step(anchors).condition for anchors in sets]
-
-    def trust(m: ConditionMap) -> torch.Tensor:
-        return m.trust if model.generator.settings.condition_confidence else (m.depth > 0).float()
-
-    return (
-        np.stack([m.image.cpu().numpy() for m in maps]),
-        np.stack([m.depth.cpu().numpy().astype(np.float16) for m in maps]),
-        np.stack([(255 * trust(m)).round().clamp(0, 255).to(torch.uint8).cpu().numpy() for m in maps]),
-    )

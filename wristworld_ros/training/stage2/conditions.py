@@ -7,6 +7,7 @@ takes, told of each episode as much as desks know: images alone, cameras, depth,
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
@@ -24,11 +25,16 @@ from wristworld_ros.evaluation.knowledge import LEVELS, KnowledgeLevel, known_se
 from wristworld_ros.geometry.images import resize_images
 from wristworld_ros.models.wan import WristGenerator
 from wristworld_ros.pipeline.model import WristModel
+from wristworld_ros.pipeline.prior import WristPrior
 from wristworld_ros.pipeline.reconstruct import ReconstructionStep
 from wristworld_ros.runtime.children import die_with
 from wristworld_ros.runtime.files import clear_leftovers, write_atomically
 from wristworld_ros.training.parts import PackagedParts, TrainedParts
+from wristworld_ros.types import AnchorSet
 
+MapArrays = tuple[
+    np.ndarray, np.ndarray, np.ndarray
+]  # image uint8 [T, h, w, 3], depth float16 and trust uint8 [T, h, w]
 ROBOT_LEVELS = {f'{name}-robot': replace(LEVELS[name], robot=True) for name in ('rgbd', 'exact')}
 
 
@@ -117,6 +123,18 @@ def _prepare(source: Path, target: Path, index: int) -> None:
     truth = _with_views(read_ground_truth(read_episode(source), model.config.wrist_hw), settings.single_share, rng)
     levels = _sample_levels(truth, settings, rng)
     maps = [condition_maps(model, truth, level, int(rng.integers(1 << 30))) for level in levels]
+    write_conditions(target, maps, truth, settings.token_size)
+
+
+def write_conditions(target: Path, maps: Sequence[MapArrays], truth: GroundTruth, token_size: int) -> None:
+    """Write the file of an episode, whole or not at all; its keys are in `prepare_conditions`.
+
+    Args:
+        target: The .npz file.
+        maps: Of each quality, as `stacked_maps` gives them.
+        truth: The episode.
+        token_size: Pixels a side of the anchor images that the generator takes.
+    """
     image, depth, trust = (np.stack(parts) for parts in zip(*maps, strict=True))
     with write_atomically(target) as part:
         np.savez(
@@ -124,7 +142,7 @@ def _prepare(source: Path, target: Path, index: int) -> None:
             condition=image,
             depth=depth,
             trust=trust,
-            anchors=np.stack([resize_images(frames, (settings.token_size,) * 2) for frames in truth.images]),
+            anchors=np.stack([resize_images(frames, (token_size, token_size)) for frames in truth.images]),
             wrist=truth.wrist,
             objects=np.zeros(truth.wrist.shape[:3], np.uint8) if truth.objects is None else truth.objects,
         )
@@ -158,19 +176,18 @@ def _sample_levels(truth: GroundTruth, settings: ConditionSettings, rng: np.rand
     return [possible[i][0] for i in rng.choice(len(possible), count, replace=False, p=weights / weights.sum())]
 
 
-@torch.inference_mode()
-def condition_maps(
-    model: WristModel, truth: GroundTruth, level: KnowledgeLevel, seed: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """An episode's condition maps at one level of knowledge, as a stream would make them.
-
-    Returns:
-        uint8 [T, h, w, 3], float16 [T, h, w] and uint8 [T, h, w]; see `prepare_conditions`.
-    """
+def condition_maps(model: WristModel, truth: GroundTruth, level: KnowledgeLevel, seed: int) -> MapArrays:
+    """An episode's condition maps at one level of knowledge, as the generator of a stream would be given them."""
     step = ReconstructionStep(model, remember=level.memory, refine=level.refine)
-    maps = [step(anchors).condition for anchors in known_sets(truth, level, seed)]
-    if model.prior is not None:
-        maps = [model.prior(condition) for condition in maps]
+    return stacked_maps(step, known_sets(truth, level, seed), model.prior)
+
+
+@torch.inference_mode()
+def stacked_maps(step: ReconstructionStep, sets: Iterable[AnchorSet], prior: WristPrior | None = None) -> MapArrays:
+    """Condition maps of T sets of one stream, over the mean wrist image where there is one."""
+    maps = [step(anchors).condition for anchors in sets]
+    if prior is not None:
+        maps = [prior(condition) for condition in maps]
     return (
         np.stack([m.image.cpu().numpy() for m in maps]),
         np.stack([m.depth.cpu().numpy().astype(np.float16) for m in maps]),

@@ -115,7 +115,8 @@ class ClipTrainer:
         clean = unshuffle(batch['wrist'].to(self.device), factor)
         condition = None
         if self.run.condition:
-            planes = condition_planes(batch['condition'], batch['depth'], batch['trust']).transpose(1, 2)
+            trust = batch['trust'] if gen.settings.condition_confidence else None
+            planes = condition_planes(batch['condition'], batch['depth'], trust).transpose(1, 2)
             condition = unshuffle(planes.to(self.device), factor)
         frames = [batch['chunk']] * (clean.shape[2] // batch['chunk'])
         features = gen.anchor_features(batch['anchors'].to(self.device)) if self.run.anchor_tokens else None
