@@ -17,19 +17,15 @@ from scipy.spatial.transform import Rotation
 
 from wristworld_ros.errors import UserError
 from wristworld_ros.robot.arm_motion import NEAREST, ChangeModel, FeatureMotion, Rendered, spread_frames
+from wristworld_ros.robot.outline_search import ArmCamera, FocalSpread, distinct, search_cameras
 from wristworld_ros.types import RobotPoints
 
 LEAST_FRAMES = 6
 FRAMES = 16  # that are used at most
 COARSE, FINE = (106, 1500), (160, 4000)  # width of the images and surface points
-SAMPLES, KEPT, ROUNDS, CHILDREN = 1800, 16, 6, 24  # of the search by feature motion
-TRIED = 5  # of what it finds, by outline
 COARSE_REACH, FINE_REACH = (6, 6, 5, 5, 4, 4, 3, 3), (6, 5, 4, 4, 3, 3, 2, 2)  # pixels, of each step
-DISTANCE, ELEVATION = (0.35, 2.2), (-15.0, 75.0)  # metres and degrees, of a camera about the arm
-ROLL = 6.0  # degrees, standard deviation
 HOPS, SHAKE = 2, (8.0, 0.06)  # new starts near the best camera: degrees about the arm, metres
 BORDER = 200  # points of an outline that are used
-SAME = 6.0  # degrees, or centimetres / 1.7, within which two cameras are one
 LEAST_EXPLAINED = 0.45
 FOCALS = tuple(np.geomspace(0.35, 0.9, 10))  # widths of an image, of cameras whose intrinsics nobody knows
 MOST_APART = (
@@ -120,15 +116,6 @@ class CameraJudgement:
         return ''
 
 
-@dataclass(frozen=True)
-class _Camera:
-    """T: camera from base. K: pixels of the images."""
-
-    T: np.ndarray
-    K: np.ndarray
-    score: float = -np.inf
-
-
 def find_camera(
     images: np.ndarray,
     surfaces: Sequence[RobotPoints],
@@ -156,15 +143,15 @@ def find_camera(
     if motion.count < 3 * LEAST_FRAMES and guess is None:
         raise UserError(f'only {motion.count} features move in the images', FIX)
     frames = spread_frames(points, FRAMES)
-    spread = _Spread(float(focal_error), K)
-    starts = _search(motion, K, images.shape[1:3], spread, guess, rng)
+    spread = FocalSpread(float(focal_error), K)
+    starts = search_cameras(motion, K, images.shape[1:3], spread, guess, rng)
     coarse = ChangeModel(images[frames], points[frames][:, : COARSE[1]], min(COARSE[0], images.shape[2]))
-    found = _distinct([_refined(coarse, start, spread, COARSE_REACH, motion) for start in starts])
+    found = distinct([_refined(coarse, start, spread, COARSE_REACH, motion) for start in starts])
     fine = ChangeModel(images[frames], points[frames], min(FINE[0], images.shape[2]))
-    found = _distinct([_refined(fine, camera, spread, FINE_REACH, motion) for camera in found[:2]])
+    found = distinct([_refined(fine, camera, spread, FINE_REACH, motion) for camera in found[:2]])
     for _ in range(HOPS):
-        hop = _Camera(_shaken(found[0].T, points[frames], rng), found[0].K)
-        found = _distinct([_refined(fine, hop, spread, FINE_REACH[1::2], motion), *found])
+        hop = ArmCamera(_shaken(found[0].T, points[frames], rng), found[0].K)
+        found = distinct([_refined(fine, hop, spread, FINE_REACH[1::2], motion), *found])
     best = found[0]
     halves = [_half(images, points, frames[part::2], best, spread, motion, rng) for part in (0, 1)]
     apart, apart_m, pixel_m = _apart(halves[0], halves[1], points[frames], images.shape[1:3])
@@ -198,7 +185,7 @@ def judge_camera(
         K = max(tried, key=lambda K: motion.explained(T, K))
     frames = spread_frames(points, FRAMES)
     model = ChangeModel(images[frames], points[frames], min(FINE[0], width))
-    claim, spread = _Camera(T, K), _Spread(0.0, K)
+    claim, spread = ArmCamera(T, K), FocalSpread(0.0, K)
     refined = _refined(model, claim, spread, FINE_REACH, motion)
     shift, shift_m, _ = _apart(claim, refined, points[frames], (height, width))
     explained = motion.explained(T, K) if motion.count else np.nan
@@ -227,136 +214,18 @@ def _surface_points(
     return points, np.stack(normals).astype(np.float64)
 
 
-@dataclass(frozen=True)
-class _Spread:
-    """How far the focal length may be from that of K. share: standard deviation."""
-
-    share: float
-    K: np.ndarray
-
-    def scaled(self, log: float) -> np.ndarray:
-        """K with another focal length."""
-        K = self.K.copy()
-        K[[0, 1], [0, 1]] *= np.exp(log)
-        return K
-
-    def log(self, K: np.ndarray) -> float:
-        """Of its focal length over that of `self.K`."""
-        return float(np.log(K[0, 0] / self.K[0, 0]))
-
-
-def _search(motion: FeatureMotion, K, hw, spread: _Spread, guess, rng) -> list[_Camera]:
-    """The best cameras by feature motion, all different: azimuth, elevation, log distance, pan, tilt, roll, log focal length."""
-    sigma = np.array([0.15, 0.12, 0.15, 0.12, 0.12, 0.06, 0.5 * spread.share])
-
-    def camera(x: np.ndarray) -> _Camera:
-        return _Camera(_placed(x, motion.moving), spread.scaled(x[6]))
-
-    def value(x: np.ndarray) -> float:
-        c = camera(x)
-        roll, elevation = np.degrees(x[5]) / ROLL, np.degrees(x[1])
-        high = max(ELEVATION[0] + 10 - elevation, elevation - ELEVATION[1] + 15, 0) / 8
-        far = max(np.log(DISTANCE[0]) - x[2], x[2] - np.log(DISTANCE[1]), 0) / 0.2
-        zoom = x[6] / spread.share if spread.share else 0.0
-        return motion.explained(c.T, c.K) - 0.5 * (roll**2 + high**2 + far**2 + zoom**2) / 400
-
-    if guess is not None:
-        start = _described(np.linalg.inv(guess), motion.moving)
-        samples = start + rng.normal(size=(SAMPLES // 4, 7)) * sigma * 1.5
-        samples[0] = start
-    else:
-        samples = _all_round(motion, K, hw, spread, rng)
-    values = np.array([value(x) for x in samples])
-    kept: list[int] = []
-    for i in np.argsort(-values):
-        if len(kept) == KEPT:
-            break
-        if all(_different(samples[i], samples[j]) for j in kept):
-            kept.append(int(i))
-    found = [_evolved(samples[i], values[i], sigma, value, rng) for i in kept]
-    found.sort(key=lambda pair: -pair[1])
-    return _distinct([_Camera(c.T, c.K, v) for x, v in found for c in [camera(x)]])[:TRIED]
-
-
-def _all_round(motion: FeatureMotion, K, hw, spread: _Spread, rng) -> np.ndarray:
-    """Cameras in whose image the moving part of the arm is about where features move, [SAMPLES, 7]."""
-    x = np.zeros((SAMPLES, 7))
-    x[:, 0] = rng.uniform(-np.pi, np.pi, SAMPLES)
-    x[:, 1] = np.radians(rng.uniform(*ELEVATION, SAMPLES))
-    x[:, 2] = rng.uniform(*np.log(DISTANCE), SAMPLES)
-    x[:, 5] = np.radians(ROLL) * rng.normal(size=SAMPLES)
-    x[:, 6] = spread.share * rng.normal(size=SAMPLES)
-    aim = motion.middle + 0.08 * hw[1] * rng.normal(size=(SAMPLES, 2))
-    x[:, 3] = -np.arctan((aim[:, 0] - K[0, 2]) / K[0, 0])
-    x[:, 4] = np.arctan((aim[:, 1] - K[1, 2]) / K[1, 1])
-    return x
-
-
-def _evolved(x, value_of_x, sigma, value, rng) -> tuple[np.ndarray, float]:
-    """A better place near x: the best of normally distributed children, whose spread follows the better third of them."""
-    best, top, mean, cov = x, value_of_x, x, np.diag(sigma**2)
-    for turn in range(ROUNDS):
-        children = rng.multivariate_normal(mean, cov, CHILDREN)
-        values = np.array([value(child) for child in children])
-        better = np.argsort(-values)[: CHILDREN // 3]
-        if values[better[0]] > top:
-            best, top = children[better[0]], values[better[0]]
-        mean = (children[better].mean(0) + best) / 2
-        cov = 0.9 * np.cov(children[better].T) + np.diag(sigma**2) * 0.05 / (turn + 1)
-    return best, float(top)
-
-
-def _placed(x: np.ndarray, pivot: np.ndarray) -> np.ndarray:
-    """Camera from base [4, 4] of a camera that looks at the pivot before it pans, tilts and rolls."""
-    azimuth, elevation, distance = x[0], x[1], np.exp(x[2])
-    away = np.array([np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth), np.sin(elevation)])
-    right = np.array([-away[1], away[0], 0.0]) / max(np.hypot(away[0], away[1]), 1e-9)
-    R = np.stack([right, np.cross(-away, right), -away], 1) @ Rotation.from_euler('yxz', x[3:6]).as_matrix()
-    T = np.eye(4)
-    T[:3, :3], T[:3, 3] = R.T, -R.T @ (pivot + distance * away)
-    return T
-
-
-def _described(T: np.ndarray, pivot: np.ndarray) -> np.ndarray:
-    """The numbers [7] that `_placed` makes a camera of; the focal length unchanged."""
-    away = -T[:3, :3].T @ T[:3, 3] - pivot
-    distance = np.linalg.norm(away)
-    x = np.array([np.arctan2(away[1], away[0]), np.arcsin(away[2] / distance), np.log(distance), 0, 0, 0, 0])
-    x[3:6] = Rotation.from_matrix(_placed(x, pivot)[:3, :3] @ T[:3, :3].T).as_euler('yxz')
-    return x
-
-
-def _different(a: np.ndarray, b: np.ndarray) -> bool:
-    turn = (a[0] - b[0] + np.pi) % (2 * np.pi) - np.pi
-    return bool(np.hypot(turn, a[1] - b[1]) + abs(a[2] - b[2]) > 0.25)
-
-
-def _distinct(cameras: list[_Camera]) -> list[_Camera]:
-    """The cameras from the best on, without those that are nearly another one."""
-    kept: list[_Camera] = []
-    for camera in sorted(cameras, key=lambda c: -c.score):
-        if all(_apart_cameras(camera.T, other.T) > SAME for other in kept):
-            kept.append(camera)
-    return kept
-
-
-def _apart_cameras(a: np.ndarray, b: np.ndarray) -> float:
-    degrees = np.degrees(Rotation.from_matrix(a[:3, :3] @ b[:3, :3].T).magnitude())
-    return float(degrees + 60 * np.linalg.norm(a[:3, :3].T @ a[:3, 3] - b[:3, :3].T @ b[:3, 3]))
-
-
 def _refined(
-    model: ChangeModel, start: _Camera, spread: _Spread, reaches, motion: FeatureMotion, last: bool = False
-) -> _Camera:
+    model: ChangeModel, start: ArmCamera, spread: FocalSpread, reaches, motion: FeatureMotion, last: bool = False
+) -> ArmCamera:
     """The best camera on the way of Gauss-Newton steps from a start, or the last one."""
     T, K = start.T, start.K
-    best = _Camera(T, K)
+    best = ArmCamera(T, K)
     for reach in (*reaches, 0):
         rendered = model.render(T, K)
         outline, gain = model.judge(rendered.mask)
         score = 10 * outline + 4 * motion.explained(T, K)
         if last or score > best.score:
-            best = _Camera(T, K, score)
+            best = ArmCamera(T, K, score)
         borders = _borders(model, rendered, gain, reach) if reach else None
         if borders is None:
             break
@@ -396,7 +265,7 @@ def _borders(model: ChangeModel, rendered: Rendered, gain: np.ndarray, reach: in
     return tuple(np.concatenate(values) for values in zip(*parts)) if parts else None
 
 
-def _stepped(T, K, model: ChangeModel, spread: _Spread, points, normals, distances, weights):
+def _stepped(T, K, model: ChangeModel, spread: FocalSpread, points, normals, distances, weights):
     """Camera after one robust step. Rotation is about the middle of the outline's points."""
     focal = np.diag(model.resize @ K)[:2]
     x, y, z = points[:, 0], points[:, 1], np.maximum(points[:, 2], NEAREST)
@@ -436,15 +305,15 @@ def _shaken(T: np.ndarray, points: np.ndarray, rng: np.random.Generator) -> np.n
 
 
 def _half(
-    images, points, frames, best: _Camera, spread: _Spread, motion: FeatureMotion, rng: np.random.Generator
-) -> _Camera:
+    images, points, frames, best: ArmCamera, spread: FocalSpread, motion: FeatureMotion, rng: np.random.Generator
+) -> ArmCamera:
     """The answer of some of the frames alone, from a start near the answer of all."""
-    start = _Camera(_shaken(best.T, points[frames], rng), best.K)
+    start = ArmCamera(_shaken(best.T, points[frames], rng), best.K)
     model = ChangeModel(images[frames], points[frames][:, : COARSE[1]], min(COARSE[0], images.shape[2]))
     return _refined(model, start, spread, COARSE_REACH, motion, last=True)
 
 
-def _apart(a: _Camera, b: _Camera, points: np.ndarray, hw: tuple[int, int]) -> tuple[float, float, float]:
+def _apart(a: ArmCamera, b: ArmCamera, points: np.ndarray, hw: tuple[int, int]) -> tuple[float, float, float]:
     """Median distance between where two cameras show the arm, pixels; the same in metres at the arm; and a pixel there, metres."""
     places, depths = [], []
     for camera in (a, b):
@@ -460,7 +329,7 @@ def _apart(a: _Camera, b: _Camera, points: np.ndarray, hw: tuple[int, int]) -> t
     return float(np.median(distance)), float(np.median(distance * pixel)), float(np.median(pixel))
 
 
-def _residual(model: ChangeModel, camera: _Camera) -> float:
+def _residual(model: ChangeModel, camera: ArmCamera) -> float:
     """Weighted mean distance of the outline from the border of what changes, pixels of the original images."""
     rendered = model.render(camera.T, camera.K)
     borders = _borders(model, rendered, model.judge(rendered.mask)[1], 6)
