@@ -19,9 +19,8 @@ from wristworld_ros.robot.known_cameras import PlacedCameras
 _PRIOR = np.radians(0.6)  # standard deviation of a calibration's rotation, 5 mm of its position included
 _NOISE = 0.006  # radians, standard deviation of where one image shows the hand
 _SHARED = 0.002  # radians, what such errors have in common in all images of one camera
-_SURE = np.radians(
-    (0.15, 0.25)
-)  # corrections up to the first are the network's own errors and not made, from the second on made whole
+# Turns up to the first are the network's own errors and not made; from the second on they are made whole.
+_SURE = np.radians((0.15, 0.25))
 _MOVED = 0.02  # metres that the hand must have moved for another look at it
 _KEPT = 40  # looks at the hand
 

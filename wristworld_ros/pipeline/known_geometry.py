@@ -163,8 +163,9 @@ class KnownGeometryStep:
     ) -> KnownObservation:
         hw = tuple(anchors.images.shape[1:3])
         placed = self.robot.corrected(placed, known)
-        unseen = anchors.depth is None or anchors.robot_points is None  # whose surface measured depth would show
-        if self._hand and unseen and _all_cameras(known):
+        # The robot's surface in measured depth corrects the places better than the hand's looks do.
+        by_surface = anchors.depth is not None and anchors.robot_points is not None
+        if self._hand and not by_surface and _all_cameras(known):
             placed = self._hand.corrected(placed, anchors.images, anchors.T_hand_wrist)
         stride = -(-hw[1] // _MOST_WIDE) if anchors.depth is not None else 1
         maps = self._maps(anchors, placed, prediction, stride)

@@ -245,9 +245,8 @@ def _write_model(teacher: Teacher, generator: WristGenerator, config: dict[str, 
     )
     hashes = save_model(model, folder / MODEL)
     for name in filter(lambda name: (teacher.folder / name).exists(), (STAGE1, SWEEP, HAND)):
-        shutil.copyfile(
-            teacher.folder / name, folder / MODEL / name
-        )  # to the byte: condition maps of one serve the other
+        # To the byte, so that condition maps that one made serve the other.
+        shutil.copyfile(teacher.folder / name, folder / MODEL / name)
         hashes[name] = file_sha256(folder / MODEL / name)
     if (teacher.folder / MEAN_WRIST).exists():
         shutil.copyfile(teacher.folder / MEAN_WRIST, folder / MODEL / MEAN_WRIST)
