@@ -28,6 +28,8 @@ def test_spoilt_sets_keep_what_their_name_does_not_mention():
     assert np.array_equal(sets['upside down'][0], np.rot90(images[0], 2))
     assert np.array_equal(sets['second anchor upside down'][0], images[0])
     assert not sets['second anchor black'][1].any()
+    alone = sets.pop(validity.GOOD + validity.ALONE)
+    assert np.array_equal(alone, images[:1])
     assert all(images.shape == spoilt.shape for spoilt in sets.values())
 
 
@@ -37,9 +39,10 @@ def test_the_table_counts_what_a_threshold_refuses(tmp_path):
     for kind, images in validity.spoilt(pair(0), pair(1), np.random.default_rng(0)):
         study.add(kind, images)
     rows = [line.split(' | ') for line in study.table(agreement=0.001, confidence=1.0).splitlines()[2:]]
-    assert len(rows) == 9 and rows[0][0] == f'| {validity.GOOD}' and rows[0][3] == '-'
+    assert len(rows) == 10 and rows[0][0] == f'| {validity.GOOD}' and rows[0][3] == '-'
     assert all(row[4] == '0%' and row[7] == '100%' and row[8] == '100% |' for row in rows)
-    assert float(rows[1][3]) == pytest.approx(0.5, abs=0.5)
+    assert rows[1][2] == rows[1][3] == '-'  # one anchor agrees with nobody
+    assert float(rows[2][3]) == pytest.approx(0.5, abs=0.5)
 
 
 def test_objects_are_judged_by_their_own_pixels_and_ranks_by_their_order():
@@ -50,5 +53,5 @@ def test_objects_are_judged_by_their_own_pixels_and_ranks_by_their_order():
     assert np.isnan(validity.object_psnr(image, truth, objects))
     objects[2, 2] = 1
     assert validity.object_psnr(image, truth, objects) == pytest.approx(-20 * np.log10(0.2))
-    assert validity.rank_correlation([1, 2, np.nan, 30], [5, 6, 0, 700]) == pytest.approx(1)
-    assert validity.rank_correlation([1, 2, 3], [9, 8, 1]) == pytest.approx(-1)
+    assert validity.rank_correlation(np.array([1, 2, np.nan, 30]), np.array([5, 6, 0, 700])) == pytest.approx(1)
+    assert validity.rank_correlation(np.array([1, 2, 3]), np.array([9, 8, 1])) == pytest.approx(-1)
