@@ -12,6 +12,12 @@ HW = (168, 224)
 K = np.array([[220.0, 0, 111.5], [0, 220.0, 83.5], [0, 0, 1]])
 
 
+def found(images, cameras, ceiling=np.inf):
+    search = SupportSearch()
+    search.add(images, cameras)
+    return search.heights(ceiling=ceiling)
+
+
 def anchors():
     places = (np.array([1.3, 0.6, 0.7]), np.array([1.4, -0.5, 0.6]))
     return tuple(Camera(K, np.linalg.inv(looking_at(p, np.array([0.55, 0.0, 0.0]))), HW[1], HW[0]) for p in places)
@@ -37,7 +43,7 @@ def pictures(height, cameras, exposure=(1.0, 0.6)):
 @pytest.mark.parametrize('height', [-0.112, 0.0, 0.073])
 def test_two_cameras_agree_at_the_height_of_what_they_see(height):
     cameras = anchors()
-    heights = SupportSearch().update(pictures(height, cameras), cameras)
+    heights = found(pictures(height, cameras), cameras)
     assert heights[0] == pytest.approx(height, abs=0.003) and len(heights) <= 3
 
 
@@ -45,14 +51,23 @@ def test_cameras_that_see_nothing_in_common_find_nothing():
     cameras = anchors()
     away = np.linalg.inv(looking_at(np.array([1.3, 0.6, 0.7]), np.array([3.0, 3.0, 0.7])))
     cameras = (cameras[0], Camera(K, away, HW[1], HW[0]))
-    assert SupportSearch().update(pictures(0.0, anchors()), cameras) == []
+    assert found(pictures(0.0, anchors()), cameras) == []
 
 
 def test_no_height_above_the_ceiling_is_found():
     cameras = anchors()
-    search = SupportSearch()
-    assert max(search.update(pictures(0.05, cameras), cameras, ceiling=0.02), default=0.0) <= 0.02
-    assert search.update(pictures(0.0, cameras), cameras, ceiling=0.02)[0] == pytest.approx(0.0, abs=0.003)
+    assert max(found(pictures(0.05, cameras), cameras, ceiling=0.02), default=0.0) <= 0.02
+    assert found(pictures(0.0, cameras), cameras, ceiling=0.02)[0] == pytest.approx(0.0, abs=0.003)
+
+
+def test_parts_of_the_sweep_make_the_whole():
+    cameras, parts, whole = anchors(), SupportSearch(), SupportSearch()
+    images = pictures(0.03, cameras)
+    whole.add(images, cameras)
+    for place in range(20):
+        parts.add(images, cameras, slice(place, None, 20))
+    assert parts.heights() == whole.heights() != []
+    assert parts.evidence == whole.evidence
 
 
 def test_the_lowest_point_counts_over_the_table_alone():

@@ -101,7 +101,7 @@ def test_one_anchor_takes_the_height_of_predicted_points_and_none_without_any(mo
 
 def test_of_several_levels_that_is_taken_whose_views_are_the_most_believable(model, monkeypatch):
     sets, sweep = anchor_set(), PlaneSweep(model.sweep, torch.device('cpu'))
-    monkeypatch.setattr('wristworld_ros.geometry.support.SupportSearch.update', lambda *_: [0.3, TABLE])
+    monkeypatch.setattr(SupportSearch, 'heights', lambda *_: [0.3, TABLE])
     shown, view_at = {}, PlaneSweep._view
 
     def noted(self, images, anchors, wrist, height):
@@ -120,36 +120,64 @@ def test_of_several_levels_that_is_taken_whose_views_are_the_most_believable(mod
 
 def test_a_height_that_the_arm_has_been_below_is_left(model, monkeypatch):
     sets, sweep = anchor_set(), PlaneSweep(model.sweep, torch.device('cpu'))
-    update = SupportSearch.update
-    monkeypatch.setattr(
-        SupportSearch, 'update', lambda *_: [0.15]
-    )  # as where things' tops agree and the table is plain
+    heights = SupportSearch.heights
+    monkeypatch.setattr(SupportSearch, 'heights', lambda *_: [0.15])  # the tops of things, over a plain table
     sweep(sets.images, cameras_of(sets), sets.wrist, lowest=0.2)
     assert sweep.height == 0.15
-    monkeypatch.setattr(SupportSearch, 'update', update)
+    monkeypatch.setattr(SupportSearch, 'heights', heights)
     for _ in range(10):
         sweep(sets.images, cameras_of(sets), sets.wrist, lowest=0.2)
     sweep(sets.images, cameras_of(sets), sets.wrist, lowest=TABLE + 0.02)
     assert sweep.height == pytest.approx(TABLE, abs=0.005)
 
 
-def test_a_plain_table_is_looked_for_until_there_is_evidence(model, monkeypatch):
+@pytest.fixture
+def shares(monkeypatch):
+    """How many heights each set is compared at."""
+    compared, add = [], SupportSearch.add
+
+    def counted(self, images, anchors, part=slice(None)):
+        compared.append(len(range(*part.indices(80))))
+        return add(self, images, anchors, part)
+
+    monkeypatch.setattr(SupportSearch, 'add', counted)
+    return compared
+
+
+def test_later_sets_share_the_search_and_take_longer_when_there_is_evidence(model, shares, monkeypatch):
     sets, sweep = anchor_set(), PlaneSweep(model.sweep, torch.device('cpu'))
-    evidence, searched = 0.1, []
-
-    def update(self, *_):
-        searched.append(len(searched))
-        return [TABLE]
-
-    monkeypatch.setattr(SupportSearch, 'update', update)
-    monkeypatch.setattr(SupportSearch, 'evidence', property(lambda _: evidence))
-    for _ in range(61):
+    monkeypatch.setattr(SupportSearch, 'evidence', property(lambda _: 0.1))
+    for _ in range(6 + 20):
         sweep(sets.images, cameras_of(sets), sets.wrist)
-    assert len(searched) == 6 + 3
-    evidence = 2.0
-    for _ in range(61):
+    assert shares == [80] * 6 + [4] * 20
+    monkeypatch.setattr(SupportSearch, 'evidence', property(lambda _: 2.0))
+    for _ in range(20 + 100):
         sweep(sets.images, cameras_of(sets), sets.wrist)
-    assert len(searched) == 6 + 3 + 1
+    assert shares[26:] == [4] * 20 + [1] * 80 + [0] * 20
+    assert sweep.height == pytest.approx(TABLE, abs=0.005)
+
+
+def test_a_rival_is_tried_beside_the_chosen_height_and_takes_its_place_when_its_views_are_better(model, monkeypatch):
+    sets, sweep = anchor_set(), PlaneSweep(model.sweep, torch.device('cpu'))
+    monkeypatch.setattr(SupportSearch, 'heights', lambda *_: [0.01])
+    believable, made, view_at = {0.01: 0.5, TABLE: 0.8, 0.13: 0.4}, [], PlaneSweep._view
+
+    def noted(self, images, anchors, wrist, height):
+        made.append(height)
+        return view_at(self, images, anchors, wrist, height)
+
+    monkeypatch.setattr(PlaneSweep, '_view', noted)
+    monkeypatch.setattr('wristworld_ros.pipeline.swept.SweptView.quality', property(lambda _: believable[made[-1]]))
+    for _ in range(6 + 19):
+        sweep(sets.images, cameras_of(sets), sets.wrist)
+    monkeypatch.setattr(SupportSearch, 'heights', lambda *_: [0.13, TABLE])
+    made.clear()
+    sweep(sets.images, cameras_of(sets), sets.wrist)
+    assert made == [0.01, 0.13] and sweep.height == 0.01
+    sweep(sets.images, cameras_of(sets), sets.wrist)
+    assert made[2:] == [0.01, TABLE] and sweep.height == TABLE
+    sweep(sets.images, cameras_of(sets), sets.wrist)
+    assert made[4:] == [TABLE]
 
 
 def test_measured_depth_is_never_replaced_by_a_sweep(model):

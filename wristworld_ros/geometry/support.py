@@ -57,34 +57,38 @@ class SupportSearch:
     """
 
     def __init__(self):
-        self._heights = np.arange(*_SWEEP, _STEP)
-        self._scores = np.zeros(len(self._heights))
+        self._sweep = np.arange(*_SWEEP, _STEP)
+        self._scores = np.zeros(len(self._sweep))
 
     @property
     def evidence(self) -> float:
         """Agreement at the best height, summed over the sets: a set of a textured table gives 0.1 or more, one of a plain table 0.03."""
         return float(self._scores.max())
 
-    def update(
-        self, images: np.ndarray, anchors: tuple[Camera, ...], guess: float | None = None, ceiling: float = np.inf
-    ) -> list[float]:
+    def add(self, images: np.ndarray, anchors: tuple[Camera, ...], part: slice = slice(None)) -> None:
         """Take in a set.
 
         Args:
             images: uint8 [V, H, W, 3].
             anchors: V cameras of these images, in the robot's base frame, whose z axis points up.
+            part: Of the sweep that this set is compared on; compare the same number of sets on each part.
+        """
+        grays = [cv2.GaussianBlur(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (0, 0), 1.0) for image in images]
+        self._scores[part] += [_agreement(grays, anchors, float(height)) for height in self._sweep[part]]
+
+    def heights(self, guess: float | None = None, ceiling: float = np.inf) -> list[float]:
+        """Heights in that frame that come into question, metres, the likeliest first.
+
+        Args:
             guess: Metres, from elsewhere, to within a decimetre; None for none.
             ceiling: Metres: the plane is not above it.
 
         Returns:
-            Heights in that frame, metres, the likeliest first: peaks of the agreement that are at least half as high as the
-            highest, `_MOST` of them at most; empty where no two cameras have shown enough of a plane in common.
+            Peaks of the agreement that are at least half as high as the highest, `_MOST` of them at most; empty where no two
+            cameras have shown enough of a plane in common.
         """
-        grays = [cv2.GaussianBlur(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (0, 0), 1.0) for image in images]
-        self._scores += np.array([_agreement(grays, anchors, float(height)) for height in self._heights])
-        likely = 1.0 if guess is None else np.exp(-(((self._heights - guess) / _GUESS) ** 2) / 2)
-        possible = self._heights <= ceiling
-        return _peaks(self._heights, self._scores * likely * possible)
+        likely = 1.0 if guess is None else np.exp(-(((self._sweep - guess) / _GUESS) ** 2) / 2)
+        return _peaks(self._sweep, self._scores * likely * (self._sweep <= ceiling))
 
 
 def _peaks(heights: np.ndarray, scores: np.ndarray) -> list[float]:
@@ -109,15 +113,13 @@ def _between(heights: np.ndarray, scores: np.ndarray, best: int) -> float:
 
 def _agreement(grays: list[np.ndarray], anchors: tuple[Camera, ...], height: float) -> float:
     """Correlation of pairs of cameras, mean over the robot's reach on a plane (0 where not both see it), -1 to 1."""
-    x, y = np.meshgrid(np.arange(*_REACH_X, _CELL), np.arange(*_REACH_Y, _CELL), indexing='ij')
-    points = np.stack([x, y, np.full_like(x, height)], -1)
-    seen = [_sampled(gray, camera, points) for gray, camera in zip(grays, anchors, strict=True)]
+    seen = [_on_plane(gray, camera, height) for gray, camera in zip(grays, anchors, strict=True)]
     scores = []
     for (one, one_valid), (other, other_valid) in itertools.combinations(seen, 2):
         both = (one_valid & other_valid).astype(np.float32)
         count = cv2.blur(both, _WINDOW)
         full = count > 0.9
-        if full.sum() < _LEAST:
+        if np.count_nonzero(full) < _LEAST:
             continue
 
         def mean(values: np.ndarray, both: np.ndarray = both, count: np.ndarray = count) -> np.ndarray:
@@ -129,14 +131,16 @@ def _agreement(grays: list[np.ndarray], anchors: tuple[Camera, ...], height: flo
     return float(np.mean(scores)) if scores else 0.0
 
 
-def _sampled(gray: np.ndarray, camera: Camera, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """An image's values at points [..., 3] of the world, and where it shows them."""
-    local = points @ camera.T_camera_world[:3, :3].T + camera.T_camera_world[:3, 3]
-    pixel = local @ camera.K.T
-    uv = (pixel[..., :2] / np.maximum(pixel[..., 2:], 1e-6)).astype(np.float32)
-    height, width = gray.shape
-    valid = (local[..., 2] > 0.05) & (uv >= 0).all(-1) & (uv[..., 0] < width - 1) & (uv[..., 1] < height - 1)
-    values = cv2.remap(
-        gray.astype(np.float32), uv[..., 0], uv[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    )
+def _on_plane(gray: np.ndarray, camera: Camera, height: float) -> tuple[np.ndarray, np.ndarray]:
+    """What an image shows of the robot's reach on a plane, [X, Y], and where it shows it."""
+    T = camera.T_camera_world
+    plane = camera.K @ np.column_stack([T[:3, 0], T[:3, 1], height * T[:3, 2] + T[:3, 3]])  # of (x, y, 1)
+    x = np.arange(*_REACH_X, _CELL, dtype=np.float32)[:, None]
+    y = np.arange(*_REACH_Y, _CELL, dtype=np.float32)
+    u, v, depth = (a * x + b * y + c for a, b, c in plane.astype(np.float32))
+    scale = 1 / np.maximum(depth, 1e-6)
+    u, v = u * scale, v * scale
+    rows, columns = gray.shape
+    valid = (depth > 0.05) & (u >= 0) & (v >= 0) & (u < columns - 1) & (v < rows - 1)
+    values = cv2.remap(gray.astype(np.float32), u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return values, valid

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,8 +18,10 @@ from wristworld_ros.types import Camera, ConditionMap, PixelOrigin
 
 TRUSTED = 0.3  # confidence, 0 to 1, from which on a pixel counts as covered
 _CERTAIN = 0.12  # expected error of a colour, 0 to 1, at which confidence has fallen to 1 / e
-_SETS, _EVERY = 6, 100  # the table is looked for in so many sets at first, and in every so many later
-_ENOUGH, _OFTEN = 1.0, 20  # until there is so much evidence, it is looked for in every so many sets
+_FIRST = 6  # sets in each of which the table is looked for at all heights
+_ROUND = 100  # sets that share the heights later, so that none takes long
+_ENOUGH, _SHORT_ROUND = 1.0, 20  # until there is so much evidence, so many sets share them
+_REMEMBERED = 100  # views whose quality counts
 _BELOW = 0.01  # metres: a robot that is known as exactly as this stays above the table
 _SAME = 0.02  # metres within which heights are the same
 
@@ -54,8 +57,9 @@ class PlaneSweep:
         self._search = SupportSearch()
         self._height: float | None = None
         self._ceiling = np.inf  # metres: the robot has been as low as this
-        self._tried: list[tuple[float, float]] = []  # heights and the qualities of their views
-        self._sets = 0
+        self._tried: deque[tuple[float, float]] = deque(maxlen=_REMEMBERED)  # heights and the qualities of their views
+        self._rivals: list[float] = []  # heights that come into question beside the one that was chosen
+        self._first, self._place, self._round = _FIRST, 0, _SHORT_ROUND
 
     def __call__(
         self,
@@ -77,18 +81,23 @@ class PlaneSweep:
         images, anchors = self._resized(images, anchors)
         if self._given is not None:
             return self._view(images, anchors, wrist, self._given)
-        searches = self.searches
-        self._sets += 1
         self._ceiling = min(self._ceiling, lowest + _BELOW, float(np.linalg.inv(wrist.T_camera_world)[2, 3]))
-        if searches or self._too_high:
-            return self._searched(images, anchors, wrist, guess)
-        return None if self._height is None else self._view(images, anchors, wrist, self._height)
+        if self._first or self._too_high:
+            self._first = max(0, self._first - 1)
+            self._look(images, anchors)
+            return self._best(images, anchors, wrist, self._candidates(guess))
+        self._look(images, anchors, slice(self._place, None, self._round))
+        self._place += 1
+        if self._place == self._round:
+            self._end_round(guess)
+        if self._height is None:
+            return self._best(images, anchors, wrist, self._rivals)
+        return self._beside_a_rival(images, anchors, wrist, self._height)
 
     @property
     def searches(self) -> bool:
-        """Whether the table is looked for in the next set, so that a guess of its height is of use."""
-        every = _EVERY if self._search.evidence >= _ENOUGH else _OFTEN
-        return self._given is None and (self._sets < _SETS or self._sets % every == 0)
+        """Whether heights are chosen in the next set, so that a guess of the table's is of use."""
+        return self._given is None and (self._first > 0 or self._place == self._round - 1)
 
     @property
     def _too_high(self) -> bool:
@@ -100,23 +109,54 @@ class PlaneSweep:
         """Of the table in the anchors' world, metres; None where it has not been found."""
         return self._height if self._given is None else self._given
 
-    def _searched(
-        self, images: np.ndarray, anchors: tuple[Camera, ...], wrist: Camera, guess: float | None
+    def _look(self, images: np.ndarray, anchors: tuple[Camera, ...], part: slice = slice(None)) -> None:
+        if len(anchors) > 1:
+            self._search.add(images, anchors, part)
+
+    def _candidates(self, guess: float | None) -> list[float]:
+        """Heights that come into question: where anchors agree, else the guess, else what was found before."""
+        heights = self._search.heights(guess, self._ceiling)
+        otherwise = self._height if guess is None else guess
+        return heights or ([] if otherwise is None else [min(otherwise, self._ceiling)])
+
+    def _best(
+        self, images: np.ndarray, anchors: tuple[Camera, ...], wrist: Camera, heights: list[float]
     ) -> SweptView | None:
-        """The view at the likeliest height. Where several come into question, the one is taken whose views have been the most
-        believable so far: another level than the table's shows no scene that the network knows."""
-        heights = self._search.update(images, anchors, guess, self._ceiling) if len(anchors) > 1 else []
-        if not heights and guess is not None:
-            heights = [min(guess, self._ceiling)]
-        if not heights and self._height is not None:
-            heights = [min(self._height, self._ceiling)]
-        views = [self._view(images, anchors, wrist, height) for height in heights]
-        self._tried += [(height, view.quality) for height, view in zip(heights, views, strict=True)]
+        """The view at the likeliest of some heights: that one whose views have been the most believable so far, for another level
+        than the table's shows no scene that the network knows."""
+        views = [self._tried_view(images, anchors, wrist, height) for height in heights]
         if not views:
             return None
         best = int(np.argmax([self._mean_quality(height) for height in heights]))
         self._height = heights[best]
         return views[best]
+
+    def _end_round(self, guess: float | None) -> None:
+        """All heights have been compared once more: which of them are to be tried beside the chosen one."""
+        heights = self._candidates(guess)
+        if self._height is not None:
+            same = [height for height in heights if abs(height - self._height) < _SAME]
+            self._height = same[0] if same else self._height
+            heights = [height for height in heights if height not in same]
+        self._rivals = heights
+        self._place, self._round = 0, _ROUND if self._search.evidence >= _ENOUGH else _SHORT_ROUND
+
+    def _beside_a_rival(
+        self, images: np.ndarray, anchors: tuple[Camera, ...], wrist: Camera, height: float
+    ) -> SweptView:
+        """The view at the chosen height; where there is a rival, the better of both, one rival in a set."""
+        rivals = [rival for rival in self._rivals if rival <= self._ceiling]
+        self._rivals = rivals[1:]
+        if not rivals:
+            return self._view(images, anchors, wrist, height)
+        view = self._best(images, anchors, wrist, [height, rivals[0]])
+        assert view is not None
+        return view
+
+    def _tried_view(self, images: np.ndarray, anchors: tuple[Camera, ...], wrist: Camera, height: float) -> SweptView:
+        view = self._view(images, anchors, wrist, height)
+        self._tried.append((height, view.quality))
+        return view
 
     def _mean_quality(self, height: float) -> float:
         return float(np.mean([quality for other, quality in self._tried if abs(other - height) < _SAME]))
