@@ -1,6 +1,7 @@
 """Images alone, in a model with a hand network and a plane sweep: when stage 1 runs, and what is made of known intrinsics."""
 
 from dataclasses import replace
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from wristworld_ros.models.hand import HandConfig, HandNetwork
 from wristworld_ros.models.sweep import SweepConfig, SweepNetwork
 from wristworld_ros.models.vggt import ReconstructionModel
 from wristworld_ros.pipeline import WristModel, tiny_random_model
+from wristworld_ros.pipeline.close_up import hand_certainty
 from wristworld_ros.pipeline.reconstruct import ReconstructionStep
 from wristworld_ros.types import AnchorSet, Camera, Geometry, PixelOrigin
 
@@ -78,6 +80,24 @@ def test_the_view_is_swept_and_says_what_it_trusts(model):
     assert set(np.unique(condition.origin.numpy())) <= {PixelOrigin.EMPTY, PixelOrigin.PREDICTED}
     assert 0 <= observation.confidence <= 1 and 0 <= observation.coverage <= 1
     assert observation.reconstruction.points.shape[0] == 2
+
+
+@pytest.mark.parametrize('table_height', [0.0, None])  # None: a view by stage 1 alone where no table is found
+def test_a_hand_that_is_not_found_takes_confidence_away(model, table_height):
+    def confidence(expected):
+        bias = model.hand.out.bias.clone()
+        bias[9] = 3.0 + float(np.log(np.expm1(expected)))
+        with mock.patch.object(model.hand.out, 'bias', torch.nn.Parameter(bias, requires_grad=False)):
+            return ReconstructionStep(model, table_height=table_height)(anchor_set(0, views=1)).confidence
+
+    sure, ordinary, lost = confidence(0.001), confidence(0.01), confidence(0.1)
+    assert sure == ordinary > 0
+    assert lost == pytest.approx(sure * np.exp(-(0.101 - 0.015) / 0.03), rel=0.01)
+
+
+def test_certainty_falls_with_the_expected_error_and_no_further_than_the_mean():
+    assert hand_certainty(np.array([0.005, 0.01])) == 1
+    assert hand_certainty(np.array([0.05, 0.05])) < hand_certainty(np.array([0.01, 0.05])) < 1
 
 
 def test_the_wrist_camera_is_where_it_is_mounted_and_tracked_as_well(model):

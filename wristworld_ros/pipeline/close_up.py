@@ -24,6 +24,10 @@ from wristworld_ros.robot.known_cameras import resized_camera
 from wristworld_ros.types import AnchorSet, Camera
 
 ROUNDS, TRACKED_ROUNDS = 3, 1  # corrections of stage 1's guess, and of where the hand was a moment ago
+_ORDINARY, _UNSURE = (
+    0.015,
+    0.03,
+)  # metres: expected errors that say nothing, and how far above them certainty has fallen to 1 / e
 _KEPT = 10  # predictions of what does not change in a stream, whose mean is taken
 
 
@@ -42,13 +46,12 @@ class PredictedScene:
 @dataclass(frozen=True)
 class CloseUpView:
     """The wrist's view. T: float64 [1 + V, 4, 4], the corrected cameras, from the first anchor; the wrist's at the network's own mount.
-    wrist: the wrist camera as it is mounted, in the same frame. points: float32 [V, H, W, 3], moved with their cameras. swept: what the wrist sees. errors: float64 [V], metres, expected of the hand's place in each anchor."""
+    wrist: the wrist camera as it is mounted, in the same frame. points: float32 [V, H, W, 3], moved with their cameras. swept: what the wrist sees."""
 
     T: np.ndarray
     wrist: Camera
     points: Tensor
     swept: SweptView
-    errors: np.ndarray
 
 
 class CloseUp:
@@ -66,9 +69,11 @@ class CloseUp:
         self._orientation = SharedOrientation(MIDDLE)
         self._bases: deque[np.ndarray] = deque(maxlen=_KEPT)
         self._focals: deque[np.ndarray] = deque(maxlen=_KEPT)
+        self.certainty = 1.0  # of the hand's place in the last set, see `hand_certainty`
 
     def reset(self) -> None:
         """Forget the scene."""
+        self.certainty = 1.0
         self._sweep.reset()
         self._orientation.reset()
         self._bases.clear()
@@ -98,13 +103,14 @@ class CloseUp:
         hw = small.shape[1:3]
         K = resize_intrinsics(torch.from_numpy(scene.K[1:]), stage1_hw, hw)
         T_anchor_wrist, errors = self._corrected(small, K, scene.T, TRACKED_ROUNDS if tracked else ROUNDS)
+        self.certainty = hand_certainty(errors)
         T_anchor_wrist = self._orientation.update(T_anchor_wrist)
         T_wrist = np.linalg.inv(T_anchor_wrist[0])
         T = np.concatenate([T_wrist[None], T_anchor_wrist @ T_wrist])
         points = self._moved(scene.points, T[1:], scene.T[1:])
         wrist = self._mounted(anchors, scene.K[0], T[0])
         swept = self._swept(small, K.numpy(), scene, wrist, T, points)
-        return None if swept is None else CloseUpView(T, wrist, points, swept, errors)
+        return None if swept is None else CloseUpView(T, wrist, points, swept)
 
     def _mounted(self, anchors: AnchorSet, K: np.ndarray, T_camera_world: np.ndarray) -> Camera:
         """The wrist camera as it is mounted, from the one at the network's own mount."""
@@ -135,6 +141,13 @@ class CloseUp:
         wrist = replace(wrist, T_camera_world=wrist.T_camera_world @ T_world_base)
         guess = _table_height(points, scene.T_base_anchor) if self._sweep.searches else None
         return self._sweep(images, anchors, wrist, guess)
+
+
+def hand_certainty(errors: np.ndarray) -> float:
+    """How far the hand's place can be believed, 0 to 1. errors: [V], metres, that the network expects of it in each anchor: large
+    where no hand is found that looks like those it has learnt."""
+    expected = float(np.exp(np.mean(np.log(errors))))
+    return float(min(1.0, np.exp(-(expected - _ORDINARY) / _UNSURE)))
 
 
 def _table_height(points: Tensor, T_base_anchor: np.ndarray) -> float | None:

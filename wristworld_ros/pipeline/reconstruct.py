@@ -150,8 +150,9 @@ class ReconstructionStep:
         if not finite:
             reconstruction = empty_reconstruction(reconstruction)
             return blank_observation(anchors, reconstruction, NOT_FINITE, seconds)
+        certainty = 1.0 if self._close_up is None else self._close_up.certainty
         return Observation(
-            anchors, reconstruction, ConditionMap(image, depth), float(coverage), float(confidence),
+            anchors, reconstruction, ConditionMap(image, depth), float(coverage), float(confidence) * certainty,
             np.array(agreements), seconds=seconds,
         )  # fmt: skip
 
@@ -192,8 +193,8 @@ class ReconstructionStep:
         timer.split()
         seconds = dict(zip(('stage1', 'condition'), timer.seconds(), strict=True))
         return Observation(
-            anchors, reconstruction, condition, trusted_coverage(condition), view.swept.quality,
-            view.swept.agreements, seconds=seconds,
+            anchors, reconstruction, condition, trusted_coverage(condition),
+            view.swept.quality * self._close_up.certainty, view.swept.agreements, seconds=seconds,
         )  # fmt: skip
 
     def _known_set(self, anchors: AnchorSet) -> Observation:
