@@ -1,9 +1,10 @@
 """The paper's ablations (arXiv 2510.07313, table 4) on simulated episodes: `python scripts/ablations.py runs/train runs/test runs/ablations`.
 
 For each seed both stages are trained whole and without one part (condition map, SPC, anchor tokens), all of them for the same
-time, packaged, and evaluated on the same held-out frames beside the baselines. The last table has means over seeds, and what each
-part is worth: its row less the whole model's, paired by seed, with the standard error of that difference. An order is outside the
-noise where it is larger than twice its error. What was finished is kept, and a run that was stopped goes on.
+time or, on a machine that others use too, the same number of steps, packaged, and evaluated on the same held-out frames beside the
+baselines. The last table has means over seeds, and what each part is worth: its row less the whole model's, paired by seed, with the
+standard error of that difference. An order is outside the noise where it is larger than twice its error. What was finished is kept,
+and a run that was stopped goes on.
 """
 
 from __future__ import annotations
@@ -55,16 +56,8 @@ def train_variant(args: argparse.Namespace, seed: int, name: str) -> Path:
     # Variants that differ in stage 2 alone share stage 1.
     stage1 = folder / ('no_spc' if variant.stage1 else WHOLE) / 'stage1'
     stage2, model = folder / name / 'stage2', folder / name / 'model'
-    common = (
-        '--minutes',
-        str(args.minutes),
-        '--seed',
-        str(seed),
-        '--processes',
-        str(args.processes),
-        '--device',
-        args.device,
-    )
+    length = ('--minutes', args.minutes) if args.steps is None else ('--minutes', 'none', '--steps', args.steps)
+    common = (*length, '--seed', seed, '--processes', args.processes, '--device', args.device)
     if not weights_file(stage1).exists():
         start = ('--start', str(args.start)) if args.start else ()
         wristworld('train', 'stage1', args.train, '--out', stage1, *common, *start, *variant.stage1)
@@ -132,8 +125,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument('out', type=Path, help='Folder of the runs.')
     parser.add_argument('--seeds', type=int, nargs='*', default=[0, 1, 2])
     parser.add_argument('--minutes', type=float, default=30.0, help='Of each stage of each variant.')
+    parser.add_argument('--steps', type=int, help='Of each stage of each variant, in place of minutes.')
     parser.add_argument(
-        '--start', type=Path, help="Folder of a stage 1 run whose weights every seed's stage 1 starts from."
+        '--start', type=Path, help="Weights that every seed's stage 1 starts from, or the folder of their run."
     )
     parser.add_argument('--processes', type=int, default=1)
     parser.add_argument('--device', default='auto')
