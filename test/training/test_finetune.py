@@ -108,7 +108,8 @@ def test_an_adapted_model_comes_out_with_a_card_and_streams(settings, model, cli
     adapted = load_model(str(out / 'model'))
     assert (
         adapted.config.name == 'run'
-        and replace(adapted.config, name=before.name, licence='Apache-2.0', prior=()) == before
+        and replace(adapted.config, name=before.name, licence='Apache-2.0', prior=(), prior_light=before.prior_light)
+        == before
     )
     assert 'licence of the recordings' in adapted.config.licence
     assert adapted.prior is not None
@@ -189,12 +190,12 @@ def test_the_best_stop_is_where_neighbours_agree():
     assert best_stop(10.0, 12.0, [(0, 12.0), (10, 11.0), (20, 10.0)]).best == 0
 
 
-def prepared(path, rng, mean, wrist, trust):
+def prepared(path, rng, mean, wrist, trust, light=0):
     """A file of condition maps of noise about a mean image, of which a share of what differs from it is right."""
     np.savez(
         path, wrist=wrist, condition=wrist[None] if trust else rng.integers(0, 256, (1, *wrist.shape), dtype=np.uint8),
         depth=np.full((1, *wrist.shape[:3]), 0.3, np.float16), trust=np.full((1, *wrist.shape[:3]), trust, np.uint8),
-        anchors=np.zeros((1, len(wrist), 8, 8, 3), np.uint8), objects=np.zeros(wrist.shape[:3], np.uint8),
+        anchors=np.full((1, len(wrist), 8, 8, 3), light, np.uint8), objects=np.zeros(wrist.shape[:3], np.uint8),
     )  # fmt: skip
     return path
 
@@ -218,21 +219,43 @@ def test_what_is_seen_counts_beside_the_mean_image_as_much_as_it_is_right(tmp_pa
 
 
 def test_holes_show_the_mean_image_far_away_and_untrusted():
-    prior = WristPrior(torch.full((2, 2, 3), 100, dtype=torch.uint8), (0.0, 0.5, 0.5))
+    prior = WristPrior(torch.full((2, 2, 3), 100, dtype=torch.uint8), (0.0, 0.5, 0.5), 50.0)
     condition = ConditionMap(
         torch.full((2, 2, 3), 200, dtype=torch.uint8), torch.tensor([[0.0, 0.2], [0.2, 0.2]]),
         confidence=torch.tensor([[0.0, 0.0], [0.25, 1.0]]),
     )  # fmt: skip
-    over = prior(condition)
+    over = prior(condition, np.full((2, 4, 4, 3), 50, np.uint8))
     assert over.image[..., 0].tolist() == [[100, 100], [125, 150]]
     assert torch.allclose(over.depth, torch.tensor([[NOWHERE, 0.2], [0.2, 0.2]]))
     assert over.trust.tolist() == [[0.0, 0.0], [0.25, 1.0]]
 
 
+@pytest.mark.parametrize(('light', 'shown'), [(25, 50), (50, 100), (200, 255), (0, 33)])
+def test_the_mean_image_is_in_the_light_of_the_anchors_within_bounds(light, shown):
+    prior = WristPrior(torch.full((2, 2, 3), 100, dtype=torch.uint8), (0.0, 0.0), 50.0)
+    nothing = ConditionMap(torch.zeros(2, 2, 3, dtype=torch.uint8), torch.zeros(2, 2))
+    assert (prior(nothing, np.full((2, 4, 4, 3), light, np.uint8)).image == shown).all()
+
+
+def test_scenes_that_are_lit_alike_by_twice_the_light_have_one_mean_image(tmp_path):
+    rng = np.random.default_rng(0)
+    scene = rng.integers(20, 60, (16, 16, 3))
+    files = []
+    for i, light in enumerate((1, 2, 1, 2)):
+        wrist = np.repeat(light * scene[None], 6, 0).astype(np.uint8)
+        files.append(prepared(tmp_path / f'{i}.npz', rng, scene, wrist, 0, light=40 * light))
+    prior = fit_prior(files)
+    assert prior.light == pytest.approx(60)
+    assert np.abs(prior.image.numpy() - 1.5 * scene).max() <= 1
+    for path in with_prior(files, prior, tmp_path / 'maps'):
+        with np.load(path) as over:
+            assert psnr(over['condition'][0], over['wrist']).min() > 40
+
+
 def test_a_damaged_mean_image_is_named(tmp_path):
     tiny = tiny_random_model()
     tiny.config = replace(tiny.config, prior=(0.1, 0.2))
-    tiny.prior = WristPrior(torch.zeros(32, 32, 3, dtype=torch.uint8), (0.1, 0.2))
+    tiny.prior = WristPrior(torch.zeros(32, 32, 3, dtype=torch.uint8), (0.1, 0.2), 128.0)
     save_model(tiny, tmp_path / 'm')
     assert torch.equal(load_model(str(tmp_path / 'm')).prior.image, tiny.prior.image)
     write_image(tmp_path / 'm' / PRIOR, np.zeros((8, 8, 3), np.uint8))

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta
 
 from wristworld_ros.errors import UserError
 from wristworld_ros.geometry.cloud import CloudSettings
@@ -17,6 +19,7 @@ STAGE1, GENERATOR, AUTOENCODER = 'stage1.safetensors', 'generator.safetensors', 
 TINY_DECODER, SWEEP, HAND = 'tiny_decoder.safetensors', 'sweep.safetensors', 'hand.safetensors'
 PRIOR = 'wrist_prior.png'
 _RESTORE = 'give a complete model directory, or restore it from where the model came'
+Level = Annotated[float, Meta(ge=1, le=255)]  # of a pixel's channels, which 0 cannot be compared with
 # Model directories that ship with the package.
 PRETRAINED = Path(__file__).parents[1] / 'pretrained'
 
@@ -49,6 +52,7 @@ class ModelConfig:
         sweep: Configuration of the plane sweep (`sweep.SweepConfig`); empty where there is none.
         hand: Configuration of the hand network (`hand.HandConfig`); empty where there is none.
         prior: Weights of what the anchors show beside the mean wrist image (`pipeline.prior.WristPrior`); empty where there is none.
+        prior_light: Mean level of the anchors' images that the mean wrist image goes with, 1 to 255.
     """
 
     name: str
@@ -69,6 +73,7 @@ class ModelConfig:
     sweep: dict[str, Any] = field(default_factory=dict)
     hand: dict[str, Any] = field(default_factory=dict)
     prior: tuple[Share, ...] = ()
+    prior_light: Level = 128.0
 
     @classmethod
     def read(cls, path: Path) -> ModelConfig:

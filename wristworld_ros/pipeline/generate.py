@@ -12,7 +12,6 @@ from wristworld_ros.models.wan.autoencoders import Autoencoder
 from wristworld_ros.models.wan.condition_planes import condition_image, condition_planes
 from wristworld_ros.models.wan.sampling import shared_noise
 from wristworld_ros.pipeline.model import WristModel
-from wristworld_ros.pipeline.prior import WristPrior
 from wristworld_ros.runtime.cuda_graphs import CudaGraphRunner
 from wristworld_ros.runtime.transfer import download, upload
 from wristworld_ros.settings import StreamSettings
@@ -97,6 +96,8 @@ class ChunkGenerator:
         if len(conditions) != self.frames or len(anchors) != self.frames:
             raise ValueError(f'This stream takes chunks of {self.frames} frames, not {len(conditions)}.')
         self._commit()
+        if self._prior is not None:
+            conditions = [self._prior(*pair) for pair in zip(conditions, anchors, strict=True)]
         condition = self._encode_condition(conditions) if self.config.use_condition else None
         (context,) = self._encode(*self._upload_anchors(anchors))
         (latents,) = self._sample(self._noise(), condition, context, key=self.cache.state)
@@ -146,7 +147,7 @@ class ChunkGenerator:
         return ()
 
     def _encode_condition(self, conditions: list[ConditionMap]) -> torch.Tensor:
-        video = condition_video(self.generator, self.autoencoder, conditions, self._prior)
+        video = condition_video(self.generator, self.autoencoder, conditions)
         latents, self._encoder_state = self.autoencoder.encode_next(video, self._encoder_state)
         return latents
 
@@ -190,22 +191,17 @@ def guidance_of(model: WristModel, guidance: float | None) -> tuple[float, torch
     )
 
 
-def condition_video(
-    gen: WristGenerator, autoencoder: Autoencoder, conditions: list[ConditionMap], prior: WristPrior | None = None
-) -> torch.Tensor:
+def condition_video(gen: WristGenerator, autoencoder: Autoencoder, conditions: list[ConditionMap]) -> torch.Tensor:
     """T condition maps as a video for the autoencoder: the image as published, or the small model's planes.
 
     Args:
         gen: The generator.
         autoencoder: The model's.
         conditions: In order, on its device.
-        prior: What lies below them, or None.
 
     Returns:
         float32 [1, 3 or 5, T, h, w].
     """
-    if prior is not None:
-        conditions = [prior(condition) for condition in conditions]
     images = torch.stack([c.image for c in conditions])
     if gen.settings.condition_channels == autoencoder.latent_channels:
         planes = condition_image(images)

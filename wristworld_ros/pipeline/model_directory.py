@@ -282,7 +282,7 @@ def load_prior(folder: Path, config: ModelConfig) -> WristPrior | None:
             f'{folder / PRIOR} is {image.shape[1]}x{image.shape[0]}, and the wrist image {config.wrist_hw[1]}x{config.wrist_hw[0]}',
             'copy it again from where the model came',
         )
-    return WristPrior(torch.from_numpy(image), config.prior)
+    return WristPrior(torch.from_numpy(image), config.prior, config.prior_light)
 
 
 def weight_files(

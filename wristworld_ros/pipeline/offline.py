@@ -102,12 +102,14 @@ class _VideoEncoder:
                 anchors.stamp_ns, camera, observation.coverage, observation.confidence, observation.agreement, verdict
             )
         )
+        prior, self._last = self.model.prior, observation.condition
+        if prior is not None:
+            self._last = prior(self._last, anchors.images)
         if config.use_condition:
-            self._encode(observation.condition)
+            self._encode(self._last)
         if config.use_anchor_tokens:
             images = upload(anchor_images(gen, [anchors.images]), self.model.device)
             self._features.append(anchor_features(gen, images).cpu())
-        self._last = observation.condition
 
     def finish(self) -> EncodedVideo:
         """The video, padded to whole latent frames by repeating the last frame."""
@@ -128,7 +130,7 @@ class _VideoEncoder:
         if len(self._waiting) < (self.stride if self._latents else 1):
             return
         autoencoder = self.model.autoencoder
-        video = condition_video(self.model.generator, autoencoder, self._waiting, self.model.prior)
+        video = condition_video(self.model.generator, autoencoder, self._waiting)
         latents, self._state = autoencoder.encode_next(video, self._state)
         self._latents.append(latents.cpu())
         self._waiting.clear()

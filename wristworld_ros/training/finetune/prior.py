@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from wristworld_ros.data.cache import cache_key
-from wristworld_ros.pipeline.prior import WristPrior
+from wristworld_ros.pipeline.prior import WristPrior, brightness, light_of
 from wristworld_ros.runtime.files import clear_leftovers, write_atomically
 from wristworld_ros.types import ConditionMap
 
@@ -18,36 +18,48 @@ _RIDGE = 1e-3  # of the mean diagonal: a trust that never occurs has no weight
 
 
 def mean_image(videos: Iterable[np.ndarray]) -> np.ndarray:
-    """The mean image of videos uint8 [T, h, w, 3], each counting alike, uint8 [h, w, 3]."""
-    return np.rint(np.mean([video.mean(0, dtype=np.float64) for video in videos], axis=0)).astype(np.uint8)
+    """The mean image of videos [T, h, w, 3], 0 to 255, each counting alike, uint8 [h, w, 3]."""
+    mean = np.mean([video.mean(0, dtype=np.float64) for video in videos], axis=0)
+    return np.rint(mean).clip(0, 255).astype(np.uint8)
 
 
 def fit_prior(files: Sequence[Path]) -> WristPrior:
-    """The mean image, and the weights that bring mean image and condition maps together closest to the true images.
+    """The mean image in the light of the anchors, and the weights that bring mean image and condition maps together closest to the true images.
 
     What the maps of an episode add is measured against the mean of the other episodes, as it will be of an unknown one.
 
     Args:
         files: Of `prepare_recordings`; each counts alike.
     """
-    means = [_load(path, 'wrist').mean(0, dtype=np.float64) for path in files]
+    lights = [_lights(path) for path in files]
+    light = float(np.mean([np.mean(each) for each in lights]))
+    means = [
+        _load(path, 'wrist').mean(0, dtype=np.float64) * brightness(light, float(np.mean(each)))
+        for path, each in zip(files, lights, strict=True)
+    ]
     gram, right = np.zeros((_KNOTS, _KNOTS)), np.zeros(_KNOTS)
     for place, path in enumerate(files):
-        others = [mean for i, mean in enumerate(means) if i != place] or means
-        matrix, vector = _normal_equations(path, np.mean(others, 0))
+        others = np.mean([mean for i, mean in enumerate(means) if i != place] or means, 0)
+        lit = [np.minimum(others * brightness(each, light), 255) for each in lights[place]]
+        matrix, vector = _normal_equations(path, lit)
         gram, right = gram + matrix, right + vector
     ridge = _RIDGE * np.trace(gram) / _KNOTS + 1e-9
     weights = np.clip(np.linalg.solve(gram + ridge * np.eye(_KNOTS), right), 0, 1)
-    return WristPrior(torch.from_numpy(mean_image(m[None] for m in means)), tuple(float(w) for w in weights))
+    return WristPrior(torch.from_numpy(mean_image(m[None] for m in means)), tuple(float(w) for w in weights), light)
 
 
-def _normal_equations(path: Path, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of the weights of one episode, per pixel: the hat functions of trust times what a map differs from the mean by."""
+def _lights(path: Path) -> list[float]:
+    """Of each frame's anchors, see `light_of`."""
+    return [light_of(images) for images in np.swapaxes(_load(path, 'anchors'), 0, 1)]
+
+
+def _normal_equations(path: Path, means: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Of the weights of one episode, per pixel: the hat functions of trust times what a map differs by from the mean image of its frame."""
     wrist, maps, depths, trusts = (_load(path, name) for name in ('wrist', 'condition', 'depth', 'trust'))
     gram, right, count = np.zeros((_KNOTS, _KNOTS)), np.zeros(_KNOTS), 0
     knots = np.linspace(0, 1, _KNOTS)
     for image, depth, trust in zip(maps, depths, trusts, strict=True):
-        for frame in range(len(wrist)):
+        for frame, mean in enumerate(means):
             seen = depth[frame] > 0
             difference = (image[frame] - mean)[seen]
             wanted = (wrist[frame] - mean)[seen]
@@ -64,7 +76,7 @@ def with_prior(files: Sequence[Path], prior: WristPrior, folder: Path) -> list[P
     clear_leftovers(folder)
     targets = []
     for path in files:
-        key = cache_key(path, weights=prior.weights, image=prior.image.tolist())
+        key = cache_key(path, weights=prior.weights, light=prior.light, image=prior.image.tolist())
         target = folder / f'{key}.npz'
         if not target.exists():
             _write_over(path, prior, target)
@@ -77,7 +89,8 @@ def _write_over(path: Path, prior: WristPrior, target: Path) -> None:
         arrays = {name: f[name] for name in f.files}
     for at in np.ndindex(arrays['depth'].shape[:2]):
         depth, trust = (torch.from_numpy(arrays[name][at]).float() for name in ('depth', 'trust'))
-        over = prior(ConditionMap(torch.from_numpy(arrays['condition'][at]), depth, confidence=trust / 255))
+        condition = ConditionMap(torch.from_numpy(arrays['condition'][at]), depth, confidence=trust / 255)
+        over = prior(condition, arrays['anchors'][:, at[1]])
         arrays['condition'][at], arrays['depth'][at] = over.image.numpy(), over.depth.numpy()
         arrays['trust'][at] = (255 * over.trust).round().to(torch.uint8).numpy()
     with write_atomically(target) as part:

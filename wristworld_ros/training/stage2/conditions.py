@@ -185,9 +185,8 @@ def condition_maps(model: WristModel, truth: GroundTruth, level: KnowledgeLevel,
 @torch.inference_mode()
 def stacked_maps(step: ReconstructionStep, sets: Iterable[AnchorSet], prior: WristPrior | None = None) -> MapArrays:
     """Condition maps of T sets of one stream, over the mean wrist image where there is one."""
-    maps = [step(anchors).condition for anchors in sets]
-    if prior is not None:
-        maps = [prior(condition) for condition in maps]
+    maps = [(step(anchors).condition, anchors.images) for anchors in sets]
+    maps = [condition if prior is None else prior(condition, images) for condition, images in maps]
     return (
         np.stack([m.image.cpu().numpy() for m in maps]),
         np.stack([m.depth.cpu().numpy().astype(np.float16) for m in maps]),
