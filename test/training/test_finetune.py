@@ -288,6 +288,7 @@ def test_long_episodes_are_thinned(settings):
         ({'held_out': 'nan'}, '--held-out is nan, .* give 1 to 2 episodes'),
         ({'held_out': 'inf'}, '--held-out is inf, .* give 1 to 2 episodes'),
         ({'minutes': 0.0}, 'minutes is 0.0'),
+        ({'minutes': 30.0, 'steps': 2}, 'steps is 2, and the training ends after 30 minutes; add --minutes none'),
         ({'model': '/nowhere'}, "There is no model '/nowhere'"),
     ],
 )
