@@ -19,6 +19,7 @@ from wristworld_ros.cli import main as wristworld
 from wristworld_ros.data.formats.videos_mapping import MAPPING
 from wristworld_ros.data.sets import open_data_set
 from wristworld_ros.errors import UserError
+from wristworld_ros.runtime.files import check_apart
 
 VIDEOS = ('.mp4', '.mkv', '.mov', '.avi', '.webm')
 ROLLOUTS = 'rollouts'
@@ -35,6 +36,8 @@ def main() -> int:
         source = Path(scratch) / 'source'
         (source / ROLLOUTS).mkdir(parents=True)
         try:
+            if args.rollouts is not None:
+                check_apart(args.rollouts, args.out)
             folders = simulated(Path(scratch)) if args.rollouts is None else rollouts_in(args.rollouts)
             views = args.views or views_of(folders[0])
             for folder in folders:

@@ -42,7 +42,7 @@ COMMANDS = {
     ),
     'bench': ('wristworld_ros.apps.bench.command', 'measure rate, latency and memory on this machine'),
 }
-USER_ERROR, INTERRUPTED = 2, 130
+USER_ERROR, INTERRUPTED, OUTPUT_CLOSED = 2, 130, 141
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments without the program's name; None takes those of the process.
 
     Returns:
-        The exit status: 0, 2 for a UserError, 130 for Ctrl-C, or what the subcommand returns.
+        The exit status: 0, 2 for a UserError, 130 for Ctrl-C, 141 where the reader of the output has ended, or what the subcommand returns.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = _parser()
@@ -68,13 +68,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         module = importlib.import_module(COMMANDS[name][0])
         module.add_arguments(command_parser)
-        return module.run(command_parser.parse_args(argv[1:])) or 0
+        status = module.run(command_parser.parse_args(argv[1:])) or 0
+        sys.stdout.flush()
+        return status
     except KeyboardInterrupt:
         return _fail(name, 'stopped.', INTERRUPTED)
     except UserError as error:
         if os.environ.get('WRISTWORLD_TRACEBACK'):
             traceback.print_exc()
         return _fail(name, str(error), USER_ERROR)
+    except BrokenPipeError:
+        # Whoever read the output has ended, as in `| head`. What is still to be printed would fail once more at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OUTPUT_CLOSED
     except OSError as error:
         # A path that a command was given and that the system refuses, where the command did not say it better itself.
         if error.filename is None or os.environ.get('WRISTWORLD_TRACEBACK'):

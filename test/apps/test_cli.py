@@ -187,3 +187,15 @@ def test_a_bug_keeps_its_traceback(monkeypatch, bug):
 def test_ctrl_c_ends_with_status_130(monkeypatch):
     raising(KeyboardInterrupt(), monkeypatch)
     assert cli.main(['evaluate', 'x']) == 130
+
+
+def test_a_reader_that_ends_early_is_no_traceback():
+    code = (
+        'import sys; from wristworld_ros import cli; from wristworld_ros.apps import report\n'
+        'report.run = lambda args: [print("a line") for _ in range(100_000)] and 0\n'
+        'sys.exit(cli.main(["report", "folder"]))'
+    )  # fmt: skip
+    program = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert program.stdout.readline() == 'a line\n'
+    program.stdout.close()
+    assert program.stderr.read() == '' and program.wait() == cli.OUTPUT_CLOSED

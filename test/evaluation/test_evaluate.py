@@ -2,15 +2,21 @@
 
 import json
 import math
+import shutil
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 
+from wristworld_ros.data.formats.lerobot.writer import write_lerobot
 from wristworld_ros.data.formats.native import CameraTrack, write_episode
+from wristworld_ros.data.formats.videos_writer import write_videos
+from wristworld_ros.data.sets import open_data_set
 from wristworld_ros.data.video import write_video
 from wristworld_ros.errors import UserError
 from wristworld_ros.evaluation import baselines
-from wristworld_ros.evaluation.evaluate import COPY, LATE, MEAN, TRUTH, evaluate, filled_name, generated_name
+from wristworld_ros.evaluation.evaluate import COPY, LATE, MEAN, TRUTH, _labels, evaluate, filled_name, generated_name
 from wristworld_ros.evaluation.knowledge import LEVELS
 from wristworld_ros.evaluation.page import side_by_side
 from wristworld_ros.evaluation.settings import EvaluationSettings
@@ -121,6 +127,9 @@ def test_what_cannot_be_evaluated_is_told_in_a_sentence(episodes, model, tmp_pat
         evaluate(model, episodes, None, EvaluationSettings(anchors=3), progress=False)
     with pytest.raises(UserError, match='give whole numbers'):
         evaluate(model, episodes, None, EvaluationSettings(row_steps='one'), progress=False)
+    for steps, said in (('1,1', 'one number twice'), ('2,0', 'Setting steps is 0')):
+        with pytest.raises(UserError, match=said):
+            evaluate(model, episodes, None, EvaluationSettings(row_steps=steps), progress=False)
     with pytest.raises(UserError, match='give a smaller --chunk'):
         evaluate(model, episodes, StreamSettings(chunk=8), EvaluationSettings(row_steps='1'), progress=False)
 
@@ -202,4 +211,34 @@ def test_videos_of_other_sizes_stand_side_by_side_at_one_height():
         (joined[:, :, :384] == 10).all()
         and (joined[:, :, 384:388] == 255).all()
         and (joined[:, :, 388:580] == 200).all()
+    )
+
+
+def test_every_episode_has_its_file_where_all_have_one_path(episodes, model, tmp_path):
+    data = open_data_set(episodes)
+    for name in ('lerobot', 'videos'):
+        write = write_lerobot if name == 'lerobot' else write_videos
+        write(tmp_path / name, [partial(data.episode, i) for i in range(2)])
+        evaluate(
+            model, tmp_path / name, StreamSettings(steps=1), EvaluationSettings('1', 'rgb', page=0), {}, tmp_path / 'out' / name,
+            progress=False,
+        )  # fmt: skip
+        written = {path.name: json.loads(path.read_text()) for path in (tmp_path / 'out' / name / 'episodes').iterdir()}
+        assert len(written) == 2 and all(f'{one["episode"]}.json' == file for file, one in written.items())
+
+
+def test_names_that_are_alike_are_told_apart_by_their_places(episodes):
+    one = open_data_set(episodes).episode(0)
+    assert _labels([one, one]) == ['0_000000', '1_000000']
+    assert _labels([replace(one, name='episode val/3')]) == ['val_3']
+
+
+def test_a_limit_leaves_the_rest_closed(episodes, model, tmp_path):
+    shutil.copytree(episodes, tmp_path / 'set')
+    (tmp_path / 'set/000001/episode.json').write_text('{')
+    evaluation = EvaluationSettings('1', 'rgb', limit=1, page=0)
+    assert (
+        evaluate(model, tmp_path / 'set', StreamSettings(steps=1), evaluation, progress=False)
+        .head['data']
+        .startswith('1 episodes')
     )

@@ -50,7 +50,10 @@ def test_a_directory_appears_at_the_end_and_replaces_only_its_own_kind(tmp_path)
         (making / 'config.json').write_text('1')
         assert not target.exists()
     assert (target / 'config.json').read_text() == '1'
-    with pytest.raises(UserError, match='exists already'), new_directory(target):
+    with (
+        pytest.raises(UserError, match='exists already; give another place, or replace it with --force'),
+        new_directory(target),
+    ):
         pass
     with new_directory(target, replace=True) as making:
         (making / 'config.json').write_text('2')

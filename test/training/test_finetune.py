@@ -308,7 +308,10 @@ def test_long_episodes_are_thinned(settings):
         ({'held_out': '3'}, 'give 1 to 2 episodes'),
         ({'held_out': '0'}, '--held-out is 0'),
         ({'held_out': 'nowhere'}, "--held-out is 'nowhere', and there is no such data set"),
+        ({'held_out': 'nan'}, '--held-out is nan, .* give 1 to 2 episodes'),
+        ({'held_out': 'inf'}, '--held-out is inf, .* give 1 to 2 episodes'),
         ({'minutes': 0.0}, 'minutes is 0.0'),
+        ({'minutes': 30.0, 'steps': 2}, 'steps is 2, and the training ends after 30 minutes; add --minutes none'),
         ({'model': '/nowhere'}, "There is no model '/nowhere'"),
     ],
 )

@@ -61,6 +61,8 @@ def run(args: argparse.Namespace) -> int:
         name, equals, model = given.partition('=')
         if not (name and equals and model):
             raise UserError(f'--ablation is {given!r}', 'give NAME=MODEL, as in "no SPC=runs/no_spc"')
+        if name in ablations:
+            raise UserError(f'--ablation names two rows {name!r}', 'give each a name of its own')
         ablations[name] = model
     folder = args.out or Path('runs') / f'evaluation-{time.strftime("%Y%m%d-%H%M%S")}'
     settings, evaluation = from_options(StreamSettings, args), from_options(EvaluationSettings, args)

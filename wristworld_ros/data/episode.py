@@ -166,7 +166,7 @@ class Episode(ABC):
             if entry.name == name:
                 return entry
         known = ', '.join(entry.name for entry in self.cameras)
-        raise UserError(f"Episode {self.path} has no camera '{name}'", f'give one of {known}')
+        raise UserError(f"{self.name} of {self.path} has no camera '{name}'", f'give one of {known}')
 
     def names(self, role: Role) -> tuple[str, ...]:
         """Names of the cameras of a role, in stored order."""
@@ -240,6 +240,11 @@ class DataSet(ABC):
 
     path: Path
     format: str
+
+    @property
+    def root(self) -> Path:
+        """Where its files lie, which need not be `path`."""
+        return self.path
 
     @abstractmethod
     def __len__(self) -> int:

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from wristworld_ros.data.arrays import read_arrays
 from wristworld_ros.data.cache import cache_key
@@ -27,6 +26,7 @@ from wristworld_ros.geometry.images import resize_images
 from wristworld_ros.input_files import check_file
 from wristworld_ros.runtime.children import die_with
 from wristworld_ros.runtime.files import clear_leftovers, new_directory
+from wristworld_ros.runtime.progress import ProgressBar
 
 _MILLIMETRES = 1000.0
 _PACK_AGAIN = 'delete the folder that it is in; it is packed again'
@@ -180,6 +180,6 @@ def pack_episodes(
         # Not forked: a process with threads, as of DDS or an encoder, leaves its children broken locks.
         with ProcessPoolExecutor(workers, get_context('spawn'), die_with, (os.getpid(),)) as pool:
             jobs = [pool.submit(pack_episode, s, t, size, wrist_size) for s, t in todo]
-            for job in tqdm(as_completed(jobs), total=len(jobs), desc='packing episodes', unit='episode'):
+            for job in ProgressBar(as_completed(jobs), total=len(jobs), desc='packing episodes', unit='episode'):
                 job.result()
     return [PackedEpisode(t) for t in targets]

@@ -7,7 +7,7 @@ from pathlib import Path
 from wristworld_ros.data.episode import DataSet, Episode
 from wristworld_ros.data.formats import calvin, droid, native, videos
 from wristworld_ros.data.formats.rosbag import is_bag
-from wristworld_ros.data.formats.videos_mapping import is_video_set
+from wristworld_ros.data.formats.videos_mapping import MAPPING, is_video_set
 from wristworld_ros.errors import UserError, require_package
 
 _LEROBOT = 'meta/info.json'
@@ -45,7 +45,10 @@ def open_data_set(path: str | Path | DataSet) -> DataSet:
         return droid.DroidSet(path)
     if is_video_set(path):
         return videos.VideoSet(path)
-    raise UserError(f'{path} holds no data set of a known format', 'give one that docs/datasets.md lists')
+    raise UserError(
+        f'{path} holds no data set of a known format',
+        f'give one that docs/datasets.md lists; of videos alone, {MAPPING} in their folder says which is which',
+    )
 
 
 def open_episode(path: str | Path, index: int | None = None) -> Episode:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from wristworld_ros.data.episode import Episode
 from wristworld_ros.data.formats.native import read_episode
@@ -29,6 +29,7 @@ from wristworld_ros.pipeline.known_geometry import KNOWN_NEAR
 from wristworld_ros.pipeline.model import WristModel
 from wristworld_ros.pipeline.model_directory import find_model
 from wristworld_ros.pipeline.observation import Observation
+from wristworld_ros.runtime.progress import ProgressBar
 from wristworld_ros.setting import check
 from wristworld_ros.settings import StreamSettings
 from wristworld_ros.sim.sensor import SensorSettings
@@ -132,7 +133,8 @@ def evaluate(
     kept: dict[str, list[np.ndarray]] = {}
     shown: list[ShownEpisode] = []
     frames = 0
-    for episode in tqdm(opened, desc='evaluating', unit='episode', disable=not progress):
+    labelled = list(zip(_labels(opened), opened, strict=True))
+    for label, episode in ProgressBar(labelled, desc='evaluating', unit='episode', disable=not progress):
         truth = read_ground_truth(
             episode, main.config.wrist_hw, evaluation.anchors, evaluation.frames, need_calibration=False
         )
@@ -146,9 +148,9 @@ def evaluate(
             if distances:
                 kept.setdefault(name, []).append(videos[0])
         if folder:
-            _write_episode(Path(folder), episode, len(found.truth), records)
+            _write_episode(Path(folder), label, len(found.truth), records)
         if folder and len(shown) < evaluation.page:
-            shown.append(_shown(episode, truth, found))
+            shown.append(_shown(label, episode, truth, found))
     for name, videos in kept.items():
         if name not in (TRUTH, LATE):
             table.whole[name] = {key: distance(videos, kept[TRUTH]) for key, distance in distances.items()}
@@ -168,26 +170,32 @@ def _levels(episodes: Sequence[Episode], evaluation: EvaluationSettings) -> list
     return [level for level in LEVELS.values() if all(level in known for known in possible)]
 
 
-def _shown(episode: Episode, truth: GroundTruth, found: _EpisodeRows) -> ShownEpisode:
+def _shown(label: str, episode: Episode, truth: GroundTruth, found: _EpisodeRows) -> ShownEpisode:
     """The anchors, the true wrist video and the first seed of every row but the baselines that look at it."""
     videos = {f'anchor {name}': truth.images[i][found.frames] for i, name in enumerate(truth.names)}
     videos |= {name: made[0] for name, made in found.videos.items() if name != LATE}
-    return ShownEpisode(episode.path.name, 1e9 / float(np.median(np.diff(episode.stamps_ns))), videos)
+    return ShownEpisode(label, 1e9 / float(np.median(np.diff(episode.stamps_ns))), videos)
+
+
+def _labels(episodes: Sequence[Episode]) -> list[str]:
+    """What files and the page call the episodes: their names (many formats have one path for all), with their places where two are alike."""
+    names = [re.sub(r'[^\w.-]+', '_', episode.name.partition(' ')[2] or episode.name) for episode in episodes]
+    return names if len(set(names)) == len(names) else [f'{place}_{name}' for place, name in enumerate(names)]
 
 
 def _open(episodes: Sequence[Episode | Path] | Path | str, limit: int | None) -> list[Episode]:
     where = 'the list given'
     if isinstance(episodes, str | Path):
-        where, episodes = str(episodes), _episodes_in(episodes)
+        where, episodes = str(episodes), _episodes_in(episodes, limit)
     if not episodes:
         raise UserError(f'There are no episodes in {where}', 'record some with `wristworld simulate`')
     return [e if isinstance(e, Episode) else read_episode(e) for e in episodes[:limit]]
 
 
-def _episodes_in(path: Path | str) -> list[Episode]:
-    """The episodes of a data set of any known format."""
+def _episodes_in(path: Path | str, limit: int | None) -> list[Episode]:
+    """The first episodes of a data set of any known format."""
     data = open_data_set(path)
-    return [data.episode(i) for i in range(len(data))]
+    return [data.episode(i) for i in range(len(data))[:limit]]
 
 
 def _rows(
@@ -206,6 +214,10 @@ def _rows(
         raise UserError(
             f'Setting row_steps is {evaluation.row_steps!r}', 'give whole numbers and commas, as in 1,2,4'
         ) from None
+    if len(set(steps)) < len(steps):
+        raise UserError(f'Setting row_steps is {evaluation.row_steps!r}, one number twice', 'give each once')
+    for n in steps:
+        check(replace(settings, steps=n))
     main = loaded(model)
     first = replace(settings, steps=steps[0])
     rows = [
@@ -349,11 +361,11 @@ def _record(videos: list[np.ndarray], found: _EpisodeRows, perceptual: Callable 
     return {key: float(np.mean([r.get(key, math.nan) for r in records])) for key in records[0]}
 
 
-def _write_episode(folder: Path, episode: Episode, frames: int, records: dict[str, dict[str, float]]) -> None:
-    path = folder / 'episodes' / f'{episode.path.name}.json'
+def _write_episode(folder: Path, label: str, frames: int, records: dict[str, dict[str, float]]) -> None:
+    path = folder / 'episodes' / f'{label}.json'
     path.parent.mkdir(parents=True, exist_ok=True)
     clean = {n: {k: None if math.isnan(v) else v for k, v in r.items()} for n, r in records.items()}
-    path.write_text(json.dumps({'episode': episode.path.name, 'frames': frames, 'rows': clean}, indent=1) + '\n')
+    path.write_text(json.dumps({'episode': label, 'frames': frames, 'rows': clean}, indent=1) + '\n')
 
 
 def _head(

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from wristworld_ros.data.images import write_image
 from wristworld_ros.data.real_clips import RealClip, list_clips, mounted_camera, read_clip, wrist_mount
@@ -23,6 +22,7 @@ from wristworld_ros.input_files import json_text
 from wristworld_ros.pipeline import VirtualWrist
 from wristworld_ros.pipeline.model import WristModel
 from wristworld_ros.robot.calibration_file import Calibration, read_calibration
+from wristworld_ros.runtime.progress import ProgressBar
 from wristworld_ros.settings import StreamSettings
 from wristworld_ros.types import AnchorSet
 
@@ -80,7 +80,7 @@ def evaluate_real(
     if len(names) < 2:
         raise UserError(f'{folder} holds one clip', 'give two or more: the mean image is that of the others')
     clips = []
-    for name in tqdm(names[:limit], desc='evaluating', unit='clip', disable=not progress):
+    for name in ProgressBar(names[:limit], desc='evaluating', unit='clip', disable=not progress):
         clip = read_clip(folder, name, frames)
         found = _Clip(clip, resize_images(clip.wrist, model.config.wrist_hw))
         _run(found, model, settings, _calibration(calibrations, name))

@@ -133,7 +133,7 @@ def _parse(text: str) -> Any:
     logging.getLogger('yourdfpy').setLevel(logging.CRITICAL)
     try:
         return yourdfpy.URDF.load(
-            io.StringIO(text), build_scene_graph=False, load_meshes=False, build_collision_scene_graph=False
+            io.BytesIO(text.encode()), build_scene_graph=False, load_meshes=False, build_collision_scene_graph=False
         )
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

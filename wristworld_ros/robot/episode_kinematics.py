@@ -117,4 +117,10 @@ def read_kinematics(path: str | Path, base: str | None = None) -> EpisodeKinemat
         UserError: It cannot be read, or has no such base.
     """
     text = read_bytes(path, 'give the URDF of the robot', MAX_URDF).decode('utf-8', 'replace')
-    return EpisodeKinematics(RobotModel.from_urdf(text), base)
+    try:
+        robot = RobotModel.from_urdf(text)
+    except UserError as error:
+        raise UserError(
+            f'{path}: {error.what}', 'give the URDF of the robot; of a xacro file, the text that xacro makes of it'
+        ) from None
+    return EpisodeKinematics(robot, base)

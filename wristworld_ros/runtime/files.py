@@ -92,6 +92,15 @@ def clear_leftovers(folder: Path) -> None:
             os.close(lock)
 
 
+def check_apart(source: Path, target: Path) -> None:
+    """Raise UserError where one of two paths lies within the other, or both are one, also by symbolic links: what is only read would get
+    files, or be replaced."""
+    source, target = Path(source).expanduser(), Path(target).expanduser()
+    ours, theirs = target.resolve(), source.resolve()
+    if ours == theirs or theirs in ours.parents or ours in theirs.parents:
+        raise UserError(f'{target} and {source} lie within each other', 'give a target beside the source')
+
+
 @contextmanager
 def new_directory(target: Path, replace: bool = False, marker: str = 'config.json') -> Iterator[Path]:
     """A directory that takes the target's name when the block ends well, and is gone when it does not.
@@ -163,10 +172,10 @@ def _check_target(target: Path, replace: bool, marker: str) -> None:
     if not os.path.lexists(target):
         return
     if not replace:
-        raise UserError(f'{target} exists already', 'choose another --out, or replace it with --force')
+        raise UserError(f'{target} exists already', 'give another place, or replace it with --force')
     made_here = target.is_dir() and not target.is_symlink()
     if not made_here or (any(target.iterdir()) and not (target / marker).is_file()):
-        raise UserError(f'{target} holds no {marker}, so --force does not replace it', 'choose another --out')
+        raise UserError(f'{target} holds no {marker}, so --force does not replace it', 'give another place')
 
 
 def _clear(folder: Path) -> None:

@@ -13,12 +13,12 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from wristworld_ros.errors import UserError
 from wristworld_ros.runtime import machine
 from wristworld_ros.runtime.children import die_with
 from wristworld_ros.runtime.files import clear_leftovers
+from wristworld_ros.runtime.progress import ProgressBar
 from wristworld_ros.sim.settings import SimulatorSettings, check_stored
 
 MOST = 1_000_000  # episodes of a set, as their names have six digits
@@ -97,7 +97,7 @@ def simulate(
     missing = [index for index in range(episodes) if not _is_there(out, index)]
     started = time.monotonic()
     pool = _Pool(out, settings, seed, missing, min(workers or machine.cores(), max(len(missing), 1)))
-    with tqdm(
+    with ProgressBar(
         total=len(missing), unit='episode', desc='simulate', disable=not progress, smoothing=0.05, mininterval=1
     ) as bar:
         pool.run(bar)
@@ -137,7 +137,7 @@ class _Pool:
         self.reasons: dict[int, str] = {}
         self.broken = self.fix = self.opengl = ''
 
-    def run(self, bar: tqdm) -> None:
+    def run(self, bar: ProgressBar) -> None:
         try:
             for _ in range(self._workers):
                 self._start()
@@ -156,7 +156,7 @@ class _Pool:
         theirs.close()  # so that the pipe ends when the process does
         self._at[ours] = process, None
 
-    def _hear(self, pipe: Connection, bar: tqdm) -> None:
+    def _hear(self, pipe: Connection, bar: ProgressBar) -> None:
         process, index = self._at[pipe]
         try:
             kind, *details = pipe.recv()
@@ -182,7 +182,7 @@ class _Pool:
         except OSError:
             self._bury(pipe, bar)
 
-    def _bury(self, pipe: Connection, bar: tqdm) -> None:
+    def _bury(self, pipe: Connection, bar: ProgressBar) -> None:
         """A process has ended: as it was told to, or in the middle of an episode, or before its first one."""
         process, index = self._at.pop(pipe)
         pipe.close()

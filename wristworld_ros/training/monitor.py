@@ -12,11 +12,11 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from wristworld_ros.errors import UserError, require_package
 from wristworld_ros.input_files import decode_json, json_text
 from wristworld_ros.runtime.files import write_atomically
+from wristworld_ros.runtime.progress import ProgressBar
 from wristworld_ros.training.parallel import process_count, rank
 
 LOG, SAMPLES, TENSORBOARD = 'log.jsonl', 'samples', 'tensorboard'
@@ -70,7 +70,7 @@ class Monitor:
 
     def __init__(self, folder: Path, step: int, steps: int | None, tensorboard: bool):
         self._folder, self._shows, self._writer = folder, rank() == 0, None
-        self._bar = tqdm(
+        self._bar = ProgressBar(
             total=steps, initial=step, desc=folder.name, unit='step', mininterval=5, disable=not self._shows
         )
         if not self._shows:

@@ -314,11 +314,25 @@ def test_what_cannot_be_done_is_said_before_any_work(given, tmp_path, settings, 
     assert not list(tmp_path.iterdir())
 
 
+def test_a_run_that_fails_before_its_first_episode_leaves_nothing(given, tmp_path):
+    shutil.copytree(given / 'model', tmp_path / 'model')
+    for weights in (tmp_path / 'model').glob('*.safetensors'):
+        weights.write_bytes(b'no weights')
+    stream = StreamSettings(model=str(tmp_path / 'model'), device='cpu', threads=1)
+    (tmp_path / 'out').mkdir()
+    with pytest.raises(UserError):
+        augment(given / 'v3.0', tmp_path / 'out/set', AugmentSettings(page=False), stream, progress=False)
+    assert not list((tmp_path / 'out').iterdir())
+
+
 def test_a_target_that_exists_or_lies_within_the_source_is_refused(given, augmented, tmp_path):
     with pytest.raises(UserError, match='exists already'):
         run(given, given / 'v3.0', augmented / 'v3.0')
     with pytest.raises(UserError, match='lie within each other'):
         run(given, given / 'v3.0', given / 'v3.0/more')
+    (tmp_path / 'link').symlink_to(given / 'v3.0')
+    with pytest.raises(UserError, match='lie within each other'):
+        run(given, tmp_path / 'link', given / 'v3.0/more')
     with pytest.raises(UserError, match='no LeRobot data set, ROS 2 bag or folder of videos'):
         run(given, given / 'episodes', tmp_path / 'set')
 

@@ -62,6 +62,19 @@ def test_a_cluster_without_what_a_worker_needs_is_refused_at_once(cluster):
         pass
 
 
+def test_a_ray_that_does_not_start_is_one_sentence(monkeypatch):
+    import ray
+
+    def late(**options):
+        raise Exception('The current node timed out during startup.')
+
+    monkeypatch.setattr(ray, 'is_initialized', lambda: False)
+    monkeypatch.setattr(ray, 'shutdown', lambda: None)
+    monkeypatch.setattr(ray, 'init', late)
+    with pytest.raises(UserError, match=r'cannot be started on this machine .*timed out.*--engine local'), RayEngine():
+        pass
+
+
 def test_actors_have_the_device_that_their_share_of_a_gpu_gives_them():
     ray = AugmentSettings(engine='ray')
     assert engine_for(ray, StreamSettings())[0].device == 'cpu'

@@ -49,3 +49,9 @@ def test_every_rollout_gets_a_wrist_video(given, tmp_path):
 def test_a_view_that_is_missing_is_one_sentence(given, tmp_path):
     done = run(given, tmp_path / 'out', '--views', 'left', 'top')
     assert done.returncode == 2 and 'has no video top' in done.stderr and 'Traceback' not in done.stderr
+
+
+def test_a_folder_among_the_rollouts_is_refused(given):
+    done = run(given, given / 'rollouts/out')
+    assert done.returncode == 2 and 'lie within each other' in done.stderr
+    assert not (given / 'rollouts/out').exists()

@@ -101,7 +101,8 @@ def test_check_names_what_is_wrong_and_ends_with_one(episodes, capsys):
 
 def test_what_is_no_data_set_is_one_sentence(tmp_path, capsys):
     assert main(['data', 'check', str(tmp_path)]) == 2
-    assert 'no data set of a known format' in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert 'no data set of a known format' in told and 'wristworld_videos.yaml' in told
     assert main(['data', 'check', str(tmp_path / 'none')]) == 2
     assert 'There is no' in capsys.readouterr().err
 
@@ -114,3 +115,30 @@ def test_broken_sets_end_with_one(name):
     if not os.environ.get('WRISTWORLD_DATA') or not path.is_dir():
         pytest.skip('WRISTWORLD_DATA names no folder with lerobot')
     assert main(['data', 'check', str(path)]) == 1
+
+
+def test_a_copy_replaces_neither_its_source_nor_what_it_lies_in(episodes, tmp_path, capsys):
+    source = tmp_path / 'set'
+    assert main(['data', 'convert', str(episodes), str(source)]) == 0
+    before = {path: path.read_bytes() for path in source.rglob('*') if path.is_file()}
+    (tmp_path / 'link').symlink_to(source)
+    for given, target in ((source, source), (tmp_path / 'link', source), (source, source / 'copy')):
+        assert main(['data', 'convert', str(given), str(target), '--force']) == 2
+        assert 'lie within each other' in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in source.rglob('*') if path.is_file()} == before
+    assert main(['data', 'convert', str(episodes), str(tmp_path / 'videos'), '--to', 'videos']) == 0
+    mapping = (tmp_path / 'videos/wristworld_videos.yaml').read_text()
+    (tmp_path / 'elsewhere.yaml').write_text(f'{mapping}\nroot: {tmp_path / "videos"}\n')
+    capsys.readouterr()
+    assert main(['data', 'convert', str(tmp_path / 'elsewhere.yaml'), str(tmp_path / 'videos/copy')]) == 2
+    assert 'lie within each other' in capsys.readouterr().err
+
+
+def test_what_inspect_is_given_in_vain_is_refused(episodes, tmp_path, capsys):
+    (tmp_path / 'arm.txt').write_text('no xml')
+    for options, said in (
+        (['--urdf', str(tmp_path / 'arm.txt')], "arm.txt: The robot description is not a URDF that can be read (Start tag expected, '<' not found"),
+        (['--base-link', 'base'], 'base_link is given without a robot description; give --urdf as well'),
+    ):  # fmt: skip
+        assert main(['data', 'inspect', str(episodes), *options]) == 2
+        assert said in capsys.readouterr().err

@@ -11,6 +11,7 @@ from typing import Any
 from wristworld_ros.apps.augment.engine import Answer, Make
 from wristworld_ros.errors import UserError, require_package
 
+_NO_LOCAL = 'look for memory and for programs that keep the processor busy, or use --engine local'
 _NOT_STARTED = 'see that it runs and that this machine reaches it (`ray status`)'
 
 
@@ -49,10 +50,14 @@ class RayEngine:
                 options |= {'include_dashboard': False}
             try:
                 ray.init(log_to_driver=False, **options)
-            except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+            except (
+                Exception
+            ) as error:  # among others a bare Exception, where the machine is too busy to start one in time
+                ray.shutdown()
+                if self._address is None:
+                    raise UserError(f'Ray cannot be started on this machine ({_line(error)})', _NO_LOCAL) from error
                 raise UserError(
-                    f'The Ray cluster at {self._address or "this machine"} cannot be used ({_line(error)})',
-                    _NOT_STARTED,
+                    f'The Ray cluster at {self._address} cannot be used ({_line(error)})', _NOT_STARTED
                 ) from error
             self._started = True
         try:

@@ -6,12 +6,12 @@ import os
 import shutil
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-from tqdm import tqdm
 
 from wristworld_ros.apps.augment.anchors import anchor_episode, chosen_anchors, settings_kinematics
 from wristworld_ros.apps.augment.engine import Engine, run_tasks
@@ -29,7 +29,8 @@ from wristworld_ros.data.formats.lerobot.columns import short_name
 from wristworld_ros.errors import UserError
 from wristworld_ros.input_files import json_text
 from wristworld_ros.runtime import machine
-from wristworld_ros.runtime.files import clear_leftovers, new_directory
+from wristworld_ros.runtime.files import check_apart, clear_leftovers, new_directory
+from wristworld_ros.runtime.progress import ProgressBar
 from wristworld_ros.settings import StreamSettings
 
 
@@ -85,8 +86,7 @@ def augment(
     run = run_identity(stream, settings, anchors)
     work = target.with_name(f'.{target.name}.work')
     started = time.perf_counter()
-    with new_directory(target, settings.force, given.marker(settings)) as folder:
-        _prepare(work)
+    with new_directory(target, settings.force, given.marker(settings)) as folder, _work_folder(work):
         job = Job(source, work, stream, replace(settings, anchors=','.join(anchors)), anchors, run)
         results = _make_episodes(job, given, engine, progress)
         given.write(folder, results, work, settings, anchors)
@@ -106,8 +106,8 @@ def augment(
 
 def _open(source: Path, target: Path) -> AugmentSource:
     given = open_source(source)
-    if target == source or source in target.parents or target in source.parents:
-        raise UserError(f'{target} and {source} lie within each other', 'give a target beside the source')
+    for place in (source, given.data.root):
+        check_apart(place, target)
     return given
 
 
@@ -130,10 +130,17 @@ def _first_episode(data: DataSet) -> Episode:
     raise first
 
 
-def _prepare(work: Path) -> None:
-    """Make the work folder, and clear what a killed run left half done in it; the target's lock, which is held, guards both."""
+@contextmanager
+def _work_folder(work: Path) -> Iterator[None]:
+    """The folder of finished episodes: what a killed run left half done in it is cleared, and a run that fails leaves none without an
+    episode. The target's lock, which is held, guards it."""
     work.mkdir(parents=True, exist_ok=True)
     clear_leftovers(work)
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # it is not empty
+            work.rmdir()
 
 
 def engine_for(settings: AugmentSettings, stream: StreamSettings) -> tuple[StreamSettings, Engine]:
@@ -164,7 +171,7 @@ def _make_episodes(job: Job, given: AugmentSource, engine: Engine, progress: boo
         numbers = [str(given.number(place)) for place in groups[group]]
         return f'Episode{"s" * (len(numbers) > 1)} {", ".join(numbers)}'
 
-    with engine, tqdm(total=len(given.data), desc='augmenting', unit='episode', disable=not progress) as bar:
+    with engine, ProgressBar(total=len(given.data), desc='augmenting', unit='episode', disable=not progress) as bar:
 
         def lost(group: int, how: str) -> None:
             bar.write(f'A worker process ended ({how}); its work is done again: {named(group).lower()}.')

@@ -20,7 +20,7 @@ class AugmentSettings:
     """What is read and written."""
 
     anchors: str | None = setting(
-        None, 'Keys of the anchor cameras, separated by commas; the first one is the reference frame.',
+        None, 'Keys of the anchor cameras, separated by commas; the first one is the reference frame. All are those that are not on the wrist.',
         none='all', pattern=r'[^,\s]+(,[^,\s]+)*', described='keys separated by commas',
     )  # fmt: skip
     out_key: str = setting(

@@ -7,7 +7,7 @@ from pathlib import Path
 from wristworld_ros.apps.augment.source import AugmentSource
 from wristworld_ros.data.formats.lerobot.layout import INFO
 from wristworld_ros.data.formats.rosbag import is_bag
-from wristworld_ros.data.formats.videos_mapping import is_video_set
+from wristworld_ros.data.formats.videos_mapping import MAPPING, is_video_set
 from wristworld_ros.errors import UserError, require_package
 
 
@@ -33,5 +33,6 @@ def open_source(path: Path) -> AugmentSource:
 
         return FolderSource(path)
     raise UserError(
-        f'{path} is no LeRobot data set, ROS 2 bag or folder of videos', 'make one of it with `wristworld data convert`'
+        f'{path} is no LeRobot data set, ROS 2 bag or folder of videos',
+        f'make one of it with `wristworld data convert`; of videos alone, {MAPPING} in their folder says which is which (docs/datasets.md)',
     )

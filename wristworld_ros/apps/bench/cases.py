@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
-from tqdm import tqdm
 
 from wristworld_ros.apps.bench import parts, published_pipeline
 from wristworld_ros.apps.bench.full_size import resized, with_tiny_decoder
@@ -16,6 +15,7 @@ from wristworld_ros.apps.bench.roofline import measure_rates, model_dtypes, peak
 from wristworld_ros.apps.bench.streams import run_stream
 from wristworld_ros.errors import UserError
 from wristworld_ros.pipeline.model import WristModel
+from wristworld_ros.runtime.progress import ProgressBar
 from wristworld_ros.settings import StreamSettings
 
 BIG = 200_000_000  # parameters; such a model streams a single chunk on a CPU, to show that it runs
@@ -48,7 +48,7 @@ def run_case(
     model.configure_process(settings.threads)
     dtypes = model_dtypes(*model.networks)
     rates = measure_rates(device, dtypes)
-    with tqdm(
+    with ProgressBar(
         total=_count(model, shapes), desc='{}x{}'.format(*shapes.wrist_hw), unit='part', disable=not progress
     ) as bar:
         part_rows = _parts(model, shapes, bar)
@@ -81,7 +81,7 @@ def _check_wrist_size(model: WristModel, shapes: Shapes) -> None:
         )
 
 
-def _parts(model: WristModel, shapes: Shapes, bar: tqdm) -> list[dict]:
+def _parts(model: WristModel, shapes: Shapes, bar: ProgressBar) -> list[dict]:
     rows = []
     for part in parts.parts_of(model, shapes):
         bar.set_postfix_str(part.name)
@@ -90,7 +90,7 @@ def _parts(model: WristModel, shapes: Shapes, bar: tqdm) -> list[dict]:
     return rows
 
 
-def _streams(model: WristModel, settings: StreamSettings, shapes: Shapes, frames: int, bar: tqdm) -> list[dict]:
+def _streams(model: WristModel, settings: StreamSettings, shapes: Shapes, frames: int, bar: ProgressBar) -> list[dict]:
     """The stream without guidance, and with guidance or the tiny decoder where the model has them."""
     variants = {'without guidance': (model, replace(settings, guidance=1.0))}
     if parts.is_guided(model):
@@ -109,7 +109,7 @@ def _streams(model: WristModel, settings: StreamSettings, shapes: Shapes, frames
     return rows
 
 
-def _published(model: WristModel, shapes: Shapes, seconds: float, bar: tqdm) -> dict:
+def _published(model: WristModel, shapes: Shapes, seconds: float, bar: ProgressBar) -> dict:
     phases = []
     bar.set_postfix_str('published pipeline')
     for row in published_pipeline.measure(model, shapes, seconds):

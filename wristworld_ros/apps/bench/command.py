@@ -115,13 +115,13 @@ def read_size(text: str) -> tuple[int, int]:
 def run(args: argparse.Namespace) -> int:
     """Measure, print and write bench.{txt,md,json}."""
     import torch
-    from tqdm import tqdm
 
     from wristworld_ros.apps.bench import cases, report
     from wristworld_ros.apps.bench.full_size import is_random
     from wristworld_ros.apps.bench.inputs import Shapes, anchor_size
     from wristworld_ros.pipeline.memory_check import check_memory
     from wristworld_ros.runtime import machine
+    from wristworld_ros.runtime.progress import ProgressBar
 
     random = is_random(args.model)
     if args.steps is None:
@@ -150,7 +150,9 @@ def run(args: argparse.Namespace) -> int:
     if 'stream' in only:
         from wristworld_ros.apps.bench.streams import run_stream
 
-        bar = tqdm([(views, chunk) for views in args.anchors for chunk in args.chunks], desc='stream', unit='case')
+        bar = ProgressBar(
+            [(views, chunk) for views in args.anchors for chunk in args.chunks], desc='stream', unit='case'
+        )
         results['stream'] = [run_stream(model, settings, views, chunk, args.frames) for views, chunk in bar]
     if 'topics' in only:
         from wristworld_ros.apps.bench.streams import run_topics

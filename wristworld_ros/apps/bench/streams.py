@@ -11,7 +11,6 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from wristworld_ros.apps.bench.inputs import moving_pattern
 from wristworld_ros.apps.processes import ProcessGroup, ros_parameters, wait_for
@@ -20,6 +19,7 @@ from wristworld_ros.data.video import write_video
 from wristworld_ros.pipeline.model import WristModel
 from wristworld_ros.pipeline.virtual_wrist import VirtualWrist
 from wristworld_ros.runtime.machine import resident_bytes
+from wristworld_ros.runtime.progress import ProgressBar
 from wristworld_ros.settings import CameraSettings, NodeSettings, StreamSettings
 from wristworld_ros.types import AnchorSet, WristFrame
 
@@ -194,7 +194,7 @@ def _run_nodes(
         processes.start('camera', 'wristworld_ros.ros.camera_node', ros_parameters(cameras))
         wait_for((recording / 'views.jsonl').exists, processes, 180, 'The first wrist frame')
         started = time.monotonic()
-        with tqdm(total=round(seconds), desc=f'topics at {rate:g} Hz', unit='s', disable=not progress) as bar:
+        with ProgressBar(total=round(seconds), desc=f'topics at {rate:g} Hz', unit='s', disable=not progress) as bar:
             while (spent := time.monotonic() - started) < seconds:
                 bar.update(int(spent) - bar.n)
                 processes.check()

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from wristworld_ros.apps.convert.settings import ConvertSettings
 from wristworld_ros.apps.convert.sources import find_part, read_overrides, require_part
@@ -20,6 +19,7 @@ from wristworld_ros.errors import UserError
 from wristworld_ros.geometry.cloud import CloudSettings
 from wristworld_ros.models.config import ModelConfig
 from wristworld_ros.runtime.files import file_sha256, new_directory
+from wristworld_ros.runtime.progress import ProgressBar
 from wristworld_ros.setting import check
 
 # The published system's condition map (arXiv 2510.07313): every point once, rendered at the size of stage 1's images.
@@ -125,7 +125,7 @@ def _write(folder: Path, name: str, first: Stage, second: Stage, settings: Conve
         untrained=tuple(first.untrained + second.untrained),
     )
     total = needed + sum(source.path.stat().st_size for source in sources)
-    with tqdm(total=total, unit='B', unit_scale=True, disable=not progress) as bar:
+    with ProgressBar(total=total, unit='B', unit_scale=True, disable=not progress) as bar:
         written = []
         for file, tensors in files.items():
             bar.set_description(f'write {file}')

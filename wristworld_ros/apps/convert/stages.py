@@ -10,7 +10,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
-from tqdm import tqdm
 
 from wristworld_ros.apps.convert.settings import ConvertSettings
 from wristworld_ros.apps.convert.sources import (
@@ -39,6 +38,7 @@ from wristworld_ros.models.vggt import ReconstructionModel
 from wristworld_ros.models.wan import GeneratorConfig, WristGenerator
 from wristworld_ros.models.wan.autoencoders import autoencoder_from_config
 from wristworld_ros.models.wan.checkpoints import CLIP_VIT_H, clip_tensors, text_encoder_from_release, vae_tensors
+from wristworld_ros.runtime.progress import ProgressBar
 
 VGGT_LICENCE = 'VGGT-1B: non-commercial (VGGT-1B-Commercial: its own, accepted with its download)'
 WRISTWORLD_LICENCE = 'none stated by WristWorld'
@@ -311,7 +311,7 @@ def prompt_embeddings(
             f'{tokenizer} makes token {int(ids.max())}, but {source} has {config["vocab"]} (token_embedding.weight)',
             'give the tokenizer of this text encoder',
         )
-    with tqdm(total=config['num_layers'], desc='text encoder', unit='layer', disable=not progress) as bar:
+    with ProgressBar(total=config['num_layers'], desc='text encoder', unit='layer', disable=not progress) as bar:
         for block in text.encoder.encoder.block:
             block.register_forward_hook(lambda *_: bar.update() and None)
         embeddings = text.context(ids, mask)

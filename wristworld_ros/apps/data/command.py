@@ -35,6 +35,11 @@ class InspectSettings:
     )  # fmt: skip
     base_link: str | None = setting(None, "Link of it that is the robot's base; auto is its root.", none='auto')
 
+    def check_together(self) -> None:
+        """Raise UserError where a link is named of a robot description that is not given."""
+        if self.urdf is None and self.base_link is not None:
+            raise UserError('base_link is given without a robot description', 'give --urdf as well')
+
 
 @dataclass(frozen=True)
 class ConvertSettings:
@@ -115,19 +120,21 @@ def _inspect(args: argparse.Namespace) -> int:
 def _convert(args: argparse.Namespace) -> int:
     from functools import partial
 
-    from tqdm import tqdm
-
     from wristworld_ros.data.sets import open_data_set
+    from wristworld_ros.runtime.files import check_apart
+    from wristworld_ros.runtime.progress import ProgressBar
 
     settings = from_options(ConvertSettings, args)
     check(settings)
     write = _writer(settings)
     data = open_data_set(args.path)
+    for place in (args.path, data.root):
+        check_apart(place, args.target)
     chosen = range(len(data)) if args.episodes is None else args.episodes
     for index in chosen:
         if not 0 <= index < len(data):
             raise UserError(f'--episodes has {index}, and {args.path} holds {len(data)} episodes', 'count from 0')
-    with tqdm(total=len(chosen), desc='converting', unit='episode') as bar:
+    with ProgressBar(total=len(chosen), desc='converting', unit='episode') as bar:
         report = write(
             args.target, [partial(data.episode, i) for i in chosen], replace=settings.force, on_episode=bar.update
         )
@@ -175,10 +182,9 @@ def _writer(settings: ConvertSettings) -> Callable[..., WriteReport]:
 
 
 def _check(args: argparse.Namespace) -> int:
-    from tqdm import tqdm
-
     from wristworld_ros.data.check import Problem, check_episode_at
     from wristworld_ros.data.sets import open_data_set
+    from wristworld_ros.runtime.progress import ProgressBar
 
     data, count = open_data_set(args.path), 0
     found = []
@@ -186,11 +192,11 @@ def _check(args: argparse.Namespace) -> int:
     def tell(problem: Problem) -> None:
         found.append(problem)
         if not args.json:
-            tqdm.write(problem.what)
+            ProgressBar.write(problem.what)
 
     for sentence in data.problems():
         tell(Problem(sentence))
-    for index in tqdm(range(len(data)), desc='checking', unit='episode', leave=False, disable=None):
+    for index in ProgressBar(range(len(data)), desc='checking', unit='episode', leave=False, disable=None):
         count += 1
         for problem in check_episode_at(data, index, not args.no_frames):
             tell(problem)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from wristworld_ros.data.images import write_image
 from wristworld_ros.data.recording import DeskRecord, Recording, replayed_stream
@@ -16,6 +15,7 @@ from wristworld_ros.input_files import json_text
 from wristworld_ros.pipeline import VirtualWrist, load_model
 from wristworld_ros.robot.description import RobotModel
 from wristworld_ros.runtime.files import write_text
+from wristworld_ros.runtime.progress import ProgressBar
 from wristworld_ros.settings import StreamSettings
 from wristworld_ros.types import AnchorSet, Camera, WristFrame
 
@@ -45,7 +45,7 @@ def replay(folder: Path, modes: tuple[str, ...], settings: StreamSettings, progr
         wrist = VirtualWrist(model, settings)
         known = robot if mode == 'calibrated' else None
         records = []
-        for stamp in tqdm(stamps, desc=f'{mode.upper()} on the same sets', unit='set', disable=not progress):
+        for stamp in ProgressBar(stamps, desc=f'{mode.upper()} on the same sets', unit='set', disable=not progress):
             anchors = anchor_set(recording, stamp, known)
             for frame in wrist.push(anchors) if anchors is not None else ():
                 _write(folder, mode, frame)

@@ -9,7 +9,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from wristworld_ros.apps.demo import plots, video
 from wristworld_ros.apps.demo.measures import (
@@ -26,6 +25,7 @@ from wristworld_ros.data.recording import Recording
 from wristworld_ros.errors import require_package
 from wristworld_ros.input_files import json_text
 from wristworld_ros.runtime.files import write_text
+from wristworld_ros.runtime.progress import ProgressBar
 
 VIDEO, SHEET, POSTER, PAGE = 'side_by_side.mp4', 'contact_sheet.png', 'poster.png', 'index.html'
 # Below these the images show nothing of the scene, whatever their PSNR: sharpness, and coverage, 0 to 1.
@@ -59,7 +59,9 @@ def render_report(
     recording, folder = Recording(recording_folder), Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     layout = video.Layout(recording)
-    with tqdm(total=video.video_frames(recording) + 20, desc='report', unit='frame', disable=not progress) as bar:
+    with ProgressBar(
+        total=video.video_frames(recording) + 20, desc='report', unit='frame', disable=not progress
+    ) as bar:
         quality, figures = measure_quality(recording, mean_wrist), summarise(recording)
         bar.update(10)
         words = _psnr_in_words(quality) if quality else {}

@@ -10,8 +10,6 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TypedDict
 
-from tqdm import tqdm
-
 from wristworld_ros.apps.demo.measures import mean_wrist_of
 from wristworld_ros.apps.demo.replay import replay
 from wristworld_ros.apps.demo.report import render_report, require_report_packages
@@ -31,6 +29,7 @@ from wristworld_ros.input_files import decode_json, json_text
 from wristworld_ros.models.config import ModelConfig
 from wristworld_ros.pipeline.model_directory import find_model
 from wristworld_ros.runtime import machine
+from wristworld_ros.runtime.progress import ProgressBar
 from wristworld_ros.setting import shown
 from wristworld_ros.settings import CameraSettings, StreamSettings
 
@@ -111,7 +110,7 @@ def _record(seconds: float, processes: ProcessGroup, recorder: ManagedProcess, p
     """Let it run, with a bar that shows rate and latency."""
     start = time.monotonic()
     form = '{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} s{postfix}'
-    with tqdm(total=seconds, desc='recording', bar_format=form, disable=not progress) as bar:
+    with ProgressBar(total=seconds, desc='recording', bar_format=form, disable=not progress) as bar:
         while (spent := time.monotonic() - start) < seconds:
             time.sleep(min(0.5, seconds - spent))
             processes.check()

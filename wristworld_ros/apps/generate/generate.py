@@ -8,7 +8,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from wristworld_ros.data.anchor_sources import AnchorRecording
 from wristworld_ros.data.video import write_video
@@ -19,6 +18,7 @@ from wristworld_ros.pipeline.model import WristModel
 from wristworld_ros.pipeline.offline import EncodedVideo, encode_video, generate_video, plan_for, window_sizes
 from wristworld_ros.runtime.files import clear_leftovers, write_text
 from wristworld_ros.runtime.overlap import ahead
+from wristworld_ros.runtime.progress import ProgressBar
 from wristworld_ros.settings import WindowSettings
 from wristworld_ros.types import FrameStatus
 
@@ -74,11 +74,11 @@ def generate(
         UserError: The model cannot follow the settings, the recording cannot be read, or stage 2 produced no image.
     """
     window_sizes(model, windows, len(recording.names))  # so that impossible windows are reported before the work
-    with tqdm(total=recording.frames, desc='reconstruct', unit='frame', disable=not progress) as bar:
+    with ProgressBar(total=recording.frames, desc='reconstruct', unit='frame', disable=not progress) as bar:
         encoded = encode_video(model, recording.anchor_sets(), near, wrist_fov, on_frame=bar.update)
     plan = plan_for(model, encoded, windows)
     steps = len(model.generator.sigmas(windows.steps))
-    with tqdm(total=len(plan) * steps, desc='generate', unit='window', disable=not progress) as bar:
+    with ProgressBar(total=len(plan) * steps, desc='generate', unit='window', disable=not progress) as bar:
         images = generate_video(model, encoded, windows, seed, plan, on_window=bar.update)
         try:
             write_video(video_path, _with_progress(ahead(images), len(encoded), progress), recording.fps)
@@ -105,7 +105,7 @@ def _with_progress(images: Iterator[np.ndarray], frames: int, progress: bool) ->
     """The first image comes when everything is sampled, so the bar of decoding starts there."""
     bar = None
     for image in images:
-        bar = bar or tqdm(total=frames, desc='decode', unit='frame', disable=not progress)
+        bar = bar or ProgressBar(total=frames, desc='decode', unit='frame', disable=not progress)
         bar.update()
         yield image
     if bar is not None:

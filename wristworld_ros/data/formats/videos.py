@@ -51,7 +51,7 @@ class VideoSet(DataSet):
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
-        self.mapping, self.root = read_mapping(self.path)
+        self.mapping, self._root = read_mapping(self.path)
         self.format = 'videos with annotations' if self.mapping.annotations else 'videos'
         pattern = self.mapping.annotations or self.mapping.episodes or ''
         if not pattern or pattern.startswith('/') or '..' in Path(pattern).parts:
@@ -63,6 +63,11 @@ class VideoSet(DataSet):
             raise UserError(f'Nothing in {self.root} fits {pattern}', "correct the mapping's pattern")
         if not self.mapping.cameras:
             raise UserError(f'{self.path} names no camera', 'give at least one')
+
+    @property
+    def root(self) -> Path:
+        """See `DataSet.root`: what the mapping says."""
+        return self._root
 
     def __len__(self) -> int:
         return len(self.places)

@@ -15,7 +15,6 @@ from itertools import chain, cycle, islice
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from wristworld_ros.data.formats.native import list_episodes, read_episode
 from wristworld_ros.data.ground_truth import GroundTruth, read_ground_truth
@@ -23,6 +22,7 @@ from wristworld_ros.evaluation.metrics import frame_change, psnr, seam_ratio, sh
 from wristworld_ros.evaluation.table import markdown
 from wristworld_ros.pipeline import VirtualWrist, WristModel, load_model
 from wristworld_ros.pipeline.observation import Observation
+from wristworld_ros.runtime.progress import ProgressBar
 from wristworld_ros.settings import StreamSettings
 
 NOISE_FRAMES = 5  # anchor sets of noise that a disturbed stream starts with
@@ -317,7 +317,9 @@ def main(argv: list[str] | None = None) -> None:
         for steps in sorted(args.steps, reverse=True)
         for path in paths
     ]
-    found = list(tqdm(run_jobs(jobs, args.model, args.processes), total=len(jobs), desc='streams', unit='stream'))
+    found = list(
+        ProgressBar(run_jobs(jobs, args.model, args.processes), total=len(jobs), desc='streams', unit='stream')
+    )
     print('\n\n'.join(tables(found, args.every)))
 
 

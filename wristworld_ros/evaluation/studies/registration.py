@@ -13,13 +13,13 @@ from pathlib import Path
 
 import numpy as np
 from scipy.spatial.transform import Rotation
-from tqdm import tqdm
 
 from wristworld_ros.errors import UserError
 from wristworld_ros.evaluation.table import markdown
 from wristworld_ros.robot.board import Intrinsics
 from wristworld_ros.robot.description import RobotModel
 from wristworld_ros.robot.register import register_arm
+from wristworld_ros.runtime.progress import ProgressBar
 from wristworld_ros.sim.arm_poses import SETTINGS, record_arm_poses, wrong_guess
 from wristworld_ros.sim.robot_description import BASE_FRAME, robot_description
 from wristworld_ros.sim.stream import SimulatorStream
@@ -87,14 +87,14 @@ def main() -> None:
     study, rows = Study(), []
     for case in args.cases:
         results, refused = [], 0
-        for seed in tqdm(range(args.seeds), desc=case, unit='seed'):
+        for seed in ProgressBar(range(args.seeds), desc=case, unit='seed'):
             try:
                 results.append(study.run(seed, *CASES[case]))
             except UserError as error:
                 refused += 1
-                tqdm.write(f'{case}, seed {seed}: {error}')
+                ProgressBar.write(f'{case}, seed {seed}: {error}')
         rows.append([case, *_cells(np.array(results).reshape(-1, 5)), str(refused)])
-        tqdm.write(' | '.join(rows[-1]))
+        ProgressBar.write(' | '.join(rows[-1]))
     study.close()
     heads = ['case', 'camera, mm', 'camera, degrees', 'at the arm, mm', 'expected there, mm', 'seconds', 'refused']
     print(f'{markdown(heads, rows)}\n\nMedian, and the largest in brackets, of {args.seeds} recordings.')

@@ -14,7 +14,6 @@ from itertools import cycle, islice
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from wristworld_ros.data.formats.native import list_episodes, read_episode
 from wristworld_ros.data.ground_truth import GroundTruth, read_ground_truth
@@ -27,6 +26,7 @@ from wristworld_ros.evaluation.table import markdown
 from wristworld_ros.pipeline import VirtualWrist, WristModel, load_model
 from wristworld_ros.pipeline.observation import Observation
 from wristworld_ros.pipeline.offline import encode_observations, generate_video
+from wristworld_ros.runtime.progress import ProgressBar
 from wristworld_ros.settings import StreamSettings, WindowSettings
 
 MEASURES = (('found', 2), ('contrast', 2), ('flicker', 1))  # of `object_measures`, and their digits
@@ -89,7 +89,7 @@ def teacher_row(model: WristModel, episodes: list[Observed], steps: int, window:
     """A teacher's videos in overlapping windows."""
     settings, videos = WindowSettings(window=window, steps=steps, guidance=None), []
     for seed in range(seeds):
-        for episode in tqdm(episodes, desc=f'teacher, {steps} steps', unit='episode', leave=False):
+        for episode in ProgressBar(episodes, desc=f'teacher, {steps} steps', unit='episode', leave=False):
             encoded = encode_observations(model, episode.observations)
             videos.append(np.stack(list(generate_video(model, encoded, settings, seed))))
     return Row('teacher, windows', str(steps), videos, [e.truth for e in episodes] * seeds, [])
@@ -107,7 +107,7 @@ def student_row(
     videos = [
         stream(model, episode, replace(settings, seed=seed), len(episode.truth))
         for seed in range(seeds)
-        for episode in tqdm(episodes, desc=f'student, {settings.steps} steps', unit='episode', leave=False)
+        for episode in ProgressBar(episodes, desc=f'student, {settings.steps} steps', unit='episode', leave=False)
     ]
     drift = [episode_drift(model, episode, settings, frames) for episode in drifting]
     return Row('student, stream', str(settings.steps), videos, [e.truth for e in episodes] * seeds, drift)
@@ -158,7 +158,7 @@ def main(argv: list[str] | None = None) -> None:
     distance = SimFvd(args.sim_fvd) if args.sim_fvd else None
     teacher, student = load_model(args.teacher), load_model(args.student)
     teacher.configure_process()
-    episodes = [observe(teacher, path, level) for path in tqdm(paths, desc='reconstruct', unit='episode')]
+    episodes = [observe(teacher, path, level) for path in ProgressBar(paths, desc='reconstruct', unit='episode')]
     rows = [teacher_row(teacher, episodes, n, args.window, args.seeds).cells(distance) for n in args.teacher_steps]
     drifting = episodes[: args.drift_episodes if args.frames else 0]
     for n in args.student_steps:

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 from scipy.stats import spearmanr
-from tqdm import tqdm
 
 from wristworld_ros.data.formats.native import ROBOT, list_episodes, read_episode
 from wristworld_ros.data.ground_truth import read_ground_truth
@@ -28,6 +27,7 @@ from wristworld_ros.pipeline import load_model
 from wristworld_ros.pipeline.composite import filled
 from wristworld_ros.pipeline.observation import Observation
 from wristworld_ros.pipeline.reconstruct import ReconstructionStep
+from wristworld_ros.runtime.progress import ProgressBar
 from wristworld_ros.types import AnchorSet
 
 GOOD = 'as recorded'
@@ -150,7 +150,7 @@ def _psnr(image: np.ndarray, truth: np.ndarray) -> float:
 def add_episodes(study: Study, paths: list[Path], every: int) -> None:
     """Add every n-th frame of simulated episodes, good and spoilt."""
     hw, rng = study.model.config.wrist_hw, np.random.default_rng(0)
-    for i, path in enumerate(tqdm(paths, unit='episode')):
+    for i, path in enumerate(ProgressBar(paths, unit='episode')):
         truth = read_ground_truth(read_episode(path), hw, anchors=2)
         other = read_ground_truth(read_episode(paths[(i + 1) % len(paths)]), hw, anchors=2)
         for frame in range(0, len(truth), every):
@@ -164,7 +164,7 @@ def add_episodes(study: Study, paths: list[Path], every: int) -> None:
 def add_clips(study: Study, folder: Path, frames: int) -> None:
     """Add so many frames of each real clip, from both anchors and from the first alone."""
     height, width = study.model.config.wrist_hw
-    for name in tqdm(list_clips(folder), unit='clip'):
+    for name in ProgressBar(list_clips(folder), unit='clip'):
         clip = read_clip(folder, name, frames)
         for frame in range(len(clip)):
             right = partial(_psnr, truth=resize_images(clip.wrist[frame][None], (height, width))[0])

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from wristworld_ros.data.formats.native import list_episodes, read_episode
 from wristworld_ros.data.ground_truth import GroundTruth, read_ground_truth
@@ -20,6 +19,7 @@ from wristworld_ros.models.wan.sampling import SOLVERS
 from wristworld_ros.models.wan.windows import seam_frames
 from wristworld_ros.pipeline import WristModel, load_model
 from wristworld_ros.pipeline.offline import EncodedVideo, encode_video, generate_video, plan_for
+from wristworld_ros.runtime.progress import ProgressBar
 from wristworld_ros.settings import WindowSettings
 
 
@@ -78,11 +78,11 @@ def solver_table(
     def generated(episode: EncodedEpisode, count: int, solver: str) -> np.ndarray:
         return video(model, first_frames(model, episode.whole, frames), replace(settings, steps=count, solver=solver))
 
-    fine = [generated(e, reference, 'euler') for e in tqdm(episodes, desc=f'{reference} steps', unit='episode')]
+    fine = [generated(e, reference, 'euler') for e in ProgressBar(episodes, desc=f'{reference} steps', unit='episode')]
     truth = [e.truth.wrist[:frames] for e in episodes]
     heads = [f'{solver}, against {what}' for solver in SOLVERS for what in ('the truth', f'{reference} Euler steps')]
     rows = []
-    for count in tqdm(steps, desc='solvers', unit='row'):
+    for count in ProgressBar(steps, desc='solvers', unit='row'):
         cells = []
         for solver in SOLVERS:
             videos = [generated(e, count, solver) for e in episodes]
@@ -101,7 +101,7 @@ def seam_table(
     """
     stride = model.autoencoder.temporal_stride
     rows = []
-    for count in tqdm(steps, desc='seams', unit='row'):
+    for count in ProgressBar(steps, desc='seams', unit='row'):
         sampled = replace(settings, steps=count)
         values: dict[str, list] = {'overlapping windows': [], 'independent clips': []}
         for e in episodes:
@@ -141,7 +141,8 @@ def main(argv: list[str] | None = None) -> None:
     settings = WindowSettings(window=args.window, overlap=args.overlap, shift=args.shift)
     paths = list_episodes(args.episodes)[: max(args.limit, args.seam_limit)]
     episodes = [
-        encode_episode(model, p, args.seam_frames, settings) for p in tqdm(paths, desc='reconstruct', unit='episode')
+        encode_episode(model, p, args.seam_frames, settings)
+        for p in ProgressBar(paths, desc='reconstruct', unit='episode')
     ]
     if args.steps:
         rows = solver_table(model, episodes[: args.limit], args.steps, settings, args.frames, args.reference)

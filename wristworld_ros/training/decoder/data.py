@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch.utils.data import Dataset
-from tqdm import tqdm
 
 from wristworld_ros.data.cache import cache_key
 from wristworld_ros.data.formats.native import list_episodes, read_episode
@@ -21,6 +20,7 @@ from wristworld_ros.errors import UserError
 from wristworld_ros.geometry.images import resize_images
 from wristworld_ros.models.wan.autoencoders import Autoencoder
 from wristworld_ros.runtime.files import file_sha256, new_directory
+from wristworld_ros.runtime.progress import ProgressBar
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def prepare_clips(
         )
     made_with = {'autoencoder': file_sha256(weights), **asdict(settings)}
     paths = []
-    for recording in tqdm(recordings, desc=f'encoding {folder.name}', unit='recording', mininterval=5):
+    for recording in ProgressBar(recordings, desc=f'encoding {folder.name}', unit='recording', mininterval=5):
         target = folder / f'{recording.path.stem}-{cache_key(recording.path, **made_with)}'
         if not target.exists():
             _write_clips(recording, target, autoencoder, settings, device)

@@ -64,9 +64,9 @@ def stage2_training(settings: FinetuneSettings, model: ModelConfig, device: str)
     chunks = tuple(n for n in (1, 2, 4) if n <= config.get('chunk_frames', _FRAMES))
     sampling = Stage2Sampling(settings.batch, _FRAMES, chunks, color=settings.color, mirror=0.0, permute=0.0)
     optimizer = TrainerConfig(
-        steps=settings.steps, minutes=None if settings.minutes is None else settings.minutes / 2,
+        steps=settings.step_count, minutes=None if settings.minutes is None else settings.minutes / 2,
         learning_rate=settings.learning_rate, schedule='constant', warm_up=10, average=0.98, bf16=False,
-        checkpoint_every=_CHECK_EVERY if settings.minutes else min(_CHECK_EVERY, max(1, settings.steps // 4)),
+        checkpoint_every=_CHECK_EVERY if settings.minutes else min(_CHECK_EVERY, max(1, settings.step_count // 4)),
     )  # fmt: skip
     return Stage2Training(
         model=config, sampling=sampling, config=optimizer, history=0.3, history_from=0.0, noise_share=model.noise_share,

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from wristworld_ros.data.cache import cache_key
 from wristworld_ros.pipeline.model import WristModel
 from wristworld_ros.pipeline.reconstruct import ReconstructionStep
 from wristworld_ros.runtime.files import clear_leftovers
+from wristworld_ros.runtime.progress import ProgressBar
 from wristworld_ros.training.augmentation import zoom_and_roll
 from wristworld_ros.training.finetune.recordings import Recording
 from wristworld_ros.training.stage2.conditions import stacked_maps, write_conditions
@@ -50,7 +50,7 @@ def prepare_recordings(
     folder.mkdir(parents=True, exist_ok=True)
     clear_leftovers(folder)
     targets = []
-    for recording in tqdm(recordings, desc='condition maps', unit='episode'):
+    for recording in ProgressBar(recordings, desc='condition maps', unit='episode'):
         key = cache_key(
             recording.episode.path, content=recording.content, weights=weights, settings=settings, robot=recording.robot,
             levels=recording.levels,

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from wristworld_ros.data.cache import cache_key
 from wristworld_ros.data.ground_truth import GroundTruth
@@ -18,6 +17,7 @@ from wristworld_ros.evaluation.table import EvaluationTable
 from wristworld_ros.pipeline import VirtualWrist
 from wristworld_ros.pipeline.model import WristModel
 from wristworld_ros.runtime.files import write_atomically
+from wristworld_ros.runtime.progress import ProgressBar
 from wristworld_ros.settings import StreamSettings
 from wristworld_ros.training.finetune.recordings import Recording
 from wristworld_ros.types import AnchorSet, WristFrame
@@ -52,7 +52,7 @@ def stream_recordings(
     """
     folder.mkdir(parents=True, exist_ok=True)
     targets = []
-    for recording in tqdm(recordings, desc='measuring before and after', unit='episode'):
+    for recording in ProgressBar(recordings, desc='measuring before and after', unit='episode'):
         key = cache_key(recording.episode.path, content=recording.content, weights=weights, settings=settings,
                         robot=recording.robot, levels=recording.levels)  # fmt: skip
         target = folder / f'{key}.npz'

@@ -204,7 +204,7 @@ def _trainer(model: WristModel, split: Split, folder: Path, settings: FinetuneSe
     }
     sizes[SWEEP] = sizes[HAND]
     config = TrainerConfig(
-        steps=settings.steps, minutes=settings.minutes, learning_rate=settings.learning_rate, warm_up=0, warm_up_share=0.05, average=0.98,
+        steps=settings.step_count, minutes=settings.minutes, learning_rate=settings.learning_rate, warm_up=0, warm_up_share=0.05, average=0.98,
         bf16=False, checkpoint_every=100,
     )  # fmt: skip
 
@@ -253,7 +253,7 @@ def _published_trainer(split: Split, folder: Path, settings: FinetuneSettings, d
             data={'width': model.config.anchor_width, 'wrist_fov': None if recorded else 2 * float(np.degrees(np.arctan(0.5 / FOCAL)))},
             losses={'margin': min(32.0, min(size) / 8)} | ({} if known else {'cameras': 0.0}),
             schedule={
-                'steps': settings.steps, 'minutes': settings.minutes, 'learning_rate': settings.learning_rate, 'batch': 1,
+                'steps': settings.step_count, 'minutes': settings.minutes, 'learning_rate': settings.learning_rate, 'batch': 1,
                 'precision': 'bf16' if device == 'cuda' else 'float32', 'workers': 0, 'seed': settings.seed, 'checkpoint_every': 50,
             },
         )  # fmt: skip

@@ -71,9 +71,9 @@ def flow_config(
         data={'width': width, 'height': height, 'frames': 1 + (most - 1) // stride * stride, 'anchors': views},
         losses={'shift': s.shift, 'drop_anchors': 0.1 if s.text == 'stored' else 0.0},
         schedule={
-            'steps': settings.steps, 'minutes': None if settings.minutes is None else settings.minutes / 2, 'batch': 1,
+            'steps': settings.step_count, 'minutes': None if settings.minutes is None else settings.minutes / 2, 'batch': 1,
             'learning_rate': settings.learning_rate, 'schedule': 'constant', 'warm_up_share': 0.05, 'average': 0.98,
-            'precision': 'bf16' if device == 'cuda' else 'float32', 'checkpoint_every': min(25, max(1, settings.steps // 4)),
+            'precision': 'bf16' if device == 'cuda' else 'float32', 'checkpoint_every': min(25, max(1, settings.step_count // 4)),
             'seed': settings.seed, 'workers': 0,
         },
     )  # fmt: skip

@@ -147,7 +147,7 @@ def _other_set(settings: FinetuneSettings) -> Path | None:
 def _count(settings: FinetuneSettings, episodes: int) -> int:
     """How many episodes are held out: a whole number of them, or a share below 1."""
     given = float(settings.held_out)
-    count = max(1, round(given * episodes)) if 0 < given < 1 else int(given) if given == int(given) else 0
+    count = max(1, round(given * episodes)) if 0 < given < 1 else int(given) if given.is_integer() else 0
     if not 1 <= count <= episodes - 2:
         raise UserError(
             f'--held-out is {settings.held_out}, and {settings.data} has {episodes} episodes of {LEAST_FRAMES} frames or more',

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from wristworld_ros.errors import UserError
 from wristworld_ros.setting import setting
 
+_STEPS = 400
 _KEYS = r'[^,\s]+(,[^,\s]+)*'
 
 
@@ -35,7 +37,9 @@ class FinetuneSettings:
     minutes: float | None = setting(
         30.0, 'Minutes of training; preparing and measuring come on top. none trains for --steps.', low=0.01, none='none'
     )  # fmt: skip
-    steps: int = setting(400, 'Steps at most, of each of the two trainings, where no minutes are given.', low=2)
+    steps: int | None = setting(
+        None, f'Steps at most, of each of the two trainings, with --minutes none; auto is {_STEPS}.', low=2, none='auto'
+    )
     limit: int | None = setting(None, 'Episodes to adapt to at most, the first ones.', low=2, high=10**6, none='all')
     frames: int = setting(120, 'Frames of an episode at most, spread over it.', low=8, high=100_000)
     batch: int = setting(3, 'Clips of a step.', low=1)
@@ -44,3 +48,16 @@ class FinetuneSettings:
     device: str = setting('auto', 'Where to train.', choices=('auto', 'cpu', 'cuda'))
     threads: int | None = setting(None, 'CPU threads; auto is what torch chooses.', low=1, none='auto')
     seed: int = setting(0, 'Of samples and noise.', low=0)
+
+    @property
+    def step_count(self) -> int:
+        """Steps at most, of each training, where no minutes are given."""
+        return _STEPS if self.steps is None else self.steps
+
+    def check_together(self) -> None:
+        """Raise UserError where steps are given and the clock would end the training."""
+        if self.steps is not None and self.minutes is not None:
+            raise UserError(
+                f'Setting steps is {self.steps}, and the training ends after {self.minutes:g} minutes',
+                'add --minutes none, or leave --steps out',
+            )

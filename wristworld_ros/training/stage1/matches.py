@@ -11,12 +11,12 @@ from typing import Protocol
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from tqdm import tqdm
 
 from wristworld_ros.errors import UserError, require_package
 from wristworld_ros.geometry import decode_pose, project, shift_principal_point, unproject_depth
 from wristworld_ros.models.vggt import Matches, ReconstructionModel, matches_from_tracks, wrist_query_grid
 from wristworld_ros.runtime.files import clear_leftovers, file_sha256, write_atomically
+from wristworld_ros.runtime.progress import ProgressBar
 from wristworld_ros.training.checkpoint import read_tensors
 from wristworld_ros.training.config import SpcLosses
 from wristworld_ros.training.stage1.scenes import Scene, Scenes, matches_path
@@ -173,7 +173,7 @@ def prepare_matches(scenes: Scenes, matcher: Matcher, folder: Path, process: int
     if process == 0:
         clear_leftovers(folder)
     share, count, made = range(process, len(scenes), processes), 0, 0
-    for number in tqdm(share, desc='matches', unit='scene', mininterval=5, disable=process > 0):
+    for number in ProgressBar(share, desc='matches', unit='scene', mininterval=5, disable=process > 0):
         scene = scenes[number]
         path = matches_path(folder, scene, key)
         if not path.exists():

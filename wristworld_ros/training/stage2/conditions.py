@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from wristworld_ros.data.cache import cache_key
 from wristworld_ros.data.formats.native import list_episodes, read_episode
@@ -29,6 +28,7 @@ from wristworld_ros.pipeline.prior import WristPrior
 from wristworld_ros.pipeline.reconstruct import ReconstructionStep
 from wristworld_ros.runtime.children import die_with
 from wristworld_ros.runtime.files import clear_leftovers, write_atomically
+from wristworld_ros.runtime.progress import ProgressBar
 from wristworld_ros.training.parts import PackagedParts, TrainedParts
 from wristworld_ros.types import AnchorSet
 
@@ -99,7 +99,7 @@ def prepare_conditions(
             workers, get_context('spawn'), _start_worker, (os.getpid(), parts, settings, generator)
         ) as pool:
             running = [pool.submit(_prepare, *job) for job in todo]
-            for done in tqdm(as_completed(running), total=len(running), desc='condition maps', unit='episode'):
+            for done in ProgressBar(as_completed(running), total=len(running), desc='condition maps', unit='episode'):
                 done.result()
     return [target for _, target, _ in jobs]
 

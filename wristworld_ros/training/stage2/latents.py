@@ -18,7 +18,6 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.data import Dataset
-from tqdm import tqdm
 
 from wristworld_ros.data.cache import cache_key
 from wristworld_ros.data.episode import DataSet, Episode
@@ -34,6 +33,7 @@ from wristworld_ros.pipeline.model import WristModel
 from wristworld_ros.pipeline.model_directory import find_model
 from wristworld_ros.pipeline.offline import encode_video
 from wristworld_ros.runtime.files import clear_leftovers, file_sha256, write_atomically
+from wristworld_ros.runtime.progress import ProgressBar
 from wristworld_ros.training.config import GenerationData
 from wristworld_ros.types import AnchorSet, Camera
 
@@ -186,7 +186,7 @@ def prepare_clips(
     keys = [encoder.key(clip, _open(clip)) for clip in clips]
     share = list(zip(keys, clips, strict=True))[process::processes]
     todo = [(key, clip) for key, clip in share if key not in there]
-    for key, clip in tqdm(todo, desc='latents', unit='clip', mininterval=5, disable=process > 0):
+    for key, clip in ProgressBar(todo, desc='latents', unit='clip', mininterval=5, disable=process > 0):
         tensors = encoder(clip, _open(clip))
         waiting |= {f'{key}/{name}': tensor for name, tensor in tensors.items()}
         size += sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
