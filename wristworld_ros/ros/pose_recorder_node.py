@@ -193,9 +193,8 @@ class PoseRecorderNode(Node):
     def _hand_at(self, msg: Image) -> np.ndarray | None:
         s = self._settings
         try:
-            return self._transforms.lookup(
-                s.base_frame, s.hand_frame, to_ns(msg.header.stamp) - int(2e8)
-            )  # at rest: a little ago
+            # The arm rests, so the pose of a little ago is the same, and has arrived.
+            return self._transforms.lookup(s.base_frame, s.hand_frame, to_ns(msg.header.stamp) - int(2e8))
         except TransformError as error:
             self._say(f'A calibration with a board lacks the pose of the hand: {error}')
             return None

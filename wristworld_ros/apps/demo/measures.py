@@ -18,10 +18,8 @@ from wristworld_ros.geometry.images import resize_images
 from wristworld_ros.models.config import ModelConfig
 from wristworld_ros.pipeline.model_directory import find_model
 
-GENERATED, OWN_WARP = (
-    'generated',
-    'warp of own geometry + inpainting',
-)  # of the live run, where only one mode was recorded
+# Modes of the live run, where only one was recorded.
+GENERATED, OWN_WARP = 'generated', 'warp of own geometry + inpainting'
 SLOP_S = 0.06  # between the stamps of an anchor set and of the true wrist image
 COPY, MEAN = 'copy of an anchor', 'mean wrist image'
 
