@@ -1,5 +1,7 @@
 """The node over real DDS with depth and TF: what reaches the model, what is published, and what it says is missing."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from geometry_msgs.msg import PoseStamped
@@ -12,7 +14,8 @@ from wristworld_ros.errors import UserError
 from wristworld_ros.msg import WristView
 from wristworld_ros.robot.calibration_file import Calibration, CameraModel, PlacedCamera, WristMount, write_calibration
 from wristworld_ros.ros.conversions import message_data, to_intrinsics, to_stamp, to_transform
-from wristworld_ros.ros.knowledge import read_camera_info
+from wristworld_ros.ros.knowledge import ViewSource
+from wristworld_ros.ros.known_wrist import read_camera_info
 from wristworld_ros.types import FrameStatus, RobotPoints
 
 MS = 1_000_000
@@ -25,6 +28,14 @@ def pose(x, y, z):
     T = np.eye(4)
     T[:3, 3] = x, y, z
     return T
+
+
+def depth_image(depth, header):
+    """The message of uint16 millimetres or float32 metres [H, W]."""
+    height, width = depth.shape
+    encoding, step = '16UC1' if depth.dtype == np.uint16 else '32FC1', depth.itemsize * width
+    data = message_data(depth)
+    return Image(header=header, height=height, width=width, encoding=encoding, step=step, data=data)
 
 
 class Desk:
@@ -87,17 +98,7 @@ class Desk:
                 header = Header(
                     stamp=to_stamp(stamp + offset_ms * MS), frame_id=frame or f'anchor_{name}_optical_frame'
                 )
-                h, w = depth.shape
-                publisher.publish(
-                    Image(
-                        header=header,
-                        height=h,
-                        width=w,
-                        encoding='16UC1' if depth.dtype == np.uint16 else '32FC1',
-                        step=depth.itemsize * w,
-                        data=message_data(depth),
-                    )
-                )
+                publisher.publish(depth_image(depth, header))
         self.s.spin(0.01)
         self.s.send_set(stamp)
         self.s.spin(0.05)
@@ -338,6 +339,25 @@ def test_what_is_required_and_missing_makes_frames_invalid(desk, required, words
     d = desk(**{required: 'require'}).activate()
     d.send_until(lambda: d.views, hand=False)
     assert d.views[-1].status == FrameStatus.REQUIRED_MISSING and words in d.views[-1].reason
+
+
+def test_a_stamp_that_comes_again_with_all_that_is_required_is_no_longer_unmet(desk):
+    """A looping bag sends the same stamps again; what its first pass lacked must not make the frames of its second invalid."""
+    d = desk(use_depth='require').activate()
+    knowledge = d.s.node.inputs.knowledge
+    views = [ViewSource(name, name, 1000 * MS, 'camera', 'camera', GOOD.shape, None) for name in d.s.senders]
+    knowledge.gather(views)
+    assert 'No depth images' in knowledge.unmet(1000 * MS)
+    for camera in knowledge.depth.values():
+        camera.take(depth_image(GOOD, Header(stamp=to_stamp(1000 * MS), frame_id='camera')))
+    assert knowledge.gather(views).depth is not None
+    assert knowledge.unmet(1000 * MS) == ''
+
+
+def test_a_live_change_reaches_what_listens_to_the_robot(desk):
+    knowledge = desk().activate().s.node.inputs.knowledge
+    knowledge.settings = replace(knowledge.settings, freshness=7.0)
+    assert knowledge.robot.settings.freshness == 7.0
 
 
 def test_what_is_never_wanted_is_not_listened_to(desk):

@@ -96,6 +96,8 @@ def test_silent_joint_states_are_said():
     time.sleep(0.08)
     error = fault(robot, S + MS, wait=5.0)
     assert error.kind is RobotFault.SILENT and 'silent' in error.what
+    robot.settings = NodeSettings(freshness=60.0)  # live
+    surface(robot)
 
 
 def test_a_joint_that_is_never_published_is_named():
