@@ -29,8 +29,8 @@ from wristworld_ros.models.vggt import ReconstructionModel
 from wristworld_ros.pipeline.model_directory import find_model
 from wristworld_ros.runtime.files import write_text
 from wristworld_ros.training.checkpoint import read_tensors, write_weights
-from wristworld_ros.training.config import ReconstructionConfig
 from wristworld_ros.training.config_reading import changed
+from wristworld_ros.training.config_stage1 import ReconstructionConfig
 from wristworld_ros.training.presets import presets
 from wristworld_ros.training.schedules import trainer_config
 from wristworld_ros.training.stage1.matches import TruthMatcher, prepare_matches
