@@ -19,15 +19,14 @@ import numpy as np
 
 from wristworld_ros.data.arrays import read_arrays
 from wristworld_ros.data.episode import DataSet, Episode, EpisodeCamera, GripperUnit, check_indices
-from wristworld_ros.data.video import (
+from wristworld_ros.data.lossless_video import (
     DEPTH_UNIT,
-    VideoReader,
     read_depth_video,
     read_label_video,
     write_depth_video,
     write_label_video,
-    write_video,
 )
+from wristworld_ros.data.video import VideoReader, write_video
 from wristworld_ros.data.video_access import VideoFrames
 from wristworld_ros.errors import UserError
 from wristworld_ros.input_files import Size, check_file, check_name, convert, json_text, read_json
