@@ -18,7 +18,8 @@ from wristworld_ros.models.wan import WristGenerator
 from wristworld_ros.models.wan.config import RenoiseSampler
 from wristworld_ros.pipeline.generate import to_pixels
 from wristworld_ros.pipeline.model import WristModel
-from wristworld_ros.pipeline.model_directory import find_model, load_close_up, load_prior, load_stage1, save_model
+from wristworld_ros.pipeline.model_directory import find_model, load_close_up, load_prior, load_stage1
+from wristworld_ros.pipeline.model_saving import save_model
 from wristworld_ros.runtime.files import file_sha256, write_text
 from wristworld_ros.training.causal.clips import LatentClip
 from wristworld_ros.training.causal.data import Clips, Teacher, encoded_clips, image_clips, load_teacher

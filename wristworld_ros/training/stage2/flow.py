@@ -23,7 +23,8 @@ from wristworld_ros.models.wan.config import MINIATURE
 from wristworld_ros.models.wan.sampling import add_noise, shifted_sigmas, solver
 from wristworld_ros.pipeline.generate import to_pixels
 from wristworld_ros.pipeline.model import WristModel
-from wristworld_ros.pipeline.model_directory import load_model, save_model
+from wristworld_ros.pipeline.model_directory import load_model
+from wristworld_ros.pipeline.model_saving import save_model
 from wristworld_ros.runtime.files import write_text
 from wristworld_ros.training.checkpoint import WEIGHTS, write_weights
 from wristworld_ros.training.config import FlowLosses, GenerationConfig
