@@ -1,7 +1,5 @@
 """The node over real DDS with depth and TF: what reaches the model, what is published, and what it says is missing."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from geometry_msgs.msg import PoseStamped
@@ -14,7 +12,6 @@ from wristworld_ros.errors import UserError
 from wristworld_ros.msg import WristView
 from wristworld_ros.robot.calibration_file import Calibration, CameraModel, PlacedCamera, WristMount, write_calibration
 from wristworld_ros.ros.conversions import message_data, to_intrinsics, to_stamp, to_transform
-from wristworld_ros.ros.knowledge import ViewSource
 from wristworld_ros.ros.known_wrist import read_camera_info
 from wristworld_ros.types import FrameStatus, RobotPoints
 
@@ -339,25 +336,6 @@ def test_what_is_required_and_missing_makes_frames_invalid(desk, required, words
     d = desk(**{required: 'require'}).activate()
     d.send_until(lambda: d.views, hand=False)
     assert d.views[-1].status == FrameStatus.REQUIRED_MISSING and words in d.views[-1].reason
-
-
-def test_a_stamp_that_comes_again_with_all_that_is_required_is_no_longer_unmet(desk):
-    """A looping bag sends the same stamps again; what its first pass lacked must not make the frames of its second invalid."""
-    d = desk(use_depth='require').activate()
-    knowledge = d.s.node.inputs.knowledge
-    views = [ViewSource(name, name, 1000 * MS, 'camera', 'camera', GOOD.shape, None) for name in d.s.senders]
-    knowledge.gather(views)
-    assert 'No depth images' in knowledge.unmet(1000 * MS)
-    for camera in knowledge.depth.values():
-        camera.take(depth_image(GOOD, Header(stamp=to_stamp(1000 * MS), frame_id='camera')))
-    assert knowledge.gather(views).depth is not None
-    assert knowledge.unmet(1000 * MS) == ''
-
-
-def test_a_live_change_reaches_what_listens_to_the_robot(desk):
-    knowledge = desk().activate().s.node.inputs.knowledge
-    knowledge.settings = replace(knowledge.settings, freshness=7.0)
-    assert knowledge.robot.settings.freshness == 7.0
 
 
 def test_what_is_never_wanted_is_not_listened_to(desk):

@@ -327,7 +327,7 @@ class _RobotListener(RobotState):
             time.sleep(0.05)
         bad = fix = ''
         try:
-            self.surface(stamp_ns, self._settings.base_frame, 0.0)
+            self.surface(stamp_ns, self.settings.base_frame, 0.0)
         except (RobotError, UserError) as error:
             bad, fix = error.what, error.fix
         model = self.model
