@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from wristworld_ros.data import video
-from wristworld_ros.data.video import VideoReader, read_depth_video, read_frames, write_depth_video, write_video
+from wristworld_ros.data.lossless_video import read_depth_video, write_depth_video
+from wristworld_ros.data.video import VideoReader, read_frames, write_video
 from wristworld_ros.errors import UserError
 
 ONE = 1 << 16

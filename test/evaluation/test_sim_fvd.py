@@ -7,7 +7,7 @@ import torch
 from wristworld_ros.data.formats.native import CameraTrack, write_episode
 from wristworld_ros.errors import UserError
 from wristworld_ros.evaluation.sim_fvd import FEATURES, FRAMES, GRID, ORDERS, ClipNetwork, SimFvd
-from wristworld_ros.pipeline.model_directory import save_weights
+from wristworld_ros.pipeline.model_saving import save_weights
 from wristworld_ros.training.sim_fvd import (
     OrderedClips,
     SimFvdTraining,

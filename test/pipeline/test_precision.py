@@ -10,7 +10,8 @@ from wristworld_ros.models.config import ModelConfig
 from wristworld_ros.models.state_dict import empty_weights
 from wristworld_ros.pipeline import VirtualWrist, load_model, tiny_random_model
 from wristworld_ros.pipeline.generate import ChunkGenerator
-from wristworld_ros.pipeline.model_directory import choose_precision, save_model
+from wristworld_ros.pipeline.model_directory import choose_precision
+from wristworld_ros.pipeline.model_saving import save_model
 from wristworld_ros.settings import StreamSettings
 from wristworld_ros.types import AnchorSet
 

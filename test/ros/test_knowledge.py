@@ -12,7 +12,7 @@ from wristworld_ros.errors import UserError
 from wristworld_ros.msg import WristView
 from wristworld_ros.robot.calibration_file import Calibration, CameraModel, PlacedCamera, WristMount, write_calibration
 from wristworld_ros.ros.conversions import message_data, to_intrinsics, to_stamp, to_transform
-from wristworld_ros.ros.knowledge import read_camera_info
+from wristworld_ros.ros.known_wrist import read_camera_info
 from wristworld_ros.types import FrameStatus, RobotPoints
 
 MS = 1_000_000
@@ -25,6 +25,14 @@ def pose(x, y, z):
     T = np.eye(4)
     T[:3, 3] = x, y, z
     return T
+
+
+def depth_image(depth, header):
+    """The message of uint16 millimetres or float32 metres [H, W]."""
+    height, width = depth.shape
+    encoding, step = '16UC1' if depth.dtype == np.uint16 else '32FC1', depth.itemsize * width
+    data = message_data(depth)
+    return Image(header=header, height=height, width=width, encoding=encoding, step=step, data=data)
 
 
 class Desk:
@@ -87,17 +95,7 @@ class Desk:
                 header = Header(
                     stamp=to_stamp(stamp + offset_ms * MS), frame_id=frame or f'anchor_{name}_optical_frame'
                 )
-                h, w = depth.shape
-                publisher.publish(
-                    Image(
-                        header=header,
-                        height=h,
-                        width=w,
-                        encoding='16UC1' if depth.dtype == np.uint16 else '32FC1',
-                        step=depth.itemsize * w,
-                        data=message_data(depth),
-                    )
-                )
+                publisher.publish(depth_image(depth, header))
         self.s.spin(0.01)
         self.s.send_set(stamp)
         self.s.spin(0.05)

@@ -5,9 +5,10 @@ import torch
 
 from wristworld_ros.models.vggt import ReconstructionModel
 from wristworld_ros.models.vggt.config import MINIATURE
-from wristworld_ros.training.config import GenerationConfig, ReconstructionConfig
+from wristworld_ros.training.config import GenerationConfig
 from wristworld_ros.training.config_causal import CausalConfig, CausalImagesConfig
 from wristworld_ros.training.config_reading import changed, default_config
+from wristworld_ros.training.config_stage1 import ReconstructionConfig
 from wristworld_ros.training.dry_run import estimate, report
 
 SMALL = {

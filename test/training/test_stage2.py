@@ -8,7 +8,7 @@ import torch
 
 from wristworld_ros.models.wan import WristGenerator, block_causal_predict, chunk_contexts
 from wristworld_ros.pipeline import tiny_random_model
-from wristworld_ros.pipeline.model_directory import save_model
+from wristworld_ros.pipeline.model_saving import save_model
 from wristworld_ros.training.stage2.data import Stage2Clips, Stage2Sampling, sample_clip
 from wristworld_ros.training.stage2.train import (
     ClipTrainer,

@@ -112,8 +112,9 @@ def _configured_stage(args: argparse.Namespace, settings: TrainSettings) -> int:
 
 def _run_configured(episodes: Path, settings: TrainSettings, config: Config) -> None:
     """Hand a configuration to its training."""
-    from wristworld_ros.training import config as records
-    from wristworld_ros.training import config_causal
+    from wristworld_ros.training.config import GenerationConfig, ImagesConfig
+    from wristworld_ros.training.config_causal import CausalConfig, CausalImagesConfig
+    from wristworld_ros.training.config_stage1 import GeometryConfig, ReconstructionConfig
     from wristworld_ros.training.configured import (
         ANCHOR_SIZE,
         WRIST_HW,
@@ -124,29 +125,29 @@ def _run_configured(episodes: Path, settings: TrainSettings, config: Config) -> 
     )
 
     start, out, held_out = _path(settings.start), Path(settings.out), _path(settings.held_out)
-    if isinstance(config, records.ReconstructionConfig):
+    if isinstance(config, ReconstructionConfig):
         from wristworld_ros.training.stage1.published import train_published
 
         _train(settings, train_published, episodes, held_out, out, config, start)
-    elif isinstance(config, records.GenerationConfig):
+    elif isinstance(config, GenerationConfig):
         from wristworld_ros.training.stage2.flow import train_flow
 
         _train(settings, train_flow, episodes, held_out, out, config, start)
-    elif isinstance(config, records.GeometryConfig):
+    elif isinstance(config, GeometryConfig):
         from wristworld_ros.training.stage1.train import train_stage1
 
         width, height = (round(n * 21 / 16) for n in ANCHOR_SIZE[config.model.network])  # room for zoom and roll
         _train(
             settings, train_stage1, *_packed(episodes, settings, (width, height)), out, geometry_training(config, start)
         )
-    elif isinstance(config, records.ImagesConfig):
+    elif isinstance(config, ImagesConfig):
         sizes = {'anchor_width': ANCHOR_SIZE[config.model.network][0], 'wrist_hw': WRIST_HW[config.model.network]}
         _train_stage2(
             episodes, settings, images_training(config, start), replace(_parts(settings, 'train generation'), **sizes)
         )
-    elif isinstance(config, config_causal.CausalConfig | config_causal.CausalImagesConfig):
+    elif isinstance(config, CausalConfig | CausalImagesConfig):
         training = causal_training(config, _teacher_model(settings, config.model.model))
-        if isinstance(config, config_causal.CausalConfig):
+        if isinstance(config, CausalConfig):
             from wristworld_ros.training.causal.train import train_causal_on_latents
 
             _train(settings, train_causal_on_latents, episodes, held_out, out, config.data, training)

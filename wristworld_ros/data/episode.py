@@ -64,13 +64,13 @@ class Episode(ABC):
 
     A frame is one moment: the robot's numbers, and of every camera the image that was taken nearest to it.
 
-    path: the file or directory that it was read from. name: what messages call it, as in 'episode 3'.
-    fps: frames per second. stamps_ns: int64 [T], times of the frames, rising.
-    language: what the robot is told, one text or several that mean the same. success: whether the task was done.
-    joints: float64 [T, J], radians. gripper: float64 [T], in `gripper_unit`: metres between the fingers; closed, from 0 (open)
-    to 1; or unknown. T_base_hand: float64 [T, 4, 4], the pose that the arm reports, of the link `hand_link` ('' where the format
-    does not say which). gripper_link: the link that is the gripper's own frame, z to the fingertips and y along their opening ('' likewise).
-    actions: float64 [T, A], as recorded. meta: whatever else the format says.
+    path: the file or directory that it was read from. name: what messages call it, as in 'episode 3'. fps: frames per second.
+    stamps_ns: int64 [T], times of the frames, rising. language: what the robot is told, one text or several that mean the same.
+    success: whether the task was done. joints: float64 [T, J], radians. gripper: float64 [T], in `gripper_unit`: metres between
+    the fingers; closed, from 0 (open) to 1; or unknown. T_base_hand: float64 [T, 4, 4], the pose that the arm reports, of the
+    link `hand_link` ('' where the format does not say which). gripper_link: the link that is the gripper's own frame, z to the
+    fingertips and y along their opening ('' likewise). actions: float64 [T, A], as recorded. meta: whatever else the format
+    says.
     """
 
     path: Path

@@ -1,7 +1,8 @@
-"""Image files: read within bounds, and written whole."""
+"""Image files: read within bounds, and written whole; images as text for pages."""
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 
 import cv2
@@ -57,6 +58,12 @@ def write_image(path: Path, rgb: np.ndarray, options: tuple[int, ...] = ()) -> N
     except OSError:
         path.unlink(missing_ok=True)
         raise
+
+
+def data_uri(rgb: np.ndarray) -> str:
+    """An image uint8 [H, W, 3] RGB as the source of an HTML page's picture: JPEG in base64."""
+    _, data = cv2.imencode('.jpg', np.ascontiguousarray(rgb[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, 88])
+    return 'data:image/jpeg;base64,' + base64.b64encode(data.tobytes()).decode()
 
 
 def _size(data: bytes) -> tuple[int, int] | None:

@@ -23,9 +23,11 @@ ROWS = 3  # of states for a video frame
 FPS = 5
 FIX = 'give clips as in annotation/<split>/<id>.json and videos/<split>/<id>/{0,1,2}.mp4'
 # The wrist camera (left eye of a ZED mini) in panda_link8: median over the clips at hand of what makes matched features of the
-# wrist video agree with the hand's known motion (epipolar distance, robust). Fitted alone, nine clips of eleven come within 5 degrees
-# of it, with a translation up to 4.5 cm off; one did not converge. One rig carries the camera upside down (`turned`): epipolar geometry
-# does not tell that, but with it features on its table are tracked to 4 pixels of 320, and the gripper enters from above, as it does. The focal length is 0.567 widths, a field of view of 83 x 53 degrees; the principal point is taken to be in the middle.
+# wrist video agree with the hand's known motion (epipolar distance, robust). Fitted alone, nine clips of eleven come within 5
+# degrees of it, with a translation up to 4.5 cm off; one did not converge. One rig carries the camera upside down (`turned`):
+# epipolar geometry does not tell that, but with it features on its table are tracked to 4 pixels of 320, and the gripper enters
+# from above, as it does. The focal length is 0.567 widths, a field of view of 83 x 53 degrees; the principal point is taken to
+# be in the middle.
 MOUNT_XYZ = (-0.074, 0.032, 0.022)  # metres
 MOUNT_RPY = (-19.2, 0.7, -90.1)  # degrees, about fixed x, y, z
 FOCAL = 0.567  # of the width of an image whose pixels are square
@@ -43,8 +45,9 @@ class _Annotation(msgspec.Struct):
 class RealClip:
     """One clip of T frames.
 
-    name: as in 'val/199'. stamps_ns: int64 [T], nanoseconds after the first frame. images: uint8 [2, T, H, W, 3], the exterior cameras. wrist: uint8 [T, h, w, 3].
-    joints: float64 [T, 7], radians. gripper: [T], 0 open to 1 closed. T_base_hand: [T, 4, 4], panda_link8 in panda_link0, metres.
+    name: as in 'val/199'. stamps_ns: int64 [T], nanoseconds after the first frame. images: uint8 [2, T, H, W, 3], the exterior
+    cameras. wrist: uint8 [T, h, w, 3]. joints: float64 [T, 7], radians. gripper: [T], 0 open to 1 closed. T_base_hand:
+    [T, 4, 4], panda_link8 in panda_link0, metres.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Video files: the one reader and the one writer of the package.
+"""Video files: the one reader of the package, and its writer of images for people; `lossless_video` writes what is measured.
 
 The times of the frames decide, never a number in the header; a display matrix (a phone's quarter turn) is applied; damage
 costs the frames that it hit and is counted, and only a file of which nothing can be decoded is an error.
@@ -27,7 +27,6 @@ log = logging.getLogger(__name__)
 
 Failure = tuple[float | None, str]  # when something that could not be decoded is shown, seconds, and why
 
-DEPTH_UNIT = 0.001  # metres
 MAX_PIXELS = 8192 * 8192  # of a frame
 _PROBED = 600  # packets whose times tell the rate
 _ENCODERS = {'h264': 'libx264', 'av1': 'libsvtav1'}
@@ -221,7 +220,7 @@ def packet_seconds(packet: av.Packet) -> float | None:
 def read_frames(path: str | Path, stop: int | None = None, threads: int | None = None) -> np.ndarray:
     """The first `stop` images of a video (None: all of them), uint8 [T, H, W, 3] RGB. Damage is logged as a warning."""
     reader = VideoReader(path, threads=threads)
-    images = [image for _, image in _first(reader, stop)]
+    images = [image for _, image in first(reader, stop)]
     for sentence in reader.damage:
         log.warning('%s', sentence)
     return np.stack(images)
@@ -264,7 +263,7 @@ def write_video(
         write_atomically(path) as part,
         av.open(str(part), 'w', options={'movflags': '+faststart'} if faststart else {}) as file,
     ):
-        stream = _add_stream(file, _ENCODERS[codec], fps, options)
+        stream = add_stream(file, _ENCODERS[codec], fps, options)
         context = stream.codec_context
         context.colorspace = context.color_primaries = context.color_trc = _BT709
         context.color_range = int(ColorRange.MPEG)
@@ -301,80 +300,13 @@ def _own_scheduling() -> Iterator[None]:
             os.sched_setscheduler(0, *before)
 
 
-def write_depth_video(path: str | Path, depth: Iterable[np.ndarray], fps: float) -> int:
-    """Write depth as lossless FFV1 of 16-bit millimetres; returns how many maps there were.
-
-    Args:
-        path: A `.mkv` file, which appears whole or not at all.
-        depth: float [h, w], metres, 0 (or not finite) where unknown; 65.535 m at most.
-        fps: Frames per second.
-    """
-    known = (np.nan_to_num(metres, nan=0.0, posinf=0.0, neginf=0.0) for metres in depth)
-    return _write_lossless(
-        path, (np.clip(m / DEPTH_UNIT + 0.5, 0, 65535).astype(np.uint16) for m in known), fps, 'gray16le'
-    )
-
-
-def write_code_video(path: str | Path, codes: Iterable[np.ndarray], fps: float, gop: int = 2) -> int:
-    """Write uint16 codes [h, w] of 12 bits as lossless HEVC, an `.mp4` file that appears whole or not at all; returns their number."""
-    params = f'lossless=1:bframes=0:keyint={gop}:min-keyint=1:scenecut=0:pools=1:frame-threads=1:log-level=none'
-    options = {'x265-params': params, 'preset': 'fast'}
-    return _write_lossless(path, codes, fps, 'gray12le', 'libx265', options)
-
-
-def write_lossless_video(path: str | Path, images: Iterable[np.ndarray], fps: float) -> int:
-    """Write uint8 RGB images [h, w, 3] as lossless FFV1, a `.mkv` file that appears whole or not at all; returns their number."""
-    return _write_lossless(path, images, fps, 'bgr0', given='rgb24')
-
-
-def read_depth_video(path: str | Path, stop: int | None = None) -> np.ndarray:
-    """The first `stop` depth maps (None: all of them), float32 [T, H, W], metres, 0 where unknown."""
-    return _read_lossless(path, stop, 'gray16le').astype(np.float32) * DEPTH_UNIT
-
-
-def write_label_video(path: str | Path, labels: Iterable[np.ndarray], fps: float) -> int:
-    """Write uint8 labels [h, w] as lossless FFV1, a `.mkv` file that appears whole or not at all; returns their number."""
-    return _write_lossless(path, labels, fps, 'gray')
-
-
-def read_label_video(path: str | Path, stop: int | None = None) -> np.ndarray:
-    """The first `stop` label maps (None: all of them), uint8 [T, H, W]."""
-    return _read_lossless(path, stop, 'gray')
-
-
-def _write_lossless(
-    path: str | Path,
-    images: Iterable[np.ndarray],
-    fps: float,
-    pixels: str,
-    codec: str = 'ffv1',
-    options: dict | None = None,
-    given: str | None = None,
-) -> int:
-    path, count = Path(path), 0
-    with write_atomically(path) as part, av.open(str(part), 'w') as file:
-        stream = _add_stream(file, codec, fps, options or {'threads': '1'})
-        for count, image in enumerate(images, start=1):
-            if count == 1:
-                stream.height, stream.width, stream.pix_fmt = *image.shape[:2], pixels
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format=given or pixels)
-            file.mux(stream.encode(frame.reformat(format=pixels) if given else frame))
-        if not count:
-            raise UserError(f'{path} would have no frames', 'give at least one map')
-        file.mux(stream.encode())
-    return count
-
-
-def _add_stream(file, encoder: str, fps: float, options: dict) -> av.VideoStream:
+def add_stream(file, encoder: str, fps: float, options: dict) -> av.VideoStream:
+    """A stream of a file that is being written, by an encoder of FFmpeg with its options."""
     return cast(av.VideoStream, file.add_stream(encoder, rate=Fraction(fps).limit_denominator(1001), options=options))
 
 
-def _read_lossless(path: str | Path, stop: int | None, pixels: str) -> np.ndarray:
-    reader = VideoReader(path, threads=1)
-    return np.stack([frame.to_ndarray(format=pixels) for _, frame in _first(reader.decode(), stop)])
-
-
-def _first(frames: Iterable, stop: int | None) -> Iterator:
+def first(frames: Iterable, stop: int | None) -> Iterator:
+    """The first `stop` of some frames; None for all."""
     for i, frame in enumerate(frames):
         yield frame
         if stop is not None and i + 1 >= stop:

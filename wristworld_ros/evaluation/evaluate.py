@@ -76,7 +76,8 @@ def generated_name(level: KnowledgeLevel, steps: int) -> str:
 class _EpisodeRows:
     """What one episode gives: videos of each row (one per seed), uint8 [T, h, w, 3], and its geometric measures.
 
-    frames: their numbers. truth, objects, depth: of the true wrist camera in the same frames; the latter two None where the episode has none.
+    frames: their numbers. truth, objects, depth: of the true wrist camera in the same frames; the latter two None where the
+    episode has none.
     """
 
     truth: np.ndarray

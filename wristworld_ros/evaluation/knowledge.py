@@ -21,9 +21,10 @@ from wristworld_ros.types import AnchorSet, RobotPoints
 class KnowledgeLevel:
     """What is known of every set.
 
-    title: in tables. mount: how the wrist camera is mounted, as a camera of the robot's hand. cameras: the anchors' calibrations and the wrist camera, whose pose kinematics give exactly. depth: of
-    the anchors. sensor: errors of depth and of the anchors' poses. robot: the robot's surface points, of simulated episodes.
-    memory: whether the stream remembers what the robot hides. refine: whether it corrects the anchors' poses by it.
+    title: in tables. mount: how the wrist camera is mounted, as a camera of the robot's hand. cameras: the anchors'
+    calibrations and the wrist camera, whose pose kinematics give exactly. depth: of the anchors. sensor: errors of depth and of
+    the anchors' poses. robot: the robot's surface points, of simulated episodes. memory: whether the stream remembers what the
+    robot hides. refine: whether it corrects the anchors' poses by it.
     """
 
     title: str

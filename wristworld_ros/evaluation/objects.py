@@ -20,10 +20,8 @@ FOUND_CORRELATION = 0.5
 SEARCH = 40  # pixels to either side
 NEAR = 0.2  # metres from the wrist camera
 _MARGIN = 2  # pixels of surroundings that belong to an object's template, so that its outline counts
-_GAP, _RING = (
-    3,
-    10,
-)  # pixels from an object where its surroundings begin and end: its own outline, a little off, is none of them
+_GAP = 3  # pixels from an object to its surroundings: its own outline, a little off, is not part of them
+_RING = 10  # pixels from an object to where its surroundings end
 _LEAST = 40  # pixels of an object that is looked for
 _STATIC = 2  # grey levels: what changes less in the true video stands still
 _STEP = 1e-6

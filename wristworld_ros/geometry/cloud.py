@@ -15,7 +15,7 @@ from torch import Tensor
 from wristworld_ros.errors import UserError
 from wristworld_ros.geometry.cameras import shift_principal_point
 from wristworld_ros.geometry.splat import condition_map
-from wristworld_ros.types import Camera, ConditionMap, Reconstruction
+from wristworld_ros.types import Camera, ConditionMap
 
 _MAX_SIDE = 8192  # pixels
 
@@ -113,9 +113,3 @@ def render_camera(points: Tensor, colors: Tensor, camera: Camera, cloud: CloudSe
     """`render_cloud` for a `Camera`; points and colours as `dense_cloud` gives them."""
     K, T = (torch.from_numpy(matrix).to(points.device) for matrix in (camera.K, camera.T_camera_world))
     return render_cloud(points, colors, K, T, (camera.height, camera.width), cloud)
-
-
-def wrist_condition(reconstruction: Reconstruction, images: Tensor, cloud: CloudSettings) -> ConditionMap:
-    """Condition map of a reconstruction for its own wrist camera; images uint8 [V, h, w, 3] give the colours."""
-    points, colors = dense_cloud(reconstruction.points, images, cloud)
-    return render_camera(points, colors, reconstruction.wrist, cloud)

@@ -5,7 +5,8 @@ only read; all state of a video lies in its stream.
 """
 
 from wristworld_ros.pipeline.model import WristModel, tiny_random_model
-from wristworld_ros.pipeline.model_directory import load_model, save_model
+from wristworld_ros.pipeline.model_directory import load_model
+from wristworld_ros.pipeline.model_saving import save_model
 from wristworld_ros.pipeline.virtual_wrist import VirtualWrist
 
 __all__ = ['VirtualWrist', 'WristModel', 'load_model', 'save_model', 'tiny_random_model']

@@ -37,12 +37,8 @@ class ChunkGenerator:
     """
 
     def __init__(self, model: WristModel, settings: StreamSettings):
-        self.generator, self.autoencoder, self.config, self.settings = (
-            model.generator,
-            model.autoencoder,
-            model.config,
-            settings,
-        )
+        self.generator, self.autoencoder = model.generator, model.autoencoder
+        self.config, self.settings = model.config, settings
         self.device, self._prior = model.device, model.prior
         self.latent_hw = tuple(n // self.autoencoder.spatial_stride for n in model.config.wrist_hw)
         self.guidance, self.negative = guidance_of(model, settings.guidance)

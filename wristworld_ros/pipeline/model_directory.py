@@ -1,18 +1,17 @@
-"""Model directories read and written: weights go straight to their device, in the precision they will have there."""
+"""Model directories read: weights go straight to their device, in the precision they will have there."""
 
 from __future__ import annotations
 
-import errno
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
-from wristworld_ros.data.images import read_image, write_image
+from wristworld_ros.data.images import read_image
 from wristworld_ros.errors import UserError
 from wristworld_ros.input_files import check_file, convert
 from wristworld_ros.models.config import (
@@ -37,7 +36,6 @@ from wristworld_ros.models.wan.autoencoders import Autoencoder, WanAutoencoder, 
 from wristworld_ros.models.wan.tiny_decoder import TinyAutoencoder, TinyDecoderSizes, tiny_decoder_for
 from wristworld_ros.pipeline.model import WristModel
 from wristworld_ros.pipeline.prior import WristPrior
-from wristworld_ros.runtime.files import file_sha256, write_atomically
 from wristworld_ros.runtime.machine import has_bfloat16_instructions
 
 Tensors = dict[str, torch.Tensor]
@@ -209,10 +207,8 @@ def _small_network(folder: Path, raw: dict, key: str, kind: type, network: type,
     """A network that runs in float32, of its part of config.json; None where that is empty."""
     if not raw:
         return None
-    try:
+    with _as_model_errors():
         settings = convert(raw, kind, f'{folder / "config.json"}, {key}', 'train it again')
-    except UserError as e:
-        raise ModelError(e.what, e.fix) from None
     with building(folder), empty_weights():
         module = network(settings)
     _fill(module, named_tensors(module), path, lambda name: torch.float32, device)
@@ -258,12 +254,9 @@ def load_tiny_decoder(
             f'{folder} has no {TINY_DECODER}',
             f'make it with `wristworld train tiny-decoder EPISODES --model {folder}`, or set decoder to full',
         )
-    try:
-        sizes = convert(
-            config.tiny_decoder, TinyDecoderSizes, f'{folder / "config.json"}, tiny_decoder', 'train it again'
-        )
-    except UserError as e:
-        raise ModelError(e.what, e.fix) from None
+    where = f'{folder / "config.json"}, tiny_decoder'
+    with _as_model_errors():
+        sizes = convert(config.tiny_decoder, TinyDecoderSizes, where, 'train it again')
     decoder = tiny_decoder_for(autoencoder, sizes.width, sizes.blocks)
     _fill(decoder, named_tensors(decoder), folder / TINY_DECODER, lambda name: dtype, device)
     return TinyAutoencoder(autoencoder, decoder.eval())
@@ -273,10 +266,8 @@ def load_prior(folder: Path, config: ModelConfig) -> WristPrior | None:
     """The mean wrist image below the condition maps of a model directory; None where it has none, ModelError where it is damaged."""
     if not config.prior:
         return None
-    try:
+    with _as_model_errors():
         image = read_image(folder / PRIOR)
-    except UserError as e:
-        raise ModelError(e.what, e.fix) from None
     if image.shape[:2] != config.wrist_hw:
         raise ModelError(
             f'{folder / PRIOR} is {image.shape[1]}x{image.shape[0]}, and the wrist image {config.wrist_hw[1]}x{config.wrist_hw[0]}',
@@ -285,73 +276,15 @@ def load_prior(folder: Path, config: ModelConfig) -> WristPrior | None:
     return WristPrior(torch.from_numpy(image), config.prior, config.prior_light)
 
 
-def weight_files(
-    stage1: ReconstructionModel,
-    generator: WristGenerator,
-    autoencoder: Autoencoder,
-    sweep: SweepNetwork | None = None,
-    hand: HandNetwork | None = None,
-) -> dict[str, Tensors]:
-    """Tensors of each weight file of a whole model under the public checkpoints' names; an autoencoder may have none."""
-    files = {
-        SWEEP: named_tensors(sweep) if sweep is not None else {},
-        HAND: named_tensors(hand) if hand is not None else {},
-        STAGE1: named_tensors(stage1),
-        GENERATOR: generator.release_tensors(),
-        AUTOENCODER: named_tensors(autoencoder),
-    }
-    return {name: tensors for name, tensors in files.items() if tensors}
-
-
-def save_model(model: WristModel, folder: Path, dtype: torch.dtype = torch.float16) -> dict[str, str]:
-    """Write a model directory.
-
-    It gets no tiny decoder, which belongs to the weights of the directory that it was trained in.
-
-    Args:
-        model: The model.
-        folder: Made when missing.
-        dtype: What weights are stored in.
-
-    Returns:
-        The sha256 of each weight file.
-
-    Raises:
-        UserError: A weight is not finite in that dtype, or the model was loaded with its tiny decoder alone.
-    """
-    if isinstance(model.autoencoder, TinyAutoencoder):
-        raise UserError(
-            'A model that was loaded with its tiny decoder has no full decoder to save', 'load it with decoder full'
-        )
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    replace(model.config, tiny_decoder={}).write(folder / 'config.json')
-    if model.prior is not None:
-        write_image(folder / PRIOR, model.prior.image.cpu().numpy())
-    hashes = {}
-    for name, tensors in weight_files(*model.networks, model.sweep, model.hand).items():
-        with write_atomically(folder / name) as part:
-            save_weights(stored_tensors(tensors, dtype, folder / name), part)
-        (folder / name).chmod(0o644)  # safetensors makes files that only their owner can read
-        hashes[name] = file_sha256(folder / name)
-    return hashes
-
-
-def save_weights(tensors: Tensors, path: Path) -> None:
-    """Write a safetensors file; OSError where the disk refuses it."""
+@contextmanager
+def _as_model_errors() -> Iterator[None]:
+    """What parts that know no models raise as a UserError is a ModelError here, with the same sentence."""
     try:
-        save_file(tensors, path, metadata={'format': 'pt'})
-    except SafetensorError as error:
-        raise OSError(errno.EIO, str(error)) from error
-
-
-def stored_tensors(tensors: Mapping[str, torch.Tensor], dtype: torch.dtype, path: Path) -> Tensors:
-    """Tensors as they go into a file; UserError for one that is not finite in its dtype there."""
-    stored = {k: v.detach().to('cpu', dtype).contiguous().clone() for k, v in tensors.items()}
-    for key, tensor in stored.items():
-        if not torch.isfinite(tensor).all():
-            raise UserError(f'{path}: {key} is not finite as {dtype}', 'save an earlier state, or store float32')
-    return stored
+        yield
+    except ModelError:
+        raise
+    except UserError as e:
+        raise ModelError(e.what, e.fix) from None
 
 
 def _read_config(folder: Path) -> ModelConfig:
@@ -366,21 +299,16 @@ def _fill(
     device: str,
 ) -> None:
     """Fill a module from a file, strictly, as in `load_into`; ModelError: file, key, shape found, shape wanted, fix."""
-    try:
+    with _as_model_errors():
         load_into(module, targets, _read_weights(path), str(path), param_dtype, device)
-    except ModelError:
-        raise
-    except UserError as e:
-        raise ModelError(e.what, e.fix) from None
 
 
 def _read_weights(path: Path) -> Tensors:
     """The tensors of a file, mapped. ModelError when it is missing or cannot be read."""
     try:
-        check_file(path, 'copy it there from where the model came, or choose another model')
+        with _as_model_errors():
+            check_file(path, 'copy it there from where the model came, or choose another model')
         return load_file(path)
-    except UserError as e:
-        raise ModelError(e.what, e.fix) from None
     except OSError as e:
         raise ModelError(f'{path} cannot be read ({e.strerror or e})', 'make it readable') from None
     except SafetensorError as e:

@@ -29,10 +29,12 @@ class Observation:
     """Everything the second half of the stream needs of one anchor set.
 
     condition: the cloud seen by the wrist camera. coverage: share of the wrist's pixels that a point hits or, where more is
-    known than images, a point that is measured or predicted with confidence, 0 to 1. confidence: see `visible_confidence`. agreements: float64 [V], of each anchor with the others, 0 to 1, NaN where
-    there is nothing to compare; see `cloud_agreement`. verdict: valid, or why stage 1 gave nothing; reconstruction and
-    condition are then blank. geometry, residuals, missing, placement: see `WristFrame`. anchor_verdict: valid, or what is wrong with the anchor images themselves. seconds: time of
-    each part. arrived: `time.perf_counter()` when the set came. starts_stream: whether a new video begins with it.
+    known than images, a point that is measured or predicted with confidence, 0 to 1. confidence: see `visible_confidence`.
+    agreements: float64 [V], of each anchor with the others, 0 to 1, NaN where there is nothing to compare; see
+    `cloud_agreement`. verdict: valid, or why stage 1 gave nothing; reconstruction and condition are then blank. geometry,
+    residuals, missing, placement: see `WristFrame`. anchor_verdict: valid, or what is wrong with the anchor images themselves.
+    seconds: time of each part. arrived: `time.perf_counter()` when the set came. starts_stream: whether a new video begins with
+    it.
     """
 
     anchors: AnchorSet

@@ -144,7 +144,9 @@ def encode_video(
     wrist_fov: float | None = None,
     on_frame: Callable[[], object] = lambda: None,
 ) -> EncodedVideo:
-    """Stage 1, the condition map and the anchors' features of every frame of a video; sets are read in one thread and reconstructed in another.
+    """Stage 1, the condition map and the anchors' features of every frame of a video.
+
+    Sets are read in one thread and reconstructed in another.
 
     Args:
         model: The model.

@@ -45,8 +45,8 @@ class ArmRecording:
     """What a folder holds. depth: float32 [P, H, W], metres, 0 unknown; None of a camera without depth. pictures: P images
     uint8 [H, W, 3], or none.
 
-    names: of the depth files, or of the pictures. joints: positions by joint, of each pose. guess: T_base_camera [4, 4], or None. truth: the same
-    where the simulator wrote it.
+    names: of the depth files, or of the pictures. joints: positions by joint, of each pose. guess: T_base_camera [4, 4], or
+    None. truth: the same where the simulator wrote it.
     """
 
     folder: Path

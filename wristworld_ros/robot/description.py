@@ -17,9 +17,8 @@ from wristworld_ros.errors import UserError, require_package
 from wristworld_ros.types import RobotPoints
 
 SPACING = 0.005  # metres between surface points
-_LEAST_POINTS = (
-    6000  # of a mesh, unless that is finer than a millimetre: fingers are small and near to the wrist camera
-)
+# Of a mesh, unless that is finer than a millimetre: fingers are small and near to the wrist camera.
+_LEAST_POINTS = 6000
 _FINEST = 0.001  # metres
 _OVERSAMPLING = 4  # random points for each that is kept: evenness
 KINDS = ('fixed', 'revolute', 'continuous', 'prismatic')
@@ -43,8 +42,9 @@ class _Joint:
 class RobotModel:
     """Kinematics and surface of a robot. The surface is sampled once; afterwards it is only moved.
 
-    joint_names: joints that move by themselves. link_names: of all links. root: the link that no joint moves.
-    upper: upper limits of joints that have one, radians or metres. missing_meshes: files of visual meshes that were not found, or cannot be read and say so; their links have no surface.
+    joint_names: joints that move by themselves. link_names: of all links. root: the link that no joint moves. upper: upper
+    limits of joints that have one, radians or metres. missing_meshes: files of visual meshes that were not found, or cannot be
+    read and say so; their links have no surface.
     """
 
     def __init__(

@@ -28,12 +28,12 @@ HOPS, SHAKE = 2, (8.0, 0.06)  # new starts near the best camera: degrees about t
 BORDER = 200  # points of an outline that are used
 LEAST_EXPLAINED = 0.45
 FOCALS = tuple(np.geomspace(0.35, 0.9, 10))  # widths of an image, of cameras whose intrinsics nobody knows
-MOST_APART = (
-    12.0  # pixels of the image at the arm, between the answers of two halves of the frames, per 320 of its width
-)
+# Pixels of the image at the arm, between the answers of two halves of the frames, per 320 of its width.
+MOST_APART = 12.0
 LEAST_AHEAD = 0.03  # by which the answer is better than the next one
-# Expected error: so many times the distance between the halves' answers, taken as so many pixels at least, because an outline that is half a
-# pixel too wide all round misleads both alike. Of five simulated cameras four were nearer to the truth than that.
+# Expected error: so many times the distance between the halves' answers, taken as so many pixels at least, because an outline
+# that is half a pixel too wide all round misleads both alike. Of five simulated cameras four were nearer to the truth than
+# that.
 EXPECTED_PER_APART, LEAST_APART = 3.0, 1.5
 FIX = 'record more poses in which much of the arm is in view, keep light, people and cables still, or give --guess'
 
@@ -92,8 +92,9 @@ class OutlineFit:
 class CameraJudgement:
     """How a camera that somebody claims fits the arm in its images.
 
-    explained: share of the features' motion that the arm explains from there, 0 to 1; NaN where none moves. residual: mean distance between
-    the outline and the border of what changes, pixels of the image; infinite where the arm is out of view. shift: how far the outline pulls the camera, pixels of the image at the arm, median. shift_m: the same in metres at the
+    explained: share of the features' motion that the arm explains from there, 0 to 1; NaN where none moves. residual: mean
+    distance between the outline and the border of what changes, pixels of the image; infinite where the arm is out of view.
+    shift: how far the outline pulls the camera, pixels of the image at the arm, median. shift_m: the same in metres at the
     arm's distance. K: [3, 3], pixels, as it was judged.
     """
 

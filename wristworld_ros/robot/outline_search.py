@@ -18,7 +18,10 @@ SAME = 6.0  # degrees, or centimetres / 1.7, within which two cameras are one
 
 @dataclass(frozen=True)
 class ArmCamera:
-    """A camera that stands still before the arm. T: camera from base [4, 4], metres. K: [3, 3], pixels of the images. score: the higher, the better."""
+    """A camera that stands still before the arm.
+
+    T: camera from base [4, 4], metres. K: [3, 3], pixels of the images. score: the higher, the better.
+    """
 
     T: np.ndarray
     K: np.ndarray

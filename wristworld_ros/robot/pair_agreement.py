@@ -25,19 +25,18 @@ _MOST_PX = 3.0  # of images `_WIDTH` wide, that a claim may be off: 0.3 degrees 
 _POINTS = 5000  # of a depth map
 _SAME_SURFACE = 0.05  # metres, between two depths of one surface; farther, one hides the other
 _LEAST_POINTS = 300  # that both cameras see
-_MOST_M, _LEAST_SHARE = (
-    0.015,
-    0.3,
-)  # median distance of surfaces at most; share of the points that are seen on one at least
+_MOST_M = 0.015  # metres, median distance of surfaces that fit together
+_LEAST_SHARE = 0.3  # of the points of one that lie on the other's surfaces, where they fit together
 
 
 @dataclass(frozen=True)
 class PairAgreement:
     """How two cameras fit together.
 
-    first, second: their names. by: what was compared. residual: median distance of what both see, of depth in metres between surfaces, of
-    features in pixels (of images 640 wide) from where the other camera's place puts them; NaN where too little is seen by both. count: of points
-    or features. share: of the depth points of one that lie on the other's surfaces; NaN for features.
+    first, second: their names. by: what was compared. residual: median distance of what both see, of depth in metres between
+    surfaces, of features in pixels (of images 640 wide) from where the other camera's place puts them; NaN where too little is
+    seen by both. count: of points or features. share: of the depth points of one that lie on the other's surfaces; NaN for
+    features.
     """
 
     first: str

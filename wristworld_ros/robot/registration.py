@@ -12,9 +12,8 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 _FACING = 0.4  # cosine of the angle to the camera's ray: more oblique surfaces tell more of pixels than of places
-_VISIBLE_M = (
-    0.015  # a point that far behind the nearest surface at its pixel is hidden; footprints bring that one forward
-)
+# A point that far behind the nearest surface at its pixel is hidden; footprints bring that one forward.
+_VISIBLE_M = 0.015
 _LIMIT_M = 0.2  # distances count as this at most
 _LEAST_POINTS = 100  # for a residual
 _MOST_POINTS = 20_000
@@ -105,10 +104,8 @@ class CameraCorrection:
     NOISE_M = 0.005  # of one match
     SKEW_S = 0.03  # by which joints and images are of different times
     TOGETHER = 20  # matches that err alike: neighbours share the errors of sensor, mesh and pixel grid
-    REACH_M, LEAST_REACH_M = (
-        0.03,
-        0.006,
-    )  # matches farther apart than four times the usual do not count; within these bounds
+    # Matches farther apart than four times the usual do not count; that limit stays within these bounds.
+    REACH_M, LEAST_REACH_M = 0.03, 0.006
 
     def __init__(self):
         self.reset()

@@ -15,9 +15,8 @@ from wristworld_ros.geometry.surfaces import footprint
 from wristworld_ros.robot.board import Intrinsics
 from wristworld_ros.types import RobotPoints
 
-SURFACE_DISTANCE = (
-    0.015  # metres: what is measured this near to the robot's surface is the robot, where little is known
-)
+# Metres: what is measured this near to the robot's surface is the robot, where little is known.
+SURFACE_DISTANCE = 0.015
 _LEAST_DISTANCE = 0.006  # the same for a camera that measures exactly
 _SAME_HUE = 0.04  # difference of a colour's share of the whole up to which two hues are the same
 _DARK = 12  # grey levels that stand for the camera's noise

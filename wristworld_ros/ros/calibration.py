@@ -28,8 +28,8 @@ class NodeCalibration:
     hand's, as far as their names alone say it, else None. wrist_camera: intrinsics of the wrist camera, or None.
 
     Raises:
-        UserError: The file is missing or wrong, is in another base frame, or names nothing that the node uses; or TF is not used, and nothing else
-            says where the mount's frame is to the hand's.
+        UserError: The file is missing or wrong, is in another base frame, or names nothing that the node uses; or TF is not
+            used, and nothing else says where the mount's frame is to the hand's.
     """
 
     def __init__(self, settings: NodeSettings):

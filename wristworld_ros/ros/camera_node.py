@@ -30,7 +30,8 @@ from wristworld_ros.ros.conversions import (
 from wristworld_ros.ros.lifecycle import CLOCK_PATIENCE_S, STEADY, clock_missing
 from wristworld_ros.ros.names import COMPRESSED, COMPRESSED_DEPTH, frame_in_namespace
 from wristworld_ros.ros.parameters import Parameters
-from wristworld_ros.ros.simulated_robot import RobotOutput, latched, link_edges
+from wristworld_ros.ros.qos import latched
+from wristworld_ros.ros.simulated_robot import RobotOutput, link_edges
 from wristworld_ros.settings import CameraSettings
 from wristworld_ros.types import Camera
 

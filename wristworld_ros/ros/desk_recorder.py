@@ -6,13 +6,13 @@ from collections import OrderedDict
 
 import numpy as np
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, JointState
 from tf2_msgs.msg import TFMessage
 
 from wristworld_ros.data.recording import DeskRecord
 from wristworld_ros.msg import WristView
 from wristworld_ros.ros.conversions import to_intrinsics, to_ns
+from wristworld_ros.ros.qos import TF_DEPTH, best_effort, latched
 from wristworld_ros.ros.transforms import TransformBuffer, TransformError, pose_matrix
 
 JOINT_STATES = 600  # that are kept until the wrist frame of their time comes
@@ -26,14 +26,10 @@ class DeskRecorder:
         self._infos: dict[str, CameraInfo] = {}
         self._transforms = TransformBuffer()
         self._joints: OrderedDict[int, dict[str, float]] = OrderedDict()
-        best = QoSProfile(depth=50, reliability=ReliabilityPolicy.BEST_EFFORT)
-        latched = QoSProfile(
-            depth=100, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
-        )
         for name in anchors:
-            node.create_subscription(CameraInfo, f'anchor_{name}/camera_info', self._infos_of(name), best)
-        node.create_subscription(TFMessage, '/tf_static', self._on_static, latched)
-        node.create_subscription(JointState, '/joint_states', self._on_joints, best)
+            node.create_subscription(CameraInfo, f'anchor_{name}/camera_info', self._infos_of(name), best_effort(50))
+        node.create_subscription(TFMessage, '/tf_static', self._on_static, latched(TF_DEPTH))
+        node.create_subscription(JointState, '/joint_states', self._on_joints, best_effort(50))
 
     def record(self, msg: WristView) -> DeskRecord | None:
         """What was known; None where the wrist camera was not, so that the frame is one of images alone."""

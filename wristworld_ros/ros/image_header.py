@@ -191,10 +191,8 @@ def known_encoding(name: str) -> Encoding:
     if name in ENCODINGS:
         return ENCODINGS[name]
     if name in _DEPTH:
-        what, fix = (
-            f"encoding '{name}' is that of depth images",
-            'remap the topic to the colour image of the camera (rgb8 or bgr8)',
-        )
+        what = f"encoding '{name}' is that of depth images"
+        fix = 'remap the topic to the colour image of the camera (rgb8 or bgr8)'
     elif name.startswith(('8UC', '8SC')):
         what = f'encoding {quoted(name)} does not say which channels are red, green and blue'
         fix = 'have the camera say which: rgb8 or bgr8'

@@ -185,6 +185,25 @@ class ImageInputs:
         Returns:
             None where one cannot be decoded: it is counted by its fault, the others as unmatched, and the set not at all.
         """
+        decoded = self._decoded(matched)
+        if decoded is None:
+            return None
+        hw = decoded[0].shape[:2]
+        prepared = [
+            self._prepared(anchor, image, rgb, hw)
+            for anchor, image, rgb in zip(self._anchors, matched, decoded, strict=True)
+        ]
+        images, Ks, views = zip(*prepared, strict=True)
+        intrinsics = np.stack([np.full((3, 3), np.nan) if K is None else K for K in Ks])
+        known = self.knowledge.gather(views)
+        return AnchorSet(
+            matched[0].stamp_ns, tuple(self.settings.anchors), np.stack(images),
+            intrinsics if np.isfinite(intrinsics).any() else None,
+            known.depth, known.T_base_anchor, known.wrist, known.robot_points, known.mounted,
+        )  # fmt: skip
+
+    def _decoded(self, matched: Sequence[Stamped]) -> list[np.ndarray] | None:
+        """Images of a set, uint8 [H, W, 3] each; None, and all of them counted, where one cannot be decoded."""
         decoded: list[np.ndarray] = []
         for anchor, image in zip(self._anchors, matched, strict=True):
             try:
@@ -198,30 +217,26 @@ class ImageInputs:
                     self._metrics.count('decoder_messages')
                 self._report_drop(anchor, error)
                 return None
-        height, width = decoded[0].shape[:2]
-        images, views = [], []
-        intrinsics = np.full((len(decoded), 3, 3), np.nan)
-        for i, (anchor, image, rgb) in enumerate(zip(self._anchors, matched, decoded, strict=True)):
-            size = rgb.shape[1], rgb.shape[0]
-            lens = anchor.lens(*size)
-            K = lens.K
-            if K is None:
-                K = self.knowledge.calibration.intrinsics(anchor.name, *size)
-            views.append(self._view(anchor, image, size, lens, K))
-            if lens.rectification is not None:
-                rgb = lens.rectification.image(rgb)
-            if size != (width, height):
-                rgb = resize_images(rgb[None], (height, width))[0]
-                K = None if K is None else scale_intrinsics(K, size, (width, height))
-            images.append(rgb)
-            if K is not None:
-                intrinsics[i] = K
-        known = self.knowledge.gather(views)
-        return AnchorSet(
-            matched[0].stamp_ns, tuple(self.settings.anchors), np.stack(images),
-            intrinsics if np.isfinite(intrinsics).any() else None,
-            known.depth, known.T_base_anchor, known.wrist, known.robot_points, known.mounted,
-        )  # fmt: skip
+        return decoded
+
+    def _prepared(
+        self, anchor: AnchorCamera, image: Stamped, rgb: np.ndarray, hw: tuple[int, int]
+    ) -> tuple[np.ndarray, np.ndarray | None, ViewSource]:
+        """An image as the model gets it: rectified where that is wanted, and at the size [H, W] of the first one.
+
+        Returns:
+            The image, its K [3, 3] in pixels or None, and where it comes from, at its own size.
+        """
+        size = rgb.shape[1], rgb.shape[0]
+        lens = anchor.lens(*size)
+        K = self.knowledge.calibration.intrinsics(anchor.name, *size) if lens.K is None else lens.K
+        view = self._view(anchor, image, size, lens, K)
+        if lens.rectification is not None:
+            rgb = lens.rectification.image(rgb)
+        if rgb.shape[:2] != hw:
+            rgb = resize_images(rgb[None], hw)[0]
+            K = None if K is None else scale_intrinsics(K, size, (hw[1], hw[0]))
+        return rgb, K, view
 
     def _view(
         self, anchor: AnchorCamera, image: Stamped, size: tuple[int, int], lens: Lens, K: np.ndarray | None

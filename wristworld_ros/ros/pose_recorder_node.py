@@ -19,7 +19,6 @@ import numpy as np
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
-from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import CameraInfo, Image, JointState
 from std_msgs.msg import String
@@ -34,7 +33,7 @@ from wristworld_ros.ros.depth_camera import DepthCamera, DepthError
 from wristworld_ros.ros.image_header import ImageError, ImageLimits
 from wristworld_ros.ros.image_subscription import ImageSubscription
 from wristworld_ros.ros.names import camera_info_topic, image_topic
-from wristworld_ros.ros.robot_state import LATCHED
+from wristworld_ros.ros.qos import TF_DEPTH, best_effort, latched
 from wristworld_ros.ros.transforms import TransformBuffer, TransformError
 from wristworld_ros.settings import NodeSettings
 
@@ -45,7 +44,6 @@ MOVED = 0.12  # radians of any joint, or metres of a slide, since the last pose
 PERIOD_S = 0.2
 FRAMES = 8
 SAY_EVERY_S = 10.0
-BEST_EFFORT = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=100, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 
 class PoseRecorderNode(Node):
@@ -66,12 +64,16 @@ class PoseRecorderNode(Node):
         self._depth.subscribe()
         reliability = self._settings.input_reliability
         self._colors = ImageSubscription(self, Image, image_topic(self, anchor, 'raw'), self.take_image, reliability)
-        self.create_subscription(CameraInfo, camera_info_topic(self, anchor, 'raw'), self.take_camera_info, BEST_EFFORT)
-        self.create_subscription(JointState, '/joint_states', self.take_joints, BEST_EFFORT)
-        self.create_subscription(String, '/robot_description', self.take_description, LATCHED)
-        self.create_subscription(TFMessage, '/tf', lambda msg: self._transforms.add(msg.transforms), BEST_EFFORT)
         self.create_subscription(
-            TFMessage, '/tf_static', lambda msg: self._transforms.add(msg.transforms, static=True), LATCHED
+            CameraInfo, camera_info_topic(self, anchor, 'raw'), self.take_camera_info, best_effort(1)
+        )
+        self.create_subscription(JointState, '/joint_states', self.take_joints, best_effort(100))
+        self.create_subscription(String, '/robot_description', self.take_description, latched())
+        self.create_subscription(
+            TFMessage, '/tf', lambda msg: self._transforms.add(msg.transforms), best_effort(TF_DEPTH)
+        )
+        self.create_subscription(
+            TFMessage, '/tf_static', lambda msg: self._transforms.add(msg.transforms, static=True), latched(TF_DEPTH)
         )
         self.create_timer(PERIOD_S, self.step)
 
@@ -193,9 +195,8 @@ class PoseRecorderNode(Node):
     def _hand_at(self, msg: Image) -> np.ndarray | None:
         s = self._settings
         try:
-            return self._transforms.lookup(
-                s.base_frame, s.hand_frame, to_ns(msg.header.stamp) - int(2e8)
-            )  # at rest: a little ago
+            # The arm rests, so the pose of a little ago is the same, and has arrived.
+            return self._transforms.lookup(s.base_frame, s.hand_frame, to_ns(msg.header.stamp) - int(2e8))
         except TransformError as error:
             self._say(f'A calibration with a board lacks the pose of the hand: {error}')
             return None

@@ -9,11 +9,9 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image, JointState
 from tf2_msgs.msg import TFMessage
 
@@ -24,6 +22,7 @@ from wristworld_ros.ros.conversions import to_ns
 from wristworld_ros.ros.depth_camera import DepthCamera, DepthError, metric_depth
 from wristworld_ros.ros.lifecycle import STEADY
 from wristworld_ros.ros.names import normalized_frame
+from wristworld_ros.ros.qos import TF_DEPTH, best_effort, latched
 from wristworld_ros.ros.robot_state import RobotError, RobotState, SurfaceModel
 from wristworld_ros.ros.robot_survey import Depth, Description, Frame, Joints, RobotSurvey, RunningWrist
 from wristworld_ros.ros.transforms import TransformBuffer, TransformError
@@ -59,8 +58,8 @@ class RobotListener:
         self._robot = _RobotListener(node, settings)
         self._statuses: dict[str, VirtualWristStatus] = {}
         self._status_topics: set[str] = set()
-        self._listen(TFMessage, '/tf', lambda msg: self._on_tf(msg, False), False)
-        self._listen(TFMessage, '/tf_static', lambda msg: self._on_tf(msg, True), True)
+        node.create_subscription(TFMessage, '/tf', lambda msg: self._on_tf(msg, False), best_effort(TF_DEPTH))
+        node.create_subscription(TFMessage, '/tf_static', lambda msg: self._on_tf(msg, True), latched(TF_DEPTH))
         for camera in self._depth.values():
             camera.subscribe()
         self._robot.subscribe()
@@ -92,8 +91,11 @@ class RobotListener:
         for topic, kinds in self._node.get_topic_names_and_types():
             if STATUS_TYPE in kinds and topic not in self._status_topics:
                 self._status_topics.add(topic)
-                self._listen(
-                    VirtualWristStatus, topic, lambda msg, topic=topic: self._statuses.update({topic: msg}), False
+                self._node.create_subscription(
+                    VirtualWristStatus,
+                    topic,
+                    lambda msg, topic=topic: self._statuses.update({topic: msg}),
+                    best_effort(1),
                 )
 
     def survey(self, seconds: float, anchors: Sequence[SeenAnchor], others: Sequence[str]) -> RobotSurvey:
@@ -153,15 +155,6 @@ class RobotListener:
         for edge in msg.transforms:
             child, parent = normalized_frame(edge.child_frame_id), normalized_frame(edge.header.frame_id)
             self._edges.add(child, parent, static, to_ns(edge.header.stamp), now_ns)
-
-    def _listen(self, kind: type, topic: str, callback: Any, latched: bool) -> None:
-        qos = QoSProfile(
-            history=HistoryPolicy.KEEP_LAST,
-            depth=100,
-            reliability=ReliabilityPolicy.RELIABLE if latched else ReliabilityPolicy.BEST_EFFORT,
-            durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
-        )
-        self._node.create_subscription(kind, topic, callback, qos)
 
 
 class _Edges:
@@ -334,7 +327,7 @@ class _RobotListener(RobotState):
             time.sleep(0.05)
         bad = fix = ''
         try:
-            self.surface(stamp_ns, self._settings.base_frame, 0.0)
+            self.surface(stamp_ns, self.settings.base_frame, 0.0)
         except (RobotError, UserError) as error:
             bad, fix = error.what, error.fix
         model = self.model

@@ -11,12 +11,12 @@ from typing import Any, Protocol
 
 import numpy as np
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 
 from wristworld_ros.errors import UserError
 from wristworld_ros.ros.conversions import first_line, to_ns
+from wristworld_ros.ros.qos import best_effort, latched
 from wristworld_ros.settings import NodeSettings
 from wristworld_ros.types import RobotPoints
 
@@ -25,9 +25,6 @@ MAX_JOINTS = 1000
 CLOCK_GAP_S = 5.0  # joint states that far from an image have stamps of another clock
 ONE_CLOCK = 'let all computers share one clock (chrony or PTP), and set use_sim_time on all nodes or on none'
 INSTALL = 'install the package that holds them (franka_description) on this machine, and wristworld-ros[robot], which reads them'
-LATCHED = QoSProfile(
-    history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL
-)  # fmt: skip
 
 
 class RobotFault(Enum):
@@ -72,11 +69,11 @@ def load_model(text: str) -> SurfaceModel:
 class RobotState:
     """Topics are taken in by the executor's thread, `surface` is asked by the worker's, and models load in a thread of their own.
 
-    model: of the last description that could be loaded, or None. fault: why the last description cannot be used.
+    settings: assignable; live ones count at once. model: of the last description that could be loaded, or None. fault: why the last description cannot be used.
     """
 
     def __init__(self, node: Node, settings: NodeSettings, load: Callable[[str], SurfaceModel] = load_model):
-        self._node, self._settings, self._load = node, settings, load
+        self._node, self.settings, self._load = node, settings, load
         self._changed = threading.Condition()
         self._joints: dict[str, tuple[list[int], list[float]]] = {}  # stamps, positions
         self._heard = float('-inf')
@@ -89,10 +86,9 @@ class RobotState:
     def subscribe(self) -> None:
         """Listen to /joint_states and /robot_description, both with the node's remappings."""
         self.unsubscribe()
-        best = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=50, reliability=ReliabilityPolicy.BEST_EFFORT)
         self._subscriptions = [
-            self._node.create_subscription(JointState, '/joint_states', self.take_joints, best),
-            self._node.create_subscription(String, '/robot_description', self.take_description, LATCHED),
+            self._node.create_subscription(JointState, '/joint_states', self.take_joints, best_effort(50)),
+            self._node.create_subscription(String, '/robot_description', self.take_description, latched()),
         ]
 
     def unsubscribe(self) -> None:
@@ -187,7 +183,7 @@ class RobotState:
                         RobotFault.NO_JOINTS, what, 'let all joints be published, those of the gripper too'
                     )
                 now = time.monotonic()
-                if now - self._heard > self._settings.freshness:
+                if now - self._heard > self.settings.freshness:
                     what = f'/joint_states has been silent for {now - self._heard:.1f} s'
                     raise RobotError(RobotFault.SILENT, what, 'see whether the robot and joint_state_broadcaster run')
                 behind = max((stamp_ns - self._joints[name][0][-1] for name in names), default=0)

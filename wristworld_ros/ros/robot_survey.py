@@ -73,8 +73,9 @@ class Joints:
 class Description:
     """The robot description.
 
-    received: whether one came. root: its first link. joints, links: their names. missing: meshes that are not there or cannot be read. bad, fix: why
-    the robot's surface is not known at the time of images, and what to do, both without a full stop; '' where it is.
+    received: whether one came. root: its first link. joints, links: their names. missing: meshes that are not there or cannot
+    be read. bad, fix: why the robot's surface is not known at the time of images, and what to do, both without a full stop; ''
+    where it is.
     """
 
     publishers: int = 0

@@ -8,17 +8,12 @@ from typing import Any
 
 from geometry_msgs.msg import TransformStamped
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Header, String
 
 from wristworld_ros.ros.camera_sources import ArmState, Source
 from wristworld_ros.ros.conversions import to_transform
-
-
-def latched() -> QoSProfile:
-    """For what is said once, to those too who come later."""
-    return QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+from wristworld_ros.ros.qos import latched
 
 
 class RobotOutput:

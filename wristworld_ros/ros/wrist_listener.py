@@ -78,9 +78,8 @@ class WristListener:
         self._executor.add_node(self._node)
         self._thread = threading.Thread(target=self._spin, name='wrist_listener', daemon=True)
         self._thread.start()
-        atexit.register(
-            self.close
-        )  # a thread of rclpy that is cut off at the end of the interpreter aborts the process
+        # A thread of rclpy that is cut off at the end of the interpreter aborts the process.
+        atexit.register(self.close)
 
     def close(self) -> None:
         """Leave the graph; nothing is called after that."""

@@ -89,9 +89,8 @@ class WristPublisher:
         pose = to_pose_stamped(T_world_wrist, world)
         sent = False
         if verdict.status is FrameStatus.VALID:
-            self._send_tf(
-                T_world_wrist, world, frame.geometry
-            )  # first: whoever receives the image may look its pose up
+            # TF goes first: whoever receives the image may look its pose up.
+            self._send_tf(T_world_wrist, world, frame.geometry)
             sent = self._send(self._image, image)
             self._send(self._info, info)
             self._send(self._pose, pose)

@@ -161,9 +161,8 @@ def _stage1_working(config: ModelConfig, views: int, image_hw: tuple[int, int], 
     h, w = input_size(image_hw, config.anchor_width, stage1.patch_size)
     tokens = views * (h * w // stage1.patch_size**2 + 5)
     kept = len(stage1.dpt_layers) * 2 * stage1.embed_dim * tokens * param_bytes
-    block = (
-        (4 + 4 + 3) * stage1.embed_dim * tokens * param_bytes
-    )  # MLP before and after its GELU; queries, keys, values
+    # Of a block: its MLP before and after the GELU, and queries, keys and values.
+    block = (4 + 4 + 3) * stage1.embed_dim * tokens * param_bytes
     wrist = 6 * 2 * stage1.embed_dim * tokens * FLOAT  # all tokens, their keys and values, the MLP
     dense = min(views, VIEWS_AT_A_TIME) * h * w * 2 * stage1.dpt_features * FLOAT  # the last maps, at full size
     points = views * h * w * config.cloud.upsample**2 * 24 * FLOAT  # positions, projections, colours, splat indices

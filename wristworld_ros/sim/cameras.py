@@ -23,11 +23,8 @@ RIGS = {
     'webcam': (60, 36),
     'wide webcam': (78, 49),
 }
-NEAREST, FARTHEST, LEAST_FRAMING = (
-    0.55,
-    1.35,
-    0.28,
-)  # metres, of such a camera: distance, and half height of what it shows
+NEAREST, FARTHEST = 0.55, 1.35  # metres, distance of such a camera
+LEAST_FRAMING = 0.28  # metres, half height of what it shows
 CLEARANCE = 0.25  # metres between a camera and the robot
 WRIST_FOVS = (42.0, 55.0, 58.0, 65.0, 75.0, 90.0)  # degrees, up, of wrist cameras; images are square
 OPENCV_FROM_GL = np.diag([1.0, -1.0, -1.0])

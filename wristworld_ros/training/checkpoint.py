@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from wristworld_ros.errors import UserError
 from wristworld_ros.input_files import check_file
 from wristworld_ros.models.state_dict import load_strict
-from wristworld_ros.pipeline.model_directory import save_weights
+from wristworld_ros.pipeline.model_saving import save_weights
 from wristworld_ros.runtime.files import write_atomically
 
 WEIGHTS = 'model.safetensors'

@@ -51,7 +51,7 @@ def docs_text() -> str:
     """docs/training_settings.md."""
     parts = [
         '# Keys of training configurations',
-        f'<!-- Written from wristworld_ros/training/config.py by `{COMMAND}`; change it there. -->\n'
+        f'<!-- Written from the records in wristworld_ros/training/config*.py by `{COMMAND}`; change it there. -->\n'
         '`wristworld train STAGE EPISODES --config FILE` reads one of `config/train`, or a copy of yours ([training](training.md)). '
         'Every key may be left out and then has the default below; an unknown one is refused, before any weights are read.',
     ]

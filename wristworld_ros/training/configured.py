@@ -12,8 +12,9 @@ from wristworld_ros.models.vggt.config import SIM_TINY as STAGE1_TINY
 from wristworld_ros.models.wan.config import SIM_BASE as STAGE2_BASE
 from wristworld_ros.models.wan.config import SIM_TINY as STAGE2_TINY
 from wristworld_ros.training.causal.train import CausalTraining
-from wristworld_ros.training.config import DecoderConfig, GeometryConfig, ImagesConfig
+from wristworld_ros.training.config import DecoderConfig, ImagesConfig
 from wristworld_ros.training.config_causal import CausalConfig, CausalImagesConfig
+from wristworld_ros.training.config_stage1 import GeometryConfig
 from wristworld_ros.training.decoder.train import DecoderTraining
 from wristworld_ros.training.schedules import trainer_config
 from wristworld_ros.training.stage1.data import Stage1Sampling

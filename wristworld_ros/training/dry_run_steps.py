@@ -18,16 +18,9 @@ from wristworld_ros.models.wan.config import SIM_BASE
 from wristworld_ros.models.wan.tiny_decoder import tiny_decoder_for
 from wristworld_ros.training.causal.clips import StoredClips, clip_shape
 from wristworld_ros.training.causal.losses import ForcingLoss
-from wristworld_ros.training.config import (
-    DecoderConfig,
-    GenerationConfig,
-    GenerationModel,
-    GeometryConfig,
-    ImagesConfig,
-    ReconstructionConfig,
-    Schedule,
-)
+from wristworld_ros.training.config import DecoderConfig, GenerationConfig, GenerationModel, ImagesConfig, Schedule
 from wristworld_ros.training.config_causal import CausalConfig, CausalImagesConfig
+from wristworld_ros.training.config_stage1 import GeometryConfig, ReconstructionConfig
 from wristworld_ros.training.configured import WRIST_HW, images_training
 from wristworld_ros.training.decoder.train import DecoderTraining, decoder_losses
 from wristworld_ros.training.recipes import Config

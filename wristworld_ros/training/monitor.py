@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,6 +116,21 @@ class Monitor:
         self._bar.close()
         if self._writer is not None:
             self._writer.close()
+
+
+def film_strips(videos: Sequence[np.ndarray], frames: int = 6) -> np.ndarray:
+    """Videos one above the other as a sample picture: `frames` of them, spread evenly, side by side.
+
+    Args:
+        videos: uint8 [F, H, W, 3] each.
+        frames: All where there are fewer.
+
+    Returns:
+        uint8 [len(videos) H, frames W, 3].
+    """
+    count = len(videos[0])
+    chosen = np.unique(np.linspace(0, count - 1, min(frames, count)).round().astype(int))
+    return np.concatenate([np.concatenate(list(video[chosen]), axis=1) for video in videos], axis=0)
 
 
 def _step_of(line: str) -> float:

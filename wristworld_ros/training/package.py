@@ -11,7 +11,7 @@ from wristworld_ros.errors import UserError
 from wristworld_ros.evaluation.baselines import MEAN_WRIST
 from wristworld_ros.input_files import Share, check_file, check_name, read_json
 from wristworld_ros.models.wan import WristGenerator
-from wristworld_ros.pipeline.model_directory import save_model
+from wristworld_ros.pipeline.model_saving import save_model
 from wristworld_ros.training.checkpoint import read_weights, weights_file
 from wristworld_ros.training.parts import TrainedParts
 

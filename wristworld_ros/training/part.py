@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -38,6 +39,14 @@ def need_samples(samples: Sequence) -> None:
     """Raise UserError where there is nothing to train on."""
     if not samples:
         raise UserError('There are no episodes to train on', 'record some with `wristworld simulate`')
+
+
+def note_run(folder: Path, run: Any) -> None:
+    """Write how a network is trained into its run's `run.json`. run: a dataclass with `start`, see `PartTraining`."""
+    if rank() == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        record = asdict(run) | {'start': None if run.start is None else str(run.start)}
+        write_text(folder / 'run.json', json_text(record, indent=2))
 
 
 def train_part(

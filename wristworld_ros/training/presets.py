@@ -6,15 +6,10 @@ where it gives them.
 
 from __future__ import annotations
 
-from wristworld_ros.training.config import (
-    DecoderConfig,
-    GenerationConfig,
-    GeometryConfig,
-    ImagesConfig,
-    ReconstructionConfig,
-)
+from wristworld_ros.training.config import DecoderConfig, GenerationConfig, ImagesConfig
 from wristworld_ros.training.config_causal import CausalConfig, CausalImagesConfig
 from wristworld_ros.training.config_reading import changed, default_config
+from wristworld_ros.training.config_stage1 import GeometryConfig, ReconstructionConfig
 from wristworld_ros.training.recipes import Config
 
 DATA_SETS = ('droid', 'calvin', 'franka', 'sim_tiny', 'sim_base')

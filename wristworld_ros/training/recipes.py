@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from wristworld_ros.training.config import (
-    DecoderConfig,
-    GenerationConfig,
-    GeometryConfig,
-    ImagesConfig,
-    ReconstructionConfig,
-)
+from wristworld_ros.training.config import DecoderConfig, GenerationConfig, ImagesConfig
 from wristworld_ros.training.config_causal import CausalConfig, CausalImagesConfig
+from wristworld_ros.training.config_stage1 import GeometryConfig, ReconstructionConfig
 
 Config = (
     ReconstructionConfig

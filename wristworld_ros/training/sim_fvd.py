@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from wristworld_ros.data.formats.native import ROBOT, list_episodes, read_episode
 from wristworld_ros.errors import UserError
 from wristworld_ros.evaluation.sim_fvd import FRAMES, GRID, ORDERS, SIDE, ClipNetwork, clip_tensor
-from wristworld_ros.pipeline.model_directory import save_weights
+from wristworld_ros.pipeline.model_saving import save_weights
 from wristworld_ros.training.parallel import rank
 from wristworld_ros.training.part import train_part
 from wristworld_ros.training.trainer import Step, TrainerConfig

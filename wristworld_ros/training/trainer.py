@@ -125,15 +125,7 @@ def train(
     """
     device = next(module.parameters()).device.type
     join(device)
-    folder.mkdir(parents=True, exist_ok=True)
-    if (folder / EARLIER_CHECKPOINT).exists():
-        raise UserError(
-            f'{folder} holds a run of an earlier version ({EARLIER_CHECKPOINT}), which cannot be continued',
-            'give another --out, and this folder as --start to begin with its weights',
-        )
-    if rank() == 0:
-        clear_unfinished(folder)
-        write_text(folder / 'optimization.json', json_text(asdict(config), indent=2))
+    _open_run(folder, config)
     if start is not None:
         start_from(module, start)
     accelerator = Accelerator(
@@ -145,32 +137,53 @@ def train(
     monitor = Monitor(folder, run.counts.step, config.steps if config.minutes is None else None, config.tensorboard)
     loop = _Loop(step_module, losses, config, run, accelerator, seed)
     extras = _Extras(step_module, run, config, validate, picture, monitor)
-    stream = _stream(batches, run.counts.batches, workers)
-    means, counts = TermMeans(), run.counts
     module.train()
     try:
-        while (progress := loop.progress()) < 1:
-            rate = set_rates(run.optimizers, config.factor(counts.step, progress))
-            terms = loop.step(stream, progress)
-            if terms is None:
-                continue
-            monitor.advance(None if config.minutes is None else max(60 * config.minutes - run.spent, 0))
-            means.add(terms)
-            checkpoint = counts.step % config.checkpoint_every == 0
-            if checkpoint:
-                extras.save()
-            if checkpoint or counts.step % _LOG_EVERY == 0:
-                results = extras.validate() if checkpoint else {}
-                record = {'step': counts.step, 'minutes': run.spent / 60, 'rate': rate, 'skipped': counts.skipped}
-                monitor.write(record | means.take() | results)
-            if config.samples_every and counts.step % config.samples_every == 0:
-                extras.show()
-        if counts.step % config.checkpoint_every:
-            extras.save()
+        _run_steps(loop, extras, monitor, _stream(batches, run.counts.batches, workers))
     finally:
         monitor.close()
     run.average.swap()
     return module.requires_grad_(False)
+
+
+def _open_run(folder: Path, config: TrainerConfig) -> None:
+    """Make a run's folder, or clear what an interrupted run left unfinished there.
+
+    Raises:
+        UserError: It holds a run that cannot be continued.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if (folder / EARLIER_CHECKPOINT).exists():
+        raise UserError(
+            f'{folder} holds a run of an earlier version ({EARLIER_CHECKPOINT}), which cannot be continued',
+            'give another --out, and this folder as --start to begin with its weights',
+        )
+    if rank() == 0:
+        clear_unfinished(folder)
+        write_text(folder / 'optimization.json', json_text(asdict(config), indent=2))
+
+
+def _run_steps(loop: _Loop, extras: _Extras, monitor: Monitor, stream: Iterator) -> None:
+    """Steps until the run is over, with checkpoints, log and samples at their times."""
+    config, run, counts, means = loop.config, loop.run, loop.run.counts, TermMeans()
+    while (progress := loop.progress()) < 1:
+        rate = set_rates(run.optimizers, config.factor(counts.step, progress))
+        terms = loop.step(stream, progress)
+        if terms is None:
+            continue
+        monitor.advance(None if config.minutes is None else max(60 * config.minutes - run.spent, 0))
+        means.add(terms)
+        checkpoint = counts.step % config.checkpoint_every == 0
+        if checkpoint:
+            extras.save()
+        if checkpoint or counts.step % _LOG_EVERY == 0:
+            results = extras.validate() if checkpoint else {}
+            record = {'step': counts.step, 'minutes': run.spent / 60, 'rate': rate, 'skipped': counts.skipped}
+            monitor.write(record | means.take() | results)
+        if config.samples_every and counts.step % config.samples_every == 0:
+            extras.show()
+    if counts.step % config.checkpoint_every:
+        extras.save()
 
 
 class _Loop:

@@ -12,8 +12,8 @@ from wristworld_ros.errors import UserError
 from wristworld_ros.geometry import decode_pose, project, shift_principal_point, unproject_depth
 from wristworld_ros.models.vggt.losses import sample_points
 from wristworld_ros.training.checkpoint import read_tensors
-from wristworld_ros.training.config import ReconstructionConfig, ReconstructionData, SpcLosses
 from wristworld_ros.training.config_reading import changed, default_config
+from wristworld_ros.training.config_stage1 import ReconstructionConfig, ReconstructionData, SpcLosses
 from wristworld_ros.training.stage1.matches import LoftrMatcher, TrackMatcher, TruthMatcher, prepare_matches
 from wristworld_ros.training.stage1.published import build, load, published_losses, train_published
 from wristworld_ros.training.stage1.scenes import SceneBatches, Scenes, collate_scenes

@@ -17,8 +17,8 @@ from wristworld_ros.data.formats.lerobot.columns import short_name
 from wristworld_ros.data.formats.rosbag import is_bag, messages
 from wristworld_ros.data.formats.rosbag.adding import Added, add_messages, topics_of
 from wristworld_ros.data.formats.rosbag.reader import BagEpisode, BagSet
+from wristworld_ros.data.lossless_video import DEPTH_UNIT
 from wristworld_ros.data.poses import inverse
-from wristworld_ros.data.video import DEPTH_UNIT
 from wristworld_ros.data.video_access import VideoFrames
 from wristworld_ros.errors import UserError
 from wristworld_ros.types import FrameStatus

@@ -12,7 +12,7 @@ from wristworld_ros.apps.augment.result import DEPTH, DEPTH_CODES, depth_key
 from wristworld_ros.data.formats.lerobot.depth import MAX_CODE, DepthCode
 from wristworld_ros.data.formats.lerobot.stats import HistogramStats, as_lists
 from wristworld_ros.data.formats.lerobot.writer import GOP
-from wristworld_ros.data.video import write_code_video, write_depth_video
+from wristworld_ros.data.lossless_video import write_code_video, write_depth_video
 
 CODE = DepthCode()
 _SPOOL = 'depth.raw'

@@ -24,8 +24,9 @@ from wristworld_ros.apps.augment.sources import open_source
 from wristworld_ros.apps.augment.streams import EpisodeStreams
 from wristworld_ros.data.formats.lerobot.stats import HistogramStats, as_lists, vector_stats
 from wristworld_ros.data.formats.lerobot.writer import CRF, GOP, LEVELS, PRESET
+from wristworld_ros.data.lossless_video import write_lossless_video
 from wristworld_ros.data.poses import inverse
-from wristworld_ros.data.video import write_lossless_video, write_video
+from wristworld_ros.data.video import write_video
 from wristworld_ros.errors import UserError
 from wristworld_ros.geometry.images import resize_images
 from wristworld_ros.input_files import json_text, read_json

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import base64
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from wristworld_ros.apps.augment.result import EpisodeResult
 from wristworld_ros.data.episode import DataSet
+from wristworld_ros.data.images import data_uri
 from wristworld_ros.errors import UserError, require_package
 from wristworld_ros.geometry.images import resize_images
 
@@ -28,8 +27,8 @@ _BINS = 10
 
 @dataclass(frozen=True)
 class _Histogram:
-    """title: of what. counts: of episodes, in `_BINS` equal parts from 0 to the end. told: of all episodes, for the caption. end: the right end of the axis. mean: over all frames, of what
-    is said of each."""
+    """title: of what. counts: of episodes, in `_BINS` equal parts from 0 to the end. told: of all episodes, for the caption.
+    end: the right end of the axis. mean: over all frames, of what is said of each."""
 
     title: str
     counts: list[int]
@@ -128,7 +127,7 @@ def _sheets(data: DataSet, anchor: str, camera: str, results: Sequence[EpisodeRe
                 f'{word}: episode {one.episode}, confidence {one.confidence:.2f}, coverage {one.coverage:.0%}, '
                 f'{one.valid} of {one.frames} frames valid'
             )
-            found[place] = caption, _data_uri(_sheet(data, place, anchor, camera))
+            found[place] = caption, data_uri(_sheet(data, place, anchor, camera))
     return list(found.values())
 
 
@@ -148,15 +147,9 @@ def _sheet(data: DataSet, place: int, anchor: str, camera: str) -> np.ndarray:
         rows.append(resize_images(images, (_HEIGHT, width)))
     if not rows:
         return np.full((_HEIGHT, _HEIGHT, 3), _PAPER, np.uint8)
-    cell = (
-        max(row.shape[2] for row in rows) + _GAP
-    )  # one width for all rows, so that what is one moment stands in one column
+    # One width for all rows, so that what is one moment stands in one column.
+    cell = max(row.shape[2] for row in rows) + _GAP
     strips = [
         np.pad(row, ((0, 0), (0, _GAP), (0, cell - row.shape[2]), (0, 0)), constant_values=_PAPER) for row in rows
     ]
     return np.concatenate([np.concatenate(list(strip), axis=1) for strip in strips])
-
-
-def _data_uri(rgb: np.ndarray) -> str:
-    _, data = cv2.imencode('.jpg', np.ascontiguousarray(rgb[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, 88])
-    return 'data:image/jpeg;base64,' + base64.b64encode(data.tobytes()).decode()

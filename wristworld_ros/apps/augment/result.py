@@ -27,10 +27,10 @@ class EpisodeResult:
     """What became of an episode.
 
     folder: name of its folder in the work folder. width, height: of the images. valid: frames that a policy may use.
-    confidence, coverage: means over all frames. step: farthest that the camera moved from one frame to the next, metres. statuses: frames by name of their status. in_base: whether the robot's base is
-    the world of every frame that has a camera, None where none has. problem: why it has black images only, a sentence, or ''. doubts: about
-    calibration that the set has and that was not used, for it does not fit, a line each. seconds: what it took.
-    reused: whether an earlier run had made it.
+    confidence, coverage: means over all frames. step: farthest that the camera moved from one frame to the next, metres.
+    statuses: frames by name of their status. in_base: whether the robot's base is the world of every frame that has a camera,
+    None where none has. problem: why it has black images only, a sentence, or ''. doubts: about calibration that the set has
+    and that was not used, for it does not fit, a line each. seconds: what it took. reused: whether an earlier run had made it.
     """
 
     episode: int

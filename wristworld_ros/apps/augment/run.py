@@ -74,8 +74,8 @@ def augment(
         progress: Whether a bar is shown.
 
     Raises:
-        UserError: The source is of no format that gets a camera, or cannot get this one; the target exists; the model cannot be used; a table
-            cannot be read, or the disk refuses.
+        UserError: The source is of no format that gets a camera, or cannot get this one; the target exists; the model cannot be
+            used; a table cannot be read, or the disk refuses.
     """
     source, target = Path(source).expanduser().absolute(), Path(target).expanduser().absolute()
     if settings.page:

@@ -13,11 +13,8 @@ from wristworld_ros.setting import check
 from wristworld_ros.settings import StreamSettings
 
 SECTIONS = ('condition', 'parts', 'stream', 'topics', 'desk', 'offline')
-DESKS = (
-    ((240, 320), False),
-    ((240, 320), True),
-    ((480, 640), True),
-)  # size of the anchors, and whether what is known is used
+# Size of the anchors, and whether what is known is used.
+DESKS = (((240, 320), False), ((240, 320), True), ((480, 640), True))
 DESK_HZ = 30.0
 # A model with random weights exists in this process only, and streams of all combinations would take hours.
 RANDOM_MODEL_SECTIONS = ('condition', 'parts')

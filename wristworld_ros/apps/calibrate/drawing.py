@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Callable, Sequence
 
@@ -17,12 +16,6 @@ from wristworld_ros.types import RobotPoints
 
 WIDTH = 480  # pixels of a picture in the page
 FOUND, BEFORE, AFTER = (70, 220, 110), (255, 150, 40), (60, 130, 255)  # RGB
-
-
-def data_uri(rgb: np.ndarray) -> str:
-    """An image as text for a page: JPEG in base64."""
-    _, data = cv2.imencode('.jpg', np.ascontiguousarray(rgb[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, 88])
-    return 'data:image/jpeg;base64,' + base64.b64encode(data.tobytes()).decode()
 
 
 def depth_picture(depth: np.ndarray) -> np.ndarray:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from wristworld_ros.apps.calibrate.drawing import data_uri
 from wristworld_ros.apps.calibrate.outcome import Outcome
+from wristworld_ros.data.images import data_uri
 from wristworld_ros.errors import require_package
 from wristworld_ros.runtime.files import write_text
 

@@ -45,6 +45,7 @@ WRISTWORLD_LICENCE = 'none stated by WristWorld'
 WAN_LICENCE = 'Apache-2.0 (Wan2.1)'
 TOKENIZER_FILES = ('tokenizer.json', 'tokenizer_config.json', 'special_tokens_map.json', 'spiece.model')
 INIT_SCALE = 0.02  # standard deviation of new embeddings
+_TEXT = ('text_context', 'negative_text_context')  # of the generator: embeddings of the prompt and of the negative one
 
 
 @dataclass
@@ -152,40 +153,60 @@ def convert_stage2(
     with torch.device('meta'):
         wanted = WristGenerator.from_config(config).release_tensors()
         wanted_vae = named_tensors(autoencoder_from_config(autoencoder))
-    text_names = ('text_context', 'negative_text_context')
-    check_shapes({k: v for k, v in wanted.items() if k not in text_names}, tensors, str(paths['video']))
+    check_shapes({k: v for k, v in wanted.items() if k not in _TEXT}, tensors, str(paths['video']))
     vae = vae_tensors(vae, autoencoder, str(paths['vae']))
     check_shapes(wanted_vae, vae, str(paths['vae']))
 
-    text = read_tensors(paths['text_encoder'])
-    embeddings = prompt_embeddings(
-        [settings.prompt, settings.negative_prompt],
-        paths['tokenizer'],
-        text,
-        text_config(text, str(paths['text_encoder']), overrides.get('text_encoder', {})),
-        config['context_length'],
-        str(paths['text_encoder']),
-        progress,
-    )
-    for name, embedding in zip(text_names, embeddings, strict=True):
-        if embedding.shape != wanted[name].shape:
-            raise ModelError(
-                f'{paths["text_encoder"]}: key token_embedding.weight makes embeddings of {embedding.shape[1]} channels, '
-                f'wanted {wanted[name].shape[1]} (text_embedding.0.weight of {paths["video"]})',
-                'give files of one model',
-            )
-        tensors[name] = embedding
+    tensors |= _embedded_prompts(paths, settings, overrides, config['context_length'], wanted, progress)
     made_by = WAN_LICENCE if plain else f'{WRISTWORLD_LICENCE}; made from {WAN_LICENCE}'
     if student is not None:
         made_by = f'{student.licence}; made from {WAN_LICENCE}'
+    sources = _stage2_sources(paths, made_by)
+    return Stage(config, {GENERATOR: tensors, AUTOENCODER: vae}, sources, untrained, use_anchor_tokens=clip is not None)
+
+
+def _embedded_prompts(
+    paths: Mapping[str, Path],
+    settings: ConvertSettings,
+    overrides: Mapping[str, Any],
+    length: int,
+    wanted: Mapping[str, torch.Tensor],
+    progress: bool,
+) -> Tensors:
+    """The prompt and the negative one as the generator stores them, each [length, channels]; arguments as of `convert_stage2`.
+
+    Raises:
+        ModelError: The text encoder is another model's.
+    """
+    source, weights = str(paths['text_encoder']), read_tensors(paths['text_encoder'])
+    embeddings = prompt_embeddings(
+        [settings.prompt, settings.negative_prompt],
+        paths['tokenizer'],
+        weights,
+        text_config(weights, source, overrides.get('text_encoder', {})),
+        length,
+        source,
+        progress,
+    )
+    for name, embedding in zip(_TEXT, embeddings, strict=True):
+        if embedding.shape != wanted[name].shape:
+            raise ModelError(
+                f'{source}: key token_embedding.weight makes embeddings of {embedding.shape[1]} channels, '
+                f'wanted {wanted[name].shape[1]} (text_embedding.0.weight of {paths["video"]})',
+                'give files of one model',
+            )
+    return dict(zip(_TEXT, embeddings, strict=True))
+
+
+def _stage2_sources(paths: Mapping[str, Path], made_by: str) -> list[Source]:
+    """What stage 2 was made from. made_by: licence of the video transformer."""
     sources = [Source(paths['video'], 'video transformer', made_by)]
     sources += [Source(paths['lora'], "the video transformer's LoRA", made_by)] if 'lora' in paths else []
     sources += [Source(paths['vae'], 'video autoencoder', WAN_LICENCE)]
-    sources += [Source(paths['clip'], 'vision tower', WAN_LICENCE)] if clip is not None else []
+    sources += [Source(paths['clip'], 'vision tower', WAN_LICENCE)] if 'clip' in paths else []
     sources += [Source(paths['text_encoder'], 'text encoder (its embeddings of the prompts)', WAN_LICENCE)]
     tokenizer = (paths['tokenizer'] / name for name in TOKENIZER_FILES)
-    sources += [Source(file, 'tokenizer', WAN_LICENCE) for file in tokenizer if file.is_file()]
-    return Stage(config, {GENERATOR: tensors, AUTOENCODER: vae}, sources, untrained, use_anchor_tokens=clip is not None)
+    return sources + [Source(file, 'tokenizer', WAN_LICENCE) for file in tokenizer if file.is_file()]
 
 
 def _student_video(weights: Mapping[str, torch.Tensor], student: Student, paths: Mapping[str, Path]) -> Tensors:

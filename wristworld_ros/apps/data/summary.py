@@ -35,11 +35,12 @@ class CameraSummary:
 class Summary:
     """A data set, as far as some of its episodes tell.
 
-    opened: how many episodes were looked at. frames, seconds: theirs. shortest, longest: frames of one. successes, failures: those that the
-    set calls so; of the rest it says nothing. robot: what is known of the robot, name -> what it is. damage:
-    sentences about episodes that could not be opened, and about the set. claims: cameras whose place the recordings claim. checked: by episode
-    what a check of these and of the hand's pose found, a line each; bad: the episodes of which something does not fit. pairs: by episode
-    how the places of every two cameras fit together, a line each. unlike: sentences about episodes whose cameras are others than the first one's.
+    opened: how many episodes were looked at. frames, seconds: theirs. shortest, longest: frames of one. successes, failures:
+    those that the set calls so; of the rest it says nothing. robot: what is known of the robot, name -> what it is. damage:
+    sentences about episodes that could not be opened, and about the set. claims: cameras whose place the recordings claim.
+    checked: by episode what a check of these and of the hand's pose found, a line each; bad: the episodes of which something
+    does not fit. pairs: by episode how the places of every two cameras fit together, a line each. unlike: sentences about
+    episodes whose cameras are others than the first one's.
     """
 
     path: str

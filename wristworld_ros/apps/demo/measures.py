@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,10 +19,8 @@ from wristworld_ros.geometry.images import resize_images
 from wristworld_ros.models.config import ModelConfig
 from wristworld_ros.pipeline.model_directory import find_model
 
-GENERATED, OWN_WARP = (
-    'generated',
-    'warp of own geometry + inpainting',
-)  # of the live run, where only one mode was recorded
+# Modes of the live run, where only one was recorded.
+GENERATED, OWN_WARP = 'generated', 'warp of own geometry + inpainting'
 SLOP_S = 0.06  # between the stamps of an anchor set and of the true wrist image
 COPY, MEAN = 'copy of an anchor', 'mean wrist image'
 
@@ -156,16 +155,41 @@ def measure_quality(recording: Recording, mean_wrist: np.ndarray | None = None) 
     live = rows.get(live_mode_of(recording), GENERATED)
     warp = f'{live_mode_of(recording).upper()}: filled condition map' if modes else OWN_WARP
     generated = {rows[mode]: stream for mode, stream in modes.items()} or {GENERATED: WRIST}
-    has_objects = len(recording.stamps(TRUE_OBJECTS)) > 0
-    streams = [
-        *generated.values(),
-        TRUE_WRIST,
-        CONDITION,
-        f'anchor_{recording.anchors[0]}',
-        *([TRUE_OBJECTS] * has_objects),
-    ]
-    videos: dict[str, list[np.ndarray]] = {name: [] for name in (*generated, warp, COPY)}
-    truth, objects, stamps = [], [], []
+    compared = _compared(recording, generated, warp)
+    if not compared.stamps:
+        return None
+    true_video = np.stack(compared.truth)
+    stacked = {name: np.stack(frames) for name, frames in compared.videos.items()}
+    if mean_wrist is not None:
+        stacked[MEAN] = np.repeat(_resized(mean_wrist, true_video.shape[1:3])[None], len(true_video), 0)
+    objects = np.stack(compared.objects) if compared.objects else None
+    psnr, ssim, table = _measured(stacked, true_video, objects)
+    stamps_ns = np.array(compared.stamps, np.int64)
+    seconds = (stamps_ns - recording.views[0]['stamp_ns']) * 1e-9
+    return Quality(stamps_ns, seconds, psnr, ssim, table, live, warp, rows)
+
+
+@dataclass
+class _Compared:
+    """Images of the frames that have all: by row of the table, the true ones, labels of objects in these (empty without), stamps."""
+
+    videos: dict[str, list[np.ndarray]]
+    truth: list[np.ndarray] = field(default_factory=list)
+    objects: list[np.ndarray] = field(default_factory=list)
+    stamps: list[int] = field(default_factory=list)
+
+
+def _compared(recording: Recording, generated: Mapping[str, str], warp: str) -> _Compared:
+    """The frames of which everything was recorded, at the size of the wrist image.
+
+    Args:
+        recording: Of the demo.
+        generated: Rows of generated images -> their streams.
+        warp: Row of the filled condition map.
+    """
+    anchor, has_objects = f'anchor_{recording.anchors[0]}', len(recording.stamps(TRUE_OBJECTS)) > 0
+    streams = [*generated.values(), TRUE_WRIST, CONDITION, anchor, *([TRUE_OBJECTS] * has_objects)]
+    found_all = _Compared({name: [] for name in (*generated, warp, COPY)})
     for view in recording.views:
         found = {}
         for stream in streams:
@@ -175,37 +199,43 @@ def measure_quality(recording: Recording, mean_wrist: np.ndarray | None = None) 
         if len(found) < len(streams):
             continue
         hw = found[WRIST].shape[:2]
-        truth.append(_resized(found[TRUE_WRIST], hw))
+        found_all.truth.append(_resized(found[TRUE_WRIST], hw))
         for name, stream in generated.items():
-            videos[name].append(found[stream])
+            found_all.videos[name].append(found[stream])
         condition = found[CONDITION]
         hit = (condition > 0).any(-1).astype(np.float32)  # holes alone are black, as `ConditionMap.marked`
-        videos[warp].append(_resized(baselines.inpaint(condition, hit), hw))
-        videos[COPY].append(baselines.anchor_copy(found[f'anchor_{recording.anchors[0]}'], hw))
+        found_all.videos[warp].append(_resized(baselines.inpaint(condition, hit), hw))
+        found_all.videos[COPY].append(baselines.anchor_copy(found[anchor], hw))
         if has_objects:
-            objects.append(cv2.resize(found[TRUE_OBJECTS][..., 0], hw[::-1], interpolation=cv2.INTER_NEAREST))
-        stamps.append(view['stamp_ns'])
-    if not truth:
-        return None
-    true_video = np.stack(truth)
-    stacked = {name: np.stack(frames) for name, frames in videos.items()}
-    if mean_wrist is not None:
-        stacked[MEAN] = np.repeat(_resized(mean_wrist, true_video.shape[1:3])[None], len(true_video), 0)
+            labels = cv2.resize(found[TRUE_OBJECTS][..., 0], hw[::-1], interpolation=cv2.INTER_NEAREST)
+            found_all.objects.append(labels)
+        found_all.stamps.append(view['stamp_ns'])
+    return found_all
+
+
+def _measured(
+    videos: Mapping[str, np.ndarray], true_video: np.ndarray, objects: np.ndarray | None
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], EvaluationTable]:
+    """PSNR (dB) and SSIM of each frame by row, [T], and the table of all measures.
+
+    Args:
+        videos: Row -> uint8 [T, h, w, 3].
+        true_video: uint8 [T, h, w, 3].
+        objects: Labels in it, uint8 [T, h, w], see `CameraTrack`; None without.
+    """
     table = EvaluationTable(
         head={'frames': f'{len(true_video)}, valid or not, against the true wrist camera of the same stamp'}
     )
     psnr, ssim = {}, {}
-    for name, video in stacked.items():
+    for name, video in videos.items():
         psnr[name], ssim[name] = metrics.psnr(video, true_video), metrics.ssim(video, true_video)
         record = {'psnr': psnr[name].mean(), 'ssim': ssim[name].mean(), 'flicker': flicker(video, true_video)}
-        record |= object_measures(video, true_video, np.stack(objects)) if objects else {}
+        record |= {} if objects is None else object_measures(video, true_video, objects)
         table.add(
             name, record | {'sharpness': metrics.sharpness(video, true_video), 'change': metrics.frame_change(video)}
         )
     table.add('true wrist', {'sharpness': 1.0, 'change': metrics.frame_change(true_video)})
-    stamps_ns = np.array(stamps, np.int64)
-    seconds = (stamps_ns - recording.views[0]['stamp_ns']) * 1e-9
-    return Quality(stamps_ns, seconds, psnr, ssim, table, live, warp, rows)
+    return psnr, ssim, table
 
 
 def mean_wrist_of(model: str) -> np.ndarray | None:

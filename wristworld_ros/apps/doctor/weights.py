@@ -159,7 +159,7 @@ def _wanted_tensors(config) -> dict:
     from wristworld_ros.models.wan import WristGenerator
     from wristworld_ros.models.wan.autoencoders import autoencoder_from_config
     from wristworld_ros.models.wan.tiny_decoder import tiny_decoder_for
-    from wristworld_ros.pipeline.model_directory import weight_files
+    from wristworld_ros.pipeline.model_saving import weight_files
 
     with torch.device('meta'):
         generator = WristGenerator.from_config(config.generator)

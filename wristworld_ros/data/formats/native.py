@@ -19,15 +19,14 @@ import numpy as np
 
 from wristworld_ros.data.arrays import read_arrays
 from wristworld_ros.data.episode import DataSet, Episode, EpisodeCamera, GripperUnit, check_indices
-from wristworld_ros.data.video import (
+from wristworld_ros.data.lossless_video import (
     DEPTH_UNIT,
-    VideoReader,
     read_depth_video,
     read_label_video,
     write_depth_video,
     write_label_video,
-    write_video,
 )
+from wristworld_ros.data.video import VideoReader, write_video
 from wristworld_ros.data.video_access import VideoFrames
 from wristworld_ros.errors import UserError
 from wristworld_ros.input_files import Size, check_file, check_name, convert, json_text, read_json
@@ -315,14 +314,7 @@ def read_episode(path: str | Path) -> NativeEpisode:
             'record the episode again',
         )
     head = convert(raw, _Head, str(path / JSON), _AGAIN)
-    if len({info.name for info in head.cameras}) < len(head.cameras):
-        raise UserError(f'{path / JSON} names a camera twice', _AGAIN)
-    for info in head.cameras:
-        for name in filter(None, (info.rgb_file, info.depth_file, info.objects_file)):
-            check_name(name, f"A file of camera '{info.name}' of {path}")
-            if not (path / name).exists():
-                raise UserError(f"{path} lacks {name} of camera '{info.name}'", _AGAIN)
-            check_file(path / name, _AGAIN)
+    _check_files(path, head)
     tracks = read_arrays(path / TRACKS, _AGAIN)
     _check_tracks(path / TRACKS, tracks, head)
     stamps = tracks.pop('stamps_ns')
@@ -347,6 +339,18 @@ def read_episode(path: str | Path) -> NativeEpisode:
     )
 
 
+def _check_files(path: Path, head: _Head) -> None:
+    """Every camera has a name of its own, and its files are there, in the episode's directory."""
+    if len({info.name for info in head.cameras}) < len(head.cameras):
+        raise UserError(f'{path / JSON} names a camera twice', _AGAIN)
+    for info in head.cameras:
+        for name in filter(None, (info.rgb_file, info.depth_file, info.objects_file)):
+            check_name(name, f"A file of camera '{info.name}' of {path}")
+            if not (path / name).exists():
+                raise UserError(f"{path} lacks {name} of camera '{info.name}'", _AGAIN)
+            check_file(path / name, _AGAIN)
+
+
 def _check_tracks(path: Path, tracks: dict[str, np.ndarray], head: _Head) -> None:
     """Every array has an entry per frame; stamps rise, and the cameras' calibrations are numbers. Of version 2 a camera need not have
     any, and its pose may be unknown at some frames."""
@@ -361,12 +365,11 @@ def _check_tracks(path: Path, tracks: dict[str, np.ndarray], head: _Head) -> Non
         found = tracks[name]
         if found.shape != (head.frames, *shape):
             raise UserError(f'{path}: {name} is {list(found.shape)}, and {[head.frames, *shape]} is wanted', _AGAIN)
-        some = head.version == OPEN_VERSION and name.startswith('T_')
-        numbers = (
-            found.dtype == np.int64
-            if name == 'stamps_ns'
-            else found.dtype.kind == 'f' and (some or np.isfinite(found).all())
-        )
+        if name == 'stamps_ns':
+            numbers = found.dtype == np.int64
+        else:
+            may_be_unknown = head.version == OPEN_VERSION and name.startswith('T_')
+            numbers = found.dtype.kind == 'f' and (may_be_unknown or np.isfinite(found).all())
         if not numbers:
             raise UserError(f'{path}: {name} holds something else than finite numbers ({found.dtype})', _AGAIN)
     if (np.diff(tracks['stamps_ns']) <= 0).any():

@@ -11,7 +11,8 @@ import numpy as np
 
 from wristworld_ros.data.episode import Episode, EpisodeCamera
 from wristworld_ros.data.formats.native import JSON, OPEN_VERSION, TRACKS, CameraEntry, NativeEpisode
-from wristworld_ros.data.video import write_depth_video, write_label_video, write_video
+from wristworld_ros.data.lossless_video import write_depth_video, write_label_video
+from wristworld_ros.data.video import write_video
 from wristworld_ros.data.writing import (
     Opened,
     WriteReport,

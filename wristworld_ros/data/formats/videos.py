@@ -18,9 +18,9 @@ import numpy as np
 
 from wristworld_ros.data.episode import DataSet, Episode, EpisodeCamera, check_indices, role_of
 from wristworld_ros.data.formats.videos_mapping import VideoCamera, VideoMapping, read_mapping
+from wristworld_ros.data.lossless_video import DEPTH_UNIT
 from wristworld_ros.data.matching import nearest
 from wristworld_ros.data.poses import pose_from_xyz_quaternion, pose_from_xyz_rpy
-from wristworld_ros.data.video import DEPTH_UNIT
 from wristworld_ros.data.video_access import MissingFrameError, VideoFrames
 from wristworld_ros.errors import UserError
 from wristworld_ros.input_files import read_json

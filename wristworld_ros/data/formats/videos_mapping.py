@@ -32,11 +32,11 @@ class VideoCamera:
 class VideoMapping:
     """What lies where.
 
-    cameras: by name; the first one is the clock. annotations: pattern of the episodes' JSON files below the root; or episodes: of their
-    directories. stride: rows of numbers per image of the first camera. The rest are keys of the JSON files: stamps [rows], nanoseconds,
-    in place of the times of the first video; joints [rows, J]; gripper [rows], in gripper_unit; hand_pose [rows, 6 or 7] (position,
-    and roll, pitch, yaw or quaternion) of hand_link; gripper_link as of `Episode`; actions, one key or several that are put side by side; language, a text or a
-    list; success; meta, a map of whatever else there is.
+    cameras: by name; the first one is the clock. annotations: pattern of the episodes' JSON files below the root; or episodes:
+    of their directories. stride: rows of numbers per image of the first camera. The rest are keys of the JSON files: stamps
+    [rows], nanoseconds, in place of the times of the first video; joints [rows, J]; gripper [rows], in gripper_unit; hand_pose
+    [rows, 6 or 7] (position, and roll, pitch, yaw or quaternion) of hand_link; gripper_link as of `Episode`; actions, one key
+    or several that are put side by side; language, a text or a list; success; meta, a map of whatever else there is.
     """
 
     cameras: dict[str, VideoCamera]

@@ -12,8 +12,9 @@ import yaml
 
 from wristworld_ros.data.episode import Episode, EpisodeCamera
 from wristworld_ros.data.formats.videos_mapping import MAPPING, VideoCamera, VideoMapping
+from wristworld_ros.data.lossless_video import write_depth_video
 from wristworld_ros.data.poses import xyz_quaternion_from_pose
-from wristworld_ros.data.video import write_depth_video, write_video
+from wristworld_ros.data.video import write_video
 from wristworld_ros.data.writing import (
     Opened,
     WriteReport,

@@ -29,9 +29,8 @@ class SweepViews:
 
     def of_planes(self, numbers: Tensor) -> SweepViews:
         """The sweep of some planes of each pixel. numbers: int64 [B, k, h, w]."""
-        each = numbers[:, None].expand(
-            -1, self.uv.shape[1], -1, -1, -1
-        )  # not take_along_dim, which first wraps every number
+        # Not take_along_dim, which first wraps every number.
+        each = numbers[:, None].expand(-1, self.uv.shape[1], -1, -1, -1)
         uv = self.uv.gather(2, each[..., None].expand(*each.shape, 2))
         return SweepViews(self.depth.gather(1, numbers), uv, self.valid.gather(2, each))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +12,22 @@ import numpy as np
 import torch
 
 from wristworld_ros.evaluation.baselines import MEAN_WRIST
-from wristworld_ros.input_files import json_text
 from wristworld_ros.models.config import HAND, STAGE1, SWEEP, ModelConfig
 from wristworld_ros.models.wan import WristGenerator
 from wristworld_ros.models.wan.config import RenoiseSampler
 from wristworld_ros.pipeline.generate import to_pixels
 from wristworld_ros.pipeline.model import WristModel
-from wristworld_ros.pipeline.model_directory import find_model, load_close_up, load_prior, load_stage1, save_model
+from wristworld_ros.pipeline.model_directory import find_model, load_close_up, load_prior, load_stage1
+from wristworld_ros.pipeline.model_saving import save_model
 from wristworld_ros.runtime.files import file_sha256, write_text
 from wristworld_ros.training.causal.clips import LatentClip
 from wristworld_ros.training.causal.data import Clips, Teacher, encoded_clips, image_clips, load_teacher
 from wristworld_ros.training.causal.losses import ConsistencyLoss, ForcingLoss, WindowedLoss, roll_out
 from wristworld_ros.training.checkpoint import read_weights, weights_file
 from wristworld_ros.training.config import GenerationData, GenerationModel
+from wristworld_ros.training.monitor import film_strips
 from wristworld_ros.training.parallel import rank
-from wristworld_ros.training.part import train_part
+from wristworld_ros.training.part import note_run, train_part
 from wristworld_ros.training.parts import PackagedParts
 from wristworld_ros.training.stage2.adapters import adapt, merged
 from wristworld_ros.training.stage2.conditions import ConditionSettings, prepare_conditions
@@ -193,10 +194,7 @@ def _part(
             gen.transformer.enable_gradient_checkpointing()
         return gen
 
-    if rank() == 0:
-        folder.mkdir(parents=True, exist_ok=True)
-        record = asdict(run) | {'start': None if run.start is None else str(run.start)}
-        write_text(folder / 'run.json', json_text(record, indent=2))
+    note_run(folder, run)
     if not weights_file(folder).exists():
         train_part(build, config, clips.batches, losses, clips.fixed, figures, folder, run, device, picture)
         if torch.distributed.is_initialized():
@@ -221,12 +219,11 @@ def _stream_psnr(gen: WristGenerator, teacher: Teacher, clip: LatentClip, steps:
     return float((-10 * error.mean((1, 2, 3, 4)).log10()).mean())
 
 
-def _stream_picture(gen: WristGenerator, teacher: Teacher, clip: LatentClip, frames: int = 6) -> np.ndarray:
-    """Streamed and true images of the first clip, one above the other, uint8 [2 H, frames W, 3]."""
+def _stream_picture(gen: WristGenerator, teacher: Teacher, clip: LatentClip) -> np.ndarray:
+    """Streamed and true images of the first clip, one above the other; see `film_strips`."""
     videos = _stream_video(gen, teacher, clip, len(gen.sigmas())), teacher.autoencoder.decode(clip.clean)
     rows = [to_pixels(video[:1]).cpu().numpy() for video in videos]
-    chosen = np.unique(np.linspace(0, len(rows[0]) - 1, min(frames, len(rows[0]))).round().astype(int))
-    return np.concatenate([np.concatenate(list(row[chosen]), axis=1) for row in rows], axis=0)
+    return film_strips(rows)
 
 
 def _write_model(teacher: Teacher, generator: WristGenerator, config: dict[str, Any], folder: Path, what: str) -> None:

@@ -15,7 +15,8 @@ from wristworld_ros.models.config import AUTOENCODER, TINY_DECODER, ModelConfig,
 from wristworld_ros.models.state_dict import named_tensors
 from wristworld_ros.models.wan.autoencoders import Autoencoder, WanAutoencoder
 from wristworld_ros.models.wan.tiny_decoder import TinyAutoencoder, TinyDecoder
-from wristworld_ros.pipeline.model_directory import choose_device, find_model, load_autoencoder, save_weights
+from wristworld_ros.pipeline.model_directory import choose_device, find_model, load_autoencoder
+from wristworld_ros.pipeline.model_saving import save_weights
 from wristworld_ros.runtime.files import file_sha256, write_atomically
 from wristworld_ros.training.checkpoint import read_weights
 from wristworld_ros.training.decoder.data import ClipSettings, DecoderData, prepare_clips

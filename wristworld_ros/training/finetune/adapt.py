@@ -91,7 +91,8 @@ def adapt_generator(
         device: cpu or cuda.
 
     Returns:
-        The adapted generator and the mean image that lies below its condition maps, or a copy of what was given where nothing helped; and how it went.
+        The adapted generator and the mean image that lies below its condition maps, or a copy of what was given where nothing
+        helped; and how it went.
 
     Raises:
         UserError: An episode is shorter than a clip, or training diverged.

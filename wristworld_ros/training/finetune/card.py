@@ -13,7 +13,7 @@ from wristworld_ros.evaluation.baselines import MEAN_WRIST
 from wristworld_ros.evaluation.table import EvaluationTable
 from wristworld_ros.models.config import ModelConfig
 from wristworld_ros.pipeline.model import WristModel
-from wristworld_ros.pipeline.model_directory import save_model
+from wristworld_ros.pipeline.model_saving import save_model
 from wristworld_ros.runtime.files import write_text
 from wristworld_ros.training.checkpoint import read_tensors
 from wristworld_ros.training.finetune.recordings import Recording, Split

@@ -30,8 +30,8 @@ from wristworld_ros.pipeline.model import WristModel
 from wristworld_ros.pipeline.reconstruct import ReconstructionStep
 from wristworld_ros.runtime.files import file_sha256, write_text
 from wristworld_ros.training.checkpoint import read_weights, weights_file, write_weights
-from wristworld_ros.training.config import ReconstructionConfig
 from wristworld_ros.training.config_reading import changed, default_config
+from wristworld_ros.training.config_stage1 import ReconstructionConfig
 from wristworld_ros.training.finetune.recordings import Recording, Split
 from wristworld_ros.training.finetune.settings import FinetuneSettings
 from wristworld_ros.training.hand.train import HandTraining, train_hand

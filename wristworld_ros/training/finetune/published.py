@@ -13,7 +13,7 @@ from wristworld_ros.data.episode import ChosenEpisodes
 from wristworld_ros.input_files import json_text, read_json, read_json_lines
 from wristworld_ros.models.wan import WristGenerator
 from wristworld_ros.pipeline.model import WristModel
-from wristworld_ros.pipeline.model_directory import save_model
+from wristworld_ros.pipeline.model_saving import save_model
 from wristworld_ros.runtime.files import write_text
 from wristworld_ros.training.checkpoint import read_weights, weights_file
 from wristworld_ros.training.config import GenerationConfig

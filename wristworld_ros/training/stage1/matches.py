@@ -18,7 +18,7 @@ from wristworld_ros.models.vggt import Matches, ReconstructionModel, matches_fro
 from wristworld_ros.runtime.files import clear_leftovers, file_sha256, write_atomically
 from wristworld_ros.runtime.progress import ProgressBar
 from wristworld_ros.training.checkpoint import read_tensors
-from wristworld_ros.training.config import SpcLosses
+from wristworld_ros.training.config_stage1 import SpcLosses
 from wristworld_ros.training.stage1.scenes import Scene, Scenes, matches_path
 
 

@@ -34,9 +34,9 @@ from wristworld_ros.models.vggt.config import MINIATURE, SIM_BASE
 from wristworld_ros.models.vggt.losses import sample_points
 from wristworld_ros.runtime.files import write_text
 from wristworld_ros.training.checkpoint import read_tensors
-from wristworld_ros.training.config import ReconstructionConfig as Configuration
-from wristworld_ros.training.config import SpcLosses
 from wristworld_ros.training.config_reading import as_content
+from wristworld_ros.training.config_stage1 import ReconstructionConfig as Configuration
+from wristworld_ros.training.config_stage1 import SpcLosses
 from wristworld_ros.training.parallel import join, process_count, rank
 from wristworld_ros.training.part import train_part
 from wristworld_ros.training.schedules import trainer_config

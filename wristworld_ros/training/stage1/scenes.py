@@ -25,7 +25,7 @@ from wristworld_ros.geometry import (
 )
 from wristworld_ros.geometry.images import resize_images
 from wristworld_ros.models.vggt import Matches, input_size
-from wristworld_ros.training.config import ReconstructionData
+from wristworld_ros.training.config_stage1 import ReconstructionData
 
 _KEPT_BYTES = 256 << 20  # of scenes that were read, in each process
 

@@ -1,10 +1,11 @@
 """What SPC is worth in a miniature: `python -m wristworld_ros.training.stage1.study runs/train runs/held_out runs/spc`.
 
-The published recipe (`wristworld train reconstruction`, of the real Franka set) on the small model: its pretrained trunk, cameras and
-depth stay as they are, and the wrist head is trained by Spatial Projection Consistency, by the direct L1 on the wrist pose ("w/o
-SPC"), by that without its preference for one sign of the quaternion, and by both, with several seeds each, all for the same steps. Measured on held-out episodes, on the simulator's own matches:
-how far the model's own points, seen by the predicted wrist camera, fall from the wrist pixels that show them, which is what a condition
-map depends on; the same of the simulator's points; and the error of the pose itself. What was finished is kept.
+The published recipe (`wristworld train reconstruction`, of the real Franka set) on the small model: its pretrained trunk,
+cameras and depth stay as they are, and the wrist head is trained by Spatial Projection Consistency, by the direct L1 on the
+wrist pose ("w/o SPC"), by that without its preference for one sign of the quaternion, and by both, with several seeds each, all
+for the same steps. Measured on held-out episodes, on the simulator's own matches: how far the model's own points, seen by the
+predicted wrist camera, fall from the wrist pixels that show them, which is what a condition map depends on; the same of the
+simulator's points; and the error of the pose itself. What was finished is kept.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ from wristworld_ros.models.vggt import ReconstructionModel
 from wristworld_ros.pipeline.model_directory import find_model
 from wristworld_ros.runtime.files import write_text
 from wristworld_ros.training.checkpoint import read_tensors, write_weights
-from wristworld_ros.training.config import ReconstructionConfig
 from wristworld_ros.training.config_reading import changed
+from wristworld_ros.training.config_stage1 import ReconstructionConfig
 from wristworld_ros.training.presets import presets
 from wristworld_ros.training.schedules import trainer_config
 from wristworld_ros.training.stage1.matches import TruthMatcher, prepare_matches

@@ -33,8 +33,8 @@ FIGURES = ('depth_log', 'points_m', 'second_m', 'wrist_m', 'wrist_deg', 'spc_px'
 class Stage1Training:
     """One training run of stage 1.
 
-    start: another run's folder, or a file of weights, that this one begins with. only: train this head alone and keep everything else as it is;
-    None trains all. A short last run of the wrist head on a frozen trunk steadies it.
+    start: another run's folder, or a file of weights, that this one begins with. only: train this head alone and keep
+    everything else as it is; None trains all. A short last run of the wrist head on a frozen trunk steadies it.
     """
 
     model: dict = field(default_factory=lambda: dict(SIM_TINY))

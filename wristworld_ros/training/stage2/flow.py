@@ -23,11 +23,13 @@ from wristworld_ros.models.wan.config import MINIATURE
 from wristworld_ros.models.wan.sampling import add_noise, shifted_sigmas, solver
 from wristworld_ros.pipeline.generate import to_pixels
 from wristworld_ros.pipeline.model import WristModel
-from wristworld_ros.pipeline.model_directory import load_model, save_model
+from wristworld_ros.pipeline.model_directory import load_model
+from wristworld_ros.pipeline.model_saving import save_model
 from wristworld_ros.runtime.files import write_text
 from wristworld_ros.training.checkpoint import WEIGHTS, write_weights
 from wristworld_ros.training.config import FlowLosses, GenerationConfig
 from wristworld_ros.training.config_reading import as_content
+from wristworld_ros.training.monitor import film_strips
 from wristworld_ros.training.parallel import join, process_count, rank
 from wristworld_ros.training.part import need_samples, train_part
 from wristworld_ros.training.schedules import trainer_config
@@ -269,15 +271,12 @@ def _finish(generator: WristGenerator, networks: Networks, config: GenerationCon
         save_model(model, folder / MODEL)
 
 
-def sample_picture(
-    generator: WristGenerator, autoencoder: Autoencoder, clip: dict[str, Tensor], frames: int = 6
-) -> np.ndarray:
-    """Condition, generated and true images of a clip, one above the other, uint8 [3 H, frames W, 3]."""
+def sample_picture(generator: WristGenerator, autoencoder: Autoencoder, clip: dict[str, Tensor]) -> np.ndarray:
+    """Condition, generated and true images of a clip, one above the other; see `film_strips`."""
     device = generator.transformer.patch_embedding.weight.device
     rows = [
         to_pixels(autoencoder.decode(clip['condition'].to(device))).cpu().numpy(),
         sample_clip_video(generator, autoencoder, clip, min(generator.settings.sampling_steps, 20)),
         to_pixels(autoencoder.decode(clip['latents'].to(device))).cpu().numpy(),
     ]
-    chosen = np.unique(np.linspace(0, len(rows[0]) - 1, min(frames, len(rows[0]))).round().astype(int))
-    return np.concatenate([np.concatenate(list(row[chosen]), axis=1) for row in rows], axis=0)
+    return film_strips(rows)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
@@ -13,14 +13,12 @@ from torch import Tensor
 
 from wristworld_ros.data.formats.native import ROBOT
 from wristworld_ros.evaluation.baselines import MEAN_WRIST
-from wristworld_ros.input_files import json_text
 from wristworld_ros.models.wan import SIM_TINY, WristGenerator, block_causal_predict, chunk_contexts
 from wristworld_ros.models.wan.autoencoders import shuffle, unshuffle
 from wristworld_ros.models.wan.condition_planes import condition_planes
 from wristworld_ros.models.wan.sampling import add_noise, shared_noise
-from wristworld_ros.runtime.files import write_text
 from wristworld_ros.training.parallel import rank
-from wristworld_ros.training.part import need_samples, train_part
+from wristworld_ros.training.part import need_samples, note_run, train_part
 from wristworld_ros.training.parts import TrainedParts
 from wristworld_ros.training.stage2.conditions import ConditionSettings, prepare_conditions
 from wristworld_ros.training.stage2.data import Stage2Clips, Stage2Sampling, collate_clips, sample_clip
@@ -201,10 +199,8 @@ def train_stage2(
     """
     need_samples(conditions)
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    note_run(folder, run)
     if rank() == 0:
-        record = asdict(run) | {'start': None if run.start is None else str(run.start)}
-        write_text(folder / 'run.json', json_text(record, indent=2))
         cv2.imwrite(str(folder / MEAN_WRIST), mean_wrist_image(conditions)[..., ::-1])
     losses = ClipTrainer(run, device)
 

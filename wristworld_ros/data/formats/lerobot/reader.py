@@ -276,9 +276,8 @@ def _seconds(table: Table, fps: float) -> np.ndarray:
         return np.arange(len(table)) / fps
     seconds = table.array('timestamp').astype(np.float64).reshape(-1)
     even = np.round(seconds * fps) / fps
-    return np.where(
-        np.abs(even - seconds) <= FLOAT32_STEP * np.abs(seconds), even, seconds
-    )  # undo the rounding to 32 bits
+    # Undo the rounding to 32 bits.
+    return np.where(np.abs(even - seconds) <= FLOAT32_STEP * np.abs(seconds), even, seconds)
 
 
 def _stamps_ns(table: Table, fps: float) -> np.ndarray:

@@ -23,7 +23,8 @@ from wristworld_ros.data.formats.lerobot.reader import LeRobotEpisode
 from wristworld_ros.data.formats.lerobot.stats import HistogramStats, Stats, vector_stats
 from wristworld_ros.data.formats.lerobot.tables import numbers
 from wristworld_ros.data.formats.lerobot.tree import AddedEpisode, Tree, TreeV21, TreeV30
-from wristworld_ros.data.video import write_code_video, write_video
+from wristworld_ros.data.lossless_video import write_code_video
+from wristworld_ros.data.video import write_video
 from wristworld_ros.data.video_copy import can_join
 from wristworld_ros.data.writing import WriteReport, write_each
 from wristworld_ros.errors import UserError
