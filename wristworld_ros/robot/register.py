@@ -24,16 +24,17 @@ from wristworld_ros.robot.surface import visible_points
 from wristworld_ros.types import RobotPoints
 
 LEAST_POSES = 3
-MOVED = 0.04  # metres that a pixel must have come nearer, beside the noise of depth:
-NOISE = 0.02  # of the depth
+MOVED = 0.04  # metres that a pixel must have come nearer, beside the noise of depth
+NOISE = 0.02  # of depth, as a share of it
 LEAST_POINTS = 300  # that moved, of all poses
 LEAST_NEAR = 50  # within reach of the surface, for a step
 LEAST_SEEN = 50  # that moved, of a pose, or it shows no arm
 REACH = (0.25, 0.18, 0.12, 0.08, 0.05)  # metres, of the coarse steps
 FINE = (0.04, 0.03, 0.02, 0.015, 0.012, 0.012)
 TURN = 10.0  # degrees of the starts beside the guess
-DOUBTFUL = 0.7  # of both parts of the misfit; then, so many poses are looked at, up to so far from the guess, and some are kept:
-SEARCHED, SHIFT, KEPT = 300, 0.28, 8
+DOUBTFUL = 0.7  # sum of both parts of the misfit, above which poses all round the guess are searched
+SEARCHED, KEPT = 300, 8  # poses that are tried then, and the best of them, which are refined
+SHIFT = 0.28  # metres from the guess that they lie at most
 ON_SURFACE = 0.025  # metres; a measured point that near to the surface is the arm
 LEAST_ON_SURFACE, LITTLE_ON_SURFACE = 0.35, 0.6
 MOST_SEEN_THROUGH = 0.35

@@ -15,9 +15,8 @@ from wristworld_ros.ros.names import camera_info_topic, image_topic, is_rectifie
 from wristworld_ros.ros.rectification import Lens, lens_key, lens_of
 from wristworld_ros.settings import NodeSettings
 
-SIZE_CHANGES = 3  # in so many seconds are a fault of the camera:
-SIZE_WINDOW_S = 10.0
-REPEATS = 3  # images with one stamp are
+SIZE_CHANGES, SIZE_WINDOW_S = 3, 10.0  # so many changes of size within so many seconds are a fault of the camera
+REPEATS = 3  # so are so many repetitions of one stamp
 
 
 class ImageTaker(Protocol):

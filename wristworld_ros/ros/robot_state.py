@@ -20,8 +20,8 @@ from wristworld_ros.ros.qos import best_effort, latched
 from wristworld_ros.settings import NodeSettings
 from wristworld_ros.types import RobotPoints
 
-KEEP_NS = 10_000_000_000
-MAX_JOINTS = 1000
+KEEP_NS = 10_000_000_000  # of joint positions
+MAX_JOINTS = 1000  # a publisher of ever new names must not fill the memory
 CLOCK_GAP_S = 5.0  # joint states that far from an image have stamps of another clock
 ONE_CLOCK = 'let all computers share one clock (chrony or PTP), and set use_sim_time on all nodes or on none'
 INSTALL = 'install the package that holds them (franka_description) on this machine, and wristworld-ros[robot], which reads them'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from wristworld_ros.errors import UserError
@@ -115,7 +116,6 @@ def run(args: argparse.Namespace) -> int:
 
     from wristworld_ros.apps.bench import cases, report
     from wristworld_ros.apps.bench.full_size import is_random
-    from wristworld_ros.apps.bench.inputs import Shapes, anchor_size
     from wristworld_ros.pipeline.memory_check import check_memory
     from wristworld_ros.runtime import machine
     from wristworld_ros.runtime.progress import ProgressBar
@@ -136,10 +136,32 @@ def run(args: argparse.Namespace) -> int:
         torch.set_num_threads(settings.threads)
     results: dict = {'machine': machine.describe(settings.threads), 'model': settings.model, 'steps': settings.steps}
     print('\n'.join(f'{key}: {value}' for key, value in results['machine'].items()), flush=True)
+    model, sizes = None, []
     if {'parts', 'stream', 'topics', 'desk', 'offline'} & set(only):
         if not random:
             check_memory(settings, max(args.anchors))
         model, sizes = _model(args, settings)  # so that a missing model is reported at once
+    _measure(args, settings, only, model, sizes, results)
+    folder = args.out or Path('runs') / f'bench-{time.strftime("%Y%m%d-%H%M%S")}'
+    print(f'\n{report.write(results, folder)}\n\n{folder}')
+    return 0
+
+
+def _measure(
+    args: argparse.Namespace, settings: StreamSettings, only: Sequence[str], model, sizes: list, results: dict
+) -> None:
+    """Add each section that is wanted to the results.
+
+    Args:
+        args: Of the command.
+        settings: Of the stream.
+        only: The sections.
+        model: A `WristModel`; None where no section needs one.
+        sizes: Of wrist images, pixels, for the section parts.
+        results: By section.
+    """
+    from tqdm import tqdm
+
     if 'condition' in only:
         from wristworld_ros.apps.bench.reference_renderer import compare_renderers
 
@@ -168,14 +190,14 @@ def run(args: argparse.Namespace) -> int:
         results['live'] = live['frames_per_second']
         results['offline'] = run_offline(settings, live['frames_per_second'], DESK_MOMENTS)
     if 'parts' in only:  # last, since the published pipeline leaves its memory behind
+        from wristworld_ros.apps.bench import cases
+        from wristworld_ros.apps.bench.inputs import Shapes, anchor_size
+
         anchor_hw = args.anchor_size or anchor_size(model)
         assert settings.steps is not None  # set above where it was not given
         shapes = [Shapes(anchor_hw, hw, steps=settings.steps, history=settings.history) for hw in sizes]
         results['parts'] = [cases.run_case(model, settings, s, args.frames, args.published_seconds) for s in shapes]
         results['targets'] = cases.compare_targets(results['parts'])
-    folder = args.out or Path('runs') / f'bench-{time.strftime("%Y%m%d-%H%M%S")}'
-    print(f'\n{report.write(results, folder)}\n\n{folder}')
-    return 0
 
 
 def _model(args: argparse.Namespace, settings: StreamSettings):

@@ -10,7 +10,12 @@ from torch import Tensor
 
 MIDDLE = (0.0, 0.0, 0.06)  # metres in the wrist camera's frame: what crops are centred on, a place between the fingers
 HALF_WIDTH = 0.24  # metres at the hand's distance from the middle of a crop to its rim
-_MARKS = ((0.0, 0.0, 0.0), (0.08, 0.0, 0.06), (0.0, 0.08, 0.06), (0.0, 0.0, 0.16))  # metres, wrist frame
+MARKS = (
+    (0.0, 0.0, 0.0),
+    (0.08, 0.0, 0.06),
+    (0.0, 0.08, 0.06),
+    (0.0, 0.0, 0.16),
+)  # metres, wrist frame; a plane of a crop each
 _MARK_SIZE = 2.5  # pixels, standard deviation of a mark
 
 
@@ -69,7 +74,7 @@ def _facing(axis: Tensor) -> Tensor:
 
 
 def _marks(T_crop_wrist: Tensor, focal: Tensor, size: int) -> Tensor:
-    points = T_crop_wrist[:, None, :3, :3] @ T_crop_wrist.new_tensor(_MARKS)[..., None]
+    points = T_crop_wrist[:, None, :3, :3] @ T_crop_wrist.new_tensor(MARKS)[..., None]
     points = points[..., 0] + T_crop_wrist[:, None, :3, 3]  # [N, marks, 3]
     uv = points[..., :2] / points[..., 2:].clamp(min=0.05) * focal[:, None, None] + (size - 1) / 2
     pixels = torch.arange(size, dtype=uv.dtype, device=uv.device)

@@ -13,17 +13,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wristworld_ros.models.hand.crop import HALF_WIDTH, MIDDLE, HandCrops, hand_crops
+from wristworld_ros.models.hand.crop import HALF_WIDTH, MARKS, MIDDLE, HandCrops, hand_crops
 
-_MARKS = 4
 # Before the Franka hand, 5 cm from its axis, along which it looks; the fingers are in the upper half of its image.
 STANDARD_MOUNT = ((0.0, -1.0, 0.0, 0.05), (1.0, 0.0, 0.0, 0.0), (0.0, 0.0, 1.0, 0.0), (0.0, 0.0, 0.0, 1.0))
 
 
 @dataclass(frozen=True)
 class HandConfig:
-    """Sizes of a `HandNetwork`. size: pixels of a crop. widths: channels at 1/2, 1/4, ... of it. dense: of the layers behind.
-    mount: T_hand_wrist, metres, of the wrist camera whose poses it gives: an anchor shows the hand, not how a camera is mounted to it."""
+    """Sizes of a `HandNetwork`.
+
+    size: pixels of a crop. widths: channels at 1/2, 1/4, ... of it. dense: of the layers behind. mount: T_hand_wrist, metres, of
+    the wrist camera whose poses it gives: an anchor shows the hand, not how a camera is mounted to it.
+    """
 
     mount: tuple[tuple[float, ...], ...] = STANDARD_MOUNT
     size: int = 96
@@ -65,7 +67,7 @@ class HandNetwork(nn.Module):
     def __init__(self, config: HandConfig):
         super().__init__()
         self.config = config
-        widths = (3 + _MARKS, *config.widths)
+        widths = (3 + len(MARKS), *config.widths)
         self.down = nn.Sequential(*(_Down(a, b) for a, b in itertools.pairwise(widths)))
         cells = (config.size // 2 ** len(config.widths)) ** 2
         self.squeeze = nn.Conv2d(widths[-1], 64, 1)
