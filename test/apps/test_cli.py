@@ -195,7 +195,8 @@ def test_a_reader_that_ends_early_is_no_traceback():
         'report.run = lambda args: [print("a line") for _ in range(100_000)] and 0\n'
         'sys.exit(cli.main(["report", "folder"]))'
     )  # fmt: skip
-    program = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert program.stdout.readline() == 'a line\n'
-    program.stdout.close()
-    assert program.stderr.read() == '' and program.wait() == cli.OUTPUT_CLOSED
+    command = [sys.executable, '-c', code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as program:
+        assert program.stdout.readline() == 'a line\n'
+        program.stdout.close()
+        assert program.stderr.read() == '' and program.wait() == cli.OUTPUT_CLOSED

@@ -1,6 +1,7 @@
 """Fine-tuning: what is learnt from, chosen by and measured on stays apart; an adapted model directory comes out, whatever interrupts."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,8 +10,11 @@ import torch
 from wristworld_ros import cli
 from wristworld_ros.apps.convert.convert import convert_release
 from wristworld_ros.apps.convert.settings import ConvertSettings
+from wristworld_ros.data.formats.lerobot.writer import WriteSettings, write_lerobot
 from wristworld_ros.data.formats.native import CameraTrack, write_episode
 from wristworld_ros.data.images import read_image, write_image
+from wristworld_ros.data.sets import open_data_set
+from wristworld_ros.data.video import write_video
 from wristworld_ros.errors import UserError
 from wristworld_ros.evaluation.baselines import MEAN_WRIST
 from wristworld_ros.evaluation.metrics import psnr
@@ -272,6 +276,21 @@ def test_the_last_episodes_are_held_out_and_some_of_the_others_choose(settings):
     assert names(split.validation) == ['1'] and names(split.training) == ['0', '2']
     assert names(split_recordings(replace(settings, held_out='0.5')).held_out) == ['2', '3']
     assert names(split_recordings(replace(settings, limit=2)).adapt) == ['0', '1']
+
+
+def test_damaged_episodes_are_left_out_and_named_and_the_rest_goes_on(settings, clips, tmp_path):
+    data = open_data_set(clips)
+    write_lerobot(tmp_path / 'set', [partial(data.episode, i) for i in range(len(data))], WriteSettings('v2.1'))
+    videos = tmp_path / 'set/videos/chunk-000/observation.images.wrist'
+    write_video(videos / 'episode_000003.mp4', [np.zeros((36, 64, 3), np.uint8)] * 7, 5)  # its head is as good as any
+    (videos / 'episode_000001.mp4').unlink()
+    damaged = replace(settings, data=str(tmp_path / 'set'), held_out=str(clips))
+    split = split_recordings(damaged)
+    assert [recording.name for recording in split.adapt] == ['episode 0', 'episode 2'] and len(split.held_out) == 4
+    assert [sentence.split(' (')[0] for sentence in split.damaged] == ['episode 1', 'episode 3']
+    assert split.record()['damaged'] == list(split.damaged)
+    with pytest.raises(UserError, match=r'leaves no episode .* to hold out .*damaged: .*episode 3 '):
+        split_recordings(replace(damaged, held_out='1'))
 
 
 def test_another_set_can_be_held_out(settings, write_set, tmp_path):

@@ -25,6 +25,8 @@ def run(args: argparse.Namespace) -> int:
         print(f'{what}: {", ".join(recording.name for recording in recordings)}', flush=True)
     if plan.split.too_short:
         print(f'left out, too short: {", ".join(plan.split.too_short)}', flush=True)
+    for sentence in plan.split.damaged:
+        print(f'left out, damaged: {sentence}', flush=True)
     run_parallel(1, settings.threads, run_finetune, plan, choose_device(settings.device))
     print(f'\n{(plan.out / EVALUATION / "table.txt").read_text()}\n{plan.out / EVALUATION}\n{plan.out / MODEL}')
     return 0

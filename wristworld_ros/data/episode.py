@@ -181,8 +181,8 @@ class Episode(ABC):
         names = self.names('anchor')
         if len(names) < (count or 1):
             raise UserError(
-                f'Episode {self.path} has {len(names)} anchor cameras, and {count or 1} are asked for',
-                'ask for fewer, or give another episode',
+                f'{self.name} of {self.path} has {len(names)} anchor cameras, and {count or 1} are asked for',
+                f'set anchors to {len(names)} (--anchors), or give other episodes' if names else 'give other episodes',
             )
         names = names[: count or None]
         if len({(self.camera(name).width, self.camera(name).height) for name in names}) > 1:

@@ -128,12 +128,15 @@ class RobotModel:
 
 
 def _parse(text: str) -> Any:
+    from xml.etree import ElementTree
+
     import yourdfpy
 
     logging.getLogger('yourdfpy').setLevel(logging.CRITICAL)
     try:
+        ElementTree.fromstring(text)  # yourdfpy tries what is no XML once more, and tells what is wrong with that
         return yourdfpy.URDF.load(
-            io.BytesIO(text.encode()), build_scene_graph=False, load_meshes=False, build_collision_scene_graph=False
+            io.StringIO(text), build_scene_graph=False, load_meshes=False, build_collision_scene_graph=False
         )
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -137,7 +137,7 @@ def test_a_copy_replaces_neither_its_source_nor_what_it_lies_in(episodes, tmp_pa
 def test_what_inspect_is_given_in_vain_is_refused(episodes, tmp_path, capsys):
     (tmp_path / 'arm.txt').write_text('no xml')
     for options, said in (
-        (['--urdf', str(tmp_path / 'arm.txt')], "arm.txt: The robot description is not a URDF that can be read (Start tag expected, '<' not found"),
+        (['--urdf', str(tmp_path / 'arm.txt')], "arm.txt: The robot description is not a URDF that can be read (syntax error: line 1, column 0)"),
         (['--base-link', 'base'], 'base_link is given without a robot description; give --urdf as well'),
     ):  # fmt: skip
         assert main(['data', 'inspect', str(episodes), *options]) == 2

@@ -17,6 +17,7 @@ from wristworld_ros.evaluation.knowledge import LEVELS, KnowledgeLevel, known_se
 from wristworld_ros.training.finetune.settings import FinetuneSettings
 from wristworld_ros.types import AnchorSet
 
+_BLOCK = 16  # frames that are decoded at once
 LEAST_FRAMES = 8  # of an episode: shorter ones have no clip to learn from
 _VALIDATION_SHARE = 0.25  # of the episodes to adapt to
 _LEAST_RATE = 2.0  # frames a second that thinning leaves
@@ -53,6 +54,16 @@ class Recording:
             digest.update(self.episode.read(camera, some).tobytes())
         return digest.hexdigest()[:16]
 
+    def check(self) -> None:
+        """Decode every image that is used.
+
+        Raises:
+            UserError: One is missing or cannot be decoded.
+        """
+        for camera in (*self.episode.anchors(), *self.episode.names('wrist')):
+            for start in range(0, len(self), _BLOCK):
+                self.episode.read(camera, self.indices[start : start + _BLOCK])
+
     def truth(self, wrist_hw: tuple[int, int]) -> GroundTruth:
         """Its images and whatever it says of its cameras, the wrist at the model's size."""
         return read_ground_truth(self.episode, wrist_hw, need_calibration=False, indices=self.indices)
@@ -77,12 +88,14 @@ class Recording:
 
 @dataclass(frozen=True)
 class Split:
-    """adapt: episodes to learn from. validation: those of them that choose when to stop. held_out: those that are measured."""
+    """adapt: episodes to learn from. validation: those of them that choose when to stop. held_out: those that are measured.
+    too_short: names of episodes that are left out. damaged: of others that are, with what is wrong with them."""
 
     adapt: tuple[Recording, ...]
     validation: tuple[Recording, ...]
     held_out: tuple[Recording, ...]
     too_short: tuple[str, ...] = ()
+    damaged: tuple[str, ...] = ()
 
     @property
     def training(self) -> tuple[Recording, ...]:
@@ -93,7 +106,7 @@ class Split:
         """Names, for JSON."""
         return {
             part: [r.name for r in getattr(self, part)] for part in ('adapt', 'validation', 'held_out')
-        } | {'too_short': list(self.too_short)}  # fmt: skip
+        } | {'too_short': list(self.too_short), 'damaged': list(self.damaged)}  # fmt: skip
 
 
 def split_recordings(settings: FinetuneSettings) -> Split:
@@ -104,25 +117,29 @@ def split_recordings(settings: FinetuneSettings) -> Split:
     """
     if not settings.data:
         raise UserError('finetune needs --data', 'give recordings with a wrist camera')
-    recordings, short = _open(settings.data, settings)
+    damaged: list[str] = []
+    recordings, short = _open(settings.data, settings, damaged)
     other = _other_set(settings)
     if other is not None:
-        held_out, more = _open(str(other), settings)
+        held_out, more = _open(str(other), settings, damaged)
         short += more
     else:
         count = _count(settings, len(recordings))
         recordings, held_out = recordings[: len(recordings) - count], recordings[len(recordings) - count :]
-    adapt = recordings[: settings.limit]
+    adapt, held_out = (_readable(some, damaged) for some in (recordings[: settings.limit], held_out))
     if len(adapt) < 2:
         raise UserError(
             f'{settings.data} leaves {len(adapt)} episode{"s" if len(adapt) != 1 else ""} of {LEAST_FRAMES} frames or more to adapt to, '
-            f'and 2 are needed: one to learn from, one to choose when to stop', 'record more, or hold fewer out',
+            f'and 2 are needed: one to learn from, one to choose when to stop{_told(damaged)}', 'record more, or hold fewer out',
         )  # fmt: skip
     if not held_out:
-        raise UserError(f'{other} has no episode of {LEAST_FRAMES} frames or more', 'hold others out')
+        where = other or settings.data
+        raise UserError(
+            f'{where} leaves no episode of {LEAST_FRAMES} frames or more to hold out{_told(damaged)}', 'hold others out'
+        )
     count = max(1, round(_VALIDATION_SHARE * len(adapt)))
     places = np.unique(np.linspace(0, len(adapt) - 1, count + 2).round().astype(int)[1:-1])
-    return Split(tuple(adapt), tuple(adapt[i] for i in places), tuple(held_out), tuple(short))
+    return Split(tuple(adapt), tuple(adapt[i] for i in places), tuple(held_out), tuple(short), tuple(damaged))
 
 
 def _other_set(settings: FinetuneSettings) -> Path | None:
@@ -156,11 +173,33 @@ def _count(settings: FinetuneSettings, episodes: int) -> int:
     return count
 
 
-def _open(path: str, settings: FinetuneSettings) -> tuple[list[Recording], list[str]]:
-    """The episodes of a set that are long enough, in order, and the names of those that are not."""
+def _readable(recordings: list[Recording], damaged: list[str]) -> list[Recording]:
+    """Those whose images can all be decoded; what is wrong with the others goes to `damaged`."""
+    found = []
+    for recording in recordings:
+        try:
+            recording.check()
+        except UserError as error:
+            damaged.append(f'{recording.name} ({error.what})')
+        else:
+            found.append(recording)
+    return found
+
+
+def _told(damaged: list[str]) -> str:
+    return f' (left out, damaged: {"; ".join(damaged)})' if damaged else ''
+
+
+def _open(path: str, settings: FinetuneSettings, damaged: list[str]) -> tuple[list[Recording], list[str]]:
+    """The episodes of a set that are long enough, in order, and the names of those that are not; those that cannot be opened go to `damaged`."""
     data, found, short = open_data_set(path), [], []
     for index in range(len(data)):
-        episode = _with_roles(data.episode(index), settings)
+        try:
+            opened = data.episode(index)
+        except UserError as error:
+            damaged.append(f'episode {index} ({error.what})')
+            continue
+        episode = _with_roles(opened, settings)
         indices = _thinned(len(episode), episode.fps, settings.frames)
         if len(indices) < LEAST_FRAMES:
             short.append(episode.name)
