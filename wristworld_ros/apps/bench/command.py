@@ -118,7 +118,6 @@ def run(args: argparse.Namespace) -> int:
     from wristworld_ros.apps.bench.full_size import is_random
     from wristworld_ros.pipeline.memory_check import check_memory
     from wristworld_ros.runtime import machine
-    from wristworld_ros.runtime.progress import ProgressBar
 
     random = is_random(args.model)
     if args.steps is None:
@@ -160,7 +159,7 @@ def _measure(
         sizes: Of wrist images, pixels, for the section parts.
         results: By section.
     """
-    from tqdm import tqdm
+    from wristworld_ros.runtime.progress import ProgressBar
 
     if 'condition' in only:
         from wristworld_ros.apps.bench.reference_renderer import compare_renderers
