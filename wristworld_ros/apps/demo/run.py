@@ -110,17 +110,16 @@ def _record(seconds: float, processes: ProcessGroup, recorder: ManagedProcess, p
     """Let it run, with a bar that shows rate and latency."""
     start = time.monotonic()
     form = '{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} s{postfix}'
-    with ProgressBar(total=seconds, desc='recording', bar_format=form, disable=not progress) as bar:
+    with ProgressBar(total=round(seconds), desc='recording', bar_format=form, disable=not progress) as bar:
         while (spent := time.monotonic() - start) < seconds:
             time.sleep(min(0.5, seconds - spent))
             processes.check()
-            bar.n = min(time.monotonic() - start, seconds)
             status = _last_status(recorder)
             if status and status['age'] is not None:
                 bar.set_postfix_str(
                     f'{status["rate"]:.1f} frames/s, {status["age"] * 1e3:.0f} ms behind', refresh=False
                 )
-            bar.refresh()
+            bar.update(round(min(time.monotonic() - start, seconds)) - bar.n)
 
 
 class RecorderLine(TypedDict, total=False):
