@@ -73,6 +73,8 @@ class SupportSearch:
             anchors: V cameras of these images, in the robot's base frame, whose z axis points up.
             part: Of the sweep that this set is compared on; compare the same number of sets on each part.
         """
+        if not len(self._sweep[part]):
+            return  # before images are made ready for nothing
         grays = [cv2.GaussianBlur(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (0, 0), 1.0) for image in images]
         self._scores[part] += [_agreement(grays, anchors, float(height)) for height in self._sweep[part]]
 

@@ -24,10 +24,8 @@ from wristworld_ros.robot.known_cameras import resized_camera
 from wristworld_ros.types import AnchorSet, Camera
 
 ROUNDS, TRACKED_ROUNDS = 3, 1  # corrections of stage 1's guess, and of where the hand was a moment ago
-_ORDINARY, _UNSURE = (
-    0.015,
-    0.03,
-)  # metres: expected errors that say nothing, and how far above them certainty has fallen to 1 / e
+_ORDINARY = 0.015  # metres: expected errors up to this say nothing
+_UNSURE = 0.03  # metres above that at which certainty has fallen to 1 / e
 _KEPT = 10  # predictions of what does not change in a stream, whose mean is taken
 
 
