@@ -50,9 +50,8 @@ class RayEngine:
                 options |= {'include_dashboard': False}
             try:
                 ray.init(log_to_driver=False, **options)
-            except (
-                Exception
-            ) as error:  # among others a bare Exception, where the machine is too busy to start one in time
+            # Ray raises a bare Exception, among others, where the machine is too busy to start it in time.
+            except Exception as error:
                 ray.shutdown()
                 if self._address is None:
                     raise UserError(f'Ray cannot be started on this machine ({_line(error)})', _NO_LOCAL) from error

@@ -21,6 +21,7 @@ from scipy.stats import spearmanr
 from wristworld_ros.data.formats.native import ROBOT, list_episodes, read_episode
 from wristworld_ros.data.ground_truth import read_ground_truth
 from wristworld_ros.data.real_clips import list_clips, read_clip
+from wristworld_ros.evaluation.metrics import psnr
 from wristworld_ros.evaluation.table import markdown
 from wristworld_ros.geometry.images import resize_images
 from wristworld_ros.pipeline import load_model
@@ -139,12 +140,11 @@ def rank_correlation(one: np.ndarray, other: np.ndarray) -> float:
 def object_psnr(image: np.ndarray, truth: np.ndarray, objects: np.ndarray) -> float:
     """PSNR over the pixels that show objects, dB; NaN where none do. uint8 [h, w, 3] and [h, w], see `CameraTrack`."""
     shown = (objects > 0) & (objects != ROBOT)
-    return _psnr(image[shown], truth[shown]) if shown.any() else float('nan')
+    return _image_psnr(image[shown][None], truth[shown][None]) if shown.any() else float('nan')
 
 
-def _psnr(image: np.ndarray, truth: np.ndarray) -> float:
-    error = (image.astype(float) - truth) / 255
-    return float(-10 * np.log10(max((error**2).mean(), 1e-10)))
+def _image_psnr(image: np.ndarray, truth: np.ndarray) -> float:
+    return float(psnr(image[None], truth[None])[0])
 
 
 def add_episodes(study: Study, paths: list[Path], every: int) -> None:
@@ -167,7 +167,7 @@ def add_clips(study: Study, folder: Path, frames: int) -> None:
     for name in ProgressBar(list_clips(folder), unit='clip'):
         clip = read_clip(folder, name, frames)
         for frame in range(len(clip)):
-            right = partial(_psnr, truth=resize_images(clip.wrist[frame][None], (height, width))[0])
+            right = partial(_image_psnr, truth=resize_images(clip.wrist[frame][None], (height, width))[0])
             study.add(CLIPS, clip.images[:, frame], right)
             study.add(CLIPS + ALONE, clip.images[:1, frame], right)
 

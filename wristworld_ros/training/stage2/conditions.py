@@ -32,9 +32,8 @@ from wristworld_ros.runtime.progress import ProgressBar
 from wristworld_ros.training.parts import PackagedParts, TrainedParts
 from wristworld_ros.types import AnchorSet
 
-MapArrays = tuple[
-    np.ndarray, np.ndarray, np.ndarray
-]  # image uint8 [T, h, w, 3], depth float16 and trust uint8 [T, h, w]
+# Image uint8 [T, h, w, 3], depth float16 and trust uint8 [T, h, w].
+MapArrays = tuple[np.ndarray, np.ndarray, np.ndarray]
 ROBOT_LEVELS = {f'{name}-robot': replace(LEVELS[name], robot=True) for name in ('rgbd', 'exact')}
 
 
