@@ -171,6 +171,10 @@ class StreamSettings:
         True,
         "Whether the given places of anchors with depth are corrected, by up to 3 cm and 2 degrees, where they see the robot's surface elsewhere than joint states put it.",
     )
+    filter_depth: bool = setting(
+        True,
+        "Whether the noise of measured depth is filtered: over time where an anchor's picture stands still, and between neighbours of one surface. How noisy a camera is, its images tell; off where the driver filters already.",
+    )
     scene_memory: bool = setting(
         False,
         'Whether what an anchor with depth saw before the arm moved in front of it is shown there meanwhile; where the arm moves things it shows them where they were.',

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 _TINY = 1e-12
+_MOVED_M, _MOVED_RAD = 0.002, 0.003  # a camera whose pose changes by more has moved
 
 
 def quaternion_to_matrix(quaternion: Tensor) -> Tensor:
@@ -134,3 +135,10 @@ def looking_at(position: np.ndarray, target: np.ndarray) -> np.ndarray:
     T[:3, :3] = np.stack([x, np.cross(z, x), z], 1)
     T[:3, 3] = position
     return T
+
+
+def has_moved(before: np.ndarray, now: np.ndarray) -> bool:
+    """Whether a camera's poses, [4, 4] each, differ by more than a standing camera's do."""
+    relative = now @ np.linalg.inv(before)
+    angle = np.arccos(np.clip((np.trace(relative[:3, :3]) - 1) / 2, -1, 1))
+    return bool(np.linalg.norm(relative[:3, 3]) > _MOVED_M or angle > _MOVED_RAD)

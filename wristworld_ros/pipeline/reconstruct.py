@@ -18,6 +18,7 @@ from wristworld_ros.pipeline.modelled_depth import DepthSource, ModelledDepth
 from wristworld_ros.pipeline.observation import NOT_FINITE, Observation, blank_observation, empty_reconstruction
 from wristworld_ros.pipeline.reconstructor import Reconstructor, Scene, is_finite, visible_confidence
 from wristworld_ros.pipeline.swept import PlaneSweep, trusted_coverage
+from wristworld_ros.robot.depth_filter import DepthFilter
 from wristworld_ros.robot.known_cameras import KnownCameras
 from wristworld_ros.robot.motion_placement import AnchorPlacement, PlacedAnchors
 from wristworld_ros.runtime.cuda_graphs import CudaGraphRunner
@@ -64,6 +65,7 @@ class ReconstructionStep:
         place_anchors: Whether anchors of unknown place are placed by the wrist's known path.
         depth_source: Whose depth takes the place of stage 1's where cameras and robot are known; None for none.
         refine: Whether given places of anchors are corrected by how they see the robot.
+        filter_depth: Whether the noise of measured depth is filtered.
         table_height: Of the plane that objects stand on in the robot's base frame, metres; None to find it.
         stage1_every: Sets of which stage 1 runs on one, where images alone are known and the hand is tracked between.
     """
@@ -80,6 +82,7 @@ class ReconstructionStep:
         refine: bool = True,
         table_height: float | None = None,
         stage1_every: int = 1,
+        filter_depth: bool = True,
     ):
         self._reconstructor = Reconstructor(model.stage1, model.config.anchor_width, model.config.wrist_hw)
         self._cloud: CloudSettings = model.config.cloud if near is None else replace(model.config.cloud, near=near)
@@ -98,6 +101,7 @@ class ReconstructionStep:
             table_height,
             model.hand,
         )
+        self._depth_filter = DepthFilter() if filter_depth else None
         self._placement = AnchorPlacement() if place_anchors else None
         self._modelled = None if depth_source is None else ModelledDepth(depth_source, self._known)
         graphs = graphs and model.device.type == 'cuda'
@@ -120,6 +124,8 @@ class ReconstructionStep:
         """A new stream begins: what was remembered of the scene is forgotten."""
         self._known.reset()
         self._keyframe = None
+        if self._depth_filter is not None:
+            self._depth_filter.reset()
         if self._close_up is not None:
             self._close_up.reset()
         if self._placement is not None:
@@ -199,6 +205,9 @@ class ReconstructionStep:
 
     def _known_set(self, anchors: AnchorSet) -> Observation:
         timer = StageTimer(self._device)
+        if self._depth_filter is not None and anchors.depth is not None:
+            depth = self._depth_filter(anchors.stamp_ns, anchors.depth, anchors.images, anchors.T_base_anchor)
+            anchors = replace(anchors, depth=depth)
         found, missing, placement, seconds = self._known.measured(anchors), (), None, {}
         if found is None:
             anchors, stage1, placed = self._placed_by_motion(anchors)

@@ -175,7 +175,7 @@ class VirtualWrist:
         s = self.settings
         return ReconstructionStep(
             self.model, s.near, s.wrist_fov, self.graphs, s.scene_memory, s.place_anchors, self._depth_source,
-            s.refine_calibration, s.table_height, s.stage1_every,
+            s.refine_calibration, s.table_height, s.stage1_every, s.filter_depth,
         )  # fmt: skip
 
     def _new_generation(self) -> ChunkGenerator:

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_MOVED_M, _MOVED_RAD = 0.002, 0.003  # a camera whose pose changes by more has moved
+from wristworld_ros.geometry.poses import has_moved
+
 _COVER_M = 0.04  # what is measured farther from the robot's surface is not the robot
 _BESIDE = 4  # pixels
 
@@ -50,7 +51,7 @@ class SceneMemory:
             self._stamps = torch.full(depth.shape, stamp_ns, dtype=torch.int64, device=depth.device)
         else:
             for view in range(len(depth)):
-                if _moved(self._poses[view], poses[view]) or not np.allclose(
+                if has_moved(self._poses[view], poses[view]) or not np.allclose(
                     self._cameras[view], cameras[view], rtol=1e-3
                 ):
                     self._depth[view] = 0
@@ -66,9 +67,3 @@ class SceneMemory:
         recalled = torch.where(covered, self._depth, 0.0)
         age = (stamp_ns - self._stamps).float() * 1e-9
         return recalled, self._colors, age
-
-
-def _moved(before: np.ndarray, now: np.ndarray) -> bool:
-    relative = now @ np.linalg.inv(before)
-    angle = np.arccos(np.clip((np.trace(relative[:3, :3]) - 1) / 2, -1, 1))
-    return bool(np.linalg.norm(relative[:3, 3]) > _MOVED_M or angle > _MOVED_RAD)

@@ -10,7 +10,7 @@ from wristworld_ros.setting import setting
 # Settings of the stream that matter here: chunks are of one latent frame, as for a live camera.
 STREAM = (
     'model', 'device', 'precision', 'decoder', 'threads', 'steps', 'guidance', 'history', 'near', 'wrist_fov', 'min_coverage',
-    'min_confidence', 'min_agreement', 'place_anchors', 'refine_calibration', 'seed',
+    'min_confidence', 'min_agreement', 'place_anchors', 'refine_calibration', 'filter_depth', 'seed',
 )  # fmt: skip
 _POSE = r'\s*([-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?(\s+|$)){7}'
 
