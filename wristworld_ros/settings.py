@@ -186,7 +186,7 @@ class StreamSettings:
     )
     fill_from: float | None = setting(
         0.9,
-        'Share of trusted pixels (see composite), 0 to 1, from which on the rest of an image is filled from around them and the generator does not run: no worse with the models that ship, and faster; never runs it always.',
+        'Share of trusted pixels (see composite), 0 to 1, from which on the rest of an image is filled from around them and the generator does not run: no worse with the models that ship, and faster. Nor does it run where the wrist camera is known to be mounted more than 3 cm or 10 degrees from where the generator learnt what the hand looks like; never runs it always.',
         low=0.1, high=1.0, none='never', live=True,
     )  # fmt: skip
     seed: int = setting(

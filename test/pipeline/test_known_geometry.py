@@ -22,7 +22,7 @@ from wristworld_ros import (
 )
 from wristworld_ros.pipeline.composite import composite
 from wristworld_ros.pipeline.generate import ChunkGenerator
-from wristworld_ros.pipeline.model import tiny_random_model
+from wristworld_ros.pipeline.model import WristModel, tiny_random_model
 from wristworld_ros.types import ConditionMap, PixelOrigin
 
 HW = (180, 240)
@@ -290,6 +290,24 @@ def test_the_generator_does_not_run_where_nearly_all_is_trusted(model, monkeypat
     stream(model, composite=False).push(anchors)
     stream(model).push(only(wrist=WRIST))
     assert len(calls) == 3
+
+
+@pytest.mark.parametrize(('metres', 'degrees', 'generated'), [(0.0, 0, 1), (0.02, 6, 1), (0.05, 0, 0), (0.0, 20, 0)])
+def test_a_generator_that_learnt_the_hand_from_elsewhere_does_not_run(model, monkeypatch, metres, degrees, generated):
+    calls = []
+    blank = np.zeros((*model.config.wrist_hw, 3), np.uint8)
+    monkeypatch.setattr(ChunkGenerator, '__call__', lambda *_: calls.append(1) or [blank])
+    learnt = tuple(map(tuple, np.eye(4)))
+    model = WristModel(replace(model.config, mount=learnt), model.stage1, model.generator, 'cpu')
+    mount = np.eye(4)
+    mount[:3, :3] = Rotation.from_euler('y', degrees, degrees=True).as_matrix()
+    mount[0, 3] = metres
+    mounted = replace(WRIST, T_camera_world=np.linalg.inv(mount))
+    (frame,) = stream(model).push(only(mounted=mounted, wrist=WRIST))
+    assert len(calls) == generated and not frame.verdict.status.is_blank
+    stream(model, fill_from=None).push(only(mounted=mounted, wrist=WRIST))
+    stream(model).push(only(wrist=WRIST))
+    assert len(calls) == generated + 2
 
 
 def test_small_gaps_of_a_composite_are_filled_and_large_ones_generated():

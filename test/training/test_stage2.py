@@ -13,6 +13,7 @@ from wristworld_ros.training.stage2.data import Stage2Clips, Stage2Sampling, sam
 from wristworld_ros.training.stage2.train import (
     ClipTrainer,
     Stage2Training,
+    common_mount,
     image_losses,
     noise_levels,
     predict_independent,
@@ -152,3 +153,16 @@ def test_a_run_starts_from_the_generator_of_a_model_directory(tmp_path):
     start_from(other, tmp_path / 'model' / 'generator.safetensors')
     wanted = model.generator.state_dict()
     assert all(torch.equal(value, wanted[name]) for name, value in other.state_dict().items())
+
+
+@pytest.mark.parametrize(('metres', 'common'), [((0.05, 0.052), True), ((0.05, 0.12), False), ((0.05, None), False)])
+def test_the_mount_of_a_training_set_is_that_of_all_its_cameras_or_none(tmp_path, metres, common):
+    mounts = []
+    for i, x in enumerate(metres):
+        mounts.append(np.eye(4))
+        mounts[-1][0, 3] = x or 0
+        np.savez(tmp_path / f'{i}.npz', wrist=np.zeros(1), **({} if x is None else {'mount': mounts[-1]}))
+    found = common_mount(sorted(tmp_path.glob('*.npz')))
+    assert (found is not None) == common
+    if common:
+        np.testing.assert_array_equal(found, mounts[0])

@@ -100,6 +100,7 @@ def test_training_packaging_and_streaming_fit_together(tmp_path, anchors):
     assert set(hashes) == {f'{name}.safetensors' for name in ('stage1', 'sweep', 'hand', 'generator')}
     assert json.loads((tmp_path / 'model' / 'config.json').read_text())['name'] == 'made_here'
     assert (tmp_path / 'model' / 'mean_wrist.png').exists()
+    assert json.loads((tmp_path / 'model' / 'config.json').read_text())['mount'] is None  # no episode says it
     stream = VirtualWrist(load_model(str(tmp_path / 'model'), 'cpu'), StreamSettings())
     names = tuple(list(ANCHORS)[:anchors])
     (frame,) = stream.push(AnchorSet(0, names, np.zeros((anchors, 240, 320, 3), np.uint8)))

@@ -8,6 +8,7 @@ from torch import Tensor
 
 _TINY = 1e-12
 _MOVED_M, _MOVED_RAD = 0.002, 0.003  # a camera whose pose changes by more has moved
+_ELSEWHERE_M, _ELSEWHERE_RAD = 0.03, np.radians(10)  # of a mount: from there the hand is another picture
 
 
 def quaternion_to_matrix(quaternion: Tensor) -> Tensor:
@@ -137,8 +138,23 @@ def looking_at(position: np.ndarray, target: np.ndarray) -> np.ndarray:
     return T
 
 
-def has_moved(before: np.ndarray, now: np.ndarray) -> bool:
-    """Whether a camera's poses, [4, 4] each, differ by more than a standing camera's do."""
+def motion_between(before: np.ndarray, now: np.ndarray) -> tuple[float, float]:
+    """Length, in the poses' unit, and angle, radians, of the motion that takes one pose, [4, 4], to another."""
     relative = now @ np.linalg.inv(before)
     angle = np.arccos(np.clip((np.trace(relative[:3, :3]) - 1) / 2, -1, 1))
-    return bool(np.linalg.norm(relative[:3, 3]) > _MOVED_M or angle > _MOVED_RAD)
+    return float(np.linalg.norm(relative[:3, 3])), float(angle)
+
+
+def has_moved(before: np.ndarray, now: np.ndarray) -> bool:
+    """Whether a camera's poses, [4, 4] each, in metres, differ by more than a standing camera's do."""
+    metres, radians = motion_between(before, now)
+    return metres > _MOVED_M or radians > _MOVED_RAD
+
+
+def mounted_elsewhere(mount: np.ndarray | None, learnt: np.ndarray | None) -> bool:
+    """Whether a camera is mounted, [4, 4] in metres, where the hand looks other than from a mount that was learnt; False where one of
+    the two is not known."""
+    if mount is None or learnt is None:
+        return False
+    metres, radians = motion_between(learnt, mount)
+    return metres > _ELSEWHERE_M or radians > _ELSEWHERE_RAD

@@ -20,6 +20,8 @@ TINY_DECODER, SWEEP, HAND = 'tiny_decoder.safetensors', 'sweep.safetensors', 'ha
 PRIOR = 'wrist_prior.png'
 _RESTORE = 'give a complete model directory, or restore it from where the model came'
 Level = Annotated[float, Meta(ge=1, le=255)]  # of a pixel's channels, which 0 cannot be compared with
+Row = tuple[float, float, float, float]
+Pose = tuple[Row, Row, Row, Row]
 # Model directories that ship with the package.
 PRETRAINED = Path(__file__).parents[1] / 'pretrained'
 
@@ -51,6 +53,7 @@ class ModelConfig:
         tiny_decoder: Width and blocks of the tiny decoder; empty where there is none.
         sweep: Configuration of the plane sweep (`sweep.SweepConfig`); empty where there is none.
         hand: Configuration of the hand network (`hand.HandConfig`); empty where there is none.
+        mount: T_hand_wrist, metres, of the wrist cameras that the generator learnt from; None where they differed or nobody knows.
         prior: Weights of what the anchors show beside the mean wrist image (`pipeline.prior.WristPrior`); empty where there is none.
         prior_light: Mean level of the anchors' images that the mean wrist image goes with, 1 to 255.
     """
@@ -72,6 +75,7 @@ class ModelConfig:
     tiny_decoder: dict[str, Any] = field(default_factory=dict)
     sweep: dict[str, Any] = field(default_factory=dict)
     hand: dict[str, Any] = field(default_factory=dict)
+    mount: Pose | None = None
     prior: tuple[Share, ...] = ()
     prior_light: Level = 128.0
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from wristworld_ros.geometry.poses import mounted_elsewhere
 from wristworld_ros.pipeline.anchor_checks import AnchorChecks, RegistrationCheck, judge_agreement, judge_confidence
 from wristworld_ros.pipeline.composite import composite, filled, trusted_share
 from wristworld_ros.pipeline.generate import ChunkGenerator, NotFiniteError
@@ -206,16 +207,26 @@ class VirtualWrist:
         return self._blank_frames(unusable)
 
     def _images(self, generator: ChunkGenerator, waiting: list[Observation]) -> list[np.ndarray]:
-        """Images of a chunk: generated, with what is trusted over them; without the generator where that is nearly all."""
-        known = self.settings.composite and all(o.geometry is not Geometry.RGB for o in waiting)
-        enough = self.settings.fill_from
-        if known and enough is not None and all(trusted_share(o.condition) >= enough for o in waiting):
+        """Images of a chunk: generated, with what is trusted over them; without the generator where it has nothing to add."""
+        if all(self._serves_alone(o) for o in waiting):
             generator.reset()  # the next generated chunk begins a video
             return [filled(o.condition) for o in waiting]
         images = generator([o.condition for o in waiting], [o.anchors.images for o in waiting])
         if self.settings.composite:
             images = [_composited(o, image) for o, image in zip(waiting, images, strict=True)]
         return images
+
+    def _serves_alone(self, observation: Observation) -> bool:
+        """Whether a condition map serves without the generator: nearly all of it is trusted, or the wrist camera is mounted where the
+        generator has not learnt what the hand looks like, and would draw the one that it knows."""
+        enough = self.settings.fill_from
+        if enough is None:
+            return False
+        trusted = self.settings.composite and observation.geometry is not Geometry.RGB
+        if trusted and trusted_share(observation.condition) >= enough:
+            return True
+        learnt = self.model.config.mount
+        return mounted_elsewhere(observation.anchors.T_hand_wrist, None if learnt is None else np.array(learnt))
 
     def _blank_frames(self, verdict: Verdict) -> list[WristFrame]:
         """A blank frame for every observation that waits."""

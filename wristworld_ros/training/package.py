@@ -10,10 +10,12 @@ from typing import Any
 from wristworld_ros.errors import UserError
 from wristworld_ros.evaluation.baselines import MEAN_WRIST
 from wristworld_ros.input_files import Share, check_file, check_name, read_json
+from wristworld_ros.models.config import Pose
 from wristworld_ros.models.wan import WristGenerator
 from wristworld_ros.pipeline.model_saving import save_model
 from wristworld_ros.training.checkpoint import read_weights, weights_file
 from wristworld_ros.training.parts import TrainedParts
+from wristworld_ros.training.stage2.train import MOUNT
 
 _FINISHED = 'give the folder of a finished `wristworld train stage2`'
 
@@ -46,16 +48,17 @@ def package_model(parts: TrainedParts, stage2: Path, folder: Path, name: str) ->
         UserError: One of the runs is not finished or damaged, or the name is no plain name.
     """
     check_name(name, '--name')
-    for file in (stage2 / 'run.json', weights_file(stage2), stage2 / MEAN_WRIST):
+    for file in (stage2 / 'run.json', weights_file(stage2), stage2 / MEAN_WRIST, stage2 / MOUNT):
         if not file.exists():
             raise UserError(f'{stage2} has no {file.name}', _FINISHED)
         check_file(file, _FINISHED)
     run2 = read_json(stage2 / 'run.json', _Run, _FINISHED)
+    mount = read_json(stage2 / MOUNT, Pose | None, _FINISHED)
     generator = WristGenerator.from_config(run2.model)
     read_weights(generator, stage2)
     model = parts.model(
         name, generator, run2.model, noise_share=run2.noise_share, use_condition=run2.condition,
-        use_anchor_tokens=run2.anchor_tokens,
+        use_anchor_tokens=run2.anchor_tokens, mount=mount,
     )  # fmt: skip
     hashes = save_model(model, folder)
     shutil.copyfile(stage2 / MEAN_WRIST, folder / MEAN_WRIST)

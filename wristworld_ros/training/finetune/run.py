@@ -131,7 +131,7 @@ def _adapt_stage2(
 def _with_stage2(model: WristModel, generator: WristGenerator, prior: WristPrior | None, name: str) -> WristModel:
     licence = model.config.licence if _LICENCE in model.config.licence else f'{model.config.licence}, {_LICENCE}'
     weights, light = ((), ModelConfig.prior_light) if prior is None else (prior.weights, prior.light)
-    config = replace(model.config, name=name, licence=licence, prior=weights, prior_light=light)
+    config = replace(model.config, name=name, licence=licence, prior=weights, prior_light=light, mount=None)
     return WristModel(
         config, model.stage1, generator, 'cpu', model.autoencoder, model.sweep, model.hand, prior
     )  # fmt: skip

@@ -80,7 +80,7 @@ def prepare_conditions(
     Returns:
         Their paths, in the order of the episodes' names. Keys, for Q maps of T frames: condition uint8 [Q, T, h, w, 3], depth
         float16 [Q, T, h, w] in metres, trust uint8 [Q, T, h, w] (255 is all of it), anchors uint8 [V, T, s, s, 3], wrist uint8
-        [T, h, w, 3], objects uint8 [T, h, w].
+        [T, h, w, 3], objects uint8 [T, h, w], mount float64 [4, 4], T_hand_wrist where the recording says it.
 
     Raises:
         UserError: A run is not finished, or an episode has no anchor or no wrist camera, or anchors of several sizes.
@@ -144,6 +144,7 @@ def write_conditions(target: Path, maps: Sequence[MapArrays], truth: GroundTruth
             anchors=np.stack([resize_images(frames, (token_size, token_size)) for frames in truth.images]),
             wrist=truth.wrist,
             objects=np.zeros(truth.wrist.shape[:3], np.uint8) if truth.objects is None else truth.objects,
+            **({} if truth.T_hand_wrist is None else {'mount': truth.T_hand_wrist}),
         )
 
 

@@ -13,16 +13,21 @@ from torch import Tensor
 
 from wristworld_ros.data.formats.native import ROBOT
 from wristworld_ros.evaluation.baselines import MEAN_WRIST
+from wristworld_ros.geometry.poses import mounted_elsewhere
+from wristworld_ros.input_files import json_text
 from wristworld_ros.models.wan import SIM_TINY, WristGenerator, block_causal_predict, chunk_contexts
 from wristworld_ros.models.wan.autoencoders import shuffle, unshuffle
 from wristworld_ros.models.wan.condition_planes import condition_planes
 from wristworld_ros.models.wan.sampling import add_noise, shared_noise
+from wristworld_ros.runtime.files import write_text
 from wristworld_ros.training.parallel import rank
 from wristworld_ros.training.part import need_samples, note_run, train_part
 from wristworld_ros.training.parts import TrainedParts
 from wristworld_ros.training.stage2.conditions import ConditionSettings, prepare_conditions
 from wristworld_ros.training.stage2.data import Stage2Clips, Stage2Sampling, collate_clips, sample_clip
 from wristworld_ros.training.trainer import Step, TrainerConfig
+
+MOUNT = 'mount.json'  # of a run: where the wrist cameras that it learns from are mounted, or null
 
 
 @dataclass(frozen=True)
@@ -184,8 +189,8 @@ def prepare_for(
 def train_stage2(
     conditions: list[Path], held_out: list[Path], folder: Path, run: Stage2Training, device: str = 'cpu'
 ) -> WristGenerator:
-    """Train the generator; leaves `folder/config.json`, `folder/model.safetensors` with the averaged weights, and the mean wrist
-    image of the training set, a baseline of the evaluation.
+    """Train the generator; leaves `folder/config.json`, `folder/model.safetensors` with the averaged weights, the mean wrist
+    image of the training set, a baseline of the evaluation, and where its wrist cameras are mounted.
 
     Args:
         conditions: Files of `prepare_conditions` to train on.
@@ -202,6 +207,8 @@ def train_stage2(
     note_run(folder, run)
     if rank() == 0:
         cv2.imwrite(str(folder / MEAN_WRIST), mean_wrist_image(conditions)[..., ::-1])
+        mount = common_mount(conditions)
+        write_text(folder / MOUNT, json_text(None if mount is None else mount.tolist()))
     losses = ClipTrainer(run, device)
 
     def clips(gen: WristGenerator) -> Stage2Clips:
@@ -220,6 +227,18 @@ def mean_wrist_image(conditions: list[Path]) -> np.ndarray:
         with np.load(path) as f:
             total, count = total + f['wrist'].astype(np.float64).sum(0), count + len(f['wrist'])
     return (total / count).round().astype(np.uint8)
+
+
+def common_mount(conditions: list[Path]) -> np.ndarray | None:
+    """T_hand_wrist [4, 4] of prepared episodes, the first's; None where one does not say it, or they differ."""
+    mounts = []
+    for path in conditions:
+        with np.load(path) as f:
+            if 'mount' not in f:
+                return None
+            mounts.append(f['mount'])
+    same = not any(mounted_elsewhere(mount, mounts[0]) for mount in mounts)
+    return mounts[0] if same else None
 
 
 @torch.no_grad()
