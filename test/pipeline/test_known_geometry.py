@@ -20,7 +20,7 @@ from wristworld_ros import (
     UserError,
     VirtualWrist,
 )
-from wristworld_ros.pipeline.composite import composite
+from wristworld_ros.pipeline.composite import composite, filled
 from wristworld_ros.pipeline.generate import ChunkGenerator
 from wristworld_ros.pipeline.model import WristModel, tiny_random_model
 from wristworld_ros.types import ConditionMap, PixelOrigin
@@ -321,6 +321,37 @@ def test_small_gaps_of_a_composite_are_filled_and_large_ones_generated():
     mixed = composite(np.full((64, 64, 3), 40, np.uint8), shown)
     assert (mixed[10:13, 10:13] > 190).all()
     assert (mixed[40:50, 40:50] == 40).all() and (mixed[:5] == 200).all()
+
+
+def test_what_the_robot_hides_is_filled_from_the_scene_and_not_from_the_robot():
+    origin = torch.full((64, 64), int(PixelOrigin.MEASURED), dtype=torch.uint8)
+    origin[40:] = PixelOrigin.ROBOT
+    image = torch.full((64, 64, 3), 200, dtype=torch.uint8)
+    image[40:] = 20
+    depth, confidence = torch.ones(64, 64), torch.ones(64, 64)
+    for hole in (
+        slice(30, 40),
+        slice(38, 40),
+    ):  # beside the robot; a small one is composited, a large one left to the generator
+        rows = torch.zeros(64, dtype=torch.bool)
+        rows[hole] = True
+        shown = ConditionMap(
+            image.clone(), depth * ~rows[:, None], torch.where(rows[:, None], 0, origin).to(torch.uint8), confidence
+        )
+        shown.image[rows] = 0
+        found = filled(shown)
+        assert (found[hole] > 190).all() and (found[40:] == 20).all() and (found[:30] == 200).all()
+    mixed = composite(np.full((64, 64, 3), 90, np.uint8), shown)
+    assert (mixed[38:40] > 150).all()
+
+
+def test_a_map_of_the_robot_alone_is_filled_from_the_robot():
+    origin = torch.zeros(16, 16, dtype=torch.uint8)
+    origin[8:] = PixelOrigin.ROBOT
+    shown = ConditionMap(
+        torch.full((16, 16, 3), 50, dtype=torch.uint8), (origin > 0).float(), origin, torch.ones(16, 16)
+    )
+    assert (filled(shown) == 50).all()
 
 
 def test_a_wrist_that_looks_away_from_all_that_is_measured_sees_nothing(model):

@@ -24,6 +24,7 @@ def levels() -> list[KnowledgeLevel]:
     )
     return [
         *LEVELS.values(),
+        replace(LEVELS['calibrated'], title=f'{LEVELS["calibrated"].title} + robot', robot=True),
         rgbd,
         replace(rgbd, title=f'{rgbd.title} + memory', memory=True),
         replace(rgbd, title=f'{rgbd.title}, no refinement', refine=False),
