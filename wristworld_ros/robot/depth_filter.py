@@ -13,11 +13,11 @@ import numpy as np
 
 from wristworld_ros.geometry.poses import has_moved
 
-_KEPT = 8  # images whose mean a pixel is at most
+_KEPT = 8  # images in the mean of a pixel, at most
 _SAME = 3.0  # standard deviations within which a pixel still measures the surface that it did
-_MOST_NOISE = 0.02  # share of depth; what differs by more is motion
+_MOST_NOISE = 0.02  # share of depth: of what differs by more, motion is the likelier cause
 _UNIT = 0.001  # metres: the least step of 16-bit depth
-_RECOLORED = 24  # grey levels by which a pixel that shows something else differs
+_RECOLORED = 24  # grey levels: a pixel that differs by more shows something else
 _WINDOW = 5  # pixels, of neighbours
 _SPREAD = 1.5  # pixels, standard deviation of a neighbour's weight
 _ONE_SURFACE = 2.5  # standard deviations, likewise of its depth
