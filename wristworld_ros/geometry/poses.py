@@ -138,17 +138,10 @@ def looking_at(position: np.ndarray, target: np.ndarray) -> np.ndarray:
     return T
 
 
-def motion_between(before: np.ndarray, now: np.ndarray) -> tuple[float, float]:
-    """Length, in the poses' unit, and angle, radians, of the motion that takes one pose, [4, 4], to another."""
-    relative = now @ np.linalg.inv(before)
-    angle = np.arccos(np.clip((np.trace(relative[:3, :3]) - 1) / 2, -1, 1))
-    return float(np.linalg.norm(relative[:3, 3])), float(angle)
-
-
 def has_moved(before: np.ndarray, now: np.ndarray) -> bool:
     """Whether a camera's poses, [4, 4] each, in metres, differ by more than a standing camera's do."""
-    metres, radians = motion_between(before, now)
-    return metres > _MOVED_M or radians > _MOVED_RAD
+    metres = np.linalg.norm((now @ np.linalg.inv(before))[:3, 3])
+    return bool(metres > _MOVED_M or _angle(before, now) > _MOVED_RAD)
 
 
 def mounted_elsewhere(mount: np.ndarray | None, learnt: np.ndarray | None) -> bool:
@@ -156,5 +149,9 @@ def mounted_elsewhere(mount: np.ndarray | None, learnt: np.ndarray | None) -> bo
     the two is not known."""
     if mount is None or learnt is None:
         return False
-    metres, radians = motion_between(learnt, mount)
-    return metres > _ELSEWHERE_M or radians > _ELSEWHERE_RAD
+    metres = np.linalg.norm(mount[:3, 3] - learnt[:3, 3])
+    return bool(metres > _ELSEWHERE_M or _angle(learnt, mount) > _ELSEWHERE_RAD)
+
+
+def _angle(first: np.ndarray, second: np.ndarray) -> float:
+    return float(rotation_angle(*(torch.as_tensor(pose, dtype=torch.float64) for pose in (first, second))))

@@ -48,12 +48,13 @@ def package_model(parts: TrainedParts, stage2: Path, folder: Path, name: str) ->
         UserError: One of the runs is not finished or damaged, or the name is no plain name.
     """
     check_name(name, '--name')
-    for file in (stage2 / 'run.json', weights_file(stage2), stage2 / MEAN_WRIST, stage2 / MOUNT):
+    for file in (stage2 / 'run.json', weights_file(stage2), stage2 / MEAN_WRIST):
         if not file.exists():
             raise UserError(f'{stage2} has no {file.name}', _FINISHED)
         check_file(file, _FINISHED)
     run2 = read_json(stage2 / 'run.json', _Run, _FINISHED)
-    mount = read_json(stage2 / MOUNT, Pose | None, _FINISHED)
+    # Runs of earlier versions do not say it.
+    mount = read_json(stage2 / MOUNT, Pose | None, _FINISHED) if (stage2 / MOUNT).exists() else None
     generator = WristGenerator.from_config(run2.model)
     read_weights(generator, stage2)
     model = parts.model(
